@@ -1,0 +1,72 @@
+"""The exception tree and the exit codes.
+
+    TlcliError                     exit 1   unexpected
+    ├── UsageError                 exit 2   a flag, a grid, a value or an output path
+    │   ├── DomainError            exit 2   a parameter outside the range where the theory holds
+    │   └── RecipeError            exit 2   a recipe file
+    ├── ConvergenceError           exit 3   some points were not solved
+    ├── CheckError                 exit 4   theory and experiment disagree, or a table is incomplete
+    ├── StoreError                 exit 5   a point store of an incompatible version
+    └── MissingExtraError          exit 2   an optional dependency is not installed
+
+Every message is one sentence that shows the bad value and says what is allowed.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_UNEXPECTED = 1
+EXIT_USAGE = 2
+EXIT_NOT_CONVERGED = 3
+EXIT_CHECK_FAILED = 4
+EXIT_STORE = 5
+EXIT_INTERRUPTED = 130
+
+
+class TlcliError(Exception):
+    """Base class; `exit_code` is what the process returns."""
+
+    exit_code = EXIT_UNEXPECTED
+
+
+class UsageError(TlcliError):
+    """A flag, grid, value or output path that cannot be used."""
+
+    exit_code = EXIT_USAGE
+
+
+class DomainError(UsageError):
+    """A parameter outside the range where the theory holds."""
+
+
+class RecipeError(UsageError):
+    """A recipe file that cannot be used."""
+
+
+class MissingExtraError(UsageError):
+    """An optional dependency that is not installed; the message names the extra."""
+
+
+class ConvergenceError(TlcliError):
+    """Some points were not solved; their rows carry the status."""
+
+    exit_code = EXIT_NOT_CONVERGED
+
+
+class CheckError(TlcliError):
+    """A table is incomplete, or simulation and theory disagree."""
+
+    exit_code = EXIT_CHECK_FAILED
+
+
+class StoreError(TlcliError):
+    """A point store that this version cannot continue."""
+
+    exit_code = EXIT_STORE
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the nearest known word, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.55)
+    return f" (did you mean '{near[0]}'?)" if near else ""
