@@ -1,0 +1,1 @@
+"""Grids, the point store, executors and the runner of costly sweeps."""

@@ -1,0 +1,214 @@
+"""Grids of parameter values, the same on flags and in recipes.
+
+A value is one of, or a list of, these pieces:
+
+    0.5                one number (inf, 1e3 and -1e-3 are numbers; NaN is not)
+    0.1:2:40           40 equally spaced values, both ends included
+    log:0.1:10:20      20 geometrically spaced values, both ends included
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.errors import UsageError
+
+Scale = Literal["linear", "log", "list"]
+
+MAX_COUNT = 10_000_000
+MAX_POINTS = 50_000_000
+ALLOWED = "use a number, a list 0.1,0.5,inf, START:STOP:COUNT or log:START:STOP:COUNT"
+
+# Stricter than float(): no underscores, no digits of other scripts, no NaN.
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+_INFINITY = re.compile(r"[+-]?(inf|infinity|\.inf)", re.IGNORECASE)  # .inf is YAML's spelling
+_COUNT = re.compile(r"\+?[0-9]{1,18}")
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """The values of one parameter, in the order given, each of them once.
+
+    `array` is float64 of shape (n_value,), read-only, n_value >= 1. `scale` says how to draw the axis:
+    "linear" or "log" when the whole is one equally or geometrically spaced piece of several values,
+    else "list".
+    """
+
+    array: NDArray[np.float64]
+    scale: Scale
+
+    @property
+    def size(self) -> int:
+        """The number of values."""
+        return self.array.size
+
+
+def parse_values(value: Any, name: str = "alpha1") -> Values:
+    """Read a number, a text or a list of both as the values of the parameter `name`.
+
+    Raises:
+        UsageError: the value is no grid, holds NaN, or holds a value twice.
+    """
+    shown = _show(value)
+    items = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
+    pieces = [piece for item in items for piece in _pieces(item, name, shown)]
+    if not pieces:
+        raise _refuse(name, shown, "holds no value")
+    array = np.concatenate([numbers for numbers, _ in pieces]) + 0.0  # -0.0 and 0.0 are one value
+    ordered = np.sort(array)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if twice.size:
+        raise UsageError(f"{name}: '{shown}' holds {_number_text(twice[0])} twice; give every value once.")
+    array.flags.writeable = False
+    scale = pieces[0][1] if len(pieces) == 1 and array.size > 1 else "list"
+    return Values(array, scale)
+
+
+def format_values(values: Values) -> str:
+    """Return a short text that `parse_values` reads back as the identical floats and scale."""
+    array = values.array
+    if values.scale != "list" and array.size > 1:
+        prefix = "log:" if values.scale == "log" else ""
+        text = f"{prefix}{_number_text(array[0])}:{_number_text(array[-1])}:{array.size}"
+        # Values may also be built by hand: only a text that gives the same bits is a description of them.
+        with_ends = _spaced(array[0], array[-1], array.size, values.scale)
+        if np.array_equal(with_ends, array):
+            return text
+    return ",".join(_number_text(number) for number in array)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The outer product of the values of all parameters; the first parameter varies slowest.
+
+    Parameters with one value are scalars: they are part of every point, but no axis.
+    """
+
+    values: dict[str, Values]
+
+    def __post_init__(self) -> None:
+        if self.size > MAX_POINTS:
+            counts = " x ".join(str(self.values[name].size) for name in self.axes)
+            raise UsageError(f"the grid has {counts} = {self.size} points; at most {MAX_POINTS} are allowed.")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Values | float | int]) -> "Grid":
+        """Build a grid from parameter name → values (or one number), in this order.
+
+        Raises:
+            UsageError: more than 50 million points.
+        """
+        return cls({k: v if isinstance(v, Values) else parse_values(v, k) for k, v in values.items()})
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the parameters with several values."""
+        return tuple(name for name, values in self.values.items() if values.size > 1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of values on each of `axes`."""
+        return tuple(self.values[name].size for name in self.axes)
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return math.prod(self.shape)
+
+    def open(self) -> dict[str, NDArray[np.float64]]:
+        """Return name → array of `len(axes)` dimensions; together they broadcast to `shape`.
+
+        An axis has its values along its own dimension and length 1 on the others (as `np.ix_`), a scalar has
+        length 1 on all.
+        """
+        axes = self.axes
+        arrays = {}
+        for name, values in self.values.items():
+            shape = [1] * len(axes)
+            if name in axes:
+                shape[axes.index(name)] = values.size
+            arrays[name] = values.array.reshape(shape)
+        return arrays
+
+    def points(self) -> Iterator[dict[str, float]]:
+        """Yield every point as name → float, scalars included, in C order of `shape`."""
+        columns = [values.array.tolist() for values in self.values.values()]
+        for row in itertools.product(*columns):
+            yield dict(zip(self.values, row, strict=True))
+
+
+def _pieces(item: Any, name: str, shown: str) -> Iterable[tuple[NDArray[np.float64], Scale]]:
+    if isinstance(item, str):
+        return [_piece(text.strip(), name, shown) for text in item.split(",")]
+    if isinstance(item, (int, float, np.integer, np.floating)) and not isinstance(item, bool):
+        return [(np.array([_as_float(item, name, shown)]), "list")]
+    raise _refuse(name, shown, "is not a grid")
+
+
+def _piece(text: str, name: str, shown: str) -> tuple[NDArray[np.float64], Scale]:
+    parts = [part.strip() for part in text.split(":")]
+    if len(parts) == 1:
+        return np.array([_as_float(text, name, shown)]), "list"
+    scale: Scale = "linear"
+    if parts[0].lower() == "log":
+        scale, parts = "log", parts[1:]
+    if len(parts) != 3:
+        raise _refuse(name, shown, "is not a grid")
+    start, stop = (_as_float(part, name, shown) for part in parts[:2])
+    if not _COUNT.fullmatch(parts[2]) or not 1 <= int(parts[2]) <= MAX_COUNT:
+        raise UsageError(f"{name}: the count in '{shown}' must be a whole number from 1 to {MAX_COUNT}.")
+    count = int(parts[2])
+    # stop - start must be finite too, or linspace gives NaN.
+    if not math.isfinite(stop - start):
+        raise UsageError(f"{name}: '{shown}' needs finite ends; give inf as a further value, as in 0.1:2:40,inf.")
+    if scale == "log" and not (start > 0 and stop > 0):
+        raise UsageError(f"{name}: '{shown}' needs both ends above 0; give 0 as a further value, as in 0,{text}.")
+    if start == stop and count > 1:
+        raise UsageError(f"{name}: '{shown}' has equal ends but {count} values; give {_number_text(start)} once.")
+    return _spaced(start, stop, count, scale), scale
+
+
+def _spaced(start: float, stop: float, count: int, scale: Scale) -> NDArray[np.float64]:
+    """Return `count` values from `start` to `stop`, both exact (a count of 1 gives `start`)."""
+    space = np.geomspace if scale == "log" else np.linspace
+    array = np.asarray(space(start, stop, count), dtype=np.float64)
+    array[-1], array[0] = stop, start
+    return array
+
+
+def _as_float(value: Any, name: str, shown: str) -> float:
+    if isinstance(value, str):
+        if _INFINITY.fullmatch(value):
+            return -math.inf if value.startswith("-") else math.inf
+        if not _NUMBER.fullmatch(value):
+            raise _refuse(name, shown, "is not a number" if value.lower() in ("nan", ".nan") else "is not a grid")
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        number = math.inf if isinstance(value, int) else math.nan
+    if math.isnan(number):
+        raise _refuse(name, shown, "is not a number")
+    if math.isinf(number) and not isinstance(value, (float, np.floating)):
+        raise _refuse(name, shown, "is too large for a number (write inf if it is meant)")
+    return number
+
+
+def _number_text(number: float) -> str:
+    return repr(float(number)).removesuffix(".0")
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, (list, tuple, np.ndarray)):
+        value = ",".join(str(item) for item in value)
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _refuse(name: str, shown: str, reason: str) -> UsageError:
+    return UsageError(f"{name}: '{shown}' {reason}; {ALLOWED}.")

@@ -1,0 +1,243 @@
+"""The content-addressed store of computed points: what a kill cannot take back.
+
+    DIRECTORY/store.json              which solver, in which version, wrote the store
+    DIRECTORY/points/ab/abcd….json    one point; the name is the hash of solver, version, parameters and seed
+
+A point appears under its name only when it is complete: it is written to a temporary file beside it, fsynced
+and renamed. So any number of processes may write one store at once; equal points write equal bytes.
+"""
+
+import hashlib
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tlcli
+from tlcli.errors import StoreError, UsageError
+from tlcli.sweep.encoding import canonical_json, decode, dump, encode, plain
+
+FORMAT = 1
+STALE_AFTER = 86400.0  # seconds; the age at which another machine's temporary file counts as left behind
+
+_POINT = re.compile(r"[0-9a-f]{64}\.json")
+_TEMPORARY = re.compile(r"\.[0-9a-z]+\.json\.(?P<host>[0-9A-Za-z-]*)\.(?P<pid>[0-9]+)\.tmp")
+_HOST = re.sub(r"[^0-9A-Za-z-]", "-", socket.gethostname())
+
+
+class PointStore:
+    """The finished points of one solver in one version.
+
+    Nothing is written before `prepare` or the first `put`, so a dry run leaves no trace. `warnings` collects
+    one sentence per damaged file.
+
+    Args:
+        directory: where the store is or shall be.
+        solver: name of the solver; part of every key.
+        solver_version: its version; raise it whenever its numbers change.
+        force: discard what is there, whatever wrote it (only files that a store writes are removed).
+
+    Raises:
+        StoreError: another solver, version or format wrote the store.
+        UsageError: `directory` is a file.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], solver: str, solver_version: str, *, force: bool = False
+    ) -> None:
+        self.directory = Path(directory)
+        self.solver = solver
+        self.solver_version = str(solver_version)
+        self.warnings: list[str] = []
+        self._points = self.directory / "points"
+        self._meta = self.directory / "store.json"
+        self._prepared = False
+        if self.directory.exists() and not self.directory.is_dir():
+            raise UsageError(f"the store '{directory}' is a file; choose another directory with -o.")
+        if force:
+            self._discard()
+        self._check()
+
+    def key(self, parameters: Mapping[str, Any], seed: int) -> str:
+        """Return the key of a point: 64 hexadecimal digits that depend on its content only."""
+        content = {
+            "solver": self.solver,
+            "version": self.solver_version,
+            "parameters": parameters,
+            "seed": int(seed),
+        }
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+    def has(self, key: str) -> bool:
+        """Tell whether a file for this point exists (`get` also checks what is in it)."""
+        return self._path(key).is_file()
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return the record of a point, floats to the last bit, or None if it is missing or damaged."""
+        path = self._path(key)
+        try:
+            content = json.loads(path.read_bytes())
+            encoded = content["record"]
+            if content["key"] != key or content["sha256"] != _digest(encoded):
+                raise ValueError("checksum")
+            return decode(encoded)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(
+                f"cannot read '{path}': {error.strerror}; repair its permissions or use another -o."
+            ) from error
+        except (ValueError, KeyError, TypeError):  # JSON and Unicode errors are ValueErrors
+            self.warnings.append(f"the stored point '{path}' is damaged; it is computed again.")
+            return None
+
+    def put(self, key: str, record: Mapping[str, Any]) -> None:
+        """Keep the record of a point; when this returns it survives a kill or a power cut.
+
+        Raises:
+            TypeError: the record holds something else than JSON data.
+            StoreError: the disk refuses.
+        """
+        encoded = encode(plain(record))
+        text = dump({"key": key, "record": encoded, "sha256": _digest(encoded)})
+        self.prepare()
+        self._write(self._path(key), text)
+
+    def keys(self) -> Iterator[str]:
+        """Yield the keys of all stored points, sorted."""
+        for path in sorted(self._points.glob("[0-9a-f][0-9a-f]/*.json")):
+            if _POINT.fullmatch(path.name):
+                yield path.stem
+
+    def prepare(self) -> None:
+        """Create the store if it is not there and clear what killed runs left behind.
+
+        Raises:
+            StoreError: meanwhile another version created it, or the disk refuses.
+        """
+        if self._prepared:
+            return
+        if not self._meta.exists():
+            meta = {
+                "format": FORMAT,
+                "solver": self.solver,
+                "solver_version": self.solver_version,
+                "tlcli": tlcli.__version__,
+            }
+            self._write(self._meta, dump(meta))
+        self._check()
+        self._clean()
+        self._prepared = True
+
+    def _path(self, key: str) -> Path:
+        return self._points / key[:2] / f"{key}.json"
+
+    def _check(self) -> None:
+        remedy = "use --force to discard it or another -o"
+        try:
+            meta = json.loads(self._meta.read_bytes())
+            found = (meta["format"], meta["solver"], meta["solver_version"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"store at {self.directory} has an unreadable store.json; {remedy}.") from error
+        if found[0] != FORMAT:
+            raise StoreError(f"store at {self.directory} has format {found[0]}, this is format {FORMAT}; {remedy}.")
+        if found[1] != self.solver:
+            raise StoreError(
+                f"store at {self.directory} was written by solver {found[1]}, this is {self.solver}; {remedy}."
+            )
+        if found[2] != self.solver_version:
+            raise StoreError(
+                f"store at {self.directory} was written by solver {found[1]} version {found[2]}, "
+                f"this is version {self.solver_version}; {remedy}."
+            )
+
+    def _write(self, path: Path, text: str) -> None:
+        """Write a file so that at every moment it is absent, the old one or the complete new one."""
+        temporary = path.parent / f".{path.name}.{_HOST}.{os.getpid()}.tmp"
+        try:
+            _make_directory(path.parent)
+            try:
+                with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:  # Ctrl-C too: leave no debris
+                temporary.unlink(missing_ok=True)
+                raise
+            _sync_directory(path.parent)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to the store at {self.directory}: {error.strerror}; make room or choose "
+                "another -o, then give the same command again: finished points are kept."
+            ) from error
+
+    def _temporaries(self) -> Iterator[tuple[Path, re.Match[str]]]:
+        for pattern in (".*.tmp", "points/[0-9a-f][0-9a-f]/.*.tmp"):
+            for path in self.directory.glob(pattern):
+                if match := _TEMPORARY.fullmatch(path.name):
+                    yield path, match
+
+    def _clean(self) -> None:
+        for path, match in list(self._temporaries()):
+            try:
+                if match["host"] == _HOST:
+                    stale = not _alive(int(match["pid"]))
+                else:
+                    stale = time.time() - path.stat().st_mtime > STALE_AFTER
+                if stale:
+                    path.unlink(missing_ok=True)
+            except OSError:  # gone meanwhile, or not ours: it harms nobody
+                continue
+
+    def _discard(self) -> None:
+        try:
+            for key in list(self.keys()):
+                self._path(key).unlink(missing_ok=True)
+            for path, _ in list(self._temporaries()):
+                path.unlink(missing_ok=True)
+            # Last: a discard that is cut short is still refused without --force.
+            self._meta.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot discard the store at {self.directory}: {error.strerror}; use another -o."
+            ) from error
+
+
+def _make_directory(directory: Path) -> None:
+    """Create a directory and the entries that lead to it, durably."""
+    if directory.is_dir():
+        return
+    _make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    _sync_directory(directory.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    if os.name == "nt":  # Windows cannot open directories
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's process
+        return True
+    return True
+
+
+def _digest(encoded: Any) -> str:
+    return hashlib.sha256(dump(encoded).encode()).hexdigest()
