@@ -1,0 +1,1 @@
+"""The finite-size experiments that the theory is tested against."""

@@ -1,0 +1,253 @@
+"""The finite-D experiment behind linear transfer: real Gaussian data, real regressions, no large-D formula.
+
+Stage 1 fits the source data; by the boost identity (theory/linear.md, Section 2, true for any data) the
+features it leaves are M = k I + chi n n^T with n = beta1/|beta1|. `tlcli.simulate.population` tests that
+identity on the un-reduced dynamics; here it makes D = 1000 cheap. Stage 2 trains a readout on these frozen
+features, from zero output. Losses are mean squared errors: test |beta* - beta|^2, train |y - X beta|^2 / P
+on the noisy labels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.integrate import solve_ivp
+from scipy.linalg import cho_factor, cho_solve, eigh
+from scipy.optimize import brentq
+
+from tlcli.errors import ConvergenceError, DomainError, UsageError
+from tlcli.simulate.predictors import Data, Features, fit
+from tlcli.simulate.trials import Estimate, Point, Value, complete_point, run_trials, samples_of, unit_vector
+
+Array = NDArray[np.float64]
+
+DEFAULTS: dict[str, Value] = {
+    "rho": 1.0,
+    "rho_xi": 0.0,
+    "gamma0": 1.0,
+    "sigma1": 0.0,
+    "sigma2": 0.0,
+    "ridge": 0.0,
+    "weight_decay": 0.0,
+    "init_scale": 1.0,
+    "kernel": "feature",
+    "t1": np.inf,
+    "time": np.inf,
+    "teacher_scale": 1.0,
+}
+ANSATZ_DEFAULTS: dict[str, Value] = {
+    "rho": 1.0,
+    "rho_xi": 0.0,
+    "sigma2": 0.0,
+    "ridge": 0.0,
+    "bulk": 1.0,
+    "time": np.inf,
+    "teacher_scale": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """What stage 1 leaves: effective weights beta (D,), bulk k and spike chi of M, mean squared readout m."""
+
+    beta: Array
+    bulk: float
+    spike: float
+    readout: float
+
+
+def simulate_regression(point: Point, *, dim: int, trials: int, seed: int) -> dict[str, Estimate]:
+    """Pre-train on P1 = round(alpha1 D) samples, fine-tune on P2 = round(alpha2 D), `trials` times.
+
+    `point` needs alpha1, alpha2 and may set the names in `DEFAULTS`; `teacher_scale` c multiplies teachers
+    and label noise, so that L(c beta*) at gamma0/c is c^2 L. An infinite alpha is the noiseless population.
+    Returns (mean, standard error) of: loss, baseline (same data, untrained features), gain, train_loss,
+    overlap = beta1.beta*1, norm2 = |beta1|^2, source_loss, spike, bulk, c_signal, c_cross, c_noise.
+    Raises UsageError (unknown names), DomainError (no samples, or an infinite gamma0 with finite times).
+    """
+    p = complete_point(point, DEFAULTS, ("alpha1", "alpha2"))
+    kernel = str(p.pop("kernel"))
+    if kernel not in ("feature", "ntk"):
+        raise UsageError(f"kernel = {kernel!r}: allowed are 'feature' and 'ntk'.")
+    q = {name: float(value) for name, value in p.items()}
+    p1, p2 = samples_of(q["alpha1"], dim), samples_of(q["alpha2"], dim)
+    scale = q["teacher_scale"]
+
+    def trial(rng: np.random.Generator) -> dict[str, float]:
+        teacher1 = unit_vector(rng, dim)
+        data1 = draw(rng, scale * teacher1, p1, scale * q["sigma1"])
+        source = train_source(data1, q["gamma0"], q["weight_decay"], q["init_scale"], q["t1"])
+        norm = float(np.linalg.norm(source.beta))
+        n = source.beta / norm if norm > 0 else unit_vector(rng, dim)
+        n1 = float(n @ teacher1)
+        rest = n - n1 * teacher1
+        n2 = float(np.linalg.norm(rest))
+        # A predictor along its teacher has no noise direction: xi is then any direction orthogonal to it.
+        xi = rest / n2 if n2 > 1e-8 else unit_vector(rng, dim, teacher1)
+        teacher2 = mix_teachers(rng, teacher1, xi, q["rho"], q["rho_xi"])
+
+        bulk, spike, bulk0 = source.bulk, source.spike, q["init_scale"] ** 2
+        if kernel == "ntk":  # M + m I
+            bulk, bulk0 = bulk + source.readout, 2 * bulk0
+        if np.isinf(spike) and np.isfinite(q["time"]):
+            raise DomainError("gamma0 = inf has no finite-time fine-tuning: use a finite gamma0 or time = inf.")
+        out = _transfer(rng, teacher2, p2, q, Features(bulk, n[:, None], np.array([[spike]])), bulk0)
+        out |= {"overlap": float(source.beta @ teacher1) / scale, "norm2": norm**2 / scale**2}
+        out["source_loss"] = float(np.sum((source.beta - scale * teacher1) ** 2))
+        out |= {"spike": spike, "bulk": bulk}
+        if np.isfinite(spike):
+            out |= {"c_signal": spike * n1**2, "c_cross": spike * n1 * n2, "c_noise": spike * n2**2}
+        return out
+
+    return run_trials(trial, trials, seed)
+
+
+def simulate_ansatz(point: Point, *, dim: int, trials: int, seed: int) -> dict[str, Estimate]:
+    """Fine-tune on M = bulk I + C on span(beta*1, xi), C = [[c_signal, c_cross], [c_cross, c_noise]] given freely.
+
+    `point` needs alpha2, c_signal, c_cross, c_noise (numbers) and may set the names in `ANSATZ_DEFAULTS`.
+    Returns loss, baseline, gain, train_loss. Raises DomainError if bulk I + C has a negative eigenvalue.
+    """
+    p = complete_point(point, ANSATZ_DEFAULTS, ("alpha2", "c_signal", "c_cross", "c_noise"))
+    q = {name: float(value) for name, value in p.items()}
+    coupling = np.array([[q["c_signal"], q["c_cross"]], [q["c_cross"], q["c_noise"]]])
+    lowest = q["bulk"] + np.linalg.eigvalsh(coupling)[0]
+    if lowest < 0:
+        raise DomainError(f"bulk + C has the eigenvalue {lowest:.6g}: a kernel needs eigenvalues >= 0.")
+    p2 = samples_of(q["alpha2"], dim)
+
+    def trial(rng: np.random.Generator) -> dict[str, float]:
+        teacher1 = unit_vector(rng, dim)
+        xi = unit_vector(rng, dim, teacher1)
+        teacher2 = mix_teachers(rng, teacher1, xi, q["rho"], q["rho_xi"])
+        features = Features(q["bulk"], np.column_stack([teacher1, xi]), coupling)
+        return _transfer(rng, teacher2, p2, q, features, q["bulk"])
+
+    return run_trials(trial, trials, seed)
+
+
+def draw(rng: np.random.Generator, teacher: Array, n_samples: int | None, sigma: float) -> Data:
+    """Draw x ~ N(0, I) (P, D) and y = x.teacher + sigma eps; `n_samples=None` is the population."""
+    if n_samples is None:
+        return Data(None, teacher)
+    x = rng.standard_normal((n_samples, len(teacher)))
+    return Data(x, x @ teacher + sigma * rng.standard_normal(n_samples))
+
+
+def mix_teachers(rng: np.random.Generator, teacher1: Array, xi: Array, rho: float, rho_xi: float) -> Array:
+    """Return rho teacher1 + rho_xi xi + the rest along a fresh orthogonal direction, a unit vector (D,)."""
+    left = 1.0 - rho**2 - rho_xi**2
+    if left < -1e-12:
+        raise DomainError(f"rho = {rho:g}, rho_xi = {rho_xi:g}: rho^2 + rho_xi^2 may not exceed 1.")
+    eta = unit_vector(rng, len(teacher1), teacher1, xi)
+    return rho * teacher1 + rho_xi * xi + np.sqrt(max(left, 0.0)) * eta
+
+
+def train_source(
+    data: Data, gamma0: float, weight_decay: float = 0.0, init_scale: float = 1.0, t1: float = np.inf
+) -> SourceState:
+    """Stage 1 on actual data, from zero output, at infinite width.
+
+    t1 = inf without decay ends in the minimum-norm interpolator or least squares; with decay in ridge
+    regression with the ridge r = weight_decay / (gamma0 |beta1|) of its own solution, or in collapse;
+    finite t1 integrates Eq. (*).
+    """
+    k = init_scale**2
+    if np.isfinite(t1):
+        return _finite_time(data, gamma0, weight_decay, k, t1)
+    if weight_decay > 0:
+        beta = _decayed(data, weight_decay / gamma0)
+        s = gamma0 * float(np.linalg.norm(beta))
+        return SourceState(beta, 0.0, s, s)
+    beta = least_norm(data)
+    s = float(np.hypot(k, gamma0 * np.linalg.norm(beta)))
+    return SourceState(beta, k, s - k, s)
+
+
+def least_norm(data: Data) -> Array:
+    """Minimum-norm interpolator (P < D) or least squares (P >= D), by Cholesky on the smaller side."""
+    x, y = data.x, data.y
+    if x is None:
+        return y
+    if len(x) < x.shape[1]:
+        return x.T @ cho_solve(cho_factor(x @ x.T, lower=True, overwrite_a=True), y)
+    return cho_solve(cho_factor(x.T @ x, lower=True, overwrite_a=True), x.T @ y)
+
+
+def _modes(data: Data) -> tuple[Array, Array, Array | None]:
+    """Eigenvalues of X^T X / P, X^T y / P in their basis, and the basis (D, min(P, D)) or None: identity."""
+    x, y = data.x, data.y
+    if x is None:
+        return np.ones(len(y)), y, None
+    p, dim = x.shape
+    if p < dim:
+        ell, v = eigh(x @ x.T / p)
+        basis = x.T @ (v / np.sqrt(p * ell))
+        return ell, np.sqrt(ell / p) * (v.T @ y), basis
+    ell, basis = eigh(x.T @ x / p)
+    return ell, basis.T @ (x.T @ y) / p, basis
+
+
+def _decayed(data: Data, strength: float) -> Array:
+    """Solve r |beta(r)| = weight_decay / gamma0; the left side grows from 0 to |X^T y / P|: one root."""
+    ell, u, basis = _modes(data)
+    if strength >= np.linalg.norm(u):  # below the threshold: features collapse
+        return np.zeros(len(data.y) if data.x is None else data.x.shape[1])
+
+    def excess(log_r: float) -> float:
+        return float(np.linalg.norm(u / (1 + ell * np.exp(-log_r)))) / strength - 1.0
+
+    low, high = np.log(strength) - 40.0, 2.0
+    while excess(high) < 0:
+        high += 5.0
+    log_r = brentq(excess, low, high, xtol=1e-13)
+    assert isinstance(log_r, float)
+    r = np.exp(log_r)
+    b = u / (ell + r)
+    return b if basis is None else basis @ b
+
+
+def _finite_time(data: Data, gamma: float, decay: float, k0: float, t1: float) -> SourceState:
+    """Integrate Eq. (*), db/dt = gamma [(s + k) g + (s - k) n (n.g)] - 2 decay b, mode by mode."""
+    if not np.isfinite(gamma):
+        raise DomainError("gamma0 = inf has no finite-time pre-training: use a finite gamma0 or t1 = inf.")
+    ell, u, basis = _modes(data)
+
+    def rhs(t: float, b: Array) -> Array:
+        k = k0 * np.exp(-2 * decay * t)
+        norm2 = b @ b
+        s = np.sqrt(k * k + norm2)
+        g = u - ell * b / gamma
+        along = (b @ g) / (s + k)  # (s - k)/|b|^2 = 1/(s + k), regular at b = 0
+        return gamma * ((s + k) * g + along * b) - 2 * decay * b
+
+    solution = solve_ivp(rhs, (0.0, t1), np.zeros_like(u), method="DOP853", rtol=1e-9, atol=1e-11)
+    if not solution.success:
+        raise ConvergenceError(f"Pre-training stopped before t1 = {t1:g}: {solution.message}")
+    b = solution.y[:, -1] if basis is None else basis @ solution.y[:, -1]
+    k = k0 * float(np.exp(-2 * decay * t1))
+    s = float(np.hypot(k, np.linalg.norm(b)))
+    return SourceState(b / gamma, k, s - k, s)
+
+
+def _transfer(
+    rng: np.random.Generator,
+    teacher2: Array,
+    p2: int | None,
+    q: dict[str, float],
+    features: Features,
+    bulk0: float,
+) -> dict[str, float]:
+    """Stage 2 and its baseline, on the same fresh data."""
+    scale = q["teacher_scale"]
+    target = scale * teacher2
+    data = draw(rng, target, p2, scale * q["sigma2"])
+    if bulk0 == 0 and q["ridge"] == 0 and np.isinf(q["time"]):
+        bulk0 = 1.0  # the size of an isotropic kernel then does not matter: read 0 as 0+
+    beta, beta0 = fit(data, features, bulk0, ridge=q["ridge"], time=q["time"])
+    loss, baseline = float(np.sum((target - beta) ** 2)), float(np.sum((target - beta0) ** 2))
+    if data.x is None:
+        train = loss + (scale * q["sigma2"]) ** 2
+    else:
+        train = float(np.mean((data.y - data.x @ beta) ** 2))
+    return {"loss": loss, "baseline": baseline, "gain": baseline - loss, "train_loss": train}

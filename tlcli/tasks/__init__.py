@@ -1,0 +1,1 @@
+"""Source and target tasks: synthetic teachers and real data."""
