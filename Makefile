@@ -1,0 +1,48 @@
+# Every target works from a fresh clone: the environment is made on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RECIPES := $(sort $(wildcard recipes/*.yaml))
+WORKERS ?= 2
+
+.PHONY: demo test lint figures bench docs reference clean
+
+$(READY): pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tlcli needs Python 3.11 or newer')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@# mpi4py compiles against an installed MPI; without one its tests are skipped and say so.
+	if command -v mpiexec >/dev/null; then $(BIN)/python -m pip install --quiet --editable '.[mpi]'; fi
+	touch $(READY)
+
+# A phase diagram of transfer, and the theory against regression on real images of digits.
+demo: $(READY)
+	$(BIN)/tlcli run recipes/phase-alpha2-gamma0.yaml recipes/digits-spectrum.yaml --output results --jobs 2
+	$(BIN)/tlcli check results/phase-alpha2-gamma0 results/digits-spectrum
+
+test: $(READY) lint
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+figures: $(READY)
+	$(BIN)/tlcli run $(RECIPES) --output results/figures --jobs 2
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+docs: $(READY)
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+# Pin the tables and figure structures of all recipes anew, after a deliberate change.
+reference: $(READY)
+	$(BIN)/python -m tests.update_reference
+
+clean:
+	rm -rf $(VENV) results docs/_build

@@ -1,0 +1,156 @@
+"""The `tlcli` program: its subcommands, and how an error becomes one sentence and an exit code."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import tlcli
+from tlcli.cli.commands import COMMANDS, Command, build
+from tlcli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, TlcliError
+
+app = typer.Typer(
+    name="tlcli",
+    help="Transfer learning in infinite-width networks that learn features: kernels, losses, phases.\n\n"
+    "Grids: 0.5 · 0.1,0.5,inf · 0.1:2:40 (linear) · log:0.1:10:20.\n\n"
+    "Exit codes: 0 ok · 1 unexpected · 2 usage or recipe · 3 some points not converged · 4 check failed · "
+    "5 store incompatible · 130 interrupted.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"tlcli {tlcli.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and stop.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
+def _run(command: Command, recipe: Path | None, flags: dict[str, Any]) -> None:
+    from tlcli.cli.execute import execute
+
+    raise typer.Exit(execute(command.name, command.options, recipe, flags))
+
+
+for _command in COMMANDS.values():
+    app.command(_command.name)(build(_command, _run))
+
+
+@app.command("run")
+def run(
+    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipe files.")],
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Folder that receives one folder per recipe."),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", help="Worker processes for experiments.")] = 1,
+    executor: Annotated[str, typer.Option("--executor", help="local, dask:ADDRESS or mpi.")] = "local",
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the experiments.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Discard stored points.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed and stop.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no messages but errors.")] = False,
+) -> None:
+    """Run recipe files, whatever their command; a failing one does not stop the others.
+
+    Examples:
+
+        tlcli run recipes/fig1a.yaml
+
+        tlcli run recipes/*.yaml -o results --jobs 2
+    """
+    from tlcli.cli.run import run_recipes
+
+    flags = {"jobs": jobs, "executor": executor, "force": force, "dry_run": dry_run, "quiet": quiet}
+    if seed is not None:
+        flags["seed"] = seed
+    raise typer.Exit(run_recipes(recipes, output, flags))
+
+
+@app.command("check")
+def check(
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Tables (CSV) or their folders.")],
+    sigmas: Annotated[
+        float, typer.Option("--sigmas", help="Allowed distance of one comparison, in standard errors.")
+    ] = 4.0,
+    finite_size: Annotated[
+        float,
+        typer.Option("--finite-size", help="Allowed systematic error, C/D of the theory's value.", metavar="C"),
+    ] = 1.0,
+) -> None:
+    """Check results: complete, converged, and experiment within the standard errors of theory.
+
+    The threshold holds for the whole table: with many comparisons, and with few trials per point, each may be
+    farther than --sigmas standard errors by chance; it is widened so that a correct table fails as rarely as
+    one Gaussian number beyond --sigmas. Exit codes: 0 good; 3 some points not converged; 4 incomplete or in
+    disagreement.
+
+    Examples:
+
+        tlcli check results/fig1a
+
+        tlcli check results/*/table.csv --sigmas 5
+    """
+    from tlcli.cli.check import check_tables
+
+    raise typer.Exit(check_tables(tables, sigmas, finite_size))
+
+
+def main() -> None:
+    """Run the program; the only place where exceptions become messages."""
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
+    try:
+        result = app(standalone_mode=False)
+        return result if isinstance(result, int) else EXIT_OK
+    except typer.Exit as leave:
+        return leave.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        _say("interrupted; finished points are stored, the same command continues.")
+        return EXIT_INTERRUPTED
+    except TlcliError as error:
+        _say(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output is gone; Python must not complain about it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except MemoryError:
+        _say("not enough memory; use a smaller grid or --dim.")
+        return EXIT_UNEXPECTED
+    except Exception as error:
+        return _usage_or_unexpected(error)
+
+
+def _usage_or_unexpected(error: Exception) -> int:
+    """Typer's usage errors have another base class in each version, but all of them format themselves."""
+    format_message = getattr(error, "format_message", None)
+    if format_message is not None:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(format_message(), file=sys.stderr)
+        else:
+            _say(" ".join(format_message().split()))
+        return EXIT_USAGE
+    if os.environ.get("TLCLI_DEBUG"):
+        raise error
+    _say(f"unexpected {type(error).__name__}: {error} (set TLCLI_DEBUG=1 for the traceback; please report it)")
+    return EXIT_UNEXPECTED
+
+
+def _say(text: str) -> None:
+    print(f"error: {text}", file=sys.stderr)

@@ -1,0 +1,134 @@
+"""The subcommands as data: the options each takes and its help; Typer commands are built from them."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tlcli.option import Option
+from tlcli.options import INVOCATION, OPTIONS
+
+_FIGURE = ("x", "y", "style", "quantity", "format", "title")
+_EXPERIMENT = ("simulate", "experiment", "trials", "width", "dim")
+_RUN = ("seed", *INVOCATION)
+_TRANSFER = tuple(name for name in OPTIONS if name not in (*_FIGURE, *_EXPERIMENT, *_RUN, "optimal_gamma0"))
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand on the linear theory."""
+
+    name: str
+    summary: str
+    examples: tuple[str, ...]
+    options: tuple[str, ...]
+
+    @property
+    def help(self) -> str:
+        """Examples first: most users look for one to change."""
+        shown = "\n\n".join(f"    {line}" for line in self.examples)
+        return f"{self.summary}\n\nExamples:\n\n{shown}"
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            "pretrain-kernel",
+            "What the source task leaves behind: spike, bulk and direction of the adaptive kernel.",
+            (
+                "tlcli pretrain-kernel --alpha1 0.1:3:60 --gamma0 0.5,1,2,5 -o results/kernel",
+                "tlcli pretrain-kernel --alpha1 0.5 --gamma0 log:0.1:10:30 --weight-decay 0.5 --x gamma0",
+                "tlcli pretrain-kernel --alpha1 0.5,2 --times log:0.1:100:40 --simulate --dim 200",
+            ),
+            (
+                *(
+                    "alpha1",
+                    "gamma0",
+                    "sigma1",
+                    "weight_decay",
+                    "init_scale",
+                    "kernel",
+                    "t1",
+                    "times",
+                    "solver",
+                ),
+                *_EXPERIMENT,
+                *_FIGURE,
+                *_RUN,
+            ),
+        ),
+        Command(
+            "finetune-loss",
+            "The target loss after pre-training, beside the loss without it.",
+            (
+                "tlcli finetune-loss --alpha1 inf --alpha2 0.4 --rho 0.8 --gamma0 3 -o -",
+                "tlcli finetune-loss --alpha1 0.5 --alpha2 0.05:1.5:30 --rho 0.5,0.9 --gamma0 0,5 --simulate",
+                "tlcli finetune-loss --alpha1 0.5 --alpha2 0.6 --times 0:10:41 --sigma2 0.3 --gamma0 0,1,5",
+                "tlcli finetune-loss --solver linear-two-time --alpha2 0.5,2 --times 0:10:41",
+            ),
+            (*_TRANSFER, "optimal_gamma0", *_EXPERIMENT, *_FIGURE, *_RUN),
+        ),
+        Command(
+            "phase-diagram",
+            "Where pre-training helps, hurts or does nothing: gain over two parameters, its boundary drawn.",
+            (
+                "tlcli phase-diagram --x alpha2=0.05:2:200 --y gamma0=log:0.05:50:200 --alpha1 0.3,0.8,2",
+                "tlcli phase-diagram --weight-decay 0.3 --x alpha2=0.02:1:99 --y rho=0:1:101 --alpha1 0.5,inf",
+                "tlcli phase-diagram --solver linear-joint --t1 5 --t2 5 --x gamma0=0.1:4:9 --y gamma2=0.1:4:9",
+                "tlcli phase-diagram recipes/fig1b.yaml --jobs 2",
+            ),
+            (*_TRANSFER, "optimal_gamma0", *_EXPERIMENT, *_FIGURE, *_RUN),
+        ),
+    )
+}
+
+
+def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]], None]) -> Callable[..., None]:
+    """Return a function whose signature Typer turns into the flags of `command`."""
+
+    def callback(**values: Any) -> None:
+        positional, named = values.pop("recipe_file"), values.pop("recipe")
+        run(command, named or positional, {k: v for k, v in values.items() if v is not None})
+
+    path = Path | None
+    parameters = [
+        _parameter("recipe_file", Annotated[path, typer.Argument(metavar="[RECIPE]", help="A recipe file.")]),
+        _parameter(
+            "recipe",
+            Annotated[path, typer.Option("--recipe", help="The same, as a flag.", rich_help_panel="Run")],
+        ),
+        *(_parameter(name, _annotation(OPTIONS[name])) for name in dict.fromkeys(command.options)),
+    ]
+    callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    callback.__doc__ = command.help
+    callback.__name__ = command.name.replace("-", "_")
+    return callback
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _annotation(option: Option) -> Any:
+    flags = ["-o", "--output"] if option.name == "output" else [option.flag]
+    text = option.help
+    if option.default not in (None, False):
+        text += f" (default: {option.default})"
+    if option.choices:
+        text += f" One of: {', '.join(option.choices)}."
+    kind: Any = str
+    if option.kind == "flag":
+        kind = bool
+        flags = [f"{option.flag}/--no-{option.flag[2:]}"]
+    metavar = None if option.kind == "flag" else option.metavar or _METAVARS.get(option.kind, "TEXT")
+    return Annotated[
+        kind | None,
+        typer.Option(*flags, help=text, metavar=metavar, show_default=False, rich_help_panel=option.panel),
+    ]
+
+
+_METAVARS = {"grid": "GRID", "number": "NUMBER", "integer": "INT", "choice": "WORD", "expression": "EXPR"}

@@ -1,0 +1,73 @@
+"""`--dry-run`: what would be computed, how long it would take, how large it would be."""
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tlcli.jobs import Case, Job
+from tlcli.sweep.grids import Grid, Values
+from tlcli.sweep.runner import Task, evaluate
+from tlcli.sweep.store import PointStore
+
+if TYPE_CHECKING:
+    from tlcli.cli.execute import Invocation
+
+_SAMPLE = 4  # values per axis of the grid that is timed
+
+
+def report(job: Job, how: "Invocation", store: PointStore | None) -> None:
+    """Print the plan; estimates come from a small part of the grid and from one trial of the first experiment."""
+    from tlcli.cli.execute import planned
+
+    for case in job.cases:
+        axes = " x ".join(f"{name} ({case.grid.values[name].size})" for name in case.grid.axes) or "one point"
+        seconds, size = _theory_cost(case)
+        title = f"{job.name} [{case.label}]" if case.label else job.name
+        print(f"{title}: {case.solver.name} on {axes}: {case.grid.size} points")
+        print(f"  theory: {_duration(seconds)}, {_memory(size)}")
+    tasks, done = planned(job, store)
+    if not tasks:
+        return
+    left = len(tasks) - done
+    print(f"  experiments: {len(tasks)} points, {done} already stored, {left} to compute")
+    if left:
+        seconds = _one_trial(tasks[0]) * int(job.settings["trials"]) * left / how.jobs
+        dim = max(int(task.parameters["dim"]) for task in tasks)
+        print(f"  {_duration(seconds)} on {how.jobs} worker(s), {_memory(8 * 12 * dim**2 * how.jobs)} (D = {dim})")
+
+
+def _theory_cost(case: Case) -> tuple[float, float]:
+    """Time a thinned grid and scale up; bytes of all columns at full size."""
+    thin = {}
+    for name, values in case.grid.values.items():
+        step = max(1, values.size // _SAMPLE)
+        thin[name] = Values(values.array[::step], values.scale) if values.size > 1 else values
+    sample = Grid(thin)
+    start = time.perf_counter()
+    columns = case.solver.evaluate({**sample.open(), **case.words})
+    seconds = time.perf_counter() - start
+    numbers = sum(math.prod(np.shape(column)) for column in columns.values())
+    scale = case.grid.size / max(sample.size, 1)
+    # A thin sample is mostly overhead; a closed form takes about a microsecond per point, table and figure included.
+    if case.solver.closed_form:
+        return seconds + case.grid.size * 1e-6, 8.0 * numbers * scale
+    return seconds * scale, 8.0 * numbers * scale
+
+
+def _one_trial(task: Task) -> float:
+    parameters: dict[str, Any] = {**task.parameters, "trials": 2}
+    return evaluate(task.function, parameters, task.seed)[1] / 2
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return "less than 1 s"
+    if seconds < 120:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 7200 else f"about {seconds / 3600:.1f} h"
+
+
+def _memory(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(size / 1e6, 1):.0f} MB"

@@ -1,0 +1,34 @@
+"""`tlcli run`: recipe files one after the other, each by its own command."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tlcli.cli.commands import COMMANDS
+from tlcli.cli.console import Console
+from tlcli.cli.execute import execute_recipe
+from tlcli.errors import EXIT_OK, TlcliError, UsageError
+from tlcli.recipes import load_recipe
+
+
+def run_recipes(paths: Sequence[Path], output: str | None, flags: Mapping[str, Any]) -> int:
+    """Run every recipe; return the first exit code that is not 0. An error in one does not stop the others."""
+    console = Console(bool(flags.get("quiet")))
+    if output == "-" and len(paths) > 1:
+        raise UsageError("-o - takes one recipe, since a CSV holds one table.")
+    code = EXIT_OK
+    for path in paths:
+        try:
+            recipe = load_recipe(path)
+            if recipe.command is None:
+                raise UsageError(f"recipe '{path}' names no command; add one of {', '.join(COMMANDS)}.")
+            folder = {} if output is None else {"output": output if output == "-" else str(Path(output) / recipe.name)}
+            command = COMMANDS[recipe.command]
+            found = execute_recipe(recipe.command, command.options, recipe, {**flags, **folder})
+        except TlcliError as error:
+            if len(paths) == 1:
+                raise
+            console.error(str(error))
+            found = error.exit_code
+        code = code or found
+    return code

@@ -1,0 +1,90 @@
+"""The computed columns of tables, and the words that stand on axes, legends and colour bars."""
+
+import re
+from dataclasses import dataclass
+
+from tlcli.options import OPTIONS
+
+
+@dataclass(frozen=True)
+class Column:
+    """A computed column of a table: what it is, and how an axis or colour bar calls it."""
+
+    name: str
+    label: str
+    help: str
+
+
+COLUMNS: dict[str, Column] = {
+    c.name: c
+    for c in (
+        Column(
+            "loss",
+            r"target test loss $\mathcal{L}$",
+            "Mean squared test error on the target, noiseless labels.",
+        ),
+        Column("baseline", r"baseline loss $\mathcal{L}_0$", "The same without pre-training."),
+        Column("gain", r"gain $\mathcal{L}_0-\mathcal{L}$", "Baseline minus loss; negative: pre-training hurts."),
+        Column(
+            "train_loss",
+            r"target train loss",
+            "Mean squared error on the noisy training labels of the target.",
+        ),
+        Column("phase", "phase", "positive, neutral, negative or collapsed."),
+        Column(
+            "overlap",
+            r"overlap $\beta_1\cdot\beta^*_1$",
+            "Overlap of the pre-trained predictor with its teacher.",
+        ),
+        Column("norm2", r"norm$^2$ $|\beta_1|^2$", "Squared norm of the pre-trained predictor."),
+        Column("bulk", r"bulk $k$", "Isotropic part of the kernel."),
+        Column("spike", r"spike $\chi$", "Strength of the kernel's spike along the predictor."),
+        Column("n_signal", r"spike direction $n_1$", "Overlap of the spike's direction with the source teacher."),
+        Column("n_noise", r"spike direction $n_2$", "Overlap of the spike's direction with the noise."),
+        Column("c_signal", r"signal $c_1$", "Signal part of the spike, chi n1^2."),
+        Column("c_cross", r"crosstalk $c_3$", "Crosstalk of the spike, chi n1 n2."),
+        Column("c_noise", r"noise $c_2$", "Noise part of the spike, chi n2^2."),
+        Column("source_loss", r"source test loss", "Mean squared test error on the source."),
+        Column("source_loss_before", r"source test loss after stage 1", "The same before the target stage."),
+        Column("forgetting", r"forgetting", "Source loss after the target stage minus before."),
+        Column("norm2_end", r"norm$^2$ after stage 2", "Squared norm of the predictor at the end."),
+        Column("kappa1", r"$\kappa_1$", "Effective regularisation of the source stage."),
+        Column("kappa2", r"$\kappa_2$", "Effective regularisation of the target stage."),
+        Column("gamma0_opt", r"best $\gamma_0$", "The richness with the least loss, everything else equal."),
+        Column("loss_opt", r"loss at the best $\gamma_0$", "The loss there."),
+        Column("spectral_loss", r"spectral test loss", "The same loss from the Marchenko-Pastur integral."),
+        Column("response", r"response $R_v(t)$", "Response of the error to a kick at time zero."),
+        Column("task", "task", "Index of the teacher whose loss is given, from 1."),
+        Column("stage", "stage", "Index of the training stage, from 1."),
+        Column("residual", "residual", "How far the solver's equations are from being satisfied."),
+        Column("status", "status", "converged, collapsed, diverged, not_converged or failed."),
+    )
+}
+
+
+_STAGED = {
+    "alpha": r"\alpha",
+    "gamma": r"\gamma",
+    "duration": "t",
+    "sigma": r"\sigma",
+    "weight_decay": r"\lambda",
+}
+
+
+def label_of(name: str) -> str:
+    """Return the text that names a column or parameter on an axis."""
+    if name == "time":
+        return OPTIONS["times"].symbol
+    staged = re.fullmatch(r"(alpha|gamma|duration|sigma|weight_decay)_(\d+)", name)
+    if staged:  # a parameter of one stage of a curriculum
+        return f"${_STAGED[staged[1]]}_{{{staged[2]}}}$"
+    if name in OPTIONS and OPTIONS[name].symbol:
+        return OPTIONS[name].symbol
+    return COLUMNS[name].label if name in COLUMNS else name
+
+
+def short_symbol(name: str) -> str:
+    """Return the bare symbol of a parameter, for legends and facet titles."""
+    text = label_of(name)
+    inner = text[text.find("$") + 1 : text.rfind("$")] if text.count("$") >= 2 else ""
+    return f"${inner.split('=')[0]}$" if inner else name

@@ -1,0 +1,226 @@
+"""From a command, a recipe and flags to what is to be computed: one grid per case, nothing evaluated yet.
+
+Precedence: flag > case of the recipe > recipe > default.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tlcli.errors import UsageError, suggest
+from tlcli.options import EXPERIMENTS, INVOCATION, OPTIONS
+from tlcli.recipes import Recipe
+from tlcli.solvers.base import Solver
+from tlcli.sweep.grids import Grid, Values, format_values, parse_values
+
+DEFAULT_DIM = 400  # of a power-law spectrum
+
+# Options that say how a result is drawn or run, not what is computed.
+_NOT_PHYSICAL = {"x", "y", "style", "quantity", "format", "title", "optimal_gamma0", "solver", "simulate"}
+_NOT_PHYSICAL |= {"experiment", "trials", "width", "seed", "dim", *INVOCATION}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One grid for one solver: `grid` holds the several-valued and single numbers, `words` the rest."""
+
+    label: str | None
+    solver: Solver
+    grid: Grid
+    words: Mapping[str, Any]
+    experiments: tuple[str, ...]
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what the solver's `evaluate` takes: open arrays and words."""
+        return {**self.grid.open(), **self.words}
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything that one invocation computes and draws."""
+
+    command: str
+    name: str
+    cases: tuple[Case, ...]
+    settings: Mapping[str, Any]
+    resolved: Mapping[str, Any]
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+
+def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags: Mapping[str, Any]) -> Job:
+    """Merge flags, recipe and defaults into a job.
+
+    Raises:
+        UsageError: an option that the solver does not take, a bad value, a recipe of another command.
+    """
+    if recipe is not None and recipe.command not in (None, command):
+        raise UsageError(
+            f"recipe '{recipe.name}' is for {recipe.command}, not {command}; use `tlcli {recipe.command}` or "
+            "`tlcli run` with it."
+        )
+    given = {**(recipe.settings if recipe else {}), **flags}
+    for key in given:
+        if key not in allowed:
+            hint = suggest(key, allowed)
+            raise UsageError(f"{command} does not take '{key}'{hint}.")
+    given, roles = _axes_roles(given)
+    overrides = recipe.cases if recipe and recipe.cases else [{"label": None}]
+    cases = []
+    for override in overrides:
+        rest = {k: v for k, v in override.items() if k != "label"}
+        # Flags are stronger than a case, so that one run can change a recipe everywhere.
+        settings = {**given, **rest, **{k: v for k, v in flags.items() if k not in ("x", "y")}, **roles.grids}
+        cases.append(_case(command, override["label"], settings, recipe))
+    run = {name: _value(name, given) for name in OPTIONS if name in _NOT_PHYSICAL}
+    resolved = _resolved(recipe, given, overrides)
+    name = recipe.name if recipe else command
+    return Job(command, name, tuple(cases), run, resolved, roles.names)
+
+
+@dataclass(frozen=True)
+class _Roles:
+    names: dict[str, str]
+    grids: dict[str, Any]
+
+
+def _axes_roles(given: dict[str, Any]) -> tuple[dict[str, Any], _Roles]:
+    """Read --x and --y, each a parameter or parameter=GRID."""
+    names: dict[str, str] = {}
+    grids: dict[str, Any] = {}
+    for role in ("x", "y"):
+        if given.get(role) is None:
+            continue
+        name, equals, text = str(given[role]).partition("=")
+        name = name.strip().replace("-", "_")
+        known = [n for n, o in OPTIONS.items() if o.kind == "grid"]
+        if name not in (*known, "time", "stage", "task"):
+            raise UsageError(
+                f"--{role}: '{name}' is no parameter{suggest(name, known)}; use PARAMETER or PARAMETER=GRID."
+            )
+        if equals:
+            grids[name] = text.strip()
+        names[role] = "time" if name in ("times", "t2") else name
+    if names.get("x") is not None and names.get("x") == names.get("y"):
+        raise UsageError(f"--x and --y are both '{names['x']}'; name two different parameters.")
+    return {**given, **grids}, _Roles(names, grids)
+
+
+def _value(name: str, settings: Mapping[str, Any]) -> Any:
+    option = OPTIONS[name]
+    raw = settings.get(name)
+    if raw is None:
+        raw = option.default
+    return None if raw is None else option.parse(raw)
+
+
+def _case(command: str, label: str | None, settings: Mapping[str, Any], recipe: Recipe | None) -> Case:
+    solver = _solver(command, settings, recipe)
+    stray = [
+        k for k in settings if k not in _NOT_PHYSICAL and k not in _taken(command, solver) and settings[k] is not None
+    ]
+    if stray:
+        raise UsageError(
+            f"{solver.name} does not use '{stray[0]}'; {command} with it takes "
+            f"{', '.join(sorted(_taken(command, solver)))}."
+        )
+    values: dict[str, Values] = {}
+    words: dict[str, Any] = dict(solver.words)
+    for name in solver.parameters:
+        if name == "time":
+            key = "times" if settings.get("times") is not None else ("t1" if command == "pretrain-kernel" else "t2")
+            values["time"] = _value(key, settings)
+        elif name in solver.own:
+            values[name] = solver.own[name]
+        elif OPTIONS[name].kind == "grid":
+            value = _value(name, settings)
+            if value is None:
+                words[name] = None
+            else:
+                values[name] = value
+        elif OPTIONS[name].kind == "expression" and (numbers := _numbers(name, settings)):
+            values[name] = numbers
+        else:
+            words[name] = _value(name, settings)
+            if name == "dim" and words[name] is None:
+                words[name] = DEFAULT_DIM
+            if name == "c_signal" and words[name] is None:
+                raise UsageError(f"{solver.name} needs --c-signal, a number or an expression such as 'alpha1*gamma0'.")
+    grid = Grid.from_mapping(values)
+    return Case(label, solver, grid, words, _experiments(solver, settings))
+
+
+def _numbers(name: str, settings: Mapping[str, Any]) -> Values | None:
+    """Return the values of an expression that is a plain grid of numbers, so that it can be an axis."""
+    raw = _value(name, settings)
+    if raw is None:
+        return None
+    try:
+        return parse_values(raw, name)
+    except UsageError:
+        return None
+
+
+def _taken(command: str, solver: Solver) -> set[str]:
+    taken = set(solver.parameters)
+    if "time" in taken:
+        taken |= {"times", "t1" if command == "pretrain-kernel" else "t2"}
+        taken -= {"time"}
+    return taken
+
+
+def _solver(command: str, settings: Mapping[str, Any], recipe: Recipe | None) -> Solver:
+    from tlcli.solvers import linear
+
+    table = linear.PRETRAINING if command == "pretrain-kernel" else linear.TRANSFER
+    name = _value("solver", settings)
+    if recipe is not None and recipe.stages:
+        from tlcli.solvers.curriculum import curriculum_solver
+
+        if name != "linear-joint":
+            raise UsageError(f"stages need solver: linear-joint, not {name}.")
+        return curriculum_solver(recipe.stages, recipe.gram)
+    if name not in table:
+        raise UsageError(f"{command} has no solver '{name}'; use one of {', '.join(table)}{suggest(name, table)}.")
+    return table[name]
+
+
+def _experiments(solver: Solver, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    if not _value("simulate", settings):
+        if settings.get("experiment") is not None:
+            raise UsageError("--experiment has an effect with --simulate only; add it.")
+        return ()
+    if not solver.experiments:
+        raise UsageError(f"{solver.name} has no experiment; leave out --simulate.")
+    text = settings.get("experiment") or solver.experiments[0]
+    names = tuple(dict.fromkeys(part.strip() for part in str(text).split(",")))
+    for name in names:
+        if name not in solver.experiments:
+            hint = suggest(name, EXPERIMENTS)
+            raise UsageError(
+                f"experiment: '{name}' is not available for {solver.name}; use {', '.join(solver.experiments)}{hint}."
+            )
+    return names
+
+
+def _resolved(recipe: Recipe | None, given: Mapping[str, Any], cases: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the whole recipe, defaults written out, as JSON data: what provenance keeps and hashes."""
+
+    def plain(name: str, raw: Any) -> Any:
+        value = OPTIONS[name].parse(raw)
+        return format_values(value) if isinstance(value, Values) else value
+
+    out: dict[str, Any] = {}
+    for name, option in OPTIONS.items():
+        raw = given.get(name)
+        if name in INVOCATION or name == "seed":
+            continue
+        raw = option.default if raw is None else raw
+        if raw is not None:
+            out[name] = plain(name, raw)
+    if cases != [{"label": None}]:
+        out["cases"] = [{k: v if k == "label" else plain(k, v) for k, v in case.items()} for case in cases]
+    if recipe and recipe.stages:
+        out["stages"] = recipe.stages
+    if recipe and recipe.gram:
+        out["gram"] = recipe.gram
+    return out

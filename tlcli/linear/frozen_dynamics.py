@@ -1,0 +1,139 @@
+"""Gradient flow of a readout on a frozen kernel, mode by mode (theory/linear.md, Section 3, time-resolved).
+
+A direction with kernel k I + c n nᵀ sees the Marchenko–Pastur modes (ℓ, w), u = √w. With β = M Λ^{1/2} y:
+
+    dy/dt = v − (A + λ₂) y,   A = k Λ + c v vᵀ,   v = Λ^{1/2} u,   |v| = 1,
+
+so y = φ(A+λ₂, t) v with φ(x, t) = (1 − e^{−xt})/x. The residual u − β is Λ^{−1/2} ψ(A) v on the modes with
+ℓ > 0, where ψ(a) = 1 − aφ = (λ₂ + a e^{−(a+λ₂)t})/(a+λ₂), and u₀(1 − c v·y) on the atom at ℓ = 0. One
+symmetric eigendecomposition of A, which has no zero mode, serves all times, ridges and overlaps; without a
+spike A is diagonal.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tlcli.linear.spectrum import marchenko_pastur, nodes_needed
+
+Floats = NDArray[np.float64]
+TOLERANCE = 1e-9
+MAX_MODES = 1024
+_RANK_ONE = 1e-12  # below this k/c, v is an eigenvector of A to rounding
+
+
+class ModeLoss(NamedTuple):
+    """Losses per unit squared norm (or noise variance) and their change at the last doubling of the modes."""
+
+    test: Floats
+    train: Floats
+    change: Floats
+
+
+def direction_loss(alpha2: ArrayLike, bulk: ArrayLike, spike: ArrayLike, ridge: ArrayLike, time: ArrayLike) -> ModeLoss:
+    """Loss F_c(t) = |u − β|² and train part (u − β)ᵀΛ(u − β) of one direction; all arguments broadcast.
+
+    The fields have the broadcast shape of the arguments; a problem (alpha2, bulk, spike) is diagonalised
+    once.
+    """
+    return _solve(_direction, alpha2, bulk, spike, ridge, time)
+
+
+def noise_loss(alpha2: ArrayLike, bulk: ArrayLike, ridge: ArrayLike, time: ArrayLike) -> ModeLoss:
+    """(1/α)∫ ℓk²φ² (test) and (1/α)∫_{ℓ>0} ψ² + max(0, 1 − 1/α) (train), for unit label noise."""
+    return _solve(_noise, alpha2, bulk, 0.0, ridge, time)
+
+
+def _decay(a: Floats, ridge: Floats, time: Floats) -> tuple[Floats, Floats]:
+    """φ(a+λ, t) and ψ = 1 − aφ for eigenvalues (n,) against (λ, t) pairs (m, 1), without cancellation."""
+    x = a + ridge
+    safe = np.where(x > 0, x, 1.0)
+    with np.errstate(over="ignore"):
+        phi = np.where(x > 0, -np.expm1(-x * time) / safe, time)
+        psi = np.where(x > 0, (ridge + a * np.exp(-x * time)) / safe, 1.0)
+    return phi, psi
+
+
+def _rank_one(c: float, ridge: Floats, time: Floats) -> Floats:
+    """F for k ≪ c: the direction is a single mode of rate c (v·Λ-average of ℓ is 1)."""
+    return np.square(_decay(np.array([c]), ridge, time)[1][:, 0])
+
+
+def _direction(α: float, k: float, c: float, n: int, ridge: Floats, time: Floats) -> tuple[Floats, Floats]:
+    """Test and train part at the (λ, t) pairs (m, 1) with n modes; each (m,)."""
+    if k <= _RANK_ONE * c or k == 0:
+        value = _rank_one(c, ridge, time)
+        return value, value
+    nodes, weights = marchenko_pastur(α, n)
+    ell, v, atom = nodes[:-1], np.sqrt(weights[:-1] * nodes[:-1]), weights[-1]
+    if c == 0:
+        ψ2 = np.square(_decay(k * ell, ridge, time)[1])
+        return ψ2 @ weights[:-1] + atom, ψ2 @ (v * v)
+    a, q_matrix = np.linalg.eigh(np.diag(k * ell) + c * np.outer(v, v))
+    q = v @ q_matrix
+    phi, psi = _decay(np.maximum(a, 0.0), ridge, time)
+    psi *= q
+    on_modes = (psi @ q_matrix.T) / np.sqrt(ell)
+    on_atom = 1.0 - c * (phi @ (q * q))
+    return np.square(on_modes).sum(axis=1) + atom * on_atom**2, np.square(psi).sum(axis=1)
+
+
+def _noise(α: float, k: float, c: float, n: int, ridge: Floats, time: Floats) -> tuple[Floats, Floats]:
+    """Test and train part of unit label noise at the (λ, t) pairs (m, 1); spikes do not matter as D → ∞."""
+    if k == 0:
+        return np.zeros(len(time)), np.ones(len(time))
+    nodes, weights = marchenko_pastur(α, n)
+    ell, w = nodes[:-1], weights[:-1]
+    phi, psi = _decay(k * ell, ridge, time)
+    # Train: P − (number of positive modes) directions of the noise are never touched.
+    untouched = 1.0 - w.sum() / α
+    return np.square(k * phi) @ (w * ell) / α, np.square(psi) @ w / α + untouched
+
+
+def _modes_needed(α: float, k: float, longest: float) -> int:
+    """Modes for 1e-9: the Gaussian e^{−2ktℓ} at the lower edge must be resolved, or the law itself."""
+    of_time = 7.0 * np.sqrt(k * longest / np.sqrt(α)) + 16.0
+    return int(np.clip(min(of_time, float(nodes_needed(α, 1e-10)) + 16.0), 16, MAX_MODES))
+
+
+def _solve(
+    solver: Callable[..., tuple[Floats, Floats]],
+    alpha2: ArrayLike,
+    bulk: ArrayLike,
+    spike: ArrayLike,
+    ridge: ArrayLike,
+    time: ArrayLike,
+) -> ModeLoss:
+    """Run `solver` once per distinct (α, k, c) on all its (λ, t), doubling the modes."""
+    kernel = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (alpha2, bulk, spike)))
+    ridge, time = np.asarray(ridge, dtype=float), np.asarray(time, dtype=float)
+    shape = np.broadcast_shapes(kernel[0].shape, ridge.shape, time.shape)
+    rows, inverse = np.unique(np.stack([x.ravel() for x in kernel], axis=1), axis=0, return_inverse=True)
+    member = np.broadcast_to(inverse.reshape(kernel[0].shape), shape).ravel()
+    order = np.argsort(member, kind="stable")
+    ends = np.cumsum(np.bincount(member, minlength=len(rows)))
+    λ, t = (np.broadcast_to(x, shape).ravel() for x in (ridge, time))
+    out = [np.empty(member.size) for _ in range(3)]
+    for row, points in zip(rows, np.split(order, ends[:-1]), strict=True):
+        for part in np.array_split(points, max(1, points.size // 4096)):  # bounds memory at 4096 × modes
+            for target, values in zip(out, _doubled(solver, row, λ[part, None], t[part, None]), strict=True):
+                target[part] = values
+    return ModeLoss(*(x.reshape(shape) for x in out))
+
+
+def _doubled(
+    solver: Callable[..., tuple[Floats, Floats]], row: Floats, ridge: Floats, time: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Test, train and the change at the last doubling, for one kernel and its (λ, t) pairs."""
+    α, k, c = (float(x) for x in row)
+    n = max(8, _modes_needed(α, k, float(time.max(initial=0.0))) // 2)
+    old = solver(α, k, c, n, ridge, time)
+    while True:
+        n = min(2 * n, MAX_MODES)
+        new = solver(α, k, c, n, ridge, time)
+        change = np.maximum(np.abs(new[0] - old[0]), np.abs(new[1] - old[1]))
+        if n == MAX_MODES or np.all(change <= TOLERANCE * np.maximum(1.0, new[0])):
+            return new[0], new[1], change
+        old = new

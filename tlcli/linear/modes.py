@@ -1,0 +1,289 @@
+"""One stage of feature-learning training, mode by mode (theory/linear.md, Sections 2 and 4).
+
+Predictor β = b/γ = C β* + E n + N over Marchenko–Pastur modes ℓ. With S = s + k and s = √(k² + γ²|β|²),
+equation (*) reads dX/dt = S g_X + (B − 2λ) X, B = γ²(β·g)/S, and three facts shrink it:
+
+* N = C σ/√(αℓ): signal and noise are driven alike;
+* E = |β₀| exp(φ − ℓτ), dτ/dt = S, dφ/dt = B − 2λ: the carried predictor obeys the homogeneous equation;
+* in the clock τ, with a = e^{−φ}, U = aC and q = 1/S, everything is linear but three scalars:
+
+      dU/dτ = ℓ(a − U),  d log a/dτ = 2λq − m,  d log q/dτ = 2λq − 2m,  dt/dτ = q,
+      m = B/S = γ²q² (β·g).
+
+So one implicit step costs the solution of 2p scalar equations (p stages), and no stiffness is left. Nothing
+divides by γ: γ = 0 is the lazy limit, S = 2k. While |β| is small ("young" points) the code follows U, later
+D = U − a, i.e. C − 1: tiny initialisations and tiny losses both keep their digits. In each step a starts again
+from 1, freed of exp(−μτ) with the last known μ = dφ/dτ, so that a quasi-steady decay costs no steps.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.linear.integrate import Array, radau
+from tlcli.linear.spectrum import marchenko_pastur
+
+N_OUTPUTS = 8  # ∫C, ∫E, |β|², test loss, train loss, k, τ, φ
+_NEWTON_STEPS = 9
+_STOP = 1e-10  # for duration = inf: |dβ/dτ| τ / |β|
+_DEAD = 1e-10  # |β| and k/k₀ below which weight decay has removed the features
+
+
+class Modes:
+    """A batch of stages on n points with K modes each; the `System` that `march` advances."""
+
+    def __init__(self, points: Array, times: Array, n_nodes: int, stages: int, tolerance: float) -> None:
+        (alpha, self.gamma, duration, self.sigma, self.decay, self.start, self.bulk0, self.r) = points.T
+        self.alpha, self.tolerance, self.rule = alpha, tolerance, radau(stages)
+        self.times = np.concatenate([times, duration[:, None]], axis=1)
+        self.ell, self.weight = marchenko_pastur(alpha, n_nodes)
+        s2 = self.sigma**2 / alpha
+        self.noise = np.where(self.ell > 0, self.weight, 0.0) * s2[:, None]  # weight of N² ℓ/C²
+        self.noise_over = np.divide(self.noise, self.ell, where=self.ell > 0, out=np.zeros_like(self.ell))
+        self.power = self.weight * self.ell + self.noise
+        # Noise that training never removes: outside the column space of X, and at ℓ = 0 within it (a quadrature
+        # correction near α = 1, see `marchenko_pastur`).
+        zero_modes = self.weight[:, -1] - np.maximum(0.0, 1.0 - alpha)
+        self.outside = self.sigma**2 * np.maximum(0.0, 1.0 - 1.0 / alpha) + s2 * zero_modes
+        n = alpha.size
+        self.x = np.zeros(self.ell.shape)  # C of young points, C − 1 of the others
+        self.young = np.ones(n, dtype=bool)
+        self.t, self.tau, self.phi, self.mu = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
+        spread = self.gamma * self.start
+        total = self.bulk0 + np.sqrt(self.bulk0**2 + spread**2)
+        # Neither bulk nor predictor, or no time: nothing moves.
+        self.frozen = total == 0
+        self.q = 1.0 / np.where(self.frozen, 1.0, total)
+        self.out = np.full((n, self.times.shape[1], N_OUTPUTS), np.nan)
+        self.residual = np.full(n, np.inf)
+        self.collapsed = np.zeros(n, dtype=bool)
+        for column in range(self.times.shape[1]):
+            still = np.flatnonzero(self.frozen | (self.times[:, column] == 0))
+            none = np.zeros(still.size)
+            self._record(still, column, none, self.x[still], none + 1.0, self.q[still])
+        self.residual[self.frozen] = 0.0
+
+    def first_step(self) -> Array:
+        """Step in τ that resolves the fastest mode, the growth from zero and the carried predictor."""
+        m2 = np.einsum("nk,nk->n", self.power, self.ell) + 1.0
+        feature = self.gamma * self.q
+        rates = [
+            self.ell.max(axis=1),
+            feature * np.sqrt(m2),
+            feature**2 * self.start**2 * m2,
+            self.decay * self.q,
+        ]
+        return 0.1 / np.max(rates, axis=0)
+
+    def limit(self, points: NDArray[np.intp]) -> Array:
+        """Do not shoot far past the last recorded time."""
+        return 2.0 * (self.times[points, -1] - self.t[points]) / self.q[points]
+
+    def _carried(self, points: NDArray[np.intp], shift: Array) -> Array:
+        """E·a·exp(μ shift) at τ + shift (n, p): shape (n, K, p)."""
+        clock = (self.tau[points, None] + shift)[:, None, :]
+        exponent = (self.phi[points, None] + self.mu[points, None] * shift)[:, None, :]
+        exponent = exponent - self.ell[points, :, None] * clock
+        return self.start[points, None, None] * np.exp(exponent)
+
+    def attempt(self, points: NDArray[np.intp], step: Array) -> Array:
+        """Solve the collocation equations of one step by Newton; see `System.attempt`."""
+        with np.errstate(all="ignore"):  # a wild trial is rejected through its error
+            return self._attempt(points, step)
+
+    def _attempt(self, points: NDArray[np.intp], step: Array) -> Array:
+        rule, p, n = self.rule, self.rule.stages, points.size
+        ell, weight, power = self.ell[points], self.weight[points], self.power[points, :, None]
+        x0, q0, young = self.x[points], self.q[points, None], self.young[points]
+        gamma2, decay2 = self.gamma[points, None] ** 2, 2.0 * self.decay[points, None]
+        mu, z = self.mu[points, None], ell * step[:, None]
+        resolvent = rule.resolvent(z - mu * step[:, None])
+        fixed = resolvent * (x0[..., None] * rule.left.sum(axis=1))
+        # With z = (ℓ − μ)h, (1 + zA)^{-1} acts on U₀ + ℓhA a for U, and on D₀ + 1 − a + μhA a for D.
+        lift = resolvent * np.where(young[:, None, None], z[..., None] * rule.eigenvalues, 1.0)
+        shift = mu * step[:, None] * rule.eigenvalues
+        below, above = np.where(young, 1.0, 0.0)[:, None], np.where(young, 0.0, 1.0)[:, None]
+        carry = bool(np.any(self.start[points] > 0))
+        self_term, cross = np.zeros((n, p)), np.zeros((1, 1, p))
+        if carry:
+            e = self._carried(points, step[:, None] * rule.nodes)
+            we = (weight * ell)[..., None] * e
+            self_term, cross = np.einsum("nkp,nkp->np", we, e), self.r[points, None, None] * we
+        cross_sum = cross.sum(axis=1)
+        a, q = np.ones((n, p)), np.repeat(q0, p, axis=1)
+
+        def follow(a: Array) -> Array:
+            old = np.where(young[:, None], a @ rule.left.T, (1.0 - a) @ rule.left.T + shift * (a @ rule.left.T))
+            return rule.combine(fixed + lift * old[:, None, :])
+
+        m = np.zeros((n, p))
+        h_matrix = step[:, None, None] * rule.matrix
+        eye = np.eye(p)
+        change = np.full(n, np.inf)
+        for _ in range(_NEWTON_STEPS):
+            x = follow(a)
+            gap, u = x - (below * a)[:, None, :], x + (above * a)[:, None, :]
+            # −β·g a² of the docstring: Σ (wℓ + noise)(a+D)D + wℓE² + r wℓE(a + 2D)
+            slope = power * (u + gap) + 2.0 * cross
+            pull = -(np.einsum("nkp,nkp->np", power * u + 2.0 * cross, gap) + self_term + cross_sum * a)
+            m = gamma2 * q**2 * pull / a**2
+            # ∂pull_j/∂a_m: directly, and through D_j = … − Re Σ right·resolvent·left a_m
+            to_eigen = np.matmul(slope.transpose(0, 2, 1), resolvent.view(np.float64)).view(np.complex128)
+            pull_a = np.real((to_eigen * rule.right * (1.0 - shift)[:, None, :]) @ rule.left)
+            pull_a -= eye * (np.einsum("nkp,nk->np", gap, power[..., 0]) + cross_sum)[:, None, :]
+            m_a = (gamma2 * q**2 / a**2)[..., None] * pull_a - eye * (2.0 * m / a)[:, None, :]
+            m_q = 2.0 * m / q
+            jacobian = np.empty((n, 2 * p, 2 * p))
+            inner = eye * (decay2 * q - m + mu)[:, None, :] - a[..., None] * m_a
+            jacobian[:, :p, :p] = eye - h_matrix @ inner
+            jacobian[:, :p, p:] = -h_matrix * (a * (decay2 - m_q))[:, None, :]
+            jacobian[:, p:, :p] = h_matrix @ (2.0 * q[..., None] * m_a)
+            jacobian[:, p:, p:] = eye - h_matrix * (2 * decay2 * q - 2 * m - 2 * q * m_q)[:, None, :]
+            defect = np.concatenate(
+                [
+                    a - 1.0 - np.einsum("njm,nm->nj", h_matrix, a * (decay2 * q - m + mu)),
+                    q - q0 - np.einsum("njm,nm->nj", h_matrix, q * (decay2 * q - 2 * m)),
+                ],
+                axis=1,
+            )
+            usable = np.isfinite(jacobian).all(axis=(1, 2)) & np.isfinite(defect).all(axis=1)
+            jacobian[~usable], defect[~usable] = np.eye(2 * p), 0.0
+            delta = np.linalg.solve(jacobian, defect[..., None])[..., 0]
+            a, q = a - delta[:, :p], q - delta[:, p:]
+            change = np.max(np.abs(delta) / np.concatenate([a, q], axis=1), axis=1)
+            change[~usable | np.any((a <= 0) | (q <= 0), axis=1)] = np.inf
+            if np.all((change < 1e-6) | np.isinf(change)):
+                break
+        x = follow(a)
+        clock = np.einsum("njm,nm->nj", h_matrix, q)
+        zero = np.zeros((n, 1))
+        self._trial = (
+            step,
+            np.concatenate([x0[..., None], x], axis=2),
+            np.concatenate([zero + 1.0, a], axis=1),
+            np.concatenate([q0, q], axis=1),
+            np.concatenate([zero, clock], axis=1),
+        )
+        self._trial_mu = np.minimum(m[:, -1] - decay2[:, 0] * q[:, -1], 0.0)
+        # The top Legendre coefficient of each collocation polynomial, relative to what it belongs to.
+        top = rule.basis[-1]
+        measure = weight + self.noise_over[points]
+        size = np.sqrt(np.einsum("nk,nk->n", measure, (above * a[:, -1:] + x[..., -1]) ** 2))
+        spatial = np.sqrt(np.einsum("nk,nk->n", measure, (self._trial[1] @ top) ** 2)) / size
+        scalars = [np.abs(self._trial[i] @ top) / self._trial[i].min(axis=1) for i in (2, 3)]
+        error = np.max([spatial, *scalars], axis=0) / self.tolerance
+        return np.where((change < 1e-5) & np.isfinite(error), error, np.inf)
+
+    def commit(self, points: NDArray[np.intp], accepted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Record the times passed by the accepted steps and move on; see `System.commit`."""
+        step, x, a, q, clock = self._trial
+        elapsed = self.t[points] + clock[:, -1]
+        for column in range(self.times.shape[1]):
+            target = self.times[points, column]
+            hit = np.flatnonzero(accepted & (target > self.t[points]) & (target <= elapsed))
+            if hit.size:
+                theta = self.rule.invert(clock[hit], target[hit] - self.t[points[hit]])
+                at = self.rule.dense_weights(theta)
+                a_hit, q_hit = np.sum(a[hit] * at, axis=1), np.sum(q[hit] * at, axis=1)
+                x_hit = np.einsum("nkp,np->nk", x[hit], at) / a_hit[:, None]
+                self._record(points[hit], column, step[hit] * theta, x_hit, a_hit, q_hit)
+        on = points[accepted]
+        self.t[on] = elapsed[accepted]
+        self.x[on] = x[accepted, :, -1] / a[accepted, -1:]
+        self.q[on] = q[accepted, -1]
+        self.phi[on] += self.mu[on] * step[accepted] - np.log(a[accepted, -1])
+        self.tau[on] += step[accepted]
+        self.mu[on] = np.where(self.decay[on] > 0, self._trial_mu[accepted], 0.0)
+        self._age(on)
+        finished = accepted & (self.times[points, -1] <= elapsed)
+        finished[accepted] |= self._bury(on)
+        forever = accepted & np.isinf(self.times[points, -1])
+        if forever.any():
+            finished[forever] = self._settled(points[forever])
+        return finished
+
+    def _age(self, points: NDArray[np.intp]) -> None:
+        """Follow C − 1 once C is of order one, and C again when weight decay has made it small."""
+        young = self.young[points]
+        c = self.x[points] + np.where(young, 0.0, 1.0)[:, None]
+        size2 = np.sum((self.weight[points] + self.noise_over[points]) * c**2, axis=1)
+        grown, shrunk = points[young & (size2 > 0.1)], points[~young & (size2 < 0.03)]
+        self.x[grown] -= 1.0
+        self.x[shrunk] += 1.0
+        self.young[grown], self.young[shrunk] = False, True
+
+    def _split(self, points: NDArray[np.intp], x: Array) -> tuple[Array, Array]:
+        """C and C − 1 from the followed one of the two."""
+        young = self.young[points, None]
+        return np.where(young, x, 1.0 + x), np.where(young, x - 1.0, x)
+
+    def _moments(self, points: NDArray[np.intp], x: Array, e: Array) -> Array:
+        """∫C, ∫E, |β|², test loss, train loss from C (or C − 1) and E (n, K); shape (n, 5)."""
+        w, r = self.weight[points], self.r[points]
+        c, gap = self._split(points, x)
+        noise, outside = self.noise[points], self.outside[points]
+        left_over = np.sum(self.noise_over[points] * c**2, axis=1)
+        ce, de = np.sum(w * c * e, axis=1), gap**2 + e**2 + 2.0 * r[:, None] * gap * e
+        return np.stack(
+            [
+                np.sum(w * c, axis=1),
+                np.sum(w * e, axis=1),
+                np.sum(w * (c**2 + e**2), axis=1) + 2.0 * r * ce + left_over,
+                np.sum(w * de, axis=1) + left_over,
+                np.sum(w * self.ell[points] * de + noise * gap**2, axis=1) + outside,
+            ],
+            axis=1,
+        )
+
+    def _record(self, points: NDArray[np.intp], column: int, shift: Array, x: Array, a: Array, q: Array) -> None:
+        with np.errstate(under="ignore"):
+            e = self._carried(points, shift[:, None])[..., 0] / a[:, None]
+        moments = self._moments(points, x, e)
+        time = self.times[points, column]
+        time = np.where(np.isinf(time), self.t[points], time)
+        bulk = self.bulk0[points] * np.exp(-2.0 * self.decay[points] * time)
+        tau, phi = self.tau[points] + shift, self.phi[points] + self.mu[points] * shift - np.log(a)
+        self.out[points, column] = np.column_stack([moments, bulk, tau, phi])
+        # s² = k² + γ²|β|² ⇔ 1 = 2kq + (γ|β|q)²: not used by the integration, so it measures its error.
+        self.residual[points] = np.abs(1.0 - 2.0 * bulk * q - self.gamma[points] ** 2 * moments[:, 2] * q**2)
+
+    def _bury(self, points: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Has weight decay removed everything? Then all times still ahead are recorded as they are now."""
+        if not np.any(self.decay[points] > 0):
+            return np.zeros(points.size, dtype=bool)
+        e = self._carried(points, np.zeros((points.size, 1)))[..., 0]
+        bulk = np.exp(-2.0 * self.decay[points] * self.t[points])
+        dead = (self._moments(points, self.x[points], e)[:, 2] <= _DEAD**2) & (bulk <= _DEAD)
+        self.collapsed[points] = dead
+        for column in range(self.times.shape[1]):
+            ends = points[dead & np.isnan(self.out[points, column, 0])]
+            self._record(ends, column, np.zeros(ends.size), self.x[ends], np.ones(ends.size), self.q[ends])
+        self.residual[points[dead]] = 0.0
+        return dead
+
+    def _settled(self, points: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """For duration = inf: has β stopped moving? Records the end if so."""
+        ell, w, x = self.ell[points], self.weight[points], self.x[points]
+        c, gap = self._split(points, x)
+        decay, q, n = self.decay[points], self.q[points], points.size
+        e = self._carried(points, np.zeros((n, 1)))[..., 0]
+        norm2, r = self._moments(points, x, e)[:, 2], self.r[points, None]
+        rest = self.power[points] * c * gap + w * ell * (e**2 + r * e * (c + gap))
+        mu = (-(self.gamma[points] ** 2) * q**2 * rest.sum(axis=1) - 2.0 * decay * q)[:, None]
+        dc, de = -ell * gap + mu * c, (mu - ell) * e
+        speed2 = np.sum(w * (dc**2 + de**2 + 2.0 * r * dc * de) + self.noise_over[points] * dc**2, axis=1)
+        bulk = self.bulk0[points] * np.exp(-2.0 * decay * self.t[points])
+        faded = (decay == 0) | (bulk * q <= _STOP)
+        tau, rate = np.maximum(1.0, self.tau[points]), np.maximum(1.0, -mu[:, 0])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            change = np.where(speed2 > 0, np.sqrt(np.maximum(speed2, 0.0) / norm2) * tau / rate, 0.0)
+        done = ~self.collapsed[points] & faded & (change <= _STOP + 4e-15 * tau)
+        ends = points[done]
+        self._record(ends, -1, np.zeros(ends.size), x[done], np.ones(ends.size), q[done])
+        self.residual[ends] = np.maximum(self.residual[ends], change[done])
+        # Should the budget end here, the last state is reported with the change it still had.
+        rest = points[~done & ~self.collapsed[points]]
+        if rest.size:
+            pending = np.isin(points, rest)
+            self._record(rest, -1, np.zeros(rest.size), x[pending], np.ones(rest.size), q[pending])
+            self.residual[rest] = change[pending]
+        return done | self.collapsed[points]

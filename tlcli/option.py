@@ -1,0 +1,113 @@
+"""What an option is: a key, how its text is read, the range allowed, and how a bad value is refused."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tlcli.errors import DomainError, UsageError, suggest
+
+Kind = Literal["grid", "number", "integer", "text", "choice", "flag", "expression"]
+
+INF = math.inf
+
+
+@dataclass(frozen=True)
+class Domain:
+    """An interval of allowed values; `open_low` excludes its lower end."""
+
+    low: float = -INF
+    high: float = INF
+    open_low: bool = False
+    finite: bool = False
+    whole: bool = False
+
+    def check(self, name: str, value: float) -> None:
+        """Raise DomainError unless `value` is inside; the sentence shows both."""
+        inside = value > self.low if self.open_low else value >= self.low
+        whole = not self.whole or math.isinf(value) or float(value).is_integer()
+        if inside and whole and value <= self.high and not (self.finite and math.isinf(value)):
+            return
+        raise DomainError(f"{name} = {value:g} is not allowed; it must be {self.describe()}.")
+
+    def describe(self) -> str:
+        """Return the range in words, for messages and help."""
+        kind = "a whole number " if self.whole else ""
+        low = f"{'>' if self.open_low else '>='} {self.low:g}" if self.low > -INF else ""
+        high = f"<= {self.high:g}" if self.high < INF else ""
+        parts = " and ".join(part for part in (low, high) if part) or "a number"
+        return kind + parts + ("" if self.high < INF else " and finite" if self.finite else ", or inf")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: its key, how its text is read, its default, and how it is shown."""
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    panel: str = "Model"
+    symbol: str = ""
+    choices: tuple[str, ...] = ()
+    domain: Domain | None = None
+    metavar: str | None = None
+
+    @property
+    def flag(self) -> str:
+        """The command-line spelling."""
+        return "--" + self.name.replace("_", "-")
+
+    def parse(self, raw: Any) -> Any:
+        """Read a flag's text or a recipe's value; UsageError shows the value and what is allowed."""
+        if self.kind == "grid":
+            from tlcli.sweep.grids import parse_values
+
+            values = parse_values(raw, self.name)
+            if self.domain is not None:
+                low, high = float(values.array.min()), float(values.array.max())
+                for value in (low, high) if not self.domain.whole else values.array.tolist():
+                    self.domain.check(self.name, value)
+            return values
+        if self.kind in ("number", "integer"):
+            return self._parse_number(raw)
+        if self.kind == "choice":
+            if raw not in self.choices:
+                hint = suggest(str(raw), self.choices)
+                raise UsageError(f"{self.name}: '{raw}' is unknown; use one of {', '.join(self.choices)}{hint}.")
+            return raw
+        if self.kind == "flag":
+            if not isinstance(raw, bool):
+                raise UsageError(f"{self.name}: '{raw}' is not true or false.")
+            return raw
+        if self.kind == "expression" and isinstance(raw, list):
+            from tlcli.sweep.grids import format_values, parse_values
+
+            return format_values(parse_values(raw, self.name))
+        if not isinstance(raw, (str, int, float)) or isinstance(raw, bool):
+            raise UsageError(f"{self.name}: {raw!r} is not a text.")
+        return str(raw)
+
+    def _parse_number(self, raw: Any) -> float | int:
+        try:
+            if isinstance(raw, bool):
+                raise ValueError
+            number = float(raw)
+        except (TypeError, ValueError):
+            raise UsageError(f"{self.name}: '{raw}' is not a number.") from None
+        if math.isnan(number):
+            raise UsageError(f"{self.name}: '{raw}' is not a number.")
+        if self.domain is not None:
+            self.domain.check(self.name, number)
+        if self.kind == "integer":
+            if not number.is_integer():
+                raise UsageError(f"{self.name}: '{raw}' is not a whole number.")
+            return int(number)
+        return number
+
+
+POSITIVE = Domain(0, open_low=True)
+NOT_NEGATIVE = Domain(0)
+FINITE = Domain(0, finite=True)
+OVERLAP = Domain(-1, 1)
+COUNT = Domain(1, whole=True)
+COUNT_FINITE = Domain(1, whole=True, finite=True)

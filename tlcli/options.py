@@ -1,0 +1,342 @@
+"""Every option of every command, declared once: flags, recipe keys, columns and provenance derive from it.
+
+An option is named by its recipe key (`weight_decay`); its flag is the same word with dashes.
+Nothing here imports NumPy, so `--help` is instant.
+"""
+
+from tlcli.option import COUNT, COUNT_FINITE, FINITE, NOT_NEGATIVE, OVERLAP, POSITIVE, Domain, Option
+
+LINEAR_SOLVERS = ("linear-exact", "linear-ansatz", "linear-joint", "linear-structured")
+SOLVERS = (*LINEAR_SOLVERS, "linear-two-time")
+EXPERIMENTS = ("regression", "population", "network")
+
+_MODEL = [
+    Option(
+        "alpha1",
+        "grid",
+        "inf",
+        "Source data per dimension, P1/D; inf is the population.",
+        symbol=r"$\alpha_1=P_1/D$",
+        domain=POSITIVE,
+    ),
+    Option(
+        "alpha2",
+        "grid",
+        "0.5",
+        "Target data per dimension, P2/D.",
+        symbol=r"$\alpha_2=P_2/D$",
+        domain=POSITIVE,
+    ),
+    Option(
+        "rho",
+        "grid",
+        "0.8",
+        "Alignment of the target teacher with the source teacher.",
+        symbol=r"alignment $\rho$",
+        domain=OVERLAP,
+    ),
+    Option(
+        "rho_xi",
+        "grid",
+        "0",
+        "Alignment of the target teacher with the source's noise direction.",
+        symbol=r"$\rho_\xi$",
+        domain=OVERLAP,
+    ),
+    Option(
+        "gamma0",
+        "grid",
+        "1",
+        "Feature-learning strength (richness) on the source; 0 is lazy, inf ultra-rich.",
+        symbol=r"richness $\gamma_0$",
+        domain=NOT_NEGATIVE,
+    ),
+    Option(
+        "gamma2",
+        "grid",
+        None,
+        "Richness on the target in joint training (default: gamma0).",
+        symbol=r"target richness $\gamma_2$",
+        domain=POSITIVE,
+    ),
+    Option(
+        "sigma1",
+        "grid",
+        "0",
+        "Standard deviation of the label noise on the source.",
+        symbol=r"source noise $\sigma_1$",
+        domain=FINITE,
+    ),
+    Option(
+        "sigma2",
+        "grid",
+        "0",
+        "Standard deviation of the label noise on the target.",
+        symbol=r"target noise $\sigma_2$",
+        domain=FINITE,
+    ),
+    Option(
+        "ridge",
+        "grid",
+        "0",
+        "Ridge on the readout in fine-tuning (of the mean loss).",
+        symbol=r"ridge $\lambda_2$",
+        domain=FINITE,
+    ),
+    Option(
+        "weight_decay",
+        "grid",
+        "0",
+        "Weight decay on the source (of the mean loss).",
+        symbol=r"weight decay $\lambda_1$",
+        domain=FINITE,
+    ),
+    Option(
+        "weight_decay2",
+        "grid",
+        "0",
+        "Weight decay on the target in joint training.",
+        symbol=r"target weight decay $\lambda_2$",
+        domain=FINITE,
+    ),
+    Option(
+        "init_scale",
+        "grid",
+        "1",
+        "Scale kappa of the initial weights; 0 is the ultra-rich limit.",
+        symbol=r"init scale $\kappa$",
+        domain=FINITE,
+    ),
+    Option(
+        "kernel",
+        "choice",
+        "feature",
+        "Which kernel of the pre-trained network is frozen.",
+        choices=("feature", "ntk"),
+    ),
+    Option(
+        "t1",
+        "grid",
+        "inf",
+        "Duration of pre-training, in units of the mean loss.",
+        symbol=r"pre-training time $t_1$",
+        domain=NOT_NEGATIVE,
+    ),
+    Option("t2", "grid", "inf", "Duration of the target stage.", symbol=r"time $t_2$", domain=NOT_NEGATIVE),
+    Option(
+        "times",
+        "grid",
+        None,
+        "Recorded times of the last stage (a list or grid); replaces its duration.",
+        symbol=r"time $t$",
+        domain=NOT_NEGATIVE,
+    ),
+    Option(
+        "c_signal",
+        "expression",
+        None,
+        "Ansatz: signal spike c1, a number or an expression in gamma0, alpha1.",
+        symbol=r"signal $c_1$",
+    ),
+    Option(
+        "c_cross",
+        "expression",
+        "0",
+        "Ansatz: crosstalk c3, a number or an expression in gamma0, alpha1.",
+        symbol=r"crosstalk $c_3$",
+    ),
+    Option(
+        "c_noise",
+        "expression",
+        "0",
+        "Ansatz: noise spike c2, a number or an expression in gamma0, alpha1.",
+        symbol=r"noise $c_2$",
+    ),
+    Option(
+        "bulk",
+        "grid",
+        "1",
+        "Ansatz: bulk k of the kernel; 0 is ultra-rich.",
+        symbol=r"bulk $k$",
+        domain=FINITE,
+    ),
+]
+
+_STRUCTURED = [
+    Option("p1", "grid", "200", "Number of source samples.", symbol=r"source samples $P_1$", domain=COUNT),
+    Option("p2", "grid", "100", "Number of target samples.", symbol=r"target samples $P_2$", domain=COUNT),
+    Option(
+        "spectrum",
+        "text",
+        "power",
+        "Input spectrum: power, digits, or file:PATH (NPZ with eigenvalues, teacher1, teacher2).",
+        panel="Structured inputs",
+    ),
+    Option(
+        "dim",
+        "integer",
+        None,
+        "Input dimension D (default: 400; population experiment 100, network 40).",
+        domain=COUNT_FINITE,
+        panel="Structured inputs and experiment",
+    ),
+    Option(
+        "spectrum_exponent",
+        "grid",
+        "1.2",
+        "Exponent a of the eigenvalues, lambda_k ~ k^-a.",
+        symbol=r"spectrum exponent $a$",
+        domain=FINITE,
+        panel="Structured inputs",
+    ),
+    Option(
+        "teacher_exponent",
+        "grid",
+        "0.5",
+        "Exponent c of the teacher's coefficients, k^-c.",
+        symbol=r"teacher exponent $c$",
+        domain=Domain(finite=True),
+        panel="Structured inputs",
+    ),
+    Option(
+        "source",
+        "text",
+        None,
+        "Source task on the digits, e.g. digits:02468v13579.",
+        panel="Structured inputs",
+    ),
+    Option(
+        "target",
+        "text",
+        None,
+        "Target task on the same digits, e.g. digits:01234v56789.",
+        panel="Structured inputs",
+    ),
+    Option(
+        "modes",
+        "integer",
+        None,
+        "Keep that many leading principal components of the digits (default: all 64).",
+        domain=Domain(1, 64, whole=True),
+        panel="Structured inputs",
+    ),
+    Option(
+        "reduction",
+        "choice",
+        "mean",
+        "Whether the ridge belongs to the mean or the summed loss (sum = P x mean).",
+        choices=("mean", "sum"),
+        panel="Structured inputs",
+    ),
+]
+
+_TWO_TIME = [
+    Option(
+        "steps",
+        "integer",
+        400,
+        "Steps of the time grid of the Volterra equations.",
+        domain=Domain(2, 20_000, whole=True),
+        panel="Two-time DMFT",
+    ),
+]
+
+_EXPERIMENT = [
+    Option("simulate", "flag", False, "Run the finite-size experiment beside the theory.", panel="Experiment"),
+    Option(
+        "experiment",
+        "text",
+        None,
+        "Which: regression, population, network, or a list of them.",
+        panel="Experiment",
+    ),
+    Option(
+        "trials",
+        "integer",
+        8,
+        "Independent draws of data and weights per point.",
+        domain=Domain(2, whole=True, finite=True),
+        panel="Experiment",
+    ),
+    Option(
+        "width",
+        "grid",
+        "512,1024",
+        "Widths N of the network experiment; two or more are extrapolated in 1/N.",
+        symbol=r"width $N$",
+        domain=Domain(2, whole=True, finite=True),
+        panel="Experiment",
+    ),
+]
+
+_SOLVER = Option("solver", "choice", "linear-exact", "The theory to evaluate.", choices=SOLVERS, panel="Model")
+
+_FIGURE = [
+    Option("x", "text", None, "Horizontal axis: a parameter, or parameter=GRID.", panel="Figure"),
+    Option("y", "text", None, "Vertical axis of a map: a parameter, or parameter=GRID.", panel="Figure"),
+    Option(
+        "style",
+        "choice",
+        "auto",
+        "Draw maps or curves (auto: a map when two axes have several values).",
+        choices=("auto", "map", "curves"),
+        panel="Figure",
+    ),
+    Option("quantity", "text", None, "Column to draw (default: gain on maps, loss on curves).", panel="Figure"),
+    Option(
+        "optimal_gamma0",
+        "flag",
+        None,
+        "Add the best gamma0 at every point (default: when gamma0 is an axis of a map).",
+        panel="Figure",
+    ),
+    Option("format", "choice", "png", "Format of the figures.", choices=("png", "pdf", "svg"), panel="Figure"),
+    Option("title", "text", None, "Title of the figure.", panel="Figure"),
+]
+
+_RUN = [
+    Option(
+        "output",
+        "text",
+        None,
+        "Output folder (default: results/NAME); - sends the CSV to stdout and writes no file.",
+        panel="Run",
+        metavar="DIR",
+    ),
+    Option(
+        "seed",
+        "integer",
+        0,
+        "Seed of the experiments; every point derives its own.",
+        domain=Domain(0, whole=True, finite=True),
+        panel="Run",
+    ),
+    Option("jobs", "integer", 1, "Worker processes for experiments.", domain=COUNT_FINITE, panel="Run"),
+    Option("executor", "text", "local", "local, dask:ADDRESS or mpi.", panel="Run"),
+    Option(
+        "shard",
+        "text",
+        None,
+        "Compute only share i of n (i/n) of the experiments into the store.",
+        panel="Run",
+        metavar="I/N",
+    ),
+    Option(
+        "store",
+        "text",
+        None,
+        "Folder of the point store (default: points/ in the output folder).",
+        panel="Run",
+        metavar="DIR",
+    ),
+    Option("force", "flag", False, "Discard stored points and compute them again.", panel="Run"),
+    Option("dry_run", "flag", False, "Say what would be computed, how long and how large, and stop.", panel="Run"),
+    Option("quiet", "flag", False, "No progress and no messages but errors.", panel="Run"),
+]
+
+OPTIONS: dict[str, Option] = {
+    o.name: o for o in (_SOLVER, *_MODEL, *_STRUCTURED, *_TWO_TIME, *_EXPERIMENT, *_FIGURE, *_RUN)
+}
+
+# Settings of one invocation, not of the result: neither a recipe's hash nor a figure holds them.
+INVOCATION = ("output", "jobs", "executor", "shard", "store", "force", "dry_run", "quiet")

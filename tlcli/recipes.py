@@ -1,0 +1,193 @@
+"""Recipes: YAML files that hold one figure each, validated against the declared options.
+
+A recipe is a mapping of option keys to values, plus
+
+    command   the subcommand that runs it
+    name      the name of its output folder [default: the file's name]
+    cases     a list of mappings, each a `label` and the keys that it overrides
+    stages    a list of training stages (curricula; see `tlcli.linear.stages`)
+    gram      the matrix of overlaps of the stages' teachers
+
+The file is YAML 1.2 where it matters: `1e-3` is a number, `no` is a word, a key given twice is an error.
+"""
+
+import functools
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
+
+from tlcli.errors import RecipeError, TlcliError, UsageError, suggest
+from tlcli.option import Option
+from tlcli.options import INVOCATION, OPTIONS
+
+COMMANDS = ("pretrain-kernel", "finetune-loss", "phase-diagram")
+STAGE_KEYS = ("teacher", "alpha", "gamma", "duration", "sigma", "weight_decay")
+# In YAML a stage's `alpha` reads like the option alpha1, and so on: same grids, same ranges.
+STAGE_OPTIONS = {
+    "teacher": None,
+    "alpha": "alpha1",
+    "gamma": "gamma2",
+    "duration": "t1",
+    "sigma": "sigma1",
+    "weight_decay": "weight_decay",
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the numbers and booleans of YAML 1.2, and no duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise RecipeError(f"the key '{key}' stands twice; give it once.")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_REPLACED = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "timestamp")}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag not in _REPLACED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF))$"),
+    list("-+0123456789."),
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A validated recipe: raw values as written, by option key."""
+
+    command: str | None
+    name: str
+    settings: dict[str, Any]
+    cases: list[dict[str, Any]] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    gram: list[list[float]] | None = None
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and validate the recipe at `path`.
+
+    Raises:
+        RecipeError: the file is missing, is not YAML, or holds an unknown key or a bad value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"recipe '{path}' cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"recipe '{path}' is not a UTF-8 text file.") from None
+    try:
+        raw = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it is malformed"
+        raise RecipeError(f"recipe '{path}' is not YAML{where}: {problem}.") from None
+    except RecipeError as error:
+        raise RecipeError(f"recipe '{path}': {error}") from None
+    if not isinstance(raw, dict):
+        raise RecipeError(f"recipe '{path}' must be a mapping of keys to values.")
+    try:
+        return parse_recipe(raw, default_name=path.stem)
+    except TlcliError as error:
+        raise RecipeError(f"recipe '{path}': {error}") from None
+
+
+def parse_recipe(raw: dict[str, Any], default_name: str) -> Recipe:
+    """Validate a mapping; unknown keys are refused with the nearest known one.
+
+    Raises:
+        RecipeError: unknown key or bad value.
+    """
+    content = _validate(_model(), raw, "")
+    settings = {k: v for k, v in raw.items() if k in OPTIONS}
+    stages = [_stage(i, stage) for i, stage in enumerate(content.stages or [], start=1)]
+    cases = [_case(i, case) for i, case in enumerate(content.cases or [], start=1)]
+    if content.command is not None and content.command not in COMMANDS:
+        hint = suggest(content.command, COMMANDS)
+        raise RecipeError(f"command '{content.command}' is unknown; use one of {', '.join(COMMANDS)}{hint}.")
+    name = content.name or default_name
+    if not re.fullmatch(r"[\w.+-]+", name):
+        raise RecipeError(f"name '{name}' must be made of letters, digits and . _ + -.")
+    return Recipe(content.command, name, settings, cases, stages, content.gram)
+
+
+def _stage(index: int, stage: dict[str, Any]) -> dict[str, Any]:
+    for key in stage:
+        if key not in STAGE_KEYS:
+            hint = suggest(key, STAGE_KEYS)
+            raise RecipeError(f"stage {index} has the unknown key '{key}'{hint}; allowed: {', '.join(STAGE_KEYS)}.")
+    teacher = stage.get("teacher", index)
+    if not isinstance(teacher, int) or isinstance(teacher, bool) or teacher < 1:
+        raise RecipeError(f"stage {index}: teacher = {teacher!r} must be a whole number from 1.")
+    for needed in ("alpha", "gamma"):
+        if needed not in stage:
+            raise RecipeError(f"stage {index} lacks '{needed}'.")
+    return {"duration": "inf", "sigma": 0, "weight_decay": 0, **stage, "teacher": teacher}
+
+
+def _case(index: int, case: dict[str, Any]) -> dict[str, Any]:
+    if "label" not in case:
+        raise RecipeError(f"case {index} lacks a 'label'.")
+    overrides = {k: v for k, v in case.items() if k != "label"}
+    content = _validate(_model(), overrides, f"case {index}: ")
+    if content.cases or content.stages or content.command or content.name:
+        raise RecipeError(f"case {index} may only hold a label and options.")
+    return {"label": str(case["label"]), **overrides}
+
+
+@functools.cache
+def _model() -> type[BaseModel]:
+    def validator(option: Option) -> BeforeValidator:
+        def check(raw: Any) -> Any:
+            try:
+                option.parse(raw)
+            except UsageError as error:
+                raise ValueError(str(error)) from None
+            return raw
+
+        return BeforeValidator(check)
+
+    fields: dict[str, Any] = {
+        name: (Annotated[Any, validator(option)], None) for name, option in OPTIONS.items() if name not in INVOCATION
+    }
+    fields |= {
+        "command": (str | None, None),
+        "name": (str | None, None),
+        "cases": (list[dict[str, Any]] | None, None),
+        "stages": (list[dict[str, Any]] | None, None),
+        "gram": (list[list[float]] | None, None),
+    }
+    return create_model("RecipeModel", __config__=ConfigDict(extra="forbid", strict=False), **fields)
+
+
+def _validate(model: type[BaseModel], raw: dict[str, Any], where: str) -> Any:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            if key in INVOCATION:
+                flag = OPTIONS[key].flag
+                raise RecipeError(f"{where}'{key}' is no part of a recipe; give it as the flag {flag}.") from None
+            hint = suggest(key, model.model_fields) or f"; known keys are {', '.join(model.model_fields)}"
+            raise RecipeError(f"{where}unknown key '{key}'{hint}.") from None
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise RecipeError(
+            f"{where}{message}" if first["type"] == "value_error" else f"{where}{key}: {message}."
+        ) from None

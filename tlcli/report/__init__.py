@@ -1,0 +1,1 @@
+"""Tables, figures and provenance: the only code besides the store that writes files."""

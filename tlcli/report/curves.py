@@ -1,0 +1,179 @@
+"""Curves against one parameter: theory as lines, baseline dashed, experiments with error bars."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from tlcli.columns import short_symbol
+from tlcli.report.style import (
+    COLOURS,
+    MARKERS,
+    FigureSpec,
+    facet_grid,
+    facet_title,
+    finite_axis,
+    log_axis,
+    number,
+    outer_labels,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """One experiment on one curve: mean and standard error at x (all of shape (n,))."""
+
+    experiment: str
+    x: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    error: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One line: values and baseline of shape (n_x,), experiments, the best richness and its loss."""
+
+    x: NDArray[np.float64]
+    values: NDArray[np.float64]
+    baseline: NDArray[np.float64] | None
+    hue: Mapping[str, Any]
+    points: Sequence[Points] = ()
+    best: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CurvePanel:
+    """One facet: its curves and the exact x where the gain changes sign."""
+
+    curves: Sequence[Curve]
+    label: str | None
+    fixed: Mapping[str, Any]
+    crossings: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+
+
+def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
+    """Return one figure with a panel per facet; colours follow the line axis."""
+    figure, axes = facet_grid(len(panels), 3.9, 3.1)
+    log = spec.x in spec.log_axes
+    colours = _colours(panels, spec)
+    for panel, axis in zip(panels, axes, strict=True):
+        shared = _shared_baseline(panel)
+        for curve in panel.curves:
+            keep = finite_axis(curve.x, log)
+            colour = colours[_key(curve.hue, spec.lines)]
+            axis.plot(
+                curve.x[keep],
+                curve.values[keep],
+                color=colour,
+                lw=1.8,
+                marker="." if keep.sum() < 6 else "",
+            )
+            if curve.baseline is not None and shared is None:
+                axis.plot(curve.x[keep], curve.baseline[keep], color=colour, ls="--", lw=1.0, alpha=0.8)
+            for points in curve.points:
+                _draw_points(axis, points, colour, log)
+            if curve.best is not None and curve.x[keep][0] < curve.best[0] < curve.x[keep][-1]:
+                axis.plot(*curve.best, marker="*", ms=10, color=colour, mec="white", zorder=6)
+        if shared is not None:
+            keep = finite_axis(panel.curves[0].x, log)
+            axis.plot(panel.curves[0].x[keep], shared[keep], color="black", ls="--", lw=1.4)
+        if len(panel.crossings):
+            axis.plot(*panel.crossings.T, ls="", marker="D", ms=4.5, mfc="white", mec="black", zorder=5)
+        if log:
+            log_axis(axis.xaxis, panel.curves[0].x[finite_axis(panel.curves[0].x, log)])
+        elif spec.x in ("stage", "task"):
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_title(facet_title(panel.label, panel.fixed))
+    _limit_peaks(panels, axes)
+    if spec.quantity.endswith("gain"):
+        for axis in axes:
+            axis.axhline(0.0, color="0.5", lw=0.8)
+    outer_labels(axes, spec.x, spec.value_label)
+    _legend(figure, axes, panels, spec, colours)
+    if spec.title:
+        figure.suptitle(spec.title)
+    return figure
+
+
+def _key(hue: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(hue[name] for name in names if name in hue)
+
+
+def _colours(panels: Sequence[CurvePanel], spec: FigureSpec) -> dict[Any, Any]:
+    """Return a colour for every value of the line axis, the same in all panels."""
+    hues = list(dict.fromkeys(_key(curve.hue, spec.lines) for panel in panels for curve in panel.curves))
+    if len(hues) <= 5:
+        return dict(zip(hues, COLOURS, strict=False))
+    # Many ordered values read better on an ordered map.
+    return dict(zip(hues, plt.get_cmap("viridis")(np.linspace(0.0, 0.88, len(hues))), strict=True))
+
+
+def _shared_baseline(panel: CurvePanel) -> NDArray[np.float64] | None:
+    """Return the baseline if every curve of the panel has the same one."""
+    baselines = [curve.baseline for curve in panel.curves]
+    first = baselines[0] if baselines else None
+    if first is None or any(b is None or not np.array_equal(b, first, equal_nan=True) for b in baselines):
+        return None
+    return first
+
+
+def _draw_points(axis: Axes, points: Points, colour: Any, log: bool) -> None:
+    keep = finite_axis(points.x, log) & np.isfinite(points.mean)
+    style: dict[str, Any] = {"mfc": "white"} if points.experiment != "regression" else {}
+    axis.errorbar(
+        points.x[keep],
+        points.mean[keep],
+        yerr=points.error[keep],
+        ls="",
+        marker=MARKERS.get(points.experiment, "x"),
+        ms=4,
+        color=colour,
+        elinewidth=1.0,
+        capsize=2,
+        **style,
+    )
+
+
+def _limit_peaks(panels: Sequence[CurvePanel], axes: Sequence[Axes]) -> None:
+    """Keep an interpolation peak from flattening everything else: cut at 3 times the 95 % quantile."""
+    values = np.concatenate([curve.values.ravel() for panel in panels for curve in panel.curves])
+    values = values[np.isfinite(values)]
+    if values.size and values.min() >= 0:
+        top = float(np.quantile(values, 0.95))
+        if values.max() > 3 * top > 0:
+            axes[0].set_ylim(0, 2 * top)
+        else:
+            axes[0].set_ylim(bottom=0)
+
+
+def _legend(
+    figure: Figure,
+    axes: Sequence[Axes],
+    panels: Sequence[CurvePanel],
+    spec: FigureSpec,
+    colours: Mapping[Any, Any],
+) -> None:
+    axis = axes[0]
+    handles: list[Any] = []
+    for key, colour in colours.items() if spec.lines else ():
+        text = ", ".join(f"{short_symbol(n)} = {number(v)}" for n, v in zip(spec.lines, key, strict=True))
+        handles += axis.plot([], [], lw=1.8, label=text, color=colour)
+    curves = [curve for panel in panels for curve in panel.curves]
+    if any(curve.baseline is not None for curve in curves):
+        handles += axis.plot([], [], color="black", ls="--", lw=1.4, label="no pre-training")
+    if any(len(panel.crossings) for panel in panels):
+        handles += axis.plot([], [], ls="", marker="D", ms=4.5, mfc="white", mec="black", label="gain = 0 (exact)")
+    if any(curve.best is not None for curve in curves):
+        handles += axis.plot([], [], ls="", marker="*", ms=9, color="0.3", label=r"best $\gamma_0$")
+    for experiment in dict.fromkeys(p.experiment for curve in curves for p in curve.points):
+        label = f"{experiment} (mean ± SE)"
+        handles += axis.plot([], [], ls="", marker=MARKERS.get(experiment, "x"), ms=4, color="0.3", label=label)
+    if len(handles) > 1 or spec.lines:
+        columns = min(len(handles), 2 if len(axes) == 1 else 5)
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)

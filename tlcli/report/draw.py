@@ -1,0 +1,244 @@
+"""From blocks of a table to panels of a figure: which axis is x, which colours, which are facets."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tlcli.errors import UsageError, suggest
+from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
+from tlcli.report.maps import GAINS, MapPanel, draw_maps
+from tlcli.report.style import MAX_FACETS, RC, FigureSpec, save
+from tlcli.report.tables import Block
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """How to draw: roles of axes, the column, and per block the exact boundary points."""
+
+    style: str
+    roles: Mapping[str, str]
+    quantity: str | None
+    default_quantity: str
+    title: str | None
+    format: str
+    boundaries: Sequence[Sequence[Mapping[str, Floats]]] = field(default_factory=list)
+
+
+def quantities_of(blocks: Sequence[Block], drawing: Drawing) -> list[str]:
+    """Return the columns to draw, one figure each.
+
+    Raises:
+        UsageError: a quantity that is no column of the table.
+    """
+    columns = blocks[0].columns
+    names = [part.strip() for part in (drawing.quantity or "").split(",") if part.strip()]
+    for name in names:
+        if name not in columns or name in ("status", "phase"):
+            raise UsageError(
+                f"quantity: '{name}' is no column to draw{suggest(name, columns)}; the table has {', '.join(columns)}."
+            )
+    return list(dict.fromkeys(names))
+
+
+def plan_figure(blocks: Sequence[Block], drawing: Drawing, quantity: str | None = None) -> FigureSpec | None:
+    """Choose kind, axes and column; None where there is nothing to draw (no axis has several values).
+
+    Raises:
+        UsageError: x, y or quantity names nothing that the table has.
+    """
+    first = max(blocks, key=lambda block: len(_plain_axes(block)))
+    axes = _plain_axes(first)
+    if not axes:
+        return None
+    for role, name in drawing.roles.items():
+        if name not in axes:
+            raise UsageError(f"--{role}: '{name}' has one value only; the axes with several are {', '.join(axes)}.")
+    x, y = drawing.roles.get("x"), drawing.roles.get("y")
+    is_map = drawing.style == "map" or (drawing.style == "auto" and (y is not None or len(axes) >= 2))
+    if is_map and len(axes) < 2:
+        raise UsageError("a map needs two axes of several values; use --style curves.")
+    by_size = sorted(axes, key=lambda name: -len(first.axes[name]))
+    if is_map:
+        x = x or next(name for name in (*axes, *by_size) if name != y)
+        y = y or next(name for name in axes if name != x)
+    else:
+        x = x or by_size[0]
+    asked = [quantity] if quantity else quantities_of(blocks, drawing)
+    default = "gain" if is_map and "gain" in first.columns else drawing.default_quantity
+    quantity = asked[0] if asked else default
+    rest = [name for name in axes if name not in (x, y)]
+    lines: tuple[str, ...] = ()
+    if not is_map:
+        lines = tuple(sorted(rest, key=lambda name: (name == "task", -len(first.axes[name])))[:1])
+        lines = (y,) if y else lines
+    logs = frozenset(name for name in axes if any(block.scales.get(name) == "log" for block in blocks))
+    return FigureSpec(
+        "map" if is_map else "curves", x, quantity, y if is_map else None, drawing.title, lines, logs, tuple(axes)
+    )
+
+
+def write_figures(blocks: Sequence[Block], drawing: Drawing, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
+    """Draw all quantities and facets, at most twelve facets to a file, and return the files."""
+    paths = []
+    for name, figure in build_figures(blocks, drawing):
+        paths.append(folder / f"{name}.{drawing.format}")
+        save(figure, paths[-1], facts)
+    return paths
+
+
+def build_figures(blocks: Sequence[Block], drawing: Drawing) -> Iterator[tuple[str, Figure]]:
+    """Yield file name (without ending) and figure, one at a time."""
+    names = quantities_of(blocks, drawing) or [None]
+    for quantity in names:
+        spec = plan_figure(blocks, drawing, quantity)
+        if spec is None:
+            return
+        panels: list[Any] = []
+        for index, block in enumerate(blocks):
+            points = drawing.boundaries[index] if drawing.boundaries else []
+            build = _map_panels if spec.kind == "map" else _curve_panels
+            panels += build(block, spec, points)
+        stem = "figure" if len(names) == 1 else f"figure-{quantity}"
+        pages = [panels[i : i + MAX_FACETS] for i in range(0, len(panels), MAX_FACETS)]
+        with plt.rc_context(RC):
+            for number, part in enumerate(pages, start=1):
+                figure = draw_maps(part, spec) if spec.kind == "map" else draw_curves(part, spec)
+                yield (stem if len(pages) == 1 else f"{stem}-{number}"), figure
+
+
+def _plain_axes(block: Block) -> list[str]:
+    return [name for name in block.axes if name != "experiment"]
+
+
+def _facets(block: Block, kept: Sequence[str]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Return (index into the block, fixed values) of every facet; experiments are not facets."""
+    ranges = []
+    for name, values in block.axes.items():
+        ranges.append([slice(None)] if name in kept or name == "experiment" else range(len(values)))
+    out = []
+    for index in product(*ranges):
+        fixed = {n: v[i] for (n, v), i in zip(block.axes.items(), index, strict=True) if not isinstance(i, slice)}
+        out.append((index, fixed))
+    return out
+
+
+def _column(block: Block, name: str, index: tuple[Any, ...], order: Sequence[str]) -> NDArray[Any]:
+    """Return a facet of a column with its axes in the given order; theory is the same for all experiments."""
+    left = [n for n, i in zip(block.axes, index, strict=True) if isinstance(i, slice)]
+    array = block.full(name)[index]
+    if "experiment" in left:
+        array = np.take(array, 0, axis=left.index("experiment"))
+        left.remove("experiment")
+    return np.transpose(array, [left.index(n) for n in order])
+
+
+def _inside(points: Mapping[str, Floats], fixed: Mapping[str, Any], names: Sequence[str]) -> Floats:
+    """Return the boundary points of one facet, (n, len(names))."""
+    first = next(iter(points.values()))
+    keep = np.ones(len(first), dtype=bool)
+    for name, value in fixed.items():
+        if name in points:
+            keep &= points[name] == value
+    return np.column_stack([points[name][keep] for name in names])
+
+
+def _map_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, Floats]]) -> list[MapPanel]:
+    assert spec.y is not None
+    if spec.x not in block.axes or spec.y not in block.axes:
+        raise UsageError(f"case '{block.label}' does not vary {spec.x} and {spec.y}; all panels share their axes.")
+    panels = []
+    for index, fixed in _facets(block, (spec.x, spec.y)):
+        order = (spec.x, spec.y)
+        found = [_inside(points, fixed, order) for points in boundary]
+        optimum = None
+        if "gamma0_opt" in block.columns and "gamma0" in order and spec.quantity in (*GAINS, "loss"):
+            best = _column(block, "gamma0_opt", index, order)
+            optimum = best[:, 0] if spec.y == "gamma0" else best[0, :]
+        signed = spec.quantity in GAINS
+        panels.append(
+            MapPanel(
+                x=np.asarray(block.axes[spec.x]),
+                y=np.asarray(block.axes[spec.y]),
+                values=np.asarray(_column(block, spec.quantity, index, order), dtype=float),
+                phase=_column(block, "phase", index, order) if signed and "phase" in block.columns else None,
+                boundary=np.concatenate(found) if found and signed else np.empty((0, 2)),
+                optimum=optimum,
+                label=block.label,
+                fixed=fixed,
+            )
+        )
+    return panels
+
+
+def _curve_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, Floats]]) -> list[CurvePanel]:
+    if spec.x not in block.axes:
+        raise UsageError(f"case '{block.label}' does not vary {spec.x}; all panels share their horizontal axis.")
+    lines = [name for name in spec.lines if name in block.axes]
+    panels = []
+    for index, fixed in _facets(block, (spec.x, *lines)):
+        curves = []
+        for choice in product(*(range(len(block.axes[name])) for name in lines)):
+            hue = {name: block.axes[name][i] for name, i in zip(lines, choice, strict=True)}
+            curves.append(_curve(block, spec, index, lines, choice, hue))
+        crossings = [_crossing(block, spec, points, fixed, curves) for points in boundary]
+        merged = np.concatenate(crossings) if crossings else np.empty((0, 2))
+        panels.append(CurvePanel(curves, block.label, fixed, merged))
+    return panels
+
+
+def _curve(
+    block: Block,
+    spec: FigureSpec,
+    index: tuple[Any, ...],
+    lines: Sequence[str],
+    choice: tuple[int, ...],
+    hue: Mapping[str, Any],
+) -> Curve:
+    order = (spec.x, *lines)
+    at = (slice(None), *choice)
+    baseline = None
+    if spec.quantity == "loss" and "baseline" in block.columns:
+        baseline = _column(block, "baseline", index, order)[at]
+    x = np.asarray(block.axes[spec.x])
+    best = None
+    if spec.x == "gamma0" and spec.quantity == "loss" and "gamma0_opt" in block.columns:
+        pair = [float(_column(block, name, index, order)[at][0]) for name in ("gamma0_opt", "loss_opt")]
+        best = (pair[0], pair[1])
+    points = []
+    if f"sim_{spec.quantity}" in block.columns:
+        names = list(block.axes)
+        many = "experiment" in names
+        for variant in range(len(block.axes["experiment"]) if many else 1):
+            where = tuple(variant if n == "experiment" else i for n, i in zip(names, index, strict=True))
+            experiment = str(block.full("experiment")[where].ravel()[0])
+            mean, error = (_column(block, f"sim_{spec.quantity}{suffix}", where, order)[at] for suffix in ("", "_se"))
+            points.append(Points(experiment, x, mean, error))
+    return Curve(x, _column(block, spec.quantity, index, order)[at], baseline, hue, points, best)
+
+
+def _crossing(
+    block: Block,
+    spec: FigureSpec,
+    points: Mapping[str, Floats],
+    fixed: Mapping[str, Any],
+    curves: Sequence[Curve],
+) -> Floats:
+    """Return where the curves cross their baseline: exact x, and the curve's height there."""
+    found = [np.empty((0, 2))]
+    for curve in curves:
+        x = _inside(points, {**fixed, **curve.hue}, (spec.x,))[:, 0]
+        if spec.quantity == "loss" and curve.baseline is not None:
+            keep = np.isfinite(curve.x)
+            found.append(np.column_stack([x, np.interp(x, curve.x[keep], curve.baseline[keep])]))
+        elif spec.quantity in GAINS:
+            found.append(np.column_stack([x, np.zeros_like(x)]))
+    return np.concatenate(found)

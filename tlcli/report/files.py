@@ -1,0 +1,51 @@
+"""Writing files so that no half-written one is ever seen, and refusing bad places before any work is done."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tlcli.errors import UsageError
+
+
+def prepare_folder(folder: Path) -> None:
+    """Create `folder` and prove that files can be written into it.
+
+    Raises:
+        UsageError: it is a file, or it cannot be created or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"output '{folder}' is a file or lies below one; give a folder.") from None
+    except OSError as error:
+        raise UsageError(f"output '{folder}' cannot be written: {error.strerror}; give another -o.") from None
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it replaces `path`, on failure it vanishes.
+
+    Raises:
+        UsageError: the file cannot be written (disk full, no permission).
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be written: {error.strerror or error}.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

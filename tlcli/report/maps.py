@@ -1,0 +1,187 @@
+"""Heat maps over two parameters: the gain on a diverging map, its zero line, negative transfer hatched."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize, SymLogNorm, TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from tlcli.columns import label_of
+from tlcli.report.style import FigureSpec, facet_grid, facet_title, finite_axis, log_axis, outer_labels
+from tlcli.status import Phase
+
+GAINS = ("gain", "relative_gain")
+SIGNED = (*GAINS, "forgetting")
+
+
+@dataclass(frozen=True, eq=False)
+class MapPanel:
+    """One facet: values and phase (n_x, n_y), exact boundary points (n, 2), best gamma0 along an axis."""
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    values: NDArray[np.float64]
+    phase: NDArray[np.int8] | None
+    boundary: NDArray[np.float64]
+    optimum: NDArray[np.float64] | None
+    label: str | None
+    fixed: Mapping[str, Any]
+
+
+def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec) -> Figure:
+    """Return one figure with a heat map per panel, all on one colour scale."""
+    assert spec.y is not None
+    figure, axes = facet_grid(len(panels), 3.5, 3.1)
+    norm, cmap = colour_scale([panel.values for panel in panels], spec.quantity in SIGNED)
+    mesh = None
+    for panel, axis in zip(panels, axes, strict=True):
+        keep_x = finite_axis(panel.x, spec.x in spec.log_axes)
+        keep_y = finite_axis(panel.y, spec.y in spec.log_axes)
+        x, y = panel.x[keep_x], panel.y[keep_y]
+        values = panel.values[np.ix_(keep_x, keep_y)]
+        mesh = axis.pcolormesh(x, y, values.T, norm=norm, cmap=cmap, shading="nearest", rasterized=True)
+        if panel.phase is not None:
+            _shade_phases(axis, x, y, panel.phase[np.ix_(keep_x, keep_y)])
+        logs = (spec.x in spec.log_axes, spec.y in spec.log_axes)
+        for line in chains(panel.boundary, logs):
+            axis.plot(line[:, 0], line[:, 1], color="black", lw=1.6, marker="." if len(line) == 1 else "")
+        if panel.optimum is not None:
+            _draw_optimum(axis, panel, spec)
+        if logs[0]:
+            log_axis(axis.xaxis, x)
+        if logs[1]:
+            log_axis(axis.yaxis, y)
+        axis.set_xlim(*_edges(x, logs[0]))
+        axis.set_ylim(*_edges(y, logs[1]))
+        axis.set_title(facet_title(panel.label, panel.fixed))
+    outer_labels(axes, spec.x, label_of(spec.y))
+    if mesh is not None:
+        extend = _extension([panel.values for panel in panels], norm)
+        bar = figure.colorbar(mesh, ax=axes, label=spec.value_label, extend=extend, shrink=0.9, aspect=28)
+        if isinstance(norm, SymLogNorm) and norm.vmax is not None:
+            # Decades near the linear part would be written over each other.
+            decades = 10.0 ** np.arange(
+                math.ceil(math.log10(5 * norm.linthresh)), math.floor(math.log10(norm.vmax)) + 1
+            )
+            bar.set_ticks([*-decades[::-1], 0.0, *decades])
+    _legend(figure, panels)
+    if spec.title:
+        figure.suptitle(spec.title)
+    return figure
+
+
+def colour_scale(values: Sequence[NDArray[np.float64]], signed: bool) -> tuple[Normalize, Any]:
+    """Return norm and map: diverging and symmetric about zero for signed quantities, else sequential.
+
+    The scale is linear, and covers all finite values but a peak of less than 0.5 % of them; it is logarithmic (for
+    signed values: beyond the median modulus) where the largest value is more than 100 times the median modulus.
+    """
+    flat = np.concatenate([v.ravel() for v in values])
+    flat = flat[np.isfinite(flat)] if np.isfinite(flat).any() else np.array([0.0, 1.0])
+    size = np.abs(flat[flat != 0]) if (flat != 0).any() else np.array([1.0])
+    middle, top = float(np.median(size)), float(size.max())
+    wide = top > 100 * middle
+    if signed:
+        cmap = plt.get_cmap("RdBu").with_extremes(bad="0.8")
+        if wide:
+            return SymLogNorm(linthresh=middle, vmin=-top, vmax=top), cmap
+        top = _without_peak(size)
+        return TwoSlopeNorm(0.0, -top, top), cmap
+    cmap = plt.get_cmap("viridis").with_extremes(bad="0.8")
+    low = float(flat.min())
+    if wide and low > 0:
+        return LogNorm(low, top), cmap
+    high = _without_peak(flat)
+    return Normalize(low, high if high > low else low + 1.0), cmap
+
+
+def _without_peak(values: NDArray[np.float64]) -> float:
+    most, top = float(np.quantile(values, 0.995)), float(values.max())
+    return most if top > 3 * most > 0 else top
+
+
+def chains(points: NDArray[np.float64], logs: tuple[bool, bool]) -> list[NDArray[np.float64]]:
+    """Order scattered points of a curve into polylines, each point joined to its nearest unused neighbour.
+
+    A step longer than eight times the median step starts a new line.
+    """
+    if len(points) == 0:
+        return []
+    scaled = np.column_stack([np.log(points[:, i]) if logs[i] else points[:, i] for i in (0, 1)])
+    span = np.ptp(scaled, axis=0)
+    scaled = scaled / np.where(span > 0, span, 1.0)
+    unused = np.ones(len(points), dtype=bool)
+    order: list[int] = []
+    steps: list[float] = []
+    here = int(np.argmin(scaled[:, 0]))
+    while True:
+        unused[here] = False
+        order.append(here)
+        if not unused.any():
+            break
+        distance = np.where(unused, np.hypot(*(scaled - scaled[here]).T), np.inf)
+        here = int(np.argmin(distance))
+        steps.append(float(distance[here]))
+    jump = np.array(steps) > max(8 * float(np.median(steps)), 0.02) if steps else np.array([], dtype=bool)
+    return np.split(points[order], np.flatnonzero(jump) + 1)
+
+
+def _shade_phases(axis: Axes, x: NDArray[np.float64], y: NDArray[np.float64], phase: NDArray[np.int8]) -> None:
+    for code, hatch in ((Phase.NEGATIVE, "//"), (Phase.COLLAPSED, "....")):
+        mask = phase == code
+        if mask.any() and min(mask.shape) > 1:
+            filled = axis.contourf(x, y, mask.T.astype(float), levels=[0.5, 1.5], colors="none", hatches=[hatch])
+            filled.set_edgecolor("0.25")
+            filled.set_linewidth(0)
+
+
+def _draw_optimum(axis: Axes, panel: MapPanel, spec: FigureSpec) -> None:
+    assert panel.optimum is not None
+    along_y = spec.y == "gamma0"
+    other = panel.x if along_y else panel.y
+    best = np.asarray(panel.optimum, dtype=float)
+    best = np.where(np.isfinite(best) & (best > 0), best, np.nan)
+    pair = (other, best) if along_y else (best, other)
+    axis.plot(*pair, color="#E69F00", lw=1.8, ls="--")
+
+
+def _edges(values: NDArray[np.float64], log: bool) -> tuple[float, float]:
+    """Return axis limits half a cell beyond the outermost points, as pcolormesh draws them."""
+    v = np.log(values) if log else values
+    if len(v) == 1:
+        return float(values[0]) * 0.9, float(values[0]) * 1.1
+    low, high = v[0] - (v[1] - v[0]) / 2, v[-1] + (v[-1] - v[-2]) / 2
+    return (float(np.exp(low)), float(np.exp(high))) if log else (float(low), float(high))
+
+
+def _extension(values: Sequence[NDArray[np.float64]], norm: Normalize) -> str:
+    flat = np.concatenate([v.ravel() for v in values])
+    flat = flat[np.isfinite(flat)]
+    assert norm.vmin is not None
+    assert norm.vmax is not None
+    below, above = bool((flat < norm.vmin).any()), bool((flat > norm.vmax).any())
+    return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
+
+
+def _legend(figure: Figure, panels: Sequence[MapPanel]) -> None:
+    handles: list[Any] = []
+    phases = [panel.phase for panel in panels if panel.phase is not None]
+    if any((phase == Phase.NEGATIVE).any() for phase in phases):
+        handles.append(Patch(facecolor="white", edgecolor="0.25", hatch="//", label="negative transfer"))
+    if any((phase == Phase.COLLAPSED).any() for phase in phases):
+        handles.append(Patch(facecolor="white", edgecolor="0.25", hatch="....", label="collapsed features"))
+    if any(len(panel.boundary) for panel in panels):
+        handles.append(Line2D([], [], color="black", lw=1.6, label="gain = 0 (exact)"))
+    if any(panel.optimum is not None and np.isfinite(panel.optimum).any() for panel in panels):
+        handles.append(Line2D([], [], color="#E69F00", lw=1.8, ls="--", label=r"best $\gamma_0$"))
+    if handles:
+        columns = len(handles) if len(panels) > 1 else 2
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)

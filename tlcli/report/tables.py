@@ -1,0 +1,161 @@
+"""Tidy CSV tables: one row per point of a grid, every parameter in its own column."""
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.errors import UsageError
+from tlcli.report.files import atomic
+from tlcli.status import Phase, Status
+
+_WORDS = {"status": Status, "phase": Phase}
+_ROWS_AT_ONCE = 200_000
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The results on one full grid.
+
+    `axes` maps the several-valued axes, slowest first, to their values; `columns` maps a name to an array
+    that broadcasts to `shape`, or to one value (number or word) for all rows.
+    """
+
+    axes: Mapping[str, NDArray[np.float64]]
+    columns: Mapping[str, Any]
+    scales: Mapping[str, str]
+    label: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return tuple(len(values) for values in self.axes.values())
+
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        return math.prod(self.shape)
+
+    def full(self, name: str) -> NDArray[Any]:
+        """Return the column `name` at its full shape."""
+        return np.broadcast_to(np.asarray(self.columns[name]), self.shape)
+
+
+def column_names(blocks: Sequence[Block]) -> list[str]:
+    """Return the header: `case` first where cases have labels, then every column once."""
+    names = dict.fromkeys(name for block in blocks for name in block.columns)
+    last = [name for name in ("residual", "status") if name in names]
+    ordered = [name for name in names if name not in last] + last
+    return (["case"] if any(block.label is not None for block in blocks) else []) + ordered
+
+
+def write_table(blocks: Sequence[Block], path: Path) -> None:
+    """Write the blocks as one CSV file, atomically."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        write_csv(blocks, stream)
+
+
+def write_csv(blocks: Sequence[Block], stream: TextIO) -> None:
+    """Write the blocks as CSV; a cell is empty where a column does not apply."""
+    names = column_names(blocks)
+    csv.writer(stream, lineterminator="\n").writerow(names)
+    for block in blocks:
+        for part in _parts(block):
+            runs = _joined([_texts(part, name) for name in names])
+            columns = [np.broadcast_to(run, part.shape or (1,)).ravel().tolist() for run in runs]
+            stream.write("\n".join(map(",".join, zip(*columns, strict=True))))
+            stream.write("\n")
+
+
+def _joined(columns: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Join neighbouring columns of text while that formats no cell more often than needed.
+
+    Most columns of a grid are constant or depend on one axis only; joining them first makes writing a million
+    rows several times faster than cell by cell.
+    """
+    runs = [columns[0]]
+    for column in columns[1:]:
+        last = runs[-1]
+        size = math.prod(np.broadcast_shapes(last.shape, column.shape))
+        grows_neither = size <= max(last.size, column.size)
+        if grows_neither and (size == 1 or min(last.size, column.size) < size):
+            runs[-1] = last + "," + column
+        else:
+            runs.append(column)
+    return runs
+
+
+def _parts(block: Block) -> Iterator[Block]:
+    """Cut a large block along its slowest axis, so that its text never is in memory as a whole."""
+    if block.size <= _ROWS_AT_ONCE:
+        yield block
+        return
+    (first, values), *rest = block.axes.items()
+    step = max(1, _ROWS_AT_ONCE * len(values) // block.size)
+    for start in range(0, len(values), step):
+        here = slice(start, start + step)
+
+        def cut(column: Any, here: slice = here, ndim: int = len(block.axes), n: int = len(values)) -> Any:
+            array = np.asarray(column)
+            return array[here] if array.ndim == ndim and array.shape[0] == n else column
+
+        columns = {name: cut(column) for name, column in block.columns.items()}
+        yield Block({first: values[here], **dict(rest)}, columns, block.scales, block.label)
+
+
+def _texts(block: Block, name: str) -> NDArray[Any]:
+    """Return the cells of one column as an object array no larger than the column itself."""
+    ones = (1,) * max(1, len(block.axes))  # never 0-dimensional: NumPy unpacks such objects
+    if name == "case" or name not in block.columns:
+        return _objects([_quoted(block.label or "") if name == "case" else ""], ones)
+    column = np.asarray(block.columns[name])
+    shape = (*ones[column.ndim :], *column.shape)
+    words = _WORDS.get(name)
+    if words is not None and column.dtype.kind in "iu":
+        names = {int(code): code.name.lower() for code in words}
+        return _objects([names[code] for code in column.ravel().tolist()], shape)
+    if column.dtype.kind == "f":
+        return _objects(list(map(_number_text, column.ravel().tolist())), shape)
+    return _objects([_quoted(str(value)) for value in column.ravel().tolist()], shape)
+
+
+def _objects(texts: list[str], shape: tuple[int, ...]) -> NDArray[Any]:
+    cells = np.empty(len(texts), dtype=object)
+    cells[:] = texts
+    return cells.reshape(shape)
+
+
+def _number_text(value: float) -> str:
+    """Return the shortest text that reads back as the same number."""
+    text = repr(value)
+    return text[:-2] if text.endswith(".0") else text
+
+
+def _quoted(text: str) -> str:
+    """Quote one cell as the csv module would."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([text, ""])
+    return line.getvalue()[:-1]
+
+
+def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the header and the rows of a CSV table.
+
+    Raises:
+        UsageError: the file is missing or has no header.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"table '{path}' cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    reader = csv.DictReader(io.StringIO(text))
+    rows = list(reader)
+    if not reader.fieldnames:
+        raise UsageError(f"table '{path}' is empty; a table has a header row.")
+    return list(reader.fieldnames), rows

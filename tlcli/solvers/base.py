@@ -1,0 +1,39 @@
+"""The one shape that every solver has, whatever theory is behind it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+Parameters = Mapping[str, Any]
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A theory evaluated on a grid.
+
+    `parameters` are the option keys it takes, in the order of the table's columns; `time` stands for the
+    recorded times of the last stage. `evaluate` maps arrays that broadcast (and words, for choices) to
+    columns that broadcast with them. `relaxed` is the same for searches: where a point is not admissible it
+    gives NaN instead of an error. `closed_form` says that searching over the grid again costs next to nothing.
+    `own` holds the values of parameters that are no options (the stages of a curriculum); `inner` the axes
+    that columns have beyond those of the grid, last; `words` what its experiments must know besides parameters.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    evaluate: Callable[[Parameters], Columns]
+    experiments: tuple[str, ...] = ()
+    closed_form: bool = True
+    relaxed: Callable[[Parameters], Columns] | None = None
+    quantity: str = "loss"
+    own: Mapping[str, Any] = field(default_factory=dict)
+    inner: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    words: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def search(self) -> Callable[[Parameters], Columns]:
+        """The function that searches call."""
+        return self.relaxed or self.evaluate

@@ -1,0 +1,203 @@
+"""The experiments as tasks of a sweep: one point in, means and standard errors of its columns out."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tlcli.errors import UsageError
+from tlcli.jobs import Case
+from tlcli.sweep.runner import Task
+
+VERSION = "1"
+# Default input dimensions: large where linear algebra does the work, D << N where networks are trained.
+DIMENSIONS = {"regression": 400, "population": 100, "network": 40}
+FUNCTION = "tlcli.solvers.experiments:run"
+
+
+def tasks_of(case: Case, settings: Mapping[str, Any], seed: int) -> tuple[list[Task], list[dict[str, Any]]]:
+    """Return a task per experiment (and width) and point, experiments slowest; and what each experiment is."""
+    variants: list[dict[str, Any]] = []
+    for experiment in case.experiments:
+        if experiment == "network":
+            variants += [{"experiment": experiment, "width": int(n)} for n in settings["width"].array]
+        else:
+            variants.append({"experiment": experiment})
+    words = {name: word for name, word in case.words.items() if word is not None}
+    common = {"solver": case.solver.name, **words}
+    if case.solver.quantity == "spike":
+        common["pretraining"] = True
+    points = list(case.grid.points())
+    for variant in variants:
+        variant["dim"] = settings["dim"] or words.get("dim") or DIMENSIONS[variant["experiment"]]
+        variant["trials"] = settings["trials"]
+    tasks = [Task(FUNCTION, {**common, **variant, **point}, seed) for variant in variants for point in points]
+    return tasks, variants
+
+
+def check_experiments(case: Case) -> None:
+    """Refuse what an experiment cannot represent, before anything is computed.
+
+    Raises:
+        UsageError: rho_xi or the NTK with an experiment that has no such thing.
+    """
+    trained = [e for e in case.experiments if e != "regression"]
+    if not trained or case.solver.name != "linear-exact":
+        return
+    rho_xi = case.grid.values.get("rho_xi")
+    if case.words.get("kernel") == "ntk":
+        raise UsageError(f"the {trained[0]} experiment freezes the feature kernel; use --experiment regression.")
+    if rho_xi is not None and np.any(rho_xi.array != 0):
+        raise UsageError(f"the {trained[0]} experiment has rho_xi = 0; use --experiment regression.")
+
+
+def run(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[str, Any]:
+    """Run the experiment of one point; `NAME` and `NAME_se` for every column it measures."""
+    p = dict(parameters)
+    seed = int(seeds.generate_state(1, np.uint64)[0])
+    estimates = _EXPERIMENTS[p.pop("solver"), p.pop("experiment")](p, seed)
+    out: dict[str, Any] = {}
+    for name, estimate in estimates.items():
+        mean, error = np.asarray(estimate.mean), np.asarray(estimate.se)
+        if mean.ndim == 0:
+            out[name], out[f"{name}_se"] = float(mean), float(error)
+        else:
+            out[name], out[f"{name}_se"] = mean.tolist(), error.tolist()
+    return out
+
+
+def _size(p: dict[str, Any]) -> dict[str, int]:
+    return {"dim": int(p.pop("dim")), "trials": int(p.pop("trials"))}
+
+
+def _frozen_point(p: dict[str, Any]) -> dict[str, Any]:
+    """Pre-training alone is measured by a transfer whose target stage costs nothing."""
+    if p.pop("pretraining", False):
+        return {**p, "t1": p.pop("time"), "alpha2": math.inf, "rho": 1.0}
+    return p
+
+
+def _exact_regression(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.simulate.regression import simulate_regression
+
+    size = _size(p)
+    return simulate_regression(_frozen_point(p), **size, seed=seed)
+
+
+def _ansatz_regression(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.linear.ansatz import parse_expression
+    from tlcli.simulate.regression import simulate_ansatz
+
+    size = _size(p)
+    where = {"gamma0": p.pop("gamma0"), "alpha1": p.pop("alpha1")}
+    for name in ("c_signal", "c_cross", "c_noise"):
+        if isinstance(p[name], str):
+            p[name] = float(parse_expression(p[name]).evaluate(**where))
+    return simulate_ansatz(p, **size, seed=seed)
+
+
+def _structured_regression(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.simulate.structured import Images, simulate_structured
+    from tlcli.solvers.linear import spectrum_of
+
+    kind, dim = p["spectrum"], int(p["dim"])
+    ridge = p["ridge"] / p["p2"] if p["reduction"] == "sum" else p["ridge"]
+    found = spectrum_of(
+        kind,
+        dim,
+        p["spectrum_exponent"],
+        p["teacher_exponent"],
+        p.get("source"),
+        p.get("target"),
+        p.get("modes"),
+    )
+    teacher2, images, noise = None, None, (p["sigma1"], p["sigma2"])
+    if kind == "power":
+        teacher2 = p["rho"] * found.teacher1 + math.sqrt(1 - p["rho"] ** 2) * found.teacher_orthogonal
+    elif kind == "digits":
+        images, noise = Images(found.x, found.y1, found.y2), (found.sigma1, found.sigma2)
+    return simulate_structured(
+        found.eigenvalues,
+        found.teacher1,
+        found.teacher2 if teacher2 is None else teacher2,
+        p["p1"],
+        p["p2"],
+        p["gamma0"],
+        sigma1=noise[0],
+        sigma2=noise[1],
+        ridge=ridge,
+        init_scale=p["init_scale"],
+        trials=int(p["trials"]),
+        seed=seed,
+        images=images,
+    )
+
+
+def _joint_point(p: dict[str, Any]) -> dict[str, Any]:
+    p = dict(p)
+    p.setdefault("gamma2", p["gamma0"])
+    return {**p, "t2": p.pop("time"), "mode": "joint"}
+
+
+def _exact_population(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.simulate.population import simulate_population
+
+    size = _size(p)
+    return simulate_population({**_frozen_target(p), "mode": "frozen"}, **size, seed=seed)
+
+
+def _exact_network(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.simulate.network import simulate_network
+
+    size, width = _size(p), int(p.pop("width"))
+    return simulate_network(_frozen_target(p), **size, width=width, seed=seed, mode="frozen")
+
+
+def _frozen_target(p: dict[str, Any]) -> dict[str, Any]:
+    point = _frozen_point(p)
+    point = {k: v for k, v in point.items() if k not in ("kernel", "rho_xi")}
+    return {**point, "t2": point.pop("time", math.inf)}
+
+
+def _joint_population(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.simulate.population import simulate_curriculum, simulate_population
+
+    size = _size(p)
+    if "teachers" in p:
+        stages = [
+            {
+                "teacher": teacher - 1,
+                "alpha": p[f"alpha_{number}"],
+                "gamma": p[f"gamma_{number}"],
+                "time": p[f"duration_{number}"],
+                "sigma": p[f"sigma_{number}"],
+                "weight_decay": p[f"weight_decay_{number}"],
+            }
+            for number, teacher in enumerate(p["teachers"], start=1)
+        ]
+        found = simulate_curriculum(stages, p["gram"], **size, seed=seed, init_scale=p["init_scale"])
+        return {"loss": found["loss"]}
+    return simulate_population({**_joint_target(p), "mode": "joint"}, **size, seed=seed)
+
+
+def _joint_network(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.simulate.network import simulate_network
+
+    size, width = _size(p), int(p.pop("width"))
+    return simulate_network(_joint_target(p), **size, width=width, seed=seed, mode="joint")
+
+
+def _joint_target(p: dict[str, Any]) -> dict[str, Any]:
+    return {"gamma2": p["gamma0"], **p, "t2": p.pop("time")}
+
+
+_EXPERIMENTS = {
+    ("linear-exact", "regression"): _exact_regression,
+    ("linear-exact", "population"): _exact_population,
+    ("linear-exact", "network"): _exact_network,
+    ("linear-ansatz", "regression"): _ansatz_regression,
+    ("linear-joint", "population"): _joint_population,
+    ("linear-joint", "network"): _joint_network,
+    ("linear-structured", "regression"): _structured_regression,
+}

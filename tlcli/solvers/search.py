@@ -1,0 +1,95 @@
+"""Exact boundaries gain = 0 and the best richness on a case's grid: root finding, not contours of the table."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.jobs import Case
+from tlcli.linear.search import boundary_roots, optimal_gamma0
+from tlcli.solvers.base import Solver
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class BoundaryPoints:
+    """Points where the gain changes sign: axis name → (n_points,), all axes of the grid; `along` was refined."""
+
+    along: str
+    values: Mapping[str, Floats]
+
+
+class _Rows:
+    """The solver as a function of one axis, with all other axes flattened to row numbers."""
+
+    def __init__(self, case: Case, axis: str) -> None:
+        self.solver: Solver = case.solver
+        self.axis = axis
+        self.words = case.words
+        opened = case.grid.open()
+        others = [name for name in case.grid.axes if name != axis]
+        self.shape = tuple(case.grid.values[name].size for name in others)
+        index = case.grid.axes.index(axis) if axis in case.grid.axes else None
+        self.flat: dict[str, Floats] = {}
+        for name, array in opened.items():
+            if name == axis:
+                continue
+            rest = array if index is None else np.squeeze(array, index)
+            self.flat[name] = np.broadcast_to(rest, self.shape).ravel()
+        self.scalars = {n: a[0] for n, a in self.flat.items() if case.grid.values[n].size == 1 and a.size}
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=int))
+
+    def column(self, name: str, x: Floats, rows: NDArray[np.intp]) -> Floats:
+        """Return the column at positions x of the axis in the given rows."""
+        # Scalars stay scalars, so that factors which do not vary are computed once.
+        at_rows = {n: np.asarray(self.scalars.get(n, a[rows])) for n, a in self.flat.items()}
+        columns = self.solver.search({**self.words, **at_rows, self.axis: np.asarray(x)})
+        return np.broadcast_to(columns[name], np.broadcast_shapes(np.shape(x), np.shape(rows)))
+
+
+def boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryPoints | None:
+    """Refine every sign change of the gain along `axis`; None where the table shows none.
+
+    `gain` is the column already computed, of the grid's shape: it brackets the roots without further work.
+    """
+    rows = _Rows(case, axis)
+    values = case.grid.values[axis].array
+    keep = np.isfinite(values) & (values > 0 if log else True)
+    if keep.sum() < 2:
+        return None
+    position = case.grid.axes.index(axis)
+    known = np.moveaxis(np.broadcast_to(gain, case.grid.shape), position, -1).reshape(rows.size, -1)[:, keep]
+    order = np.argsort(values[keep])
+    known = known[:, order]
+    with np.errstate(invalid="ignore"):
+        if not ((known > 0).any(axis=1) & (known < 0).any(axis=1)).any():
+            return None
+    served = False
+
+    def gain_of_x(x: Floats, at: NDArray[np.intp]) -> Floats:
+        nonlocal served
+        if not served:  # the first call asks for the grid itself
+            served = True
+            return known
+        return rows.column("gain", x, at)
+
+    found = boundary_roots(gain_of_x, values[keep][order], rows.size, log=log)
+    if found.x.size == 0:
+        return None
+    others = [name for name in case.grid.axes if name != axis]
+    points = {name: rows.flat[name][found.row] for name in others}
+    return BoundaryPoints(axis, {**points, axis: found.x})
+
+
+def best_gamma0(case: Case) -> dict[str, Any]:
+    """Return the columns gamma0_opt and loss_opt, of length 1 along gamma0."""
+    rows = _Rows(case, "gamma0")
+    best, loss = optimal_gamma0(lambda x, at: rows.column("loss", x, at), rows.size)
+    shape = tuple(1 if name == "gamma0" else case.grid.values[name].size for name in case.grid.axes)
+    return {"gamma0_opt": best.reshape(shape), "loss_opt": loss.reshape(shape)}
