@@ -3,12 +3,12 @@
 Precedence: flag > case of the recipe > recipe > default.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tlcli.errors import UsageError, suggest
-from tlcli.options import EXPERIMENTS, INVOCATION, OPTIONS
+from tlcli.options import INVOCATION, OPTIONS
 from tlcli.recipes import Recipe
 from tlcli.solvers.base import Solver
 from tlcli.sweep.grids import Grid, Values, format_values, parse_values
@@ -18,6 +18,7 @@ DEFAULT_DIM = 400  # of a power-law spectrum
 # Options that say how a result is drawn or run, not what is computed.
 _NOT_PHYSICAL = {"x", "y", "style", "quantity", "format", "title", "optimal_gamma0", "solver", "simulate"}
 _NOT_PHYSICAL |= {"experiment", "trials", "width", "seed", "dim", *INVOCATION}
+_PER_CASE = {"solver", "simulate", "experiment"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,35 +59,38 @@ def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags
             f"recipe '{recipe.name}' is for {recipe.command}, not {command}; use `tlcli {recipe.command}` or "
             "`tlcli run` with it."
         )
-    given = {**(recipe.settings if recipe else {}), **flags}
-    for key in given:
+    written = recipe.settings if recipe else {}
+    for key in (*written, *flags):
         if key not in allowed:
             hint = suggest(key, allowed)
             raise UsageError(f"{command} does not take '{key}'{hint}.")
-    given, roles = _axes_roles(given)
-    overrides = recipe.cases if recipe and recipe.cases else [{"label": None}]
+    given, strong, roles = _axes_roles(written, flags)
+    # Flags are stronger than a case, so that one run can change a recipe everywhere.
+    overrides = [{k: strong.get(k, v) for k, v in case.items()} for case in (recipe.cases if recipe else [])]
+    overrides = overrides or [{"label": None}]
     cases = []
     for override in overrides:
-        rest = {k: v for k, v in override.items() if k != "label"}
-        # Flags are stronger than a case, so that one run can change a recipe everywhere.
-        settings = {**given, **rest, **{k: v for k, v in flags.items() if k not in ("x", "y")}, **roles.grids}
+        settings = {**given, **{k: v for k, v in override.items() if k != "label"}}
         cases.append(_case(command, override["label"], settings, recipe))
+        whole = [k for k in override if k in _NOT_PHYSICAL - _PER_CASE and k not in cases[-1].solver.parameters]
+        if whole:
+            raise UsageError(f"case '{override['label']}': '{whole[0]}' belongs to the whole recipe, not to one case.")
     run = {name: _value(name, given) for name in OPTIONS if name in _NOT_PHYSICAL}
-    resolved = _resolved(recipe, given, overrides)
+    resolved = _resolved(command, recipe, given, overrides, cases)
     name = recipe.name if recipe else command
-    return Job(command, name, tuple(cases), run, resolved, roles.names)
+    return Job(command, name, tuple(cases), run, resolved, roles)
 
 
-@dataclass(frozen=True)
-class _Roles:
-    names: dict[str, str]
-    grids: dict[str, Any]
+def _axes_roles(
+    written: Mapping[str, Any], flags: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Read x and y, each a parameter or parameter=GRID.
 
-
-def _axes_roles(given: dict[str, Any]) -> tuple[dict[str, Any], _Roles]:
-    """Read --x and --y, each a parameter or parameter=GRID."""
+    Return all settings of recipe and flags, those that come from flags, and role → axis. The grids are settings
+    like any other in these; a flag is stronger than the grid in a recipe's x.
+    """
+    given, strong = {**written, **flags}, {k: v for k, v in flags.items() if k not in ("x", "y")}
     names: dict[str, str] = {}
-    grids: dict[str, Any] = {}
     for role in ("x", "y"):
         if given.get(role) is None:
             continue
@@ -97,12 +101,15 @@ def _axes_roles(given: dict[str, Any]) -> tuple[dict[str, Any], _Roles]:
             raise UsageError(
                 f"--{role}: '{name}' is no parameter{suggest(name, known)}; use PARAMETER or PARAMETER=GRID."
             )
-        if equals:
-            grids[name] = text.strip()
+        if equals and role in flags:
+            strong[name] = text.strip()
+        elif equals:
+            given[name] = text.strip()
+        given[role] = name
         names[role] = "time" if name in ("times", "t2") else name
     if names.get("x") is not None and names.get("x") == names.get("y"):
         raise UsageError(f"--x and --y are both '{names['x']}'; name two different parameters.")
-    return {**given, **grids}, _Roles(names, grids)
+    return {**given, **strong}, strong, names
 
 
 def _value(name: str, settings: Mapping[str, Any]) -> Any:
@@ -161,7 +168,7 @@ def _numbers(name: str, settings: Mapping[str, Any]) -> Values | None:
 
 
 def _taken(command: str, solver: Solver) -> set[str]:
-    taken = set(solver.parameters)
+    taken = set(solver.parameters) - set(solver.own)
     if "time" in taken:
         taken |= {"times", "t1" if command == "pretrain-kernel" else "t2"}
         taken -= {"time"}
@@ -195,32 +202,49 @@ def _experiments(solver: Solver, settings: Mapping[str, Any]) -> tuple[str, ...]
     names = tuple(dict.fromkeys(part.strip() for part in str(text).split(",")))
     for name in names:
         if name not in solver.experiments:
-            hint = suggest(name, EXPERIMENTS)
+            hint = suggest(name, solver.experiments)
             raise UsageError(
                 f"experiment: '{name}' is not available for {solver.name}; use {', '.join(solver.experiments)}{hint}."
             )
     return names
 
 
-def _resolved(recipe: Recipe | None, given: Mapping[str, Any], cases: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the whole recipe, defaults written out, as JSON data: what provenance keeps and hashes."""
+def _resolved(
+    command: str,
+    recipe: Recipe | None,
+    given: Mapping[str, Any],
+    overrides: Sequence[Mapping[str, Any]],
+    cases: Sequence[Case],
+) -> dict[str, Any]:
+    """Return the whole recipe as JSON data: what provenance keeps and hashes, and itself a recipe.
 
-    def plain(name: str, raw: Any) -> Any:
-        value = OPTIONS[name].parse(raw)
-        return format_values(value) if isinstance(value, Values) else value
+    Defaults are written out where they are used: in a case if the other cases' solvers do not take them.
+    """
 
-    out: dict[str, Any] = {}
-    for name, option in OPTIONS.items():
-        raw = given.get(name)
-        if name in INVOCATION or name == "seed":
-            continue
-        raw = option.default if raw is None else raw
-        if raw is not None:
-            out[name] = plain(name, raw)
-    if cases != [{"label": None}]:
-        out["cases"] = [{k: v if k == "label" else plain(k, v) for k, v in case.items()} for case in cases]
+    def plain(settings: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for name, option in OPTIONS.items():
+            raw = settings.get(name)
+            if raw is None and name in used:
+                raw = option.default
+            if raw is not None and name not in INVOCATION and name != "seed":
+                value = option.parse(raw)
+                out[name] = format_values(value) if isinstance(value, Values) else value
+        return out
+
+    taken = [_taken(command, case.solver) for case in cases]
+    common = set.intersection(*taken)
+    out = plain(given, common | _NOT_PHYSICAL)
+    if recipe and recipe.cases:
+        out["cases"] = [
+            {"label": override["label"], **plain(override, used - common - set(given))}
+            for override, used in zip(overrides, taken, strict=True)
+        ]
     if recipe and recipe.stages:
-        out["stages"] = recipe.stages
+        out["stages"] = [
+            {k: v if k == "teacher" else format_values(parse_values(v, k)) for k, v in stage.items()}
+            for stage in recipe.stages
+        ]
     if recipe and recipe.gram:
         out["gram"] = recipe.gram
     return out

@@ -8,7 +8,6 @@ from tlcli.option import COUNT, COUNT_FINITE, FINITE, NOT_NEGATIVE, OVERLAP, POS
 
 LINEAR_SOLVERS = ("linear-exact", "linear-ansatz", "linear-joint", "linear-structured")
 SOLVERS = (*LINEAR_SOLVERS, "linear-two-time")
-EXPERIMENTS = ("regression", "population", "network")
 
 _MODEL = [
     Option(

@@ -9,19 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from tlcli.cli.assemble import block_of, edge_block
 from tlcli.cli.console import Console
 from tlcli.errors import EXIT_NOT_CONVERGED, EXIT_OK, DomainError, UsageError
 from tlcli.jobs import Case, Job, prepare
 from tlcli.options import INVOCATION, OPTIONS
 from tlcli.recipes import Recipe, load_recipe
-from tlcli.report.draw import Drawing, plan_figure, write_figures
 from tlcli.report.files import prepare_folder
+from tlcli.report.plan import Drawing, plan_figure
 from tlcli.report.provenance import facts, write_provenance
 from tlcli.report.tables import Block, write_csv, write_table
 from tlcli.solvers.base import Columns
 from tlcli.solvers.experiments import VERSION, check_experiments, tasks_of
 from tlcli.solvers.search import best_gamma0, boundaries
 from tlcli.status import Status
+from tlcli.sweep.executors import make_executor
 from tlcli.sweep.runner import SweepResult, Task, parse_shard, plan, run_sweep
 from tlcli.sweep.store import PointStore
 
@@ -64,6 +66,7 @@ def execute_recipe(command: str, allowed: tuple[str, ...], recipe: Recipe | None
     console = Console(how.quiet)
     if how.shard is not None and (how.to_stdout and how.store is None):
         raise UsageError("--shard needs a store that the shards share; give -o DIR or --store DIR.")
+    make_executor(how.executor, how.jobs)  # not entered: an unknown name is refused before anything is written
     for case in job.cases:
         check_experiments(case)
     store = _store(job, how)
@@ -89,7 +92,7 @@ def _compute_and_write(job: Job, how: Invocation, store: PointStore | None, fold
     for case, found in zip(job.cases, columns, strict=True):
         _refuse_single_divergence(case, found)
     # A figure that cannot be drawn is an error before hours of experiments, not after.
-    blocks = [_block(case, found) for case, found in zip(job.cases, columns, strict=True)]
+    blocks = [block_of(case, found) for case, found in zip(job.cases, columns, strict=True)]
     if not how.to_stdout:
         plan_figure(blocks, _drawing(job, []))
     for case, found in zip(job.cases, columns, strict=True):
@@ -99,7 +102,7 @@ def _compute_and_write(job: Job, how: Invocation, store: PointStore | None, fold
     if any(sweep is not None and None in sweep[0].records for sweep in sweeps):
         console.note(f"shard {how.shard} is done; run the same command without --shard to write the table.")
         return EXIT_OK
-    blocks = [_block(case, found, sweep) for case, found, sweep in zip(job.cases, columns, sweeps, strict=True)]
+    blocks = [block_of(case, found, sweep) for case, found, sweep in zip(job.cases, columns, sweeps, strict=True)]
     if how.to_stdout:
         write_csv(blocks, sys.stdout)
     else:
@@ -117,12 +120,14 @@ def _write_rest(
     start: float,
 ) -> None:
     """Write what stands beside the table; the table itself is safe by now."""
+    from tlcli.report.draw import write_figures  # loads the plotting library, which a table alone does not need
+
     about = facts(job.command, job.resolved, job.settings["seed"])
     edges = [_edges(job, case, found, blocks) for case, found in zip(job.cases, columns, strict=True)]
     boundary_file = folder / "boundary.csv"
     if any(edges):
         write_table(
-            [_edge_block(case, e) for case, some in zip(job.cases, edges, strict=True) for e in some],
+            [edge_block(case, e) for case, some in zip(job.cases, edges, strict=True) for e in some],
             boundary_file,
         )
     else:
@@ -144,64 +149,6 @@ def _drawing(job: Job, edges: Sequence[Any]) -> Drawing:
         style = "curves"
     default = job.cases[0].solver.quantity
     return Drawing(style, job.roles, s["quantity"], default, s["title"], s["format"], edges)
-
-
-def _block(case: Case, found: Columns, sweep: tuple[SweepResult, list[dict[str, Any]]] | None = None) -> Block:
-    """Join parameters, theory and experiments into one block of the table."""
-    inner = case.solver.inner
-    pad = (1,) * len(inner)
-    axes: dict[str, Any] = {name: case.grid.values[name].array for name in case.grid.axes}
-    axes |= inner
-    columns: dict[str, Any] = {}
-    opened = case.grid.open()
-    for name in case.solver.parameters:
-        if name in opened:
-            columns[name] = opened[name].reshape(opened[name].shape + pad)
-        elif case.words.get(name) is not None:
-            columns[name] = case.words[name]
-        elif name == "gamma2":
-            columns[name] = opened["gamma0"].reshape(opened["gamma0"].shape + pad)
-    for index, (name, values) in enumerate(inner.items()):
-        shape = [1] * (len(case.grid.axes) + len(inner))
-        shape[len(case.grid.axes) + index] = len(values)
-        columns[name] = np.asarray(values).reshape(shape)
-    columns |= found
-    scales = {name: case.grid.values[name].scale for name in case.grid.axes}
-    if sweep is not None:
-        axes, columns = _with_experiments(case, axes, columns, *sweep)
-    return Block(axes, columns, scales, case.label)
-
-
-def _with_experiments(
-    case: Case,
-    axes: dict[str, Any],
-    columns: dict[str, Any],
-    result: SweepResult,
-    variants: list[dict[str, Any]],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Add a slowest axis of experiments, if there are several, and the measured columns."""
-    inner = tuple(len(v) for v in case.solver.inner.values())
-    shape = (len(variants), *case.grid.shape)
-    records = [record or {} for record in result.records]
-    status = np.array([str(record.get("status", "ok")) for record in records]).reshape(shape + (1,) * len(inner))
-    last = {name: columns.pop(name) for name in ("residual", "status") if name in columns}
-    ones = (1,) * (len(case.grid.shape) + len(inner))
-    for key in dict.fromkeys(key for variant in variants for key in variant):
-        values = np.array([str(variant.get(key, "")) for variant in variants])
-        columns[key] = values.reshape(len(variants), *ones)
-    measured = [name for name in columns if any(f"{name}_se" in record for record in records)]
-    for name in measured:
-        for suffix in ("", "_se"):
-            cells = [np.broadcast_to(record.get(f"{name}{suffix}", np.nan), inner) for record in records]
-            columns[f"sim_{name}{suffix}"] = np.array(cells, dtype=float).reshape(shape + inner)
-    if (status != "ok").any():
-        columns["sim_status"] = status
-    columns |= last
-    if len(variants) > 1:
-        return {"experiment": np.arange(len(variants)), **axes}, columns
-    # One experiment needs no axis of its own.
-    width = len(axes)
-    return axes, {name: column[0] if np.ndim(column) == width + 1 else column for name, column in columns.items()}
 
 
 def _wants_best(job: Job, case: Case) -> bool:
@@ -228,11 +175,6 @@ def _edges(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> lis
         if axis is not None and axis in case.grid.axes
     ]
     return [{**edge.values, "refined": edge.along} for edge in edges if edge is not None]
-
-
-def _edge_block(case: Case, points: Mapping[str, Any]) -> Block:
-    count = next(len(v) for v in points.values() if not isinstance(v, str))
-    return Block({"point": np.arange(float(count))}, dict(points), {}, case.label)
 
 
 def _write_kernel(case: Case, found: Columns, folder: Path) -> None:

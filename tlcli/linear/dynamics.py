@@ -30,7 +30,7 @@ class StageSolution:
     signal ∫C and carried ∫E (so that β·β*_teacher = signal + r·carried), norm2 = |β|², loss and train_loss (mean
     squared errors, the latter on the noisy labels), bulk k, tau = ∫S dt, phi. Without n_times: `status`;
     `residual`, relative violation of s² = k² + γ²|β|² at the end, and for infinite durations at least the last
-    relative change |dβ/dτ| max(1, τ)/|β|; `steps` accepted.
+    relative change |dβ/dτ|/|β| × min(max(1, τ), 1/slowest rate); `steps` accepted.
     """
 
     signal: Array

@@ -24,7 +24,7 @@ from tlcli.linear.spectrum import marchenko_pastur
 
 N_OUTPUTS = 8  # ∫C, ∫E, |β|², test loss, train loss, k, τ, φ
 _NEWTON_STEPS = 9
-_STOP = 1e-10  # for duration = inf: |dβ/dτ| τ / |β|
+_STOP = 1e-10  # for duration = inf: |dβ/dτ|/|β| times what is ahead, see `Modes._settled`
 _DEAD = 1e-10  # |β| and k/k₀ below which weight decay has removed the features
 
 
@@ -273,10 +273,12 @@ class Modes:
         speed2 = np.sum(w * (dc**2 + de**2 + 2.0 * r * dc * de) + self.noise_over[points] * dc**2, axis=1)
         bulk = self.bulk0[points] * np.exp(-2.0 * decay * self.t[points])
         faded = (decay == 0) | (bulk * q <= _STOP)
-        tau, rate = np.maximum(1.0, self.tau[points]), np.maximum(1.0, -mu[:, 0])
+        # The distance still to go is the speed times τ (power laws) or over the slowest rate, if that is less.
+        slowest = np.min(np.where(ell > 0, ell, np.inf), axis=1) - np.minimum(mu[:, 0], 0.0)
+        ahead = np.minimum(np.maximum(1.0, self.tau[points]), 1.0 / slowest)
         with np.errstate(divide="ignore", invalid="ignore"):
-            change = np.where(speed2 > 0, np.sqrt(np.maximum(speed2, 0.0) / norm2) * tau / rate, 0.0)
-        done = ~self.collapsed[points] & faded & (change <= _STOP + 4e-15 * tau)
+            change = np.where(speed2 > 0, np.sqrt(np.maximum(speed2, 0.0) / norm2) * ahead, 0.0)
+        done = ~self.collapsed[points] & faded & (change <= _STOP + 4e-15 * ahead)
         ends = points[done]
         self._record(ends, -1, np.zeros(ends.size), x[done], np.ones(ends.size), q[done])
         self.residual[ends] = np.maximum(self.residual[ends], change[done])

@@ -270,17 +270,14 @@ def joint(
     """Source then target, both feature-learning ("jointly rich"), with the from-scratch baseline; arrays broadcast.
 
     rho = β*₁·β*₂ in [-1, 1]; the others as in `Stage`, 1 for the source and 2 for the target. Equal stages are solved
-    once: stage 1 does not cost more for a grid of stage-2 parameters, nor does the baseline for stage-1 parameters.
-    Raises `DomainError`.
+    once, so only stage 2 pays for a grid over both. Raises `DomainError`.
     """
     rho = np.asarray(rho, dtype=float)
     require((lambda x: np.abs(x) <= 1, "between -1 and 1"), rho=rho)
-    one = np.ones_like(rho)
-    gram = np.stack([np.stack([one, rho], axis=-1), np.stack([rho, one], axis=-1)], axis=-2)
+    gram = np.eye(2) + rho[..., None, None] * (1.0 - np.eye(2))
     source = Stage(0, alpha1, gamma1, t1, sigma1, weight_decay1)
     target = Stage(1, alpha2, gamma2, t2, sigma2, weight_decay2)
     first, second = run_stages([source, target], gram, init_scale=init_scale)
-    # From scratch the only teacher is the target; rho must not widen the grid.
     (alone,) = run_stages([Stage(0, alpha2, gamma2, t2, sigma2, weight_decay2)], np.eye(1), init_scale=init_scale)
     before, after = first.loss[..., 0, -1], second.loss[..., 0, -1]
     loss, baseline = second.loss[..., 1, -1], alone.loss[..., 0, -1]

@@ -140,7 +140,10 @@ def _compare(
 
 def _extrapolate(widths: Any, means: Any, errors: Any) -> tuple[float, float]:
     """Fit mean = a + b/N by weighted least squares; return a and its standard error."""
-    weights = 1 / np.maximum(errors, 1e-300) ** 2
+    largest = errors.max()
+    if not largest > 0:  # exact numbers (or none): nothing to weigh, and no error to propagate
+        return float(means[np.argmax(widths)]), float(largest)
+    weights = 1 / np.maximum(errors, 1e-6 * largest) ** 2
     design = np.column_stack([np.ones_like(widths), 1 / widths])
     normal = design.T @ (weights[:, None] * design)
     covariance = np.linalg.pinv(normal, hermitian=True)

@@ -12,10 +12,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tlcli.columns import short_symbol
+from tlcli.report.plan import FigureSpec
 from tlcli.report.style import (
     COLOURS,
     MARKERS,
-    FigureSpec,
     facet_grid,
     facet_title,
     finite_axis,

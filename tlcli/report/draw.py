@@ -1,7 +1,6 @@
 """From blocks of a table to panels of a figure: which axis is x, which colours, which are facets."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,79 +10,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tlcli.errors import UsageError, suggest
+from tlcli.errors import UsageError
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
 from tlcli.report.maps import GAINS, MapPanel, draw_maps
-from tlcli.report.style import MAX_FACETS, RC, FigureSpec, save
+from tlcli.report.plan import Drawing, FigureSpec, plan_figure, quantities_of
+from tlcli.report.style import MAX_FACETS, RC, save
 from tlcli.report.tables import Block
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Drawing:
-    """How to draw: roles of axes, the column, and per block the exact boundary points."""
-
-    style: str
-    roles: Mapping[str, str]
-    quantity: str | None
-    default_quantity: str
-    title: str | None
-    format: str
-    boundaries: Sequence[Sequence[Mapping[str, Floats]]] = field(default_factory=list)
-
-
-def quantities_of(blocks: Sequence[Block], drawing: Drawing) -> list[str]:
-    """Return the columns to draw, one figure each.
-
-    Raises:
-        UsageError: a quantity that is no column of the table.
-    """
-    columns = blocks[0].columns
-    names = [part.strip() for part in (drawing.quantity or "").split(",") if part.strip()]
-    for name in names:
-        if name not in columns or name in ("status", "phase"):
-            raise UsageError(
-                f"quantity: '{name}' is no column to draw{suggest(name, columns)}; the table has {', '.join(columns)}."
-            )
-    return list(dict.fromkeys(names))
-
-
-def plan_figure(blocks: Sequence[Block], drawing: Drawing, quantity: str | None = None) -> FigureSpec | None:
-    """Choose kind, axes and column; None where there is nothing to draw (no axis has several values).
-
-    Raises:
-        UsageError: x, y or quantity names nothing that the table has.
-    """
-    first = max(blocks, key=lambda block: len(_plain_axes(block)))
-    axes = _plain_axes(first)
-    if not axes:
-        return None
-    for role, name in drawing.roles.items():
-        if name not in axes:
-            raise UsageError(f"--{role}: '{name}' has one value only; the axes with several are {', '.join(axes)}.")
-    x, y = drawing.roles.get("x"), drawing.roles.get("y")
-    is_map = drawing.style == "map" or (drawing.style == "auto" and (y is not None or len(axes) >= 2))
-    if is_map and len(axes) < 2:
-        raise UsageError("a map needs two axes of several values; use --style curves.")
-    by_size = sorted(axes, key=lambda name: -len(first.axes[name]))
-    if is_map:
-        x = x or next(name for name in (*axes, *by_size) if name != y)
-        y = y or next(name for name in axes if name != x)
-    else:
-        x = x or by_size[0]
-    asked = [quantity] if quantity else quantities_of(blocks, drawing)
-    default = "gain" if is_map and "gain" in first.columns else drawing.default_quantity
-    quantity = asked[0] if asked else default
-    rest = [name for name in axes if name not in (x, y)]
-    lines: tuple[str, ...] = ()
-    if not is_map:
-        lines = tuple(sorted(rest, key=lambda name: (name == "task", -len(first.axes[name])))[:1])
-        lines = (y,) if y else lines
-    logs = frozenset(name for name in axes if any(block.scales.get(name) == "log" for block in blocks))
-    return FigureSpec(
-        "map" if is_map else "curves", x, quantity, y if is_map else None, drawing.title, lines, logs, tuple(axes)
-    )
 
 
 def write_figures(blocks: Sequence[Block], drawing: Drawing, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
@@ -113,10 +47,6 @@ def build_figures(blocks: Sequence[Block], drawing: Drawing) -> Iterator[tuple[s
             for number, part in enumerate(pages, start=1):
                 figure = draw_maps(part, spec) if spec.kind == "map" else draw_curves(part, spec)
                 yield (stem if len(pages) == 1 else f"{stem}-{number}"), figure
-
-
-def _plain_axes(block: Block) -> list[str]:
-    return [name for name in block.axes if name != "experiment"]
 
 
 def _facets(block: Block, kept: Sequence[str]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:

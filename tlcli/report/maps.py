@@ -15,7 +15,8 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from tlcli.columns import label_of
-from tlcli.report.style import FigureSpec, facet_grid, facet_title, finite_axis, log_axis, outer_labels
+from tlcli.report.plan import FigureSpec
+from tlcli.report.style import facet_grid, facet_title, finite_axis, log_axis, outer_labels
 from tlcli.status import Phase
 
 GAINS = ("gain", "relative_gain")

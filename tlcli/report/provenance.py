@@ -29,6 +29,7 @@ def facts(command: str, recipe: Mapping[str, Any], seed: int) -> dict[str, Any]:
         for pool in threadpool_info()
         if pool.get("user_api") == "blas"
     ]
+    blas.sort(key=str)  # libraries are found in any order, but equal runs are equal bytes
     return {
         "command": command,
         "recipe": dict(recipe),

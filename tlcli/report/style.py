@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,27 +39,6 @@ RC: dict[Any, Any] = {
     "svg.hashsalt": "tlcli",
     "hatch.linewidth": 0.6,
 }
-
-
-@dataclass(frozen=True)
-class FigureSpec:
-    """What to draw: `kind` is map or curves; x and y name axes, `quantity` a column."""
-
-    kind: str
-    x: str
-    quantity: str
-    y: str | None = None
-    title: str | None = None
-    lines: tuple[str, ...] = ()
-    log_axes: frozenset[str] = field(default_factory=frozenset)
-    axes: tuple[str, ...] = ()
-
-    @property
-    def value_label(self) -> str:
-        """What stands on the value axis or colour bar; in a curriculum the loss is that of the panel's task."""
-        if self.quantity == "loss" and "task" in self.axes:
-            return r"test loss on the task $\mathcal{L}$"
-        return label_of(self.quantity)
 
 
 def facet_title(label: str | None, fixed: Mapping[str, Any]) -> str:

@@ -121,7 +121,9 @@ def _texts(block: Block, name: str) -> NDArray[Any]:
         names = {int(code): code.name.lower() for code in words}
         return _objects([names[code] for code in column.ravel().tolist()], shape)
     if column.dtype.kind == "f":
-        return _objects(list(map(_number_text, column.ravel().tolist())), shape)
+        # The shortest text that reads back as the same number.
+        texts = [text[:-2] if text[-2:] == ".0" else text for text in map(repr, column.ravel().tolist())]
+        return _objects(texts, shape)
     return _objects([_quoted(str(value)) for value in column.ravel().tolist()], shape)
 
 
@@ -129,12 +131,6 @@ def _objects(texts: list[str], shape: tuple[int, ...]) -> NDArray[Any]:
     cells = np.empty(len(texts), dtype=object)
     cells[:] = texts
     return cells.reshape(shape)
-
-
-def _number_text(value: float) -> str:
-    """Return the shortest text that reads back as the same number."""
-    text = repr(value)
-    return text[:-2] if text.endswith(".0") else text
 
 
 def _quoted(text: str) -> str:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.errors import ConvergenceError, DomainError
-from tlcli.simulate.population import DEFAULTS, Stage, gradient_of, teachers_with_gram
-from tlcli.simulate.predictors import dense_predictor
+from tlcli.simulate.population import DEFAULTS, Stage, gradient_of, kernel_shape, teachers_with_gram
+from tlcli.simulate.predictors import Data, dense_predictor
 from tlcli.simulate.regression import draw
 from tlcli.simulate.trials import Estimate, Point, complete_point, run_trials, samples_of, trial_rng
 
@@ -89,6 +89,31 @@ def descend(network: Network, stage: Stage, safety: float = SAFETY) -> Network:
     return Network(w, a, gamma)
 
 
+def descend_readout(covariance: Array, data: Data, ridge: float, duration: float, safety: float = SAFETY) -> Array:
+    """Gradient descent of a new readout on frozen features, from zero output; the output weights (D,) it ends with.
+
+    A step of the readout moves the output weights by eta (M g - ridge beta), M = (1/N) W^T W. This is a linear
+    problem: at duration = inf its limit is solved for, however slow the last modes are.
+    """
+    if np.isinf(duration):
+        return dense_predictor(data, covariance, ridge=ridge)
+    dim = len(covariance)
+    gradient = gradient_of(data, dim)
+    top = 1.0
+    if data.x is not None:
+        p = len(data.x)
+        top = float(np.linalg.eigvalsh(data.x @ data.x.T / p if p < dim else data.x.T @ data.x / p)[-1])
+    eta = safety / (float(np.linalg.eigvalsh(covariance)[-1]) * top + ridge)
+    steps = int(np.ceil(duration / eta))
+    if steps > MAX_STEPS:
+        raise ConvergenceError(f"{steps} gradient steps are needed; the most is {MAX_STEPS}: shorten the stage.")
+    eta = duration / max(steps, 1)
+    beta = np.zeros(dim)
+    for _ in range(steps):
+        beta += eta * (covariance @ gradient(beta) - ridge * beta)
+    return beta
+
+
 def _curvature(network: Network, stage: Stage, u: Array) -> float:
     """Bound on the Gauss-Newton curvature: largest eigenvalue of X^T X / P times (|M| + <a^2>), along the whole path.
 
@@ -115,11 +140,10 @@ def simulate_network(
 
     `point` as in `simulate_population` (its "mode" is replaced by `mode`). "joint": both layers in both
     stages, the readout carried over; baseline = stage 2 alone. "frozen": the features (1/N) W^T W after
-    stage 1 are frozen and only a readout is trained from zero output with `ridge` for t2; this is a linear
-    problem and its gradient flow is evaluated exactly, at t2 = inf kernel regression, which is gradient
-    descent's limit; baseline = the same on the initial features. Returns (mean, standard error) of loss,
-    baseline, gain, source_loss, source_loss_before, overlap, norm2, and step_error: the largest change of
-    the losses when the step is halved (trial 0, no error bar).
+    stage 1 are frozen and only a readout is trained from zero output with `ridge` for t2; baseline = the same
+    on the initial features. Returns (mean, standard error) of loss, baseline, gain, source_loss,
+    source_loss_before, overlap, norm2, bulk and spike of the features after stage 1, and step_error: the
+    largest change of the losses when the step is halved (trial 0, no error bar).
     """
     if mode not in ("frozen", "joint"):
         raise DomainError(f"mode = {mode!r}: allowed are 'joint' and 'frozen'.")
@@ -139,7 +163,7 @@ def simulate_network(
             end, fresh = descend(first, target, safety).beta, descend(start, target, safety).beta
         else:
             end, fresh = (
-                dense_predictor(target.data, net.covariance, ridge=q["ridge"], time=q["t2"]) for net in (first, start)
+                descend_readout(net.covariance, target.data, q["ridge"], q["t2"], safety) for net in (first, start)
             )
         loss, baseline = float(np.sum((end - teacher2) ** 2)), float(np.sum((fresh - teacher2) ** 2))
         return {
@@ -150,6 +174,7 @@ def simulate_network(
             "source_loss_before": float(np.sum((first.beta - teacher1) ** 2)),
             "overlap": float(first.beta @ teacher1),
             "norm2": float(first.beta @ first.beta),
+            **kernel_shape(first.covariance, first.beta),
         }
 
     out = run_trials(trial, trials, seed)

@@ -55,27 +55,27 @@ class Stage:
 
 @dataclass(frozen=True)
 class State:
-    """The population after a stage: covariance M (D, D), m = <a^2>, b = <a w> (D,); the output weights are b/gamma."""
+    """The population after a stage: covariance M (D, D), m = <a^2>, output weights beta = b/gamma (D,)."""
 
     covariance: Array
     readout: float
-    b: Array
+    beta: Array
     gamma: float
 
     @property
-    def beta(self) -> Array:
-        """Effective weights of the network at the end of its stage, (D,)."""
-        return self.b / self.gamma
+    def b(self) -> Array:
+        """b = <a w>, (D,)."""
+        return self.gamma * self.beta
 
 
 def run_full(stages: Sequence[Stage], dim: int, init_scale: float = 1.0, rtol: float = 1e-9) -> list[State]:
-    """Integrate M, m and b through the stages; the states after each.
+    """Integrate M, m and beta = b/gamma through the stages; the states after each. gamma = 0 is the lazy limit.
 
     Raises ConvergenceError if a stage of infinite duration has not settled after `MAX_STEPS` steps.
     """
     k = init_scale**2
     state = np.concatenate([(k * np.eye(dim)).ravel(), [k], np.zeros(dim)])
-    out = []
+    out: list[State] = []
     for stage in stages:
         gradient, gamma, decay = gradient_of(stage.data, dim), stage.gamma, stage.weight_decay
 
@@ -86,13 +86,14 @@ def run_full(stages: Sequence[Stage], dim: int, init_scale: float = 1.0, rtol: f
             gamma: float = gamma,
             decay: float = decay,
         ) -> Array:
-            cov, m, b = z[: dim * dim].reshape(dim, dim), z[dim * dim], z[dim * dim + 1 :]
-            g = gradient(b / gamma)
-            cross = np.outer(gamma * b, g)
+            cov, m, beta = z[: dim * dim].reshape(dim, dim), z[dim * dim], z[dim * dim + 1 :]
+            g = gradient(beta)
+            cross = np.outer(gamma**2 * beta, g)
             d_cov = cross + cross.T - 2 * decay * cov
-            d_b = gamma * (cov @ g + m * g) - 2 * decay * b
-            return np.concatenate([d_cov.ravel(), [2 * gamma * (g @ b) - 2 * decay * m], d_b])
+            d_beta = cov @ g + m * g - 2 * decay * beta
+            return np.concatenate([d_cov.ravel(), [2 * gamma**2 * (g @ beta) - 2 * decay * m], d_beta])
 
+        state[dim * dim + 1 :] = _carried(out, gamma, dim)
         state = _evolve(rhs, state, stage.duration, rtol)
         cov = state[: dim * dim].reshape(dim, dim).copy()
         out.append(State(cov, float(state[dim * dim]), state[dim * dim + 1 :].copy(), gamma))
@@ -100,9 +101,12 @@ def run_full(stages: Sequence[Stage], dim: int, init_scale: float = 1.0, rtol: f
 
 
 def run_boost(stages: Sequence[Stage], dim: int, init_scale: float = 1.0, rtol: float = 1e-9) -> list[State]:
-    """Integrate db/dt = gamma [(s + k) g + (s - k) n (n.g)] - 2 decay b alone; M and m follow from the boost."""
+    """Integrate (*) alone, for beta = b/gamma; M and m follow from the boost.
+
+    dbeta/dt = (s + k) g + gamma^2 beta (beta.g)/(s + k) - 2 decay beta, since (s - k)/|b|^2 = 1/(s + k).
+    """
     state = np.append(np.zeros(dim), init_scale**2)
-    out = []
+    out: list[State] = []
     for stage in stages:
         gradient, gamma, decay = gradient_of(stage.data, dim), stage.gamma, stage.weight_decay
 
@@ -113,17 +117,34 @@ def run_boost(stages: Sequence[Stage], dim: int, init_scale: float = 1.0, rtol: 
             gamma: float = gamma,
             decay: float = decay,
         ) -> Array:
-            b, k = z[:-1], z[-1]
-            s = np.sqrt(k * k + b @ b)
-            g = gradient(b / gamma)
-            along = (b @ g) / (s + k)  # (s - k)/|b|^2 = 1/(s + k), regular at b = 0
-            return np.append(gamma * ((s + k) * g + along * b) - 2 * decay * b, -2 * decay * k)
+            beta, k = z[:-1], z[-1]
+            s = np.hypot(k, gamma * np.linalg.norm(beta))
+            g = gradient(beta)
+            along = gamma**2 * (beta @ g) / (s + k)
+            return np.append((s + k) * g + along * beta - 2 * decay * beta, -2 * decay * k)
 
+        state[:-1] = _carried(out, gamma, dim)
         state = _evolve(rhs, state, stage.duration, rtol)
-        b, k = state[:-1].copy(), float(state[-1])
-        s = float(np.sqrt(k * k + b @ b))
-        out.append(State(k * np.eye(dim) + np.outer(b, b) / (s + k), s, b, gamma))
+        beta, k = state[:-1].copy(), float(state[-1])
+        b = gamma * beta
+        s = float(np.hypot(k, np.linalg.norm(b)))
+        out.append(State(k * np.eye(dim) + np.outer(b, b) / (s + k), s, beta, gamma))
     return out
+
+
+def _carried(done: Sequence[State], gamma: float, dim: int) -> Array:
+    """Return beta at the start of a stage: the readout, so b = gamma beta, is carried over.
+
+    Raises DomainError for gamma = 0 after a stage that left an output.
+    """
+    if not done:
+        return np.zeros(dim)
+    before = done[-1]
+    if before.gamma == gamma:
+        return before.beta
+    if gamma == 0:
+        raise DomainError("gamma = 0 after a stage with gamma > 0: the carried output b/gamma is infinite.")
+    return before.b / gamma
 
 
 def gradient_of(data: Data, dim: int) -> Callable[[Array], Array]:
@@ -145,7 +166,7 @@ def simulate_population(point: Point, *, dim: int, trials: int, seed: int) -> di
     > 0). mode = "joint": both stages rich, readout carried over; "frozen": M is frozen after t1 and a new
     readout starts from zero output, with `ridge`. Returns (mean, standard error) of: loss, source_loss
     (both after stage 2), source_loss_before, overlap and norm2 (after stage 1), norm2_end, baseline (stage
-    2 alone from the initial population), gain.
+    2 alone from the initial population), gain, bulk and spike (of M after stage 1).
     """
     p = complete_point(point, DEFAULTS, ("alpha1", "alpha2"))
     mode = str(p.pop("mode"))
@@ -182,9 +203,21 @@ def simulate_population(point: Point, *, dim: int, trials: int, seed: int) -> di
             "overlap": float(first.beta @ teacher1),
             "norm2": float(first.beta @ first.beta),
             "norm2_end": float(end @ end),
+            **kernel_shape(first.covariance, first.beta),
         }
 
     return run_trials(trial, trials, seed)
+
+
+def kernel_shape(covariance: Array, beta: Array) -> dict[str, float]:
+    """Measure bulk and spike of M (D, D): its mean eigenvalue across the predictor, and the excess along it."""
+    norm = float(np.linalg.norm(beta))
+    if norm == 0.0:
+        return {"bulk": float(np.trace(covariance)) / len(beta), "spike": 0.0}
+    n = beta / norm
+    along = float(n @ covariance @ n)
+    bulk = (float(np.trace(covariance)) - along) / (len(beta) - 1)
+    return {"bulk": bulk, "spike": along - bulk}
 
 
 def simulate_curriculum(

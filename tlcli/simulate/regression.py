@@ -208,26 +208,28 @@ def _decayed(data: Data, strength: float) -> Array:
 
 
 def _finite_time(data: Data, gamma: float, decay: float, k0: float, t1: float) -> SourceState:
-    """Integrate Eq. (*), db/dt = gamma [(s + k) g + (s - k) n (n.g)] - 2 decay b, mode by mode."""
+    """Integrate Eq. (*) for beta = b/gamma, regular at gamma = 0, mode by mode.
+
+    dbeta/dt = (s + k) g + gamma^2 beta (beta.g) / (s + k) - 2 decay beta, since (s - k)/|b|^2 = 1/(s + k).
+    """
     if not np.isfinite(gamma):
         raise DomainError("gamma0 = inf has no finite-time pre-training: use a finite gamma0 or t1 = inf.")
     ell, u, basis = _modes(data)
 
-    def rhs(t: float, b: Array) -> Array:
+    def rhs(t: float, beta: Array) -> Array:
         k = k0 * np.exp(-2 * decay * t)
-        norm2 = b @ b
-        s = np.sqrt(k * k + norm2)
-        g = u - ell * b / gamma
-        along = (b @ g) / (s + k)  # (s - k)/|b|^2 = 1/(s + k), regular at b = 0
-        return gamma * ((s + k) * g + along * b) - 2 * decay * b
+        s = np.hypot(k, gamma * np.linalg.norm(beta))
+        g = u - ell * beta
+        along = gamma**2 * (beta @ g) / (s + k) if s + k > 0 else 0.0
+        return (s + k) * g + along * beta - 2 * decay * beta
 
     solution = solve_ivp(rhs, (0.0, t1), np.zeros_like(u), method="DOP853", rtol=1e-9, atol=1e-11)
     if not solution.success:
         raise ConvergenceError(f"Pre-training stopped before t1 = {t1:g}: {solution.message}")
-    b = solution.y[:, -1] if basis is None else basis @ solution.y[:, -1]
+    beta = solution.y[:, -1] if basis is None else basis @ solution.y[:, -1]
     k = k0 * float(np.exp(-2 * decay * t1))
-    s = float(np.hypot(k, np.linalg.norm(b)))
-    return SourceState(b / gamma, k, s - k, s)
+    s = float(np.hypot(k, gamma * np.linalg.norm(beta)))
+    return SourceState(beta, k, s - k, s)
 
 
 def _transfer(

@@ -40,16 +40,37 @@ def check_experiments(case: Case) -> None:
     """Refuse what an experiment cannot represent, before anything is computed.
 
     Raises:
-        UsageError: rho_xi or the NTK with an experiment that has no such thing.
+        UsageError: rho_xi, the NTK or a limit of the richness or the initial scale with an experiment that trains.
     """
-    trained = [e for e in case.experiments if e != "regression"]
-    if not trained or case.solver.name != "linear-exact":
-        return
-    rho_xi = case.grid.values.get("rho_xi")
-    if case.words.get("kernel") == "ntk":
-        raise UsageError(f"the {trained[0]} experiment freezes the feature kernel; use --experiment regression.")
-    if rho_xi is not None and np.any(rho_xi.array != 0):
-        raise UsageError(f"the {trained[0]} experiment has rho_xi = 0; use --experiment regression.")
+    for experiment in case.experiments:
+        if experiment == "regression" and "alpha1" in case.grid.values:
+            continue
+        other = "" if "regression" not in case.solver.experiments else "; use --experiment regression"
+        if case.words.get("kernel") == "ntk":
+            raise UsageError(f"the {experiment} experiment freezes the feature kernel{other}.")
+        for name, bad, allowed in _UNTRAINABLE[experiment]:
+            values = case.grid.values.get(name)
+            for value in values.array[np.isin(values.array, bad)] if values is not None else ():
+                raise UsageError(f"the {experiment} experiment has no {name} = {value:g}; it needs {allowed}{other}.")
+        rho_xi = case.grid.values.get("rho_xi")
+        if rho_xi is not None and np.any(rho_xi.array != 0):
+            raise UsageError(f"the {experiment} experiment has rho_xi = 0{other}.")
+
+
+_FINITE = "a finite one"
+_UNTRAINABLE: dict[str, tuple[tuple[str, tuple[float, ...], str], ...]] = {
+    "regression": (("init_scale", (0.0,), "a positive one"),),
+    "population": (
+        ("gamma0", (math.inf,), _FINITE),
+        ("gamma2", (math.inf,), _FINITE),
+        ("init_scale", (0.0,), "a positive one"),
+    ),
+    "network": (
+        ("gamma0", (0.0, math.inf), "a positive finite one"),
+        ("gamma2", (0.0, math.inf), "a positive finite one"),
+        ("init_scale", (0.0,), "a positive one"),
+    ),
+}
 
 
 def run(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[str, Any]:
@@ -143,21 +164,29 @@ def _joint_point(p: dict[str, Any]) -> dict[str, Any]:
 def _exact_population(p: dict[str, Any], seed: int) -> Any:
     from tlcli.simulate.population import simulate_population
 
-    size = _size(p)
-    return simulate_population({**_frozen_target(p), "mode": "frozen"}, **size, seed=seed)
+    size, alone = _size(p), "pretraining" in p
+    found = simulate_population({**_frozen_target(p), "mode": "frozen"}, **size, seed=seed)
+    return _source_only(found) if alone else found
 
 
 def _exact_network(p: dict[str, Any], seed: int) -> Any:
     from tlcli.simulate.network import simulate_network
 
-    size, width = _size(p), int(p.pop("width"))
-    return simulate_network(_frozen_target(p), **size, width=width, seed=seed, mode="frozen")
+    size, width, alone = _size(p), int(p.pop("width")), "pretraining" in p
+    found = simulate_network(_frozen_target(p), **size, width=width, seed=seed, mode="frozen")
+    return _source_only(found) if alone else found
+
+
+def _source_only(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what pre-training alone leaves; the source loss is that at the switch."""
+    kept = {name: found[name] for name in ("overlap", "norm2", "bulk", "spike")}
+    return {**kept, "source_loss": found["source_loss_before"]}
 
 
 def _frozen_target(p: dict[str, Any]) -> dict[str, Any]:
     point = _frozen_point(p)
-    point = {k: v for k, v in point.items() if k not in ("kernel", "rho_xi")}
-    return {**point, "t2": point.pop("time", math.inf)}
+    rest = {k: v for k, v in point.items() if k not in ("kernel", "rho_xi", "time")}
+    return {**rest, "t2": point.get("time", math.inf)}
 
 
 def _joint_population(p: dict[str, Any], seed: int) -> Any:
@@ -189,7 +218,8 @@ def _joint_network(p: dict[str, Any], seed: int) -> Any:
 
 
 def _joint_target(p: dict[str, Any]) -> dict[str, Any]:
-    return {"gamma2": p["gamma0"], **p, "t2": p.pop("time")}
+    rest = {k: v for k, v in p.items() if k != "time"}
+    return {"gamma2": p["gamma0"], **rest, "t2": p["time"]}
 
 
 _EXPERIMENTS = {

@@ -1,0 +1,104 @@
+"""What a figure will show: kind, axes, column. Decided before any work, and without loading the plotting library."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.columns import label_of
+from tlcli.errors import UsageError, suggest
+from tlcli.report.tables import Block
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """What to draw: `kind` is map or curves; x and y name axes, `quantity` a column."""
+
+    kind: str
+    x: str
+    quantity: str
+    y: str | None = None
+    title: str | None = None
+    lines: tuple[str, ...] = ()
+    log_axes: frozenset[str] = field(default_factory=frozenset)
+    axes: tuple[str, ...] = ()
+
+    @property
+    def value_label(self) -> str:
+        """What stands on the value axis or colour bar; in a curriculum the loss is that of the panel's task."""
+        if self.quantity == "loss" and "task" in self.axes:
+            return r"test loss on the task $\mathcal{L}$"
+        return label_of(self.quantity)
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """How to draw: roles of axes, the column, and per block the exact boundary points."""
+
+    style: str
+    roles: Mapping[str, str]
+    quantity: str | None
+    default_quantity: str
+    title: str | None
+    format: str
+    boundaries: Sequence[Sequence[Mapping[str, Floats]]] = field(default_factory=list)
+
+
+def quantities_of(blocks: Sequence[Block], drawing: Drawing) -> list[str]:
+    """Return the columns to draw, one figure each.
+
+    Raises:
+        UsageError: a quantity that is no column of the table.
+    """
+    columns = blocks[0].columns
+    names = [part.strip() for part in (drawing.quantity or "").split(",") if part.strip()]
+    for name in names:
+        if name not in columns or name in ("status", "phase"):
+            raise UsageError(
+                f"quantity: '{name}' is no column to draw{suggest(name, columns)}; the table has {', '.join(columns)}."
+            )
+    return list(dict.fromkeys(names))
+
+
+def plan_figure(blocks: Sequence[Block], drawing: Drawing, quantity: str | None = None) -> FigureSpec | None:
+    """Choose kind, axes and column; None where there is nothing to draw (no axis has several values).
+
+    Raises:
+        UsageError: x, y or quantity names nothing that the table has.
+    """
+    first = max(blocks, key=lambda block: len(_plain_axes(block)))
+    axes = _plain_axes(first)
+    if not axes:
+        return None
+    for role, name in drawing.roles.items():
+        if name not in axes:
+            raise UsageError(f"--{role}: '{name}' has one value only; the axes with several are {', '.join(axes)}.")
+    x, y = drawing.roles.get("x"), drawing.roles.get("y")
+    is_map = drawing.style == "map" or (drawing.style == "auto" and (y is not None or len(axes) >= 2))
+    if is_map and len(axes) < 2:
+        raise UsageError("a map needs two axes of several values; use --style curves.")
+    by_size = sorted(axes, key=lambda name: -len(first.axes[name]))
+    if is_map:
+        x = x or next(name for name in (*axes, *by_size) if name != y)
+        y = y or next(name for name in axes if name != x)
+    else:
+        x = x or by_size[0]
+    asked = [quantity] if quantity else quantities_of(blocks, drawing)
+    default = "gain" if is_map and "gain" in first.columns else drawing.default_quantity
+    quantity = asked[0] if asked else default
+    rest = [name for name in axes if name not in (x, y)]
+    lines: tuple[str, ...] = ()
+    if not is_map:
+        lines = tuple(sorted(rest, key=lambda name: (name == "task", -len(first.axes[name])))[:1])
+        lines = (y,) if y else lines
+    logs = frozenset(name for name in axes if any(block.scales.get(name) == "log" for block in blocks))
+    return FigureSpec(
+        "map" if is_map else "curves", x, quantity, y if is_map else None, drawing.title, lines, logs, tuple(axes)
+    )
+
+
+def _plain_axes(block: Block) -> list[str]:
+    return [name for name in block.axes if name != "experiment"]
