@@ -188,7 +188,7 @@ def _solver(command: str, settings: Mapping[str, Any], recipe: Recipe | None) ->
         return curriculum_solver(recipe.stages, recipe.gram)
     if name not in table:
         raise UsageError(f"{command} has no solver '{name}'; use one of {', '.join(table)}{suggest(name, table)}.")
-    return table[name]
+    return linear.structured_solver(_value("spectrum", settings)) if name == "linear-structured" else table[name]
 
 
 def _experiments(solver: Solver, settings: Mapping[str, Any]) -> tuple[str, ...]:

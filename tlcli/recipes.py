@@ -115,6 +115,8 @@ def parse_recipe(raw: dict[str, Any], default_name: str) -> Recipe:
     """
     content = _validate(_model(), raw, "")
     settings = {k: v for k, v in raw.items() if k in OPTIONS}
+    if content.gram is not None and not content.stages:
+        raise RecipeError("'gram' holds the overlaps of the teachers of 'stages'; add these or leave it out.")
     stages = [_stage(i, stage) for i, stage in enumerate(content.stages or [], start=1)]
     cases = [_case(i, case) for i, case in enumerate(content.cases or [], start=1)]
     if content.command is not None and content.command not in COMMANDS:

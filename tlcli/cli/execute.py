@@ -15,7 +15,7 @@ from tlcli.errors import EXIT_NOT_CONVERGED, EXIT_OK, DomainError, UsageError
 from tlcli.jobs import Case, Job, prepare
 from tlcli.options import INVOCATION, OPTIONS
 from tlcli.recipes import Recipe, load_recipe
-from tlcli.report.files import prepare_folder
+from tlcli.report.files import atomic, prepare_folder
 from tlcli.report.plan import Drawing, plan_figure
 from tlcli.report.provenance import facts, write_provenance
 from tlcli.report.tables import Block, write_csv, write_table
@@ -132,13 +132,13 @@ def _write_rest(
         )
     else:
         boundary_file.unlink(missing_ok=True)
-    for case, found in zip(job.cases, columns, strict=True):
-        _write_kernel(case, found, folder)
+    archives = [_write_arrays(case, found, folder) for case, found in zip(job.cases, columns, strict=True)]
     figures = write_figures(blocks, _drawing(job, edges), folder, about)
     seconds = round(time.perf_counter() - start, 3)
     rows = sum(block.size for block in blocks)
     write_provenance(folder / "provenance.json", {**about, "rows": rows, "wall_time_seconds": seconds})
     names = ["table.csv", *(["boundary.csv"] if any(edges) else []), *(path.name for path in figures)]
+    names += [name for name in archives if name is not None]
     console.note(f"{rows} rows in {seconds:.1f} s: {folder}/ holds {', '.join(names)} and provenance.json")
 
 
@@ -177,20 +177,16 @@ def _edges(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> lis
     return [{**edge.values, "refined": edge.along} for edge in edges if edge is not None]
 
 
-def _write_kernel(case: Case, found: Columns, folder: Path) -> None:
-    """Write the kernel's 2 x 2 block on (source teacher, noise direction) for pre-training."""
-    if case.solver.quantity != "spike":
-        return
-    from tlcli.report.files import atomic
-
-    shape = case.grid.shape
-    c1, c3, c2, k = (np.broadcast_to(found[n], shape) for n in ("c_signal", "c_cross", "c_noise", "bulk"))
-    block = np.stack([np.stack([k + c1, c3], -1), np.stack([c3, k + c2], -1)], -2)
-    axes = {name: case.grid.values[name].array for name in case.grid.axes}
-    name = f"kernel-{case.label}.npz" if case.label else "kernel.npz"
+def _write_arrays(case: Case, found: Columns, folder: Path) -> str | None:
+    """Write the solver's matrices, with the values of the grid's axes; return the file's name."""
+    if case.solver.arrays is None:
+        return None
+    arrays: dict[str, Any] = {name: case.grid.values[name].array for name in case.grid.axes}
+    arrays |= case.solver.arrays(case.parameters(), found)
+    name = f"{case.solver.archive}-{case.label}.npz" if case.label else f"{case.solver.archive}.npz"
     with atomic(folder / name) as temporary, temporary.open("wb") as stream:
-        arrays: dict[str, Any] = {"kernel": block, "bulk": k, "axis_order": np.array(list(axes)), **axes}
-        np.savez(stream, **arrays)
+        np.savez(stream, axis_order=np.array(case.grid.axes, dtype=str), **arrays)
+    return name
 
 
 def _store(job: Job, how: Invocation) -> PointStore | None:

@@ -18,6 +18,7 @@ class Solver:
     recorded times of the last stage. `evaluate` maps arrays that broadcast (and words, for choices) to
     columns that broadcast with them. `relaxed` is the same for searches: where a point is not admissible it
     gives NaN instead of an error. `closed_form` says that searching over the grid again costs next to nothing.
+    `arrays` are matrices that fit no table; they go into the NPZ file that `archive` names.
     `own` holds the values of parameters that are no options (the stages of a curriculum); `inner` the axes
     that columns have beyond those of the grid, last; `words` what its experiments must know besides parameters.
     """
@@ -29,6 +30,8 @@ class Solver:
     closed_form: bool = True
     relaxed: Callable[[Parameters], Columns] | None = None
     quantity: str = "loss"
+    arrays: Callable[[Parameters, Columns], dict[str, NDArray[Any]]] | None = None
+    archive: str = "arrays"
     own: Mapping[str, Any] = field(default_factory=dict)
     inner: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     words: Mapping[str, Any] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """The experiments as tasks of a sweep: one point in, means and standard errors of its columns out."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -29,8 +30,15 @@ def tasks_of(case: Case, settings: Mapping[str, Any], seed: int) -> tuple[list[T
     if case.solver.quantity == "spike":
         common["pretraining"] = True
     points = list(case.grid.points())
+    given = settings["dim"] or words.get("dim")
+    if words.get("spectrum", "power") != "power":
+        found = _spectrum(words, 0)
+        given = int(np.count_nonzero(found.eigenvalues))
+        if words["spectrum"].startswith("file:"):  # stored points must not outlive a change of the file
+            content = np.concatenate([found.eigenvalues, found.teacher1, found.teacher2])
+            common["spectrum_sha256"] = hashlib.sha256(content.tobytes()).hexdigest()
     for variant in variants:
-        variant["dim"] = settings["dim"] or words.get("dim") or DIMENSIONS[variant["experiment"]]
+        variant["dim"] = given or DIMENSIONS[variant["experiment"]]
         variant["trials"] = settings["trials"]
     tasks = [Task(FUNCTION, {**common, **variant, **point}, seed) for variant in variants for point in points]
     return tasks, variants
@@ -43,7 +51,7 @@ def check_experiments(case: Case) -> None:
         UsageError: rho_xi, the NTK or a limit of the richness or the initial scale with an experiment that trains.
     """
     for experiment in case.experiments:
-        if experiment == "regression" and "alpha1" in case.grid.values:
+        if experiment == "regression" and case.solver.name != "linear-structured":
             continue
         other = "" if "regression" not in case.solver.experiments else "; use --experiment regression"
         if case.words.get("kernel") == "ntk":
@@ -118,30 +126,33 @@ def _ansatz_regression(p: dict[str, Any], seed: int) -> Any:
     return simulate_ansatz(p, **size, seed=seed)
 
 
+def _two_time_regression(p: dict[str, Any], seed: int) -> Any:
+    """Linear regression without any pre-training: the lazy limit of the frozen kernel."""
+    from tlcli.simulate.regression import simulate_regression
+
+    size = _size(p)
+    point = {"alpha1": math.inf, "gamma0": 0.0, **{name: p[name] for name in ("alpha2", "sigma2", "time")}}
+    found = simulate_regression(point, **size, seed=seed)
+    return {name: found[name] for name in ("loss", "train_loss")}
+
+
 def _structured_regression(p: dict[str, Any], seed: int) -> Any:
     from tlcli.simulate.structured import Images, simulate_structured
-    from tlcli.solvers.linear import spectrum_of
 
-    kind, dim = p["spectrum"], int(p["dim"])
     ridge = p["ridge"] / p["p2"] if p["reduction"] == "sum" else p["ridge"]
-    found = spectrum_of(
-        kind,
-        dim,
-        p["spectrum_exponent"],
-        p["teacher_exponent"],
-        p.get("source"),
-        p.get("target"),
-        p.get("modes"),
-    )
-    teacher2, images, noise = None, None, (p["sigma1"], p["sigma2"])
-    if kind == "power":
+    found, images = _spectrum(p, int(p["dim"])), None
+    if p["spectrum"] == "power":
         teacher2 = p["rho"] * found.teacher1 + math.sqrt(1 - p["rho"] ** 2) * found.teacher_orthogonal
-    elif kind == "digits":
+    else:
+        teacher2 = found.teacher2
+    if p["spectrum"] == "digits":
         images, noise = Images(found.x, found.y1, found.y2), (found.sigma1, found.sigma2)
+    else:
+        noise = p["sigma1"], p["sigma2"]
     return simulate_structured(
         found.eigenvalues,
         found.teacher1,
-        found.teacher2 if teacher2 is None else teacher2,
+        teacher2,
         p["p1"],
         p["p2"],
         p["gamma0"],
@@ -153,6 +164,13 @@ def _structured_regression(p: dict[str, Any], seed: int) -> Any:
         seed=seed,
         images=images,
     )
+
+
+def _spectrum(p: Mapping[str, Any], dim: int) -> Any:
+    from tlcli.solvers.linear import spectrum_of
+
+    exponents = (p.get("spectrum_exponent", 0.0), p.get("teacher_exponent", 0.0))
+    return spectrum_of(p["spectrum"], dim, *exponents, p.get("source"), p.get("target"), p.get("modes"))
 
 
 def _joint_point(p: dict[str, Any]) -> dict[str, Any]:
@@ -230,4 +248,5 @@ _EXPERIMENTS = {
     ("linear-joint", "population"): _joint_population,
     ("linear-joint", "network"): _joint_network,
     ("linear-structured", "regression"): _structured_regression,
+    ("linear-two-time", "regression"): _two_time_regression,
 }

@@ -1,5 +1,6 @@
 """The proportional-limit theory as solvers: thin adapters from grids of options to `tlcli.linear`."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -96,6 +97,28 @@ def _pretrain(p: Parameters) -> Columns:
     return {**columns, "residual": source.residual, "status": source.status}
 
 
+# What each kind of input spectrum brings along, or has no use for: no options then, and no columns.
+_FIXED_BY = {
+    "power": ("source", "target", "modes"),
+    "digits": ("dim", "spectrum_exponent", "teacher_exponent", "rho", "sigma1", "sigma2"),
+    "file": ("dim", "spectrum_exponent", "teacher_exponent", "rho", "source", "target", "modes"),
+}
+
+
+def structured_solver(spectrum: str) -> Solver:
+    """Return linear-structured with the parameters that this input spectrum leaves open."""
+    solver = TRANSFER["linear-structured"]
+    fixed = _FIXED_BY.get(spectrum.partition(":")[0], ())
+    return replace(solver, parameters=tuple(name for name in solver.parameters if name not in fixed))
+
+
+def _kernel_arrays(p: Parameters, columns: Columns) -> Columns:
+    """The kernel's 2 x 2 block on (source teacher, noise direction), k I + C, last two axes of the grid's shape."""
+    c1, c3, c2, k = np.broadcast_arrays(*(columns[n] for n in ("c_signal", "c_cross", "c_noise", "bulk")))
+    block = np.stack([np.stack([k + c1, c3], -1), np.stack([c3, k + c2], -1)], -2)
+    return {"kernel": block, "bulk": k, "spike": np.broadcast_to(columns["spike"], k.shape)}
+
+
 @cache
 def spectrum_of(
     kind: str, dim: int, a: float, c: float, source: str | None, target: str | None, modes: int | None
@@ -190,6 +213,20 @@ def _two_time(p: Parameters) -> Columns:
     return {**out, "residual": residual, "status": np.full(shape, Status.CONVERGED, dtype=np.int8)}
 
 
+def _two_time_arrays(p: Parameters, columns: Columns) -> Columns:
+    """Correlation and response functions on the solver's time grid, first axis alpha2 x sigma2 in C order."""
+    from tlcli.linear.two_time import two_time_extrapolated
+
+    alphas, sigmas = (a.ravel() for a in np.broadcast_arrays(p["alpha2"], p["sigma2"]))
+    last = float(np.max(p["time"]))
+    grids = [
+        two_time_extrapolated(alpha, last, p["steps"], sigma=sigma)
+        for alpha, sigma in zip(alphas.tolist(), sigmas.tolist(), strict=True)
+    ]
+    names = ("response_v", "response_delta", "corr_v", "corr_delta")
+    return {"t": grids[0].t, **{name: np.stack([getattr(grid, name) for grid in grids]) for name in names}}
+
+
 def _joint(p: Parameters) -> Columns:
     from tlcli.linear.stages import joint
 
@@ -231,6 +268,8 @@ PRETRAINING = {
         _pretrain,
         ("regression", "population", "network"),
         quantity="spike",
+        arrays=_kernel_arrays,
+        archive="kernel",
     ),
 }
 
@@ -319,5 +358,13 @@ TRANSFER = {
         ("regression",),
         closed_form=False,
     ),
-    "linear-two-time": Solver("linear-two-time", ("alpha2", "sigma2", "steps", "time"), _two_time, closed_form=False),
+    "linear-two-time": Solver(
+        "linear-two-time",
+        ("alpha2", "sigma2", "steps", "time"),
+        _two_time,
+        ("regression",),
+        closed_form=False,
+        arrays=_two_time_arrays,
+        archive="two-time",
+    ),
 }
