@@ -167,7 +167,7 @@ def _structured_regression(p: dict[str, Any], seed: int) -> Any:
 
 
 def _spectrum(p: Mapping[str, Any], dim: int) -> Any:
-    from tlcli.solvers.linear import spectrum_of
+    from tlcli.solvers.structured import spectrum_of
 
     exponents = (p.get("spectrum_exponent", 0.0), p.get("teacher_exponent", 0.0))
     return spectrum_of(p["spectrum"], dim, *exponents, p.get("source"), p.get("target"), p.get("modes"))

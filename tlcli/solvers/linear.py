@@ -1,20 +1,17 @@
 """The proportional-limit theory as solvers: thin adapters from grids of options to `tlcli.linear`."""
 
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from tlcli.errors import UsageError
 from tlcli.linear.ansatz import parse_expression
 from tlcli.linear.pretraining import pretrain
-from tlcli.linear.structured import structured_transfer
 from tlcli.linear.transfer import Transfer, classify, transfer_ansatz, transfer_exact
 from tlcli.solvers.base import Columns, Parameters, Solver
+from tlcli.solvers.structured import structured_columns
+from tlcli.solvers.two_time import two_time_arrays, two_time_columns
 from tlcli.status import Status
-from tlcli.tasks.digits import digits_spectrum
-from tlcli.tasks.spectra import load_spectrum, power_law
 
 _SOURCE = ("alpha1", "gamma0", "sigma1", "weight_decay", "init_scale", "kernel")
 
@@ -117,114 +114,6 @@ def _kernel_arrays(p: Parameters, columns: Columns) -> Columns:
     c1, c3, c2, k = np.broadcast_arrays(*(columns[n] for n in ("c_signal", "c_cross", "c_noise", "bulk")))
     block = np.stack([np.stack([k + c1, c3], -1), np.stack([c3, k + c2], -1)], -2)
     return {"kernel": block, "bulk": k, "spike": np.broadcast_to(columns["spike"], k.shape)}
-
-
-@cache
-def spectrum_of(
-    kind: str, dim: int, a: float, c: float, source: str | None, target: str | None, modes: int | None
-) -> Any:
-    """Return the spectrum that the options describe (kept, since a grid asks for it many times).
-
-    Raises:
-        UsageError: an unknown kind, or a digits spectrum without its two tasks.
-    """
-    if kind == "power":
-        return power_law(dim, a, c)
-    if kind == "digits":
-        if source is None or target is None:
-            raise UsageError(
-                "spectrum digits needs --source and --target, for example --source digits:02468v13579 "
-                "--target digits:01234v56789."
-            )
-        return digits_spectrum(source, target, modes)
-    if kind.startswith("file:"):
-        return load_spectrum(kind.removeprefix("file:"))
-    raise UsageError(f"spectrum: '{kind}' is unknown; use power, digits or file:PATH.")
-
-
-def _structured(p: Parameters) -> Columns:
-    if p["spectrum"] != "power":
-        found = spectrum_of(p["spectrum"], 0, 0.0, 0.0, p.get("source"), p.get("target"), p.get("modes"))
-        noise = (found.sigma1, found.sigma2) if p["spectrum"] == "digits" else (p["sigma1"], p["sigma2"])
-        return _structured_columns(p, found.eigenvalues, found.teacher1, found.teacher2, None, noise)
-    a, c = np.broadcast_arrays(p["spectrum_exponent"], p["teacher_exponent"])
-    pairs = {(float(x), float(y)) for x, y in zip(a.ravel(), c.ravel(), strict=True)}
-    out: Columns = {}
-    for pair in sorted(pairs):
-        found = spectrum_of("power", p["dim"], *pair, None, None, None)
-        teachers = (found.teacher1, found.teacher_orthogonal)
-        columns = _structured_columns(p, found.eigenvalues, *teachers, p["rho"], (p["sigma1"], p["sigma2"]))
-        if len(pairs) == 1:
-            return columns
-        here = (a == pair[0]) & (c == pair[1])
-        out = {name: np.where(here, column, out.get(name, 0)) for name, column in columns.items()}
-    return out
-
-
-def _structured_columns(p: Parameters, eigenvalues: Any, teacher1: Any, teacher2: Any, rho: Any, noise: Any) -> Columns:
-    p2 = np.asarray(p["p2"], dtype=float)
-    ridge = np.asarray(p["ridge"], dtype=float)
-    if p["reduction"] == "sum":  # the summed loss is P times the mean loss, so its ridge is too
-        ridge = np.where(ridge > 0, ridge / p2, 0.0)
-    result = structured_transfer(
-        eigenvalues,
-        teacher1,
-        teacher2,
-        p["p1"],
-        p2,
-        p["gamma0"],
-        rho=rho,
-        sigma1=noise[0],
-        sigma2=noise[1],
-        ridge=ridge,
-        init_scale=p["init_scale"],
-    )
-    names = ("norm2", "spike", "kappa1", "kappa2", "source_loss", "loss", "baseline", "gain")
-    columns = {name: getattr(result, name) for name in names}
-    with np.errstate(divide="ignore", invalid="ignore"):
-        columns["relative_gain"] = np.where(result.baseline > 0, result.gain / result.baseline, 0.0)
-    columns["phase"] = classify(result.gain, result.baseline)
-    return {**columns, "residual": result.residual, "status": result.status}
-
-
-def _two_time(p: Parameters) -> Columns:
-    """Losses on the diagonal of the two-time correlations, and the same from the spectrum."""
-    from scipy.interpolate import CubicSpline
-
-    from tlcli.linear.two_time import spectral_two_time, two_time_extrapolated
-
-    alphas, sigmas, times = (np.asarray(p[name], dtype=float) for name in ("alpha2", "sigma2", "time"))
-    if not np.all(np.isfinite(times)) or times.max() <= 0:
-        raise UsageError("linear-two-time needs finite times, for example --times 0:10:21.")
-    line = np.unique(times)
-    alphas, sigmas = np.broadcast_arrays(alphas, sigmas)
-    rows: dict[str, list[Any]] = {"loss": [], "train_loss": [], "spectral_loss": [], "response": []}
-    for alpha, sigma in zip(alphas.ravel().tolist(), sigmas.ravel().tolist(), strict=True):
-        grid = two_time_extrapolated(alpha, float(line[-1]), p["steps"], sigma=sigma)
-        curves = (np.diagonal(grid.corr_v), np.diagonal(grid.corr_delta), grid.response_v)
-        for name, curve in zip(("loss", "train_loss", "response"), curves, strict=True):
-            rows[name].append(CubicSpline(grid.t, curve)(line))
-        rows["spectral_loss"].append(np.diagonal(spectral_two_time(alpha, line, sigma=sigma).corr_v))
-    shape = np.broadcast_shapes(alphas.shape, times.shape)
-    at = np.broadcast_to(np.searchsorted(line, times), shape)
-    row = np.broadcast_to(np.arange(alphas.size).reshape(alphas.shape), shape)
-    out = {name: np.array(values)[row, at] for name, values in rows.items()}
-    residual = np.abs(out["loss"] - out["spectral_loss"])
-    return {**out, "residual": residual, "status": np.full(shape, Status.CONVERGED, dtype=np.int8)}
-
-
-def _two_time_arrays(p: Parameters, columns: Columns) -> Columns:
-    """Correlation and response functions on the solver's time grid, first axis alpha2 x sigma2 in C order."""
-    from tlcli.linear.two_time import two_time_extrapolated
-
-    alphas, sigmas = (a.ravel() for a in np.broadcast_arrays(p["alpha2"], p["sigma2"]))
-    last = float(np.max(p["time"]))
-    grids = [
-        two_time_extrapolated(alpha, last, p["steps"], sigma=sigma)
-        for alpha, sigma in zip(alphas.tolist(), sigmas.tolist(), strict=True)
-    ]
-    names = ("response_v", "response_delta", "corr_v", "corr_delta")
-    return {"t": grids[0].t, **{name: np.stack([getattr(grid, name) for grid in grids]) for name in names}}
 
 
 def _joint(p: Parameters) -> Columns:
@@ -354,17 +243,17 @@ TRANSFER = {
             "ridge",
             "reduction",
         ),
-        _structured,
+        structured_columns,
         ("regression",),
         closed_form=False,
     ),
     "linear-two-time": Solver(
         "linear-two-time",
         ("alpha2", "sigma2", "steps", "time"),
-        _two_time,
+        two_time_columns,
         ("regression",),
         closed_form=False,
-        arrays=_two_time_arrays,
+        arrays=two_time_arrays,
         archive="two-time",
     ),
 }
