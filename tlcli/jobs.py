@@ -130,12 +130,14 @@ def _case(command: str, label: str | None, settings: Mapping[str, Any], recipe: 
             f"{solver.name} does not use '{stray[0]}'; {command} with it takes "
             f"{', '.join(sorted(_taken(command, solver)))}."
         )
+    duration = "t1" if command == "pretrain-kernel" else "t2"
+    if "time" in solver.parameters and settings.get("times") is not None and settings.get(duration) is not None:
+        raise UsageError(f"times and {duration} are both given; times are the recorded ones and end the last stage.")
     values: dict[str, Values] = {}
     words: dict[str, Any] = dict(solver.words)
     for name in solver.parameters:
         if name == "time":
-            key = "times" if settings.get("times") is not None else ("t1" if command == "pretrain-kernel" else "t2")
-            values["time"] = _value(key, settings)
+            values["time"] = _value("times" if settings.get("times") is not None else duration, settings)
         elif name in solver.own:
             values[name] = solver.own[name]
         elif OPTIONS[name].kind == "grid":

@@ -13,6 +13,7 @@ The file is YAML 1.2 where it matters: `1e-3` is a number, `no` is a word, a key
 
 import functools
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +45,8 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise RecipeError(f"the key '{key}' is no word.")
             if key in seen:
                 raise RecipeError(f"the key '{key}' stands twice; give it once.")
             seen.add(key)
@@ -64,6 +67,7 @@ _Loader.add_implicit_resolver(
     re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF))$"),
     list("-+0123456789."),
 )
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))  # 010 is ten
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"recipe '{path}' is not a UTF-8 text file.") from None
     try:
         raw = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it is malformed"

@@ -134,6 +134,9 @@ def _write_rest(
         boundary_file.unlink(missing_ok=True)
     archives = [_write_arrays(case, found, folder) for case, found in zip(job.cases, columns, strict=True)]
     figures = write_figures(blocks, _drawing(job, edges), folder, about)
+    for old in folder.glob("figure*.*"):  # of an earlier run with other axes: it would not belong to this table
+        if old.suffix in (".png", ".pdf", ".svg") and old not in figures:
+            old.unlink()
     seconds = round(time.perf_counter() - start, 3)
     rows = sum(block.size for block in blocks)
     write_provenance(folder / "provenance.json", {**about, "rows": rows, "wall_time_seconds": seconds})
@@ -237,11 +240,11 @@ def _refuse_single_divergence(case: Case, found: Columns) -> None:
     if case.grid.size != 1 or not np.any(np.asarray(found["status"]) == Status.DIVERGED):
         return
     values = {name: float(v.array[0]) for name, v in case.grid.values.items()}
-    for alpha, sigma in (("alpha1", "sigma1"), ("alpha2", "sigma2")):
+    for alpha, sigma, remedy in (("alpha1", "sigma1", "weight decay"), ("alpha2", "sigma2", "ridge")):
         if values.get(alpha) == 1.0 and values.get(sigma, 0.0) > 0:
             raise DomainError(
                 f"{alpha} = 1 with {sigma} = {values[sigma]:g} is the interpolation threshold, where the "
-                f"interpolator's norm diverges; use {alpha} below or above 1, {sigma} = 0 or a ridge."
+                f"interpolator's norm diverges; use {alpha} below or above 1, {sigma} = 0 or a {remedy}."
             )
     raise DomainError("the answer at this point is infinite (interpolation threshold with label noise).")
 
