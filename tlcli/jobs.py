@@ -64,32 +64,47 @@ def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags
         if key not in allowed:
             hint = suggest(key, allowed)
             raise UsageError(f"{command} does not take '{key}'{hint}.")
-    given, strong, roles = _axes_roles(written, flags)
-    # Flags are stronger than a case, so that one run can change a recipe everywhere.
-    overrides = [{k: strong.get(k, v) for k, v in case.items()} for case in (recipe.cases if recipe else [])]
-    overrides = overrides or [{"label": None}]
-    cases = []
-    for override in overrides:
-        settings = {**given, **{k: v for k, v in override.items() if k != "label"}}
-        cases.append(_case(command, override["label"], settings, recipe))
-        whole = [k for k in override if k in _NOT_PHYSICAL - _PER_CASE and k not in cases[-1].solver.parameters]
+    duration = _duration(command)
+    given, strong, roles = _axes_roles(written, flags, duration)
+    cases, overrides = [], []
+    for override in (recipe.cases if recipe else []) or [{"label": None}]:
+        label, rest = override["label"], {k: v for k, v in override.items() if k != "label"}
+        # Flags are stronger than a case, so that one run can change a recipe everywhere.
+        settings = _over(_over(given, rest, duration), strong, duration)
+        cases.append(_case(command, label, settings, recipe))
+        whole = [k for k in rest if k in _NOT_PHYSICAL - _PER_CASE and k not in cases[-1].solver.parameters]
         if whole:
-            raise UsageError(f"case '{override['label']}': '{whole[0]}' belongs to the whole recipe, not to one case.")
+            raise UsageError(f"case '{label}': '{whole[0]}' belongs to the whole recipe, not to one case.")
+        overrides.append({k: settings[k] for k in rest if k in settings})
     run = {name: _value(name, given) for name in OPTIONS if name in _NOT_PHYSICAL}
     resolved = _resolved(command, recipe, given, overrides, cases)
     name = recipe.name if recipe else command
     return Job(command, name, tuple(cases), run, resolved, roles)
 
 
+def _duration(command: str) -> str:
+    """Return the option that `times` replaces: the duration of the last stage."""
+    return "t1" if command == "pretrain-kernel" else "t2"
+
+
+def _over(weak: Mapping[str, Any], strong: Mapping[str, Any], duration: str) -> dict[str, Any]:
+    """Merge two layers of settings; recorded times and the duration of the last stage replace each other."""
+    merged = {**weak, **strong}
+    for one, other in (("times", duration), (duration, "times")):
+        if one in strong and other not in strong:
+            merged.pop(other, None)
+    return merged
+
+
 def _axes_roles(
-    written: Mapping[str, Any], flags: Mapping[str, Any]
+    written: Mapping[str, Any], flags: Mapping[str, Any], duration: str
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
     """Read x and y, each a parameter or parameter=GRID.
 
     Return all settings of recipe and flags, those that come from flags, and role → axis. The grids are settings
     like any other in these; a flag is stronger than the grid in a recipe's x.
     """
-    given, strong = {**written, **flags}, {k: v for k, v in flags.items() if k not in ("x", "y")}
+    given, strong = _over(written, flags, duration), {k: v for k, v in flags.items() if k not in ("x", "y")}
     names: dict[str, str] = {}
     for role in ("x", "y"):
         if given.get(role) is None:
@@ -106,10 +121,10 @@ def _axes_roles(
         elif equals:
             given[name] = text.strip()
         given[role] = name
-        names[role] = "time" if name in ("times", "t2") else name
+        names[role] = "time" if name in ("times", duration) else name
     if names.get("x") is not None and names.get("x") == names.get("y"):
         raise UsageError(f"--x and --y are both '{names['x']}'; name two different parameters.")
-    return {**given, **strong}, strong, names
+    return _over(given, strong, duration), strong, names
 
 
 def _value(name: str, settings: Mapping[str, Any]) -> Any:
@@ -130,7 +145,7 @@ def _case(command: str, label: str | None, settings: Mapping[str, Any], recipe: 
             f"{solver.name} does not use '{stray[0]}'; {command} with it takes "
             f"{', '.join(sorted(_taken(command, solver)))}."
         )
-    duration = "t1" if command == "pretrain-kernel" else "t2"
+    duration = _duration(command)
     if "time" in solver.parameters and settings.get("times") is not None and settings.get(duration) is not None:
         raise UsageError(f"times and {duration} are both given; times are the recorded ones and end the last stage.")
     values: dict[str, Values] = {}
@@ -172,7 +187,7 @@ def _numbers(name: str, settings: Mapping[str, Any]) -> Values | None:
 def _taken(command: str, solver: Solver) -> set[str]:
     taken = set(solver.parameters) - set(solver.own)
     if "time" in taken:
-        taken |= {"times", "t1" if command == "pretrain-kernel" else "t2"}
+        taken |= {"times", _duration(command)}
         taken -= {"time"}
     return taken
 
@@ -225,6 +240,8 @@ def _resolved(
 
     def plain(settings: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
         out: dict[str, Any] = {}
+        if "times" in settings:
+            used = used - {_duration(command)}
         for name, option in OPTIONS.items():
             raw = settings.get(name)
             if raw is None and name in used:
@@ -239,8 +256,8 @@ def _resolved(
     out = plain(given, common | _NOT_PHYSICAL)
     if recipe and recipe.cases:
         out["cases"] = [
-            {"label": override["label"], **plain(override, used - common - set(given))}
-            for override, used in zip(overrides, taken, strict=True)
+            {"label": case.label, **plain(override, used - common - set(given))}
+            for case, override, used in zip(cases, overrides, taken, strict=True)
         ]
     if recipe and recipe.stages:
         out["stages"] = [

@@ -117,24 +117,22 @@ def main() -> None:
 def _exit_code() -> int:
     try:
         result = app(standalone_mode=False)
-        return result if isinstance(result, int) else EXIT_OK
+        code = result if isinstance(result, int) else EXIT_OK
     except typer.Exit as leave:
-        return leave.exit_code
+        code = leave.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        _say("interrupted; finished points are stored, the same command continues.")
-        return EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
     except TlcliError as error:
         _say(str(error))
         return error.exit_code
-    except BrokenPipeError:
-        # The reader of our output is gone; Python must not complain about it once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
     except MemoryError:
         _say("not enough memory; use a smaller grid or --dim.")
         return EXIT_UNEXPECTED
     except Exception as error:
         return _usage_or_unexpected(error)
+    if code == EXIT_INTERRUPTED:  # some versions of Typer turn Ctrl-C into this code by themselves
+        _say("interrupted; finished points are stored, the same command continues.")
+    return code
 
 
 def _usage_or_unexpected(error: Exception) -> int:

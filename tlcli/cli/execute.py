@@ -1,5 +1,6 @@
 """One invocation from settings to files: theory, experiments, boundaries, then table, figure, provenance."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -104,11 +105,21 @@ def _compute_and_write(job: Job, how: Invocation, store: PointStore | None, fold
         return EXIT_OK
     blocks = [block_of(case, found, sweep) for case, found, sweep in zip(job.cases, columns, sweeps, strict=True)]
     if how.to_stdout:
-        write_csv(blocks, sys.stdout)
+        _print_table(blocks)
     else:
         write_table(blocks, folder / "table.csv")
         _write_rest(job, columns, blocks, folder, console, start)
     return _exit_code(blocks, sweeps, console)
+
+
+def _print_table(blocks: Sequence[Block]) -> None:
+    """Write the table to standard output; a reader that has seen enough (`| head`) is no error."""
+    try:
+        write_csv(blocks, sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write_rest(
