@@ -141,13 +141,13 @@ def _draw_points(axis: Axes, points: Points, colour: Any, log: bool) -> None:
 
 
 def _limit_peaks(panels: Sequence[CurvePanel], axes: Sequence[Axes]) -> None:
-    """Keep an interpolation peak from flattening everything else: cut at 3 times the 95 % quantile."""
+    """Keep an interpolation peak from flattening everything else: cut far above the upper quartile."""
     values = np.concatenate([curve.values.ravel() for panel in panels for curve in panel.curves])
     values = values[np.isfinite(values)]
     if values.size and values.min() >= 0:
-        top = float(np.quantile(values, 0.95))
-        if values.max() > 3 * top > 0:
-            axes[0].set_ylim(0, 2 * top)
+        quartile = float(np.quantile(values, 0.75))
+        if values.max() > 6 * quartile > 0:
+            axes[0].set_ylim(0, 2.5 * quartile)
         else:
             axes[0].set_ylim(bottom=0)
 

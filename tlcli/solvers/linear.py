@@ -150,6 +150,17 @@ def _joint(p: Parameters) -> Columns:
     return {**columns, "residual": result.residual, "status": result.status}
 
 
+def _joint_relaxed(p: Parameters) -> Columns:
+    """Joint training where it can be integrated: an infinite richness gives NaN."""
+    names = ("gamma0",) if p["gamma2"] is None else ("gamma0", "gamma2")
+    infinite = np.isinf(np.asarray(p[names[0]], dtype=float))
+    safe = {name: np.where(np.isinf(p[name]), 1.0, p[name]) for name in names}
+    for name in names[1:]:
+        infinite = infinite | np.isinf(p[name])
+    columns = _joint({**p, **safe})
+    return {name: np.where(infinite, np.nan, columns[name]) for name in ("loss", "gain")}
+
+
 PRETRAINING = {
     "linear-exact": Solver(
         "linear-exact",
@@ -221,6 +232,7 @@ TRANSFER = {
         ),
         _joint,
         ("population", "network"),
+        relaxed=_joint_relaxed,
         closed_form=False,
     ),
     "linear-structured": Solver(
