@@ -26,6 +26,11 @@ COLUMNS: dict[str, Column] = {
         Column("baseline", r"baseline loss $\mathcal{L}_0$", "The same without pre-training."),
         Column("gain", r"gain $\mathcal{L}_0-\mathcal{L}$", "Baseline minus loss; negative: pre-training hurts."),
         Column(
+            "relative_gain",
+            r"relative gain $1-\mathcal{L}/\mathcal{L}_0$",
+            "Gain over baseline.",
+        ),
+        Column(
             "train_loss",
             r"target train loss",
             "Mean squared error on the noisy training labels of the target.",
@@ -44,6 +49,9 @@ COLUMNS: dict[str, Column] = {
         Column("c_signal", r"signal $c_1$", "Signal part of the spike, chi n1^2."),
         Column("c_cross", r"crosstalk $c_3$", "Crosstalk of the spike, chi n1 n2."),
         Column("c_noise", r"noise $c_2$", "Noise part of the spike, chi n2^2."),
+        Column("c_signal_value", r"signal $c_1$", "Value of the expression for c_signal."),
+        Column("c_cross_value", r"crosstalk $c_3$", "Value of the expression for c_cross."),
+        Column("c_noise_value", r"noise $c_2$", "Value of the expression for c_noise."),
         Column("source_loss", r"source test loss", "Mean squared test error on the source."),
         Column("source_loss_before", r"source test loss after stage 1", "The same before the target stage."),
         Column("forgetting", r"forgetting", "Source loss after the target stage minus before."),

@@ -111,7 +111,7 @@ def _axes_roles(
             continue
         name, equals, text = str(given[role]).partition("=")
         name = name.strip().replace("-", "_")
-        known = [n for n, o in OPTIONS.items() if o.kind == "grid"]
+        known = [n for n, o in OPTIONS.items() if o.kind in ("grid", "expression")]
         if name not in (*known, "time", "stage", "task"):
             raise UsageError(
                 f"--{role}: '{name}' is no parameter{suggest(name, known)}; use PARAMETER or PARAMETER=GRID."

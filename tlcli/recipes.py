@@ -123,6 +123,9 @@ def parse_recipe(raw: dict[str, Any], default_name: str) -> Recipe:
         raise RecipeError("'gram' holds the overlaps of the teachers of 'stages'; add these or leave it out.")
     stages = [_stage(i, stage) for i, stage in enumerate(content.stages or [], start=1)]
     cases = [_case(i, case) for i, case in enumerate(content.cases or [], start=1)]
+    labels = [case["label"] for case in cases]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise RecipeError(f"the label '{twice[0]}' stands twice; give every case its own.")
     if content.command is not None and content.command not in COMMANDS:
         hint = suggest(content.command, COMMANDS)
         raise RecipeError(f"command '{content.command}' is unknown; use one of {', '.join(COMMANDS)}{hint}.")

@@ -116,7 +116,7 @@ def main() -> None:
 
 def _exit_code() -> int:
     try:
-        result = app(standalone_mode=False)
+        result = app(standalone_mode=False, prog_name="tlcli")
         code = result if isinstance(result, int) else EXIT_OK
     except typer.Exit as leave:
         code = leave.exit_code

@@ -1,6 +1,7 @@
 """One invocation from settings to files: theory, experiments, boundaries, then table, figure, provenance."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from tlcli.cli.assemble import block_of, edge_block
 from tlcli.cli.console import Console
+from tlcli.columns import COLUMNS
 from tlcli.errors import EXIT_NOT_CONVERGED, EXIT_OK, DomainError, UsageError
 from tlcli.jobs import Case, Job, prepare
 from tlcli.options import INVOCATION, OPTIONS
@@ -143,10 +145,11 @@ def _write_rest(
         )
     else:
         boundary_file.unlink(missing_ok=True)
-    archives = [_write_arrays(case, found, folder) for case, found in zip(job.cases, columns, strict=True)]
+    archives = [_write_arrays(*pair, folder, i) for i, pair in enumerate(zip(job.cases, columns, strict=True), start=1)]
     figures = write_figures(blocks, _drawing(job, edges), folder, about)
     for old in folder.glob("figure*.*"):  # of an earlier run with other axes: it would not belong to this table
-        if old.suffix in (".png", ".pdf", ".svg") and old not in figures:
+        name = re.fullmatch(r"figure(?:-([a-z]\w*))?(?:-\d+)?\.(?:png|pdf|svg)", old.name)
+        if name and old not in figures and (name[1] is None or name[1] in {**COLUMNS, **OPTIONS, "time": None}):
             old.unlink()
     seconds = round(time.perf_counter() - start, 3)
     rows = sum(block.size for block in blocks)
@@ -191,13 +194,14 @@ def _edges(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> lis
     return [{**edge.values, "refined": edge.along} for edge in edges if edge is not None]
 
 
-def _write_arrays(case: Case, found: Columns, folder: Path) -> str | None:
+def _write_arrays(case: Case, found: Columns, folder: Path, index: int) -> str | None:
     """Write the solver's matrices, with the values of the grid's axes; return the file's name."""
     if case.solver.arrays is None:
         return None
     arrays: dict[str, Any] = {name: case.grid.values[name].array for name in case.grid.axes}
     arrays |= case.solver.arrays(case.parameters(), found)
-    name = f"{case.solver.archive}-{case.label}.npz" if case.label else f"{case.solver.archive}.npz"
+    word = re.sub(r"[^\w.+]+", "-", case.label or "").strip("-.")  # a label may hold what no file name can
+    name = f"{case.solver.archive}-{index}-{word}.npz" if case.label else f"{case.solver.archive}.npz"
     with atomic(folder / name) as temporary, temporary.open("wb") as stream:
         np.savez(stream, axis_order=np.array(case.grid.axes, dtype=str), **arrays)
     return name

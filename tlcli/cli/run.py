@@ -17,11 +17,18 @@ def run_recipes(paths: Sequence[Path], output: str | None, flags: Mapping[str, A
     if output == "-" and len(paths) > 1:
         raise UsageError("-o - takes one recipe, since a CSV holds one table.")
     code = EXIT_OK
+    seen: dict[str, Path] = {}
     for path in paths:
         try:
             recipe = load_recipe(path)
             if recipe.command is None:
                 raise UsageError(f"recipe '{path}' names no command; add one of {', '.join(COMMANDS)}.")
+            if recipe.name in seen:
+                raise UsageError(
+                    f"recipe '{path}' has the name '{recipe.name}' of '{seen[recipe.name]}' and would replace its "
+                    "results; give it another with the key 'name'."
+                )
+            seen[recipe.name] = path
             folder = {} if output is None else {"output": output if output == "-" else str(Path(output) / recipe.name)}
             command = COMMANDS[recipe.command]
             found = execute_recipe(recipe.command, command.options, recipe, {**flags, **folder})

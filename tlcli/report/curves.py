@@ -102,7 +102,7 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
 
 
 def _key(hue: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(hue[name] for name in names if name in hue)
+    return tuple((name, hue[name]) for name in names if name in hue)
 
 
 def _colours(panels: Sequence[CurvePanel], spec: FigureSpec) -> dict[Any, Any]:
@@ -161,8 +161,10 @@ def _legend(
 ) -> None:
     axis = axes[0]
     handles: list[Any] = []
-    for key, colour in colours.items() if spec.lines else ():
-        text = ", ".join(f"{short_symbol(n)} = {number(v)}" for n, v in zip(spec.lines, key, strict=True))
+    for key, colour in colours.items():
+        if not key:  # of a case in which the line axis has one value
+            continue
+        text = ", ".join(f"{short_symbol(n)} = {number(v)}" for n, v in key)
         handles += axis.plot([], [], lw=1.8, label=text, color=colour)
     curves = [curve for panel in panels for curve in panel.curves]
     if any(curve.baseline is not None for curve in curves):

@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tlcli.errors import UsageError
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
 from tlcli.report.maps import GAINS, MapPanel, draw_maps
 from tlcli.report.plan import Drawing, FigureSpec, plan_figure, quantities_of
@@ -83,8 +82,6 @@ def _inside(points: Mapping[str, Floats], fixed: Mapping[str, Any], names: Seque
 
 def _map_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, Floats]]) -> list[MapPanel]:
     assert spec.y is not None
-    if spec.x not in block.axes or spec.y not in block.axes:
-        raise UsageError(f"case '{block.label}' does not vary {spec.x} and {spec.y}; all panels share their axes.")
     panels = []
     for index, fixed in _facets(block, (spec.x, spec.y)):
         order = (spec.x, spec.y)
@@ -110,8 +107,6 @@ def _map_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, 
 
 
 def _curve_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, Floats]]) -> list[CurvePanel]:
-    if spec.x not in block.axes:
-        raise UsageError(f"case '{block.label}' does not vary {spec.x}; all panels share their horizontal axis.")
     lines = [name for name in spec.lines if name in block.axes]
     panels = []
     for index, fixed in _facets(block, (spec.x, *lines)):

@@ -112,7 +112,8 @@ def _without_peak(values: NDArray[np.float64]) -> float:
 def chains(points: NDArray[np.float64], logs: tuple[bool, bool]) -> list[NDArray[np.float64]]:
     """Order scattered points of a curve into polylines, each point joined to its nearest unused neighbour.
 
-    A step longer than eight times the median step starts a new line.
+    A step longer than eight times the median step starts a new line; lines whose ends are nearer are then joined,
+    since the walk may have entered a curve in its middle.
     """
     if len(points) == 0:
         return []
@@ -131,8 +132,28 @@ def chains(points: NDArray[np.float64], logs: tuple[bool, bool]) -> list[NDArray
         distance = np.where(unused, np.hypot(*(scaled - scaled[here]).T), np.inf)
         here = int(np.argmin(distance))
         steps.append(float(distance[here]))
-    jump = np.array(steps) > max(8 * float(np.median(steps)), 0.02) if steps else np.array([], dtype=bool)
-    return np.split(points[order], np.flatnonzero(jump) + 1)
+    if not steps:
+        return [points]
+    longest = max(8 * float(np.median(steps)), 0.02)
+    pieces = np.split(np.array(order), np.flatnonzero(np.array(steps) > longest) + 1)
+    return [points[piece] for piece in _joined(pieces, scaled, longest)]
+
+
+def _joined(pieces: list[NDArray[np.intp]], at: NDArray[np.float64], longest: float) -> list[NDArray[np.intp]]:
+    """Join lines, given as row numbers of `at` (n, 2), while two ends are at most `longest` apart, nearest first."""
+    pieces = list(pieces)
+    while len(pieces) > 1:
+        ends = at[[(piece[0], piece[-1]) for piece in pieces]].reshape(-1, 2)
+        distance = np.hypot(*(ends[:, None] - ends[None, :]).transpose(2, 0, 1))
+        line = np.arange(len(ends)) // 2
+        distance[line[:, None] == line] = np.inf
+        one, other = np.unravel_index(int(np.argmin(distance)), distance.shape)
+        if distance[one, other] > longest:
+            break
+        first, second = pieces[one // 2], pieces[other // 2]
+        merged = np.concatenate([first if one % 2 else first[::-1], second[::-1] if other % 2 else second])
+        pieces = [piece for index, piece in enumerate(pieces) if index not in (one // 2, other // 2)] + [merged]
+    return pieces
 
 
 def _shade_phases(axis: Axes, x: NDArray[np.float64], y: NDArray[np.float64], phase: NDArray[np.int8]) -> None:

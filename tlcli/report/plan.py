@@ -53,7 +53,7 @@ def quantities_of(blocks: Sequence[Block], drawing: Drawing) -> list[str]:
     Raises:
         UsageError: a quantity that is no column of the table.
     """
-    columns = blocks[0].columns
+    columns = [name for name in blocks[0].columns if all(name in block.columns for block in blocks)]
     names = [part.strip() for part in (drawing.quantity or "").split(",") if part.strip()]
     for name in names:
         if name not in columns or name in ("status", "phase"):
@@ -89,6 +89,11 @@ def plan_figure(blocks: Sequence[Block], drawing: Drawing, quantity: str | None 
     asked = [quantity] if quantity else quantities_of(blocks, drawing)
     default = "gain" if is_map and "gain" in first.columns else drawing.default_quantity
     quantity = asked[0] if asked else default
+    for block in blocks:
+        if missing := [n for n in ((x, y) if is_map else (x,)) if n is not None and n not in block.axes]:
+            raise UsageError(f"case '{block.label}' does not vary {missing[0]}; all panels share their axes.")
+        if quantity not in block.columns:
+            raise UsageError(f"case '{block.label}' has no column '{quantity}'; give a --quantity that all cases have.")
     rest = [name for name in axes if name not in (x, y)]
     lines: tuple[str, ...] = ()
     if not is_map:

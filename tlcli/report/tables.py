@@ -136,8 +136,8 @@ def _objects(texts: list[str], shape: tuple[int, ...]) -> NDArray[Any]:
 def _quoted(text: str) -> str:
     """Quote one cell as the csv module would."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow([text, ""])
-    return line.getvalue()[:-1]
+    csv.writer(line, lineterminator="\n").writerow([text, ""])
+    return line.getvalue().removesuffix(",\n")
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:

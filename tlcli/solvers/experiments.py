@@ -173,12 +173,6 @@ def _spectrum(p: Mapping[str, Any], dim: int) -> Any:
     return spectrum_of(p["spectrum"], dim, *exponents, p.get("source"), p.get("target"), p.get("modes"))
 
 
-def _joint_point(p: dict[str, Any]) -> dict[str, Any]:
-    p = dict(p)
-    p.setdefault("gamma2", p["gamma0"])
-    return {**p, "t2": p.pop("time"), "mode": "joint"}
-
-
 def _exact_population(p: dict[str, Any], seed: int) -> Any:
     from tlcli.simulate.population import simulate_population
 

@@ -1,0 +1,1 @@
+"""Speed of tlcli against the alternatives: `python -m benchmarks` prints one table."""

@@ -1,0 +1,116 @@
+"""Run every command that the pages show, and make their figures anew.
+
+    python docs/figures.py                 all pages
+    python docs/figures.py ansatz gallery  these pages
+    python docs/figures.py --check         also compare what the commands print with what the pages say
+
+A page is executed in an empty folder beside a copy of `recipes/`: blocks with a caption become files, the lines after
+`$ ` in console blocks are run in order, and `% figure: PATH` before an image says which result it shows. In printed
+output `...` stands for any lines; times and byte counts are not compared.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+PAGES = [ROOT / "README.md", *sorted((DOCS / "tutorials").glob("*.md")), DOCS / "gallery.md"]
+WIDTH, COLOURS = 1100, 256  # pixels and palette of the figures kept here: small files
+
+BLOCK = re.compile(r"^```(?P<kind>\S+)[ \t]*(?P<argument>.*)\n(?P<body>(?:.*\n)*?)```$", re.MULTILINE)
+FIGURE = re.compile(r"^(?:% figure: |<!-- figure: )(?P<source>\S+).*\n+!\[[^\]]*\]\((?P<target>\S+)\)", re.MULTILINE)
+
+
+def main(words: list[str]) -> int:
+    check = "--check" in words
+    names = [word for word in words if not word.startswith("-")]
+    pages = [page for page in PAGES if not names or page.stem in names]
+    return max((execute(page, check) for page in pages), default=2)
+
+
+def execute(page: Path, check: bool) -> int:
+    text = page.read_text(encoding="utf-8")
+    wrong = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(ROOT / "recipes", folder / "recipes")
+        for block in BLOCK.finditer(text):
+            caption = re.search(r"^:caption: (\S+)\n+", block["body"], re.MULTILINE)
+            if caption:
+                (folder / caption[1]).write_text(block["body"][caption.end() :], encoding="utf-8")
+            elif block["kind"] == "console":
+                wrong += sum(run(command, shown, folder, check) for command, shown in commands(block["body"]))
+        for figure in FIGURE.finditer(text):
+            target = (page.parent / figure["target"]).resolve()
+            size = shrink(folder / figure["source"], target)
+            print(f"{figure['source']} -> {target.relative_to(ROOT)}: {size} bytes")
+    return 1 if wrong else 0
+
+
+def commands(body: str) -> list[tuple[str, str]]:
+    """Return (command, shown output) pairs of a console block; a trailing backslash continues a command."""
+    pairs: list[list[str]] = []
+    for line in body.splitlines(keepends=True):
+        if line.startswith("$ "):
+            pairs.append([line[2:], ""])
+        elif line.startswith("> ") or (pairs and pairs[-1][1] == "" and pairs[-1][0].endswith("\\\n")):
+            pairs[-1][0] += line.removeprefix("> ")
+        else:
+            pairs[-1][1] += line
+    return [(command.strip(), shown) for command, shown in pairs]
+
+
+def run(command: str, shown: str, folder: Path, check: bool) -> int:
+    print(f"$ {command}", flush=True)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = {**os.environ, "PATH": path, "COLUMNS": "100", "NO_COLOR": "1"}
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if not check or matches(shown, done.stdout):
+        return 0
+    print(f"--- the page shows\n{shown}--- printed\n{done.stdout}---")
+    return 1
+
+
+def matches(shown: str, printed: str) -> bool:
+    pattern = re.escape(plain(shown).strip()).replace(r"\.\.\.", r"[\s\S]*")
+    return re.fullmatch(pattern, plain(printed).strip()) is not None
+
+
+def plain(text: str) -> str:
+    text = re.sub(r"\d+(\.\d+)? s\b", "N s", text)  # times
+    return re.sub(r" +$", "", text, flags=re.MULTILINE)
+
+
+def shrink(source: Path, target: Path) -> int:
+    """Keep a smaller picture with the recipe that made it; return its size in bytes."""
+    with Image.open(source) as image:
+        kept = {key: value for key, value in image.text.items() if key in ("Software", "Recipe")}
+        picture = image.convert("RGB")
+    if picture.width > WIDTH:
+        height = round(picture.height * WIDTH / picture.width)
+        picture = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in kept.items():
+        chunks.add_text(key, value)
+    target.parent.mkdir(exist_ok=True)
+    picture.quantize(COLOURS, kmeans=4, dither=Image.Dither.NONE).save(target, optimize=True, pnginfo=chunks)
+    return target.stat().st_size
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

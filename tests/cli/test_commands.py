@@ -1,0 +1,397 @@
+"""The commands as users give them: files, columns, streams, help."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tlcli as package
+from tlcli.cli.commands import COMMANDS
+from tlcli.options import OPTIONS
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = [sys.executable, "-m", "tlcli"]
+
+
+def read(path):
+    with open(path, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def names(folder):
+    return sorted(os.listdir(folder))
+
+
+def quiet_subprocess(*arguments, **environment):
+    found = subprocess.run(
+        [*PROGRAM, *arguments], capture_output=True, text=True, timeout=120, env={**os.environ, **environment}
+    )
+    assert found.returncode == 0, found.stderr
+    return found
+
+
+# The examples of the issue, on smaller grids
+
+
+def test_pretrain_kernel(tlcli):
+    done = tlcli("pretrain-kernel", "--alpha1", "0.1:3:12", "--gamma0", "0.5,1,2,5", "-o", "results/kernel")
+    assert done.code == 0
+    assert done.out == ""
+    assert "48 rows" in done.err
+    assert names("results/kernel") == ["figure.png", "kernel.npz", "provenance.json", "table.csv"]
+    rows = read("results/kernel/table.csv")
+    assert len(rows) == 48
+    for row in rows:
+        expected = np.sqrt(1 + float(row["gamma0"]) ** 2 * min(float(row["alpha1"]), 1)) - 1
+        assert float(row["spike"]) == pytest.approx(expected, rel=1e-9)
+    with np.load("results/kernel/kernel.npz") as kernel:
+        assert kernel["axis_order"].tolist() == ["alpha1", "gamma0"]
+        assert kernel["kernel"].shape == (12, 4, 2, 2)
+        # The spike is of rank one: the 2 x 2 block has the eigenvalues k and k + chi.
+        eigenvalues = np.linalg.eigvalsh(kernel["kernel"]).reshape(-1, 2)
+    spikes = [float(row["spike"]) for row in rows]
+    np.testing.assert_allclose(eigenvalues, [[1, 1 + spike] for spike in spikes], rtol=1e-12)
+
+
+def test_pretrain_kernel_with_cases_whose_labels_are_no_file_names(tlcli):
+    text = (
+        "command: pretrain-kernel\nalpha1: [0.5, 2]\ncases:\n  - {label: a/b}\n  - {label: '../$\\gamma$', gamma0: 3}\n"
+    )
+    Path("r.yaml").write_text(text)
+    done = tlcli("run", "r.yaml", "-o", "out")
+    assert (done.code, names(".")) == (0, ["out", "r.yaml"])
+    archives = [name for name in names("out/r") if name.endswith(".npz")]
+    assert len(archives) == 2
+    assert all(name in done.err for name in archives)
+
+
+def test_finetune_loss_with_experiment(tlcli):
+    done = tlcli(
+        "finetune-loss --alpha1 0.5 --alpha2 0.05:1.5:4 --rho 0.5,0.9 --gamma0 0,1,5",
+        "--simulate --dim 60 --trials 4",
+    )
+    assert done.code == 0
+    folder = "results/finetune-loss"
+    assert names(folder) == ["figure.png", "points", "provenance.json", "store.json", "table.csv"]
+    rows = read(f"{folder}/table.csv")
+    assert len(rows) == 24
+    assert {(row["experiment"], row["dim"], row["trials"]) for row in rows} == {("regression", "60", "4")}
+    distances = [
+        abs(float(row["sim_loss"]) - float(row["loss"])) / (float(row["sim_loss_se"]) + 0.02)
+        for row in rows
+        if abs(float(row["alpha2"]) - 1) > 0.1
+    ]
+    assert np.median(distances) < 3
+    header = list(rows[0])
+    assert header[-2:] == ["residual", "status"]
+    assert header.index("sim_loss") < header.index("sim_loss_se") < header.index("residual")
+    assert tlcli("check", folder, "--finite-size", "3").code == 0
+
+
+def test_one_row_on_standard_output_and_nothing_else(tlcli):
+    done = tlcli("finetune-loss --alpha1 inf --alpha2 0.4 --rho 0.8 --gamma0 3 -o -")
+    assert done.code == 0
+    assert done.err == ""
+    (row,) = csv.DictReader(io.StringIO(done.out))
+    chi = np.sqrt(10) - 1
+    loss = 0.6 * (1 - 0.64 * 0.4 * chi * (2 + 0.4 * chi) / (1 + 0.4 * chi) ** 2)
+    assert float(row["loss"]) == pytest.approx(loss, rel=1e-12)
+    assert float(row["baseline"]) == pytest.approx(0.6)
+    assert float(row["gain"]) == pytest.approx(0.6 - loss)
+    assert (row["phase"], row["status"], row["alpha1"]) == ("positive", "converged", "inf")
+    assert names(".") == []
+
+
+def test_an_experiment_on_standard_output_keeps_messages_apart_and_leaves_no_file(tlcli):
+    arguments = "finetune-loss --alpha1 0.5 --gamma0 1,2 --simulate --dim 20 --trials 2 -o -"
+    done = tlcli(arguments)
+    assert done.code == 0
+    rows = list(csv.DictReader(io.StringIO(done.out)))
+    assert [row["gamma0"] for row in rows] == ["1", "2"]
+    assert "finetune-loss: 2/2 (100 %)" in done.err
+    assert names(".") == []
+    assert tlcli(arguments, "--quiet").err == ""
+    # With a store of its own the points stay.
+    assert tlcli(arguments, "--store", "kept").out == done.out
+    assert names("kept") == ["points", "store.json"]
+
+
+def test_phase_diagram(tlcli):
+    done = tlcli(
+        "phase-diagram --x alpha2=0.05:2:9 --y gamma0=log:0.05:50:8 --alpha1 0.3,0.8,2",
+        "--rho 0.8 --sigma2 0.3 --ridge 0.1 --kernel ntk",
+    )
+    assert done.code == 0
+    folder = "results/phase-diagram"
+    assert names(folder) == ["boundary.csv", "figure.png", "provenance.json", "table.csv"]
+    rows = read(f"{folder}/table.csv")
+    assert len(rows) == 3 * 9 * 8
+    assert {"gamma0_opt", "loss_opt", "phase"} < set(rows[0])
+    assert {row["phase"] for row in rows} == {"positive", "negative"}
+    for row in rows:
+        assert (row["phase"] == "negative") == (float(row["gain"]) < 0)
+        assert float(row["loss_opt"]) <= float(row["loss"]) * (1 + 1e-9)
+
+
+def test_a_recipe_as_argument_and_as_flag(tlcli):
+    recipe = ROOT / "recipes" / "fig1b.yaml"
+    one = tlcli("phase-diagram", recipe, "--jobs", "2", "-o", "-", "--alpha2", "0.1:0.9:5")
+    assert one.code == 0
+    assert one.out.count("\n") == 2 * 4 * 5 + 1
+    assert tlcli("phase-diagram", "--recipe", recipe, "-o", "-", "--alpha2", "0.1:0.9:5").out == one.out
+    done = tlcli("phase-diagram", recipe, "--alpha2", "0.1:0.9:5")
+    assert done.code == 0
+    assert names("results/fig1b") == ["boundary.csv", "figure.png", "provenance.json", "table.csv"]
+
+
+def test_two_time_dynamics(tlcli):
+    done = tlcli("finetune-loss --solver linear-two-time --alpha2 0.5,2 --times 0:4:5 --steps 100 -o out")
+    assert done.code == 0
+    rows = read("out/table.csv")
+    assert [float(row["loss"]) for row in rows if row["time"] == "0"] == [1, 1]
+    for row in rows:
+        assert float(row["loss"]) == pytest.approx(float(row["spectral_loss"]), abs=1e-4)
+    with np.load("out/two-time.npz") as found:
+        assert found["corr_v"].shape == (2, len(found["t"]), len(found["t"]))
+
+
+def test_joint_training_in_time(tlcli):
+    done = tlcli("finetune-loss --solver linear-joint --gamma0 0.5,2 --t1 3 --times 0:4:5 --y gamma0 -o out")
+    assert done.code == 0
+    rows = read("out/table.csv")
+    assert {row["t1"] for row in rows} == {"3"}
+    assert [row["gamma2"] for row in rows] == [row["gamma0"] for row in rows]
+    by_hand = tlcli("finetune-loss --solver linear-joint --gamma0 2 --t1 3 --t2 4 -o -")
+    (row,) = csv.DictReader(io.StringIO(by_hand.out))
+    assert float(rows[-1]["loss"]) == pytest.approx(float(row["loss"]), rel=1e-6)
+
+
+# What stands beside the table
+
+
+def test_provenance_and_figure_hold_the_same_facts(tlcli):
+    assert tlcli("finetune-loss --rho 0:1:3 --title Words -o out --seed 5").code == 0
+    content = json.loads(Path("out/provenance.json").read_text())
+    assert content["command"] == "finetune-loss"
+    assert content["rows"] == 3
+    assert content["seed"] == 5
+    assert content["recipe"]["rho"] == "0:1:3"
+    with Image.open("out/figure.png") as image:
+        inside = json.loads(image.text["Description"])
+    assert inside == {k: v for k, v in content.items() if k not in ("rows", "wall_time_seconds")}
+
+
+def test_equal_runs_are_equal_bytes(tlcli):
+    arguments = "phase-diagram --x alpha2=0.1:0.9:5 --y rho=0:1:5 --weight-decay 0.3"
+    for folder in ("one", "two"):
+        assert tlcli(arguments, "-o", folder).code == 0
+    for name in ("table.csv", "boundary.csv", "figure.png"):
+        assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
+    # In a process of its own, too: nothing may depend on the order in which libraries were loaded.
+    quiet_subprocess(*arguments.split(), "-o", "three", "--quiet")
+    for name in ("table.csv", "boundary.csv"):
+        assert Path("one", name).read_bytes() == Path("three", name).read_bytes()
+
+
+def test_a_second_run_leaves_nothing_of_the_first(tlcli):
+    assert tlcli("phase-diagram --x alpha2=0.1:0.9:5 --y rho=0:1:5 --weight-decay 0.3 -o out").code == 0
+    assert "boundary.csv" in names("out")
+    Path("out/notes.txt").write_text("mine")
+    Path("out/figure-of-mine.png").write_text("mine")
+    assert tlcli("finetune-loss --rho 0.1:0.9:5 --format svg -o out").code == 0
+    assert names("out") == ["figure-of-mine.png", "figure.svg", "notes.txt", "provenance.json", "table.csv"]
+
+
+def test_formats(tlcli):
+    for ending, start in (("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")):
+        assert tlcli(*f"finetune-loss --rho 0:1:3 --format {ending} -o {ending}".split()).code == 0
+        assert Path(ending, f"figure.{ending}").read_bytes().startswith(start)
+
+
+# Statuses
+
+
+def test_a_diverging_point_in_a_grid_is_a_row(tlcli):
+    done = tlcli("finetune-loss --alpha1 0.5,1,2 --sigma1 0.3 -o -")
+    assert done.code == 0
+    assert [row["status"] for row in csv.DictReader(io.StringIO(done.out))] == ["converged", "diverged", "converged"]
+    assert done.err == "1 row(s) have an infinite answer (status diverged).\n"
+
+
+def test_points_that_are_not_converged_are_rows_and_exit_3(tlcli, monkeypatch):
+    from tlcli.solvers.linear import TRANSFER
+    from tlcli.status import Status
+
+    solver = TRANSFER["linear-exact"]
+
+    def evaluate(p):
+        columns = solver.evaluate(p)
+        full = np.broadcast_to(columns["status"], np.broadcast_shapes(*(np.shape(c) for c in columns.values()))).copy()
+        full.flat[-1] = Status.NOT_CONVERGED
+        return {**columns, "status": full}
+
+    import dataclasses
+
+    monkeypatch.setitem(TRANSFER, "linear-exact", dataclasses.replace(solver, evaluate=evaluate))
+    done = tlcli("finetune-loss --rho 0:1:3 -o out")
+    assert done.code == 3
+    assert "warning: 1 row(s) are not converged; see the columns status and residual." in done.err
+    assert [row["status"] for row in read("out/table.csv")] == ["converged", "converged", "not_converged"]
+    assert tlcli("check", "out").code == 3
+
+
+def test_a_failing_experiment_is_a_row_and_exits_3(tlcli, monkeypatch):
+    from tlcli.simulate import regression
+
+    right = regression.simulate_regression
+
+    def broken(parameters, **rest):
+        if parameters["gamma0"] == 2:
+            raise ValueError("no luck\nat all")
+        return right(parameters, **rest)
+
+    monkeypatch.setattr(regression, "simulate_regression", broken)
+    done = tlcli("finetune-loss --gamma0 1,2,3 --simulate --dim 20 --trials 2 -o out")
+    assert done.code == 3
+    assert "warning: 1 experiment(s) failed, the first with ValueError: no luck at all" in done.err
+    rows = read("out/table.csv")
+    assert [row["sim_status"] for row in rows] == ["ok", "failed", "ok"]
+    assert [row["sim_loss"] == "nan" for row in rows] == [False, True, False]
+    assert tlcli("check", "out", "--finite-size", "20").code == 3
+    # Nothing of it was stored: the same command tries again.
+    monkeypatch.setattr(regression, "simulate_regression", right)
+    assert tlcli("finetune-loss --gamma0 1,2,3 --simulate --dim 20 --trials 2 -o out").code == 0
+    assert "sim_status" not in read("out/table.csv")[0]
+
+
+# Dry runs
+
+
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(tlcli):
+    arguments = "finetune-loss --alpha1 0.5 --gamma0 0,1,5 --rho 0.1,0.9 --simulate --dim 20 --trials 3"
+    done = tlcli(arguments, "-o", "out", "--dry-run")
+    assert done.code == 0
+    said = done.out + done.err
+    assert "finetune-loss: linear-exact on rho (2) x gamma0 (3): 6 points" in said
+    assert "experiments: 6 points, 0 already stored, 6 to compute" in said
+    assert "D = 20" in said
+    assert names(".") == []
+    assert tlcli(arguments, "-o", "out").code == 0
+    before = names("out")
+    again = tlcli(arguments, "-o", "out", "--dry-run", "--force")
+    assert "6 points, 6 already stored, 0 to compute" in again.out + again.err
+    assert names("out") == before
+    more = tlcli(arguments, "--rho", "0.1,0.5,0.9", "-o", "out", "--dry-run")
+    assert "9 points, 6 already stored, 3 to compute" in more.out + more.err
+
+
+def test_a_dry_run_of_a_large_grid_is_not_computed(tlcli):
+    done = tlcli("phase-diagram --x alpha2=0.1:2:1000 --y gamma0=0.1:9:1000 --alpha1 0.3,0.5,2 --dry-run")
+    assert done.code == 0
+    assert "3000000 points" in done.out + done.err
+    assert "MB" in done.out + done.err
+
+
+# Help, version, completion, imports
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "run", "check"])
+def test_help_opens_with_examples(tlcli, command):
+    done = tlcli(command, "--help")
+    assert done.code == 0
+    assert done.err == ""
+    text = " ".join(done.out.split())
+    assert f"Usage: tlcli {command}" in text
+    assert text.index("Examples") < text.index("Options")
+    assert f"tlcli {command}" in text[text.index("Examples") :]
+    assert tlcli(command, "-h").out == done.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_a_flag(tlcli, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    shown = tlcli(command, "--help").out
+    for name in COMMANDS[command].options:
+        assert (
+            OPTIONS[name].flag in shown.replace("│", " ").split()
+            or f"{OPTIONS[name].flag}," in shown
+            or (f"{OPTIONS[name].flag} " in shown)
+        )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_in_the_help_are_accepted(tlcli, command):
+    for name in ("fig1b.yaml",):
+        Path("recipes").mkdir(exist_ok=True)
+        Path("recipes", name).write_bytes((ROOT / "recipes" / name).read_bytes())
+    for example in COMMANDS[command].examples:
+        program, *arguments = example.split()
+        assert program == "tlcli"
+        if "--simulate" in arguments:
+            arguments += ["--trials", "2", "--dim", "20"]
+        done = tlcli(*arguments, "--dry-run")
+        assert done.code == 0, (example, done.err)
+
+
+def test_help_of_the_program(tlcli):
+    done = tlcli("--help")
+    assert done.code == 0
+    for command in (*COMMANDS, "run", "check"):
+        assert command in done.out
+    assert "130 interrupted" in " ".join(done.out.split())
+    bare = tlcli()
+    assert bare.code == 2
+    assert "Usage: tlcli" in bare.out + bare.err
+    assert tlcli("--version").out == f"tlcli {package.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", ["--help", "phase-diagram --help", "check --help", "--version"])
+def test_help_imports_nothing_heavy(arguments):
+    heavy = {"numpy", "scipy", "matplotlib", "yaml", "sklearn", "distributed"}
+    code = (
+        "import sys; from tlcli.cli.app import main\n"
+        f"sys.argv = ['tlcli', *{arguments.split()!r}]\n"
+        "try:\n    main()\n"
+        "except SystemExit as leave:\n    assert not leave.code\n"
+        "print('HEAVY', *sorted(name for name in sys.modules if '.' not in name))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(found.stdout.split("HEAVY")[1].split())
+    assert "typer" in loaded
+    assert not loaded & heavy
+
+
+def test_a_table_on_standard_output_needs_no_plotting_library():
+    code = (
+        "import sys; from tlcli.cli.app import main\n"
+        "sys.argv = ['tlcli', 'finetune-loss', '-o', '-']\n"
+        "try:\n    main()\n"
+        "except SystemExit as leave:\n    assert not leave.code\n"
+        "assert 'numpy' in sys.modules\n"
+        "assert 'matplotlib' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)
+
+
+def test_shell_completion():
+    words = {"_TLCLI_COMPLETE": "complete_bash", "COMP_WORDS": "tlcli fin", "COMP_CWORD": "1"}
+    code = "from tlcli.cli.app import main; import sys; sys.argv = ['tlcli']; main()"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ, **words}
+    )
+    assert found.stdout.split() == ["finetune-loss"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tlcli):
+    command = f"{sys.executable} -m tlcli phase-diagram --x alpha2=0.1:2:400 --y rho=0:1:100 -o - | head -n 2"
+    found = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.startswith("alpha1,alpha2,")
+    assert found.stdout.count("\n") == 2

@@ -1,0 +1,81 @@
+"""`tlcli run`: recipes of any command, one after the other."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def recipes(tmp_path):
+    texts = {
+        "kernel.yaml": "command: pretrain-kernel\nalpha1: 0.5,2\n",
+        "loss.yaml": "command: finetune-loss\nname: renamed\nrho: 0:1:3\n",
+        "bad.yaml": "command: finetune-loss\nrho: 7\n",
+        "phase.yaml": "command: phase-diagram\nx: alpha2=0.1:0.9:3\ny: rho=0:1:3\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    return texts
+
+
+def test_every_recipe_gets_its_folder(tlcli, recipes):
+    done = tlcli("run kernel.yaml loss.yaml phase.yaml")
+    assert (done.code, done.out) == (0, "")
+    assert sorted(os.listdir("results")) == ["kernel", "phase", "renamed"]
+    assert done.err.count(" rows in ") == 3
+    assert tlcli("run kernel.yaml loss.yaml --quiet -o elsewhere").err == ""
+    assert sorted(os.listdir("elsewhere")) == ["kernel", "renamed"]
+    for name in ("kernel", "renamed"):
+        one, other = (Path(folder, name, "table.csv").read_bytes() for folder in ("results", "elsewhere"))
+        assert one == other
+
+
+def test_a_failing_recipe_does_not_stop_the_others(tlcli, recipes):
+    done = tlcli("run kernel.yaml bad.yaml none.yaml loss.yaml --quiet")
+    assert done.code == 2
+    assert done.err.splitlines() == [
+        "error: recipe 'bad.yaml': rho = 7 is not allowed; it must be >= -1 and <= 1.",
+        "error: recipe 'none.yaml' cannot be read: No such file or directory.",
+    ]
+    assert sorted(os.listdir("results")) == ["kernel", "renamed"]
+
+
+def test_the_first_failure_gives_the_code(tlcli, recipes):
+    text = "command: finetune-loss\nsolver: linear-exact\nsimulate: true\ntrials: 2\ndim: 20\n"
+    Path("sim.yaml").write_text(text)
+    os.makedirs("results/sim")
+    Path("results/sim/store.json").write_text('{"format": 99, "solver": "x", "solver_version": "1"}')
+    done = tlcli("run sim.yaml bad.yaml --quiet")
+    assert done.code == 5
+    assert tlcli("run bad.yaml sim.yaml --quiet").code == 2
+    assert tlcli("run sim.yaml --quiet --force").code == 0
+
+
+def test_a_recipe_is_the_same_whether_run_or_given_to_its_command(tlcli, recipes):
+    one = tlcli("run loss.yaml -o -")
+    assert one.code == 0
+    assert one.err == ""
+    assert one.out.count("\n") == 4
+    assert tlcli("finetune-loss loss.yaml -o -").out == one.out
+
+
+def test_two_recipes_of_one_name_do_not_replace_each_other(tlcli, recipes):
+    os.mkdir("below")
+    Path("below/kernel.yaml").write_text("command: pretrain-kernel\nalpha1: 3,4,5\n")
+    done = tlcli("run kernel.yaml below/kernel.yaml loss.yaml --quiet")
+    assert done.code == 2
+    assert done.err.startswith("error: recipe 'below/kernel.yaml' has the name 'kernel' of 'kernel.yaml'")
+    assert Path("results/kernel/table.csv").read_text().count("\n") == 3
+    assert Path("results/renamed/table.csv").exists()
+
+
+def test_seed_and_dry_run_reach_every_recipe(tlcli, recipes):
+    Path("sim.yaml").write_text("command: finetune-loss\nalpha1: 0.5\nsimulate: true\ntrials: 2\ndim: 20\nseed: 4\n")
+    tables = {seed: tlcli("run sim.yaml -o - --quiet", *seed).out for seed in ((), ("--seed 4",), ("--seed 5",))}
+    assert tables[()] == tables[("--seed 4",)]
+    assert tables[()] != tables[("--seed 5",)]
+    done = tlcli("run sim.yaml kernel.yaml --dry-run")
+    assert done.code == 0
+    assert (done.out + done.err).count("points") >= 3
+    assert not Path("results").exists()

@@ -1,0 +1,32 @@
+"""Figures as objects: the whole way of a command, up to the moment before a figure is saved."""
+
+from unittest import mock
+
+import matplotlib.pyplot as plt
+import pytest
+
+from tlcli.cli.commands import COMMANDS
+from tlcli.cli.execute import execute_recipe
+from tlcli.recipes import parse_recipe
+
+
+@pytest.fixture
+def draw(tmp_path):
+    """Return a function: command, recipe and flags in, file name → figure out."""
+
+    def figures(command, recipe=None, **flags):
+        found = {}
+
+        def keep(figure, path, facts):
+            found[path.name] = figure
+
+        loaded = None if recipe is None else parse_recipe(recipe, "test")
+        flags |= {"output": str(tmp_path), "quiet": True}
+        with mock.patch("tlcli.report.draw.save", keep):
+            assert execute_recipe(command, COMMANDS[command].options, loaded, flags) == 0
+        for figure in found.values():
+            figure.canvas.draw()  # titles, ticks and layout must not warn
+        return found
+
+    yield figures
+    plt.close("all")

@@ -1,0 +1,427 @@
+"""What the figures show: panels, words, scales, lines, hatching, error bars. Not pixels."""
+
+import csv
+
+import numpy as np
+import pytest
+from matplotlib.colors import LogNorm, SymLogNorm, TwoSlopeNorm, to_hex
+from matplotlib.contour import QuadContourSet
+from matplotlib.text import Text
+
+from tlcli.errors import UsageError
+from tlcli.report.maps import chains, colour_scale
+from tlcli.report.style import COLOURS, MAX_FACETS, number
+
+BOUNDARY, OPTIMUM = "black", "#E69F00"
+NEGATIVE, COLLAPSED = "//", "...."
+RANK_ONE = {"init_scale": "0", "alpha1": "0.5", "gamma0": "1"}
+
+
+def table(folder, name="table.csv"):
+    with (folder / name).open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def panels(figure):
+    """The axes that show data: a colour bar has no subplot of its own."""
+    return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+
+
+def bar(figure):
+    (axis,) = [axis for axis in figure.axes if axis.get_label() == "<colorbar>"]
+    return axis
+
+
+def mesh(axis):
+    (found,) = [c for c in axis.collections if type(c).__name__ == "QuadMesh"]
+    return found
+
+
+def lines(axis, colour):
+    return [line for line in axis.lines if to_hex(line.get_color()) == to_hex(colour)]
+
+
+def points(found):
+    return np.concatenate([line.get_xydata() for line in found])
+
+
+def hatches(axis):
+    return {h for c in axis.collections if isinstance(c, QuadContourSet) for h in c.hatches if h}
+
+
+def legend(figure):
+    return [text.get_text() for found in figure.legends for text in found.get_texts()]
+
+
+def all_texts(figure):
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+# Maps
+
+
+def test_a_map_of_the_gain(draw):
+    (figure,) = draw(
+        "phase-diagram",
+        x="alpha2=0.05:1.5:30",
+        y="gamma0=log:0.1:10:8",
+        alpha1="0.5",
+        sigma1="0.3",
+        weight_decay="0.3",
+        title="Title",
+    ).values()
+    (axis,) = panels(figure)
+    assert figure.get_suptitle() == "Title"
+    assert axis.get_title() == ""
+    assert axis.get_xlabel() == r"$\alpha_2=P_2/D$"
+    assert axis.get_ylabel() == r"richness $\gamma_0$"
+    assert (axis.get_xscale(), axis.get_yscale()) == ("linear", "log")
+    assert mesh(axis).get_array().shape == (8, 30)
+    assert bar(figure).get_ylabel() == r"gain $\mathcal{L}_0-\mathcal{L}$"
+    norm = mesh(axis).norm
+    assert isinstance(norm, TwoSlopeNorm)
+    assert (norm.vcenter, norm.vmin) == (0, -norm.vmax)
+    assert mesh(axis).cmap.name == "RdBu"
+    assert legend(figure) == [
+        "negative transfer",
+        "collapsed features",
+        "gain = 0 (exact)",
+        r"best $\gamma_0$",
+    ]
+
+
+def test_the_mesh_holds_the_table(draw, tmp_path):
+    (figure,) = draw("phase-diagram", x="alpha2=0.1:0.9:4", y="rho=0:1:3", **RANK_ONE).values()
+    rows = table(tmp_path)
+    drawn = {}
+    values = mesh(panels(figure)[0]).get_array()
+    for i, rho in enumerate(np.linspace(0, 1, 3)):
+        for j, alpha2 in enumerate(np.linspace(0.1, 0.9, 4)):
+            drawn[f"{alpha2:.6g}", f"{rho:.6g}"] = values[i, j]
+    for row in rows:
+        assert drawn[f"{float(row['alpha2']):.6g}", f"{float(row['rho']):.6g}"] == float(row["gain"])
+
+
+def test_the_boundary_of_the_rank_one_kernel_is_the_root_of_its_formula(draw, tmp_path):
+    # A kernel without bulk leaves L = 1 - r^2, r = rho sqrt(alpha1); the baseline is 1 - alpha2.
+    (figure,) = draw("phase-diagram", x="alpha2=0.02:0.98:25", y="rho=0:1:21", **RANK_ONE).values()
+    (axis,) = panels(figure)
+    drawn = points(lines(axis, BOUNDARY))
+    assert len(drawn) > 25
+    np.testing.assert_allclose(drawn[:, 0], 0.5 * drawn[:, 1] ** 2, rtol=1e-10)
+    rows = table(tmp_path, "boundary.csv")
+    assert {row["refined"] for row in rows} == {"alpha2", "rho"}
+    in_file = np.array([[float(row["alpha2"]), float(row["rho"])] for row in rows])
+    assert sorted(map(tuple, in_file)) == sorted(map(tuple, drawn))
+    # One curve, not a scatter: neighbours on the line are neighbours in the plane.
+    assert len(lines(axis, BOUNDARY)) == 1
+    assert np.abs(np.diff(drawn, axis=0)).max() < 0.1
+
+
+def test_hatching_covers_the_negative_region_and_no_other(draw):
+    (figure,) = draw("phase-diagram", x="alpha2=0.02:0.98:25", y="rho=0:1:21", **RANK_ONE).values()
+    (axis,) = panels(figure)
+    (hatched,) = [c for c in axis.collections if isinstance(c, QuadContourSet)]
+    assert hatched.hatches == [NEGATIVE]
+    (path,) = hatched.get_paths()
+    for alpha2, rho in [(0.9, 0.5), (0.6, 0.9), (0.3, 0.2)]:
+        assert path.contains_point((alpha2, rho)), "0.5 rho^2 < alpha2: it hurts"
+    for alpha2, rho in [(0.1, 0.9), (0.3, 0.95)]:
+        assert not path.contains_point((alpha2, rho)), "0.5 rho^2 > alpha2: it helps"
+    (figure,) = draw("phase-diagram", x="alpha2=0.1:0.9:9", y="gamma0=0.5:5:9", alpha1="inf").values()
+    assert hatches(panels(figure)[0]) == set(), "it never hurts there"
+    assert "negative transfer" not in legend(figure)
+    assert "gain = 0 (exact)" not in legend(figure)
+
+
+def test_collapsed_features_are_dotted(draw):
+    (figure,) = draw("phase-diagram", x="weight_decay=0.05:3:12", y="alpha1=log:0.1:10:9", alpha2="0.3").values()
+    (axis,) = panels(figure)
+    assert hatches(axis) == {NEGATIVE, COLLAPSED}
+
+
+def test_the_best_richness_is_a_line_along_gamma0(draw, tmp_path):
+    # An interior optimum: a frozen NTK under a ridge.
+    flags = {"kernel": "ntk", "ridge": "3", "sigma2": "1", "rho": "0.3", "alpha1": "0.5"}
+    for x, y in [("alpha2=0.2:1.5:6", "gamma0=log:0.1:100:9"), ("gamma0=log:0.1:100:9", "alpha2=0.2:1.5:6")]:
+        (figure,) = draw("phase-diagram", x=x, y=y, **flags).values()
+        (line,) = lines(panels(figure)[0], OPTIMUM)
+        assert line.get_linestyle() == "--"
+        rows = table(tmp_path)
+        best = dict(sorted((float(r["alpha2"]), float(r["gamma0_opt"])) for r in rows))
+        drawn = line.get_xydata() if x.startswith("alpha2") else line.get_xydata()[:, ::-1]
+        np.testing.assert_array_equal(drawn[:, 0], list(best))
+        np.testing.assert_array_equal(drawn[:, 1], [value or np.nan for value in best.values()])
+        assert np.isfinite(drawn[:, 1]).sum() >= 3
+        assert r"best $\gamma_0$" in legend(figure)
+    (figure,) = draw("phase-diagram", x=x, y=y, optimal_gamma0=False, **flags).values()
+    assert lines(panels(figure)[0], OPTIMUM) == []
+
+
+def test_facets_share_axes_and_colours(draw):
+    (figure,) = draw(
+        "phase-diagram", x="alpha2=0.1:0.9:5", y="rho=0:1:4", alpha1="0.3,0.8", weight_decay="0.2,0.4"
+    ).values()
+    found = panels(figure)
+    assert [axis.get_title() for axis in found] == [
+        rf"$\alpha_1$ = {a}, $\lambda_1$ = {w}" for a in ("0.3", "0.8") for w in ("0.2", "0.4")
+    ]
+    assert len({id(mesh(axis).norm) for axis in found}) == 1
+    assert [bool(axis.get_ylabel()) for axis in found] == [True, False, True, False]
+    assert [bool(axis.get_xlabel()) for axis in found] == [False, False, True, True]
+    assert len({axis.get_xlim() for axis in found}) == 1
+
+
+def test_more_than_twelve_facets_go_to_several_files(draw):
+    rhos = ",".join(f"{i / 20:g}" for i in range(14))
+    files = draw("phase-diagram", x="alpha2=0.1:0.9:3", y="gamma0=0.5:5:3", rho=rhos)
+    assert list(files) == ["figure-1.png", "figure-2.png"]
+    assert [len(panels(figure)) for figure in files.values()] == [MAX_FACETS, 2]
+    titles = [axis.get_title() for figure in files.values() for axis in panels(figure)]
+    assert titles == [rf"$\rho$ = {i / 20:g}" for i in range(14)]
+
+
+def test_one_figure_for_every_quantity(draw):
+    files = draw("phase-diagram", x="weight_decay=0.1:0.5:4", y="rho=0:1:4", quantity="gain, spike,loss", format="svg")
+    assert list(files) == ["figure-gain.svg", "figure-spike.svg", "figure-loss.svg"]
+    gain, spike, loss = files.values()
+    assert bar(spike).get_ylabel() == r"spike $\chi$"
+    assert mesh(panels(gain)[0]).cmap.name == "RdBu"
+    assert mesh(panels(loss)[0]).cmap.name == mesh(panels(spike)[0]).cmap.name == "viridis"
+    assert lines(panels(gain)[0], BOUNDARY)
+    assert lines(panels(loss)[0], BOUNDARY) == []
+
+
+def test_infinite_values_of_an_axis_are_in_the_table_only(draw, tmp_path):
+    (figure,) = draw("phase-diagram", x="alpha1=0.5,1.5,inf", y="gamma0=0,1,5,inf", alpha2="0.4").values()
+    assert mesh(panels(figure)[0]).get_array().shape == (3, 2)
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 13
+
+
+def test_colour_scales():
+    ramp = np.linspace(-1, 2, 101)
+    norm, cmap = colour_scale([ramp], signed=True)
+    assert isinstance(norm, TwoSlopeNorm)
+    assert (norm.vmin, norm.vcenter, norm.vmax) == (-2, 0, 2)
+    assert to_hex(cmap.get_bad()) == to_hex("0.8"), "points that were not solved are grey"
+    norm, _ = colour_scale([ramp * 1e-12], signed=True)
+    assert norm(0.0) == 0.5
+    norm, _ = colour_scale([np.concatenate([ramp, [1e6]])], signed=True)
+    assert isinstance(norm, SymLogNorm)
+    assert norm(0.0) == pytest.approx(0.5)
+    norm, _ = colour_scale([np.concatenate([ramp[ramp > 0], [1e6]])], signed=False)
+    assert isinstance(norm, LogNorm)
+    norm, _ = colour_scale([np.append(np.linspace(0, 1, 1000), 50.0)], signed=False)
+    assert norm.vmax == pytest.approx(1, rel=0.01), "one peak must not flatten the rest"
+    for nothing in (np.full(3, np.nan), np.zeros(3), np.ones(2)):
+        for signed in (True, False):
+            norm, _ = colour_scale([nothing], signed)
+            assert norm.vmin < norm.vmax
+
+
+def test_scattered_points_become_lines():
+    x = np.linspace(0, 1, 40)
+    first, second = np.column_stack([x, x**2]), np.column_stack([x, 3 + x**2])
+    shuffled = np.random.default_rng(0).permutation(np.concatenate([first, second]))
+    found = chains(shuffled, (False, False))
+    assert len(found) == 2
+    for line, curve in zip(sorted(found, key=lambda p: p[0, 1]), (first, second), strict=True):
+        np.testing.assert_array_equal(line[np.argsort(line[:, 0])], curve)
+        assert len({*np.sign(np.diff(line[:, 0]))}) == 1
+    assert chains(np.empty((0, 2)), (False, False)) == []
+    assert [len(line) for line in chains(np.array([[1.0, 2.0]]), (True, True))] == [1]
+
+
+# Curves
+
+
+def test_curves_with_a_shared_baseline(draw):
+    (figure,) = draw("finetune-loss", alpha2="0.05:0.95:19", gamma0="0.5,2,inf", rho="0.4,0.9", alpha1="inf").values()
+    found = panels(figure)
+    assert [axis.get_title() for axis in found] == [r"$\rho$ = 0.4", r"$\rho$ = 0.9"]
+    assert found[0].get_ylabel() == r"target test loss $\mathcal{L}$"
+    assert found[0].get_xlabel() == r"$\alpha_2=P_2/D$"
+    assert legend(figure) == [r"$\gamma_0$ = 0.5", r"$\gamma_0$ = 2", r"$\gamma_0$ = $\infty$", "no pre-training"]
+    for axis in found:
+        theory = [line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 19]
+        assert [to_hex(line.get_color()) for line in theory] == [to_hex(c) for c in COLOURS[:3]]
+        (baseline,) = [line for line in axis.lines if line.get_linestyle() == "--" and len(line.get_xdata()) == 19]
+        np.testing.assert_allclose(baseline.get_ydata(), 1 - baseline.get_xdata())
+        assert axis.get_ylim()[0] == 0
+
+
+def test_curves_hold_the_formula(draw):
+    (figure,) = draw("finetune-loss", alpha2="0.1:0.9:9", gamma0="3", rho="0.8", alpha1="inf").values()
+    (axis,) = panels(figure)
+    (theory,) = [line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 9]
+    alpha2, chi = theory.get_xdata(), np.sqrt(1 + 3**2) - 1
+    expected = (1 - alpha2) * (1 - 0.64 * alpha2 * chi * (2 + alpha2 * chi) / (1 + alpha2 * chi) ** 2)
+    np.testing.assert_allclose(theory.get_ydata(), expected, rtol=1e-12)
+
+
+def test_curves_with_baselines_of_their_own(draw):
+    (figure,) = draw("finetune-loss", alpha2="0.1:0.9:9", ridge="0,0.3").values()
+    (axis,) = panels(figure)
+    dashed = [line for line in axis.lines if line.get_linestyle() == "--" and len(line.get_xdata()) == 9]
+    assert [to_hex(line.get_color()) for line in dashed] == [to_hex(c) for c in COLOURS[:2]]
+
+
+def test_crossings_of_the_baseline_are_marked(draw):
+    (figure,) = draw("finetune-loss", rho="0.05:0.95:10", alpha2="0.3", **RANK_ONE).values()
+    (axis,) = panels(figure)
+    (marks,) = [line for line in axis.lines if line.get_marker() == "D" and len(line.get_xdata())]
+    np.testing.assert_allclose(marks.get_xydata(), [[np.sqrt(0.3 / 0.5), 0.7]], rtol=1e-10)
+    assert "gain = 0 (exact)" in legend(figure)
+    (figure,) = draw("finetune-loss", rho="0.05:0.95:10", alpha2="0.3", quantity="gain", **RANK_ONE).values()
+    (axis,) = panels(figure)
+    (marks,) = [line for line in axis.lines if line.get_marker() == "D" and len(line.get_xdata())]
+    np.testing.assert_allclose(marks.get_xydata(), [[np.sqrt(0.3 / 0.5), 0]], rtol=1e-10, atol=1e-12)
+    assert axis.get_ylabel() == r"gain $\mathcal{L}_0-\mathcal{L}$"
+
+
+def test_the_best_richness_is_a_star(draw, tmp_path):
+    flags = {"kernel": "ntk", "ridge": "3", "sigma2": "1", "rho": "0.3", "alpha1": "0.5", "alpha2": "1.5"}
+    (figure,) = draw("finetune-loss", gamma0="log:0.01:100:30", optimal_gamma0=True, **flags).values()
+    (axis,) = panels(figure)
+    (star,) = [line for line in axis.lines if line.get_marker() == "*" and len(line.get_xdata())]
+    row = table(tmp_path)[0]
+    assert star.get_xydata().tolist() == [[float(row["gamma0_opt"]), float(row["loss_opt"])]]
+    assert r"best $\gamma_0$" in legend(figure)
+    assert axis.get_xscale() == "log"
+
+
+def test_experiments_have_error_bars(draw, tmp_path):
+    flags = {"simulate": True, "experiment": "regression,population", "dim": 20, "trials": 2, "alpha1": "0.5"}
+    (figure,) = draw("finetune-loss", alpha2="0.2,0.5,0.8", gamma0="0.5,2", **flags).values()
+    (axis,) = panels(figure)
+    assert len(axis.containers) == 4, "two curves, two experiments"
+    rows = table(tmp_path)
+    bars = axis.containers[0]
+    expected = [r for r in rows if r["experiment"] == "regression" and r["gamma0"] == "0.5"]
+    np.testing.assert_array_equal(bars.lines[0].get_ydata(), [float(r["sim_loss"]) for r in expected])
+    segments = bars.lines[2][0].get_segments()
+    half = [float(segment[1, 1] - segment[0, 1]) / 2 for segment in segments]
+    np.testing.assert_allclose(half, [float(r["sim_loss_se"]) for r in expected])
+    assert min(half) > 0
+    assert {text for text in legend(figure) if "SE" in text} == {"regression (mean ± SE)", "population (mean ± SE)"}
+
+
+def test_cases_are_facets_with_their_labels(draw):
+    recipe = {
+        "alpha1": 0.5,
+        "alpha2": "0.1:0.9:5",
+        "cases": [
+            {"label": "exact kernel"},
+            {"label": "ansatz", "solver": "linear-ansatz", "c_signal": "alpha1*gamma0", "rho": [0.2, 0.6]},
+        ],
+    }
+    (figure,) = draw("finetune-loss", recipe).values()
+    assert [axis.get_title() for axis in panels(figure)] == ["exact kernel", "ansatz"]
+    assert legend(figure)[:2] == [r"$\rho$ = 0.2", r"$\rho$ = 0.6"]
+
+
+def test_kernels_against_source_data(draw):
+    (figure,) = draw("pretrain-kernel", alpha1="0.1:3:30", gamma0="0.5,1,2,5").values()
+    (axis,) = panels(figure)
+    assert axis.get_ylabel() == r"spike $\chi$"
+    assert axis.get_xlabel() == r"$\alpha_1=P_1/D$"
+    assert legend(figure) == [rf"$\gamma_0$ = {g}" for g in ("0.5", "1", "2", "5")]
+    theory = [line for line in axis.lines if len(line.get_xdata()) == 30]
+    for line, gamma0 in zip(theory, (0.5, 1, 2, 5), strict=True):
+        norm2 = np.minimum(line.get_xdata(), 1)
+        np.testing.assert_allclose(line.get_ydata(), np.sqrt(1 + gamma0**2 * norm2) - 1, rtol=1e-9)
+
+
+def test_many_lines_take_an_ordered_colour_map(draw):
+    (figure,) = draw("finetune-loss", alpha2="0.1:0.9:9", gamma0="1:7:7").values()
+    colours = {to_hex(line.get_color()) for line in panels(figure)[0].lines if line.get_linestyle() == "-"}
+    assert len(colours) == 7
+    assert not colours & {to_hex(c) for c in COLOURS[:5]}
+
+
+def test_a_curriculum_shows_stages_and_tasks(draw):
+    stage = {"alpha": 1, "gamma": 1, "duration": 1}
+    recipe = {"solver": "linear-joint", "stages": [stage, stage, stage], "x": "stage"}
+    recipe["gram"] = np.eye(3).tolist()
+    (figure,) = draw("finetune-loss", recipe).values()
+    (axis,) = panels(figure)
+    assert axis.get_xlabel() == "stage"
+    assert axis.get_ylabel() == r"test loss on the task $\mathcal{L}$"
+    assert legend(figure) == ["task = 1", "task = 2", "task = 3"]
+    assert all(float(tick).is_integer() for tick in axis.get_xticks())
+
+
+def test_an_interpolation_peak_does_not_flatten_the_rest(draw):
+    (figure,) = draw("finetune-loss", alpha1="0.5", alpha2="0.0501:1.9901:98", sigma2="1").values()
+    (axis,) = panels(figure)
+    (theory,) = [line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 98]
+    assert np.max(theory.get_ydata()) > 50
+    assert axis.get_ylim()[1] < 30
+
+
+def test_logarithmic_axes(draw):
+    (figure,) = draw("finetune-loss", gamma0="log:0.1:100:20").values()
+    (axis,) = panels(figure)
+    assert axis.get_xscale() == "log"
+    assert "10" in [t.get_text() for t in axis.get_xticklabels()]
+    # 0 and inf cannot stand on it, but stay in the table.
+    (figure,) = draw("finetune-loss", gamma0="0,log:0.1:100:20,inf").values()
+    assert panels(figure)[0].get_xscale() == "linear", "a list is no logarithmic grid"
+
+
+def test_one_point_needs_no_figure(draw):
+    assert draw("finetune-loss") == {}
+
+
+def test_titles_take_plain_dollars(draw):
+    (figure,) = draw("finetune-loss", rho="0:1:3", title=r"Cost in \$").values()
+    assert r"Cost in \$" in all_texts(figure)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"quantity": "los"}, r"quantity: 'los' is no column to draw \(did you mean 'loss'\?\); the table has alpha1,"),
+        ({"quantity": "status"}, "quantity: 'status' is no column to draw"),
+        ({"quantity": "phase"}, "quantity: 'phase' is no column to draw"),
+        ({"x": "rho"}, "--x: 'rho' has one value only; the axes with several are alpha2"),
+        ({"y": "rho"}, "--y: 'rho' has one value only"),
+        ({"style": "map"}, "a map needs two axes of several values; use --style curves"),
+        ({"y": "alpha2", "style": "map"}, "a map needs two axes"),
+    ],
+)
+def test_figures_that_cannot_be_drawn(draw, tmp_path, flags, message):
+    with pytest.raises(UsageError, match=message):
+        draw("finetune-loss", alpha2="0.1:0.9:5", **flags)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cases_that_share_no_axis(draw, tmp_path):
+    recipe = {"cases": [{"label": "a", "alpha2": "0.1:0.9:5", "rho": "0,1"}, {"label": "b", "rho": "0,1"}]}
+    with pytest.raises(UsageError, match="case 'b' does not vary alpha2; all panels share"):
+        draw("finetune-loss", recipe, x="alpha2")
+    with pytest.raises(UsageError, match="case 'b' does not vary alpha2; all panels share"):
+        draw("finetune-loss", recipe, x="alpha2", y="rho")
+    recipe = {"rho": "0:1:3", "cases": [{"label": "a", "gamma0": 2}, {"label": "b", "solver": "linear-structured"}]}
+    with pytest.raises(UsageError, match=r"quantity: 'bulk' is no column to draw; the table has rho"):
+        draw("finetune-loss", recipe, quantity="bulk")
+    recipe = {
+        "times": "1,2",
+        "alpha2": "0.4,0.5",
+        "cases": [{"label": "a"}, {"label": "b", "solver": "linear-two-time", "steps": 10}],
+    }
+    with pytest.raises(UsageError, match="case 'b' has no column 'gain'; give a --quantity that all cases have"):
+        draw("phase-diagram", recipe)
+    assert list(tmp_path.iterdir()) == [], "refused before the table is written"
+
+
+def test_numbers_in_words():
+    assert [number(v) for v in (0.1, 1e-5, 2.0, np.inf, -np.inf, "word", 1 / 3)] == [
+        "0.1",
+        "1e-05",
+        "2",
+        r"$\infty$",
+        r"$-\infty$",
+        "word",
+        "0.3333",
+    ]

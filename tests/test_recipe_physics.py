@@ -1,0 +1,248 @@
+"""Every recipe against what its figure is meant to show: whole tables, not the pinned rows."""
+
+import csv
+import json
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from tests.recipe_regression import CI_FLAGS, RECIPES
+from tlcli.cli.commands import COMMANDS
+from tlcli.cli.execute import execute_recipe
+from tlcli.jobs import prepare
+from tlcli.linear.transfer import transfer_exact
+from tlcli.recipes import load_recipe
+
+PATHS = {path.stem: path for path in RECIPES}
+# Their features collapse under weight decay, where the gain jumps.
+COLLAPSING = ("collapse", "phase-alpha2-gamma0", "phase-alpha1-alpha2")
+
+
+@dataclass(frozen=True)
+class Result:
+    rows: list[dict[str, str]]
+    boundary: list[dict[str, str]]
+    rows_promised: int
+
+
+def read(path):
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@cache
+def run(name):
+    recipe = load_recipe(PATHS[name])
+    with TemporaryDirectory() as folder, patch("tlcli.report.draw.save", lambda figure, *_: plt.close(figure)):
+        flags = {"output": folder, "quiet": True, **CI_FLAGS.get(name, {})}
+        assert execute_recipe(recipe.command, COMMANDS[recipe.command].options, recipe, flags) == 0
+        about = json.loads(Path(folder, "provenance.json").read_text(encoding="utf-8"))
+        return Result(read(Path(folder, "table.csv")), read(Path(folder, "boundary.csv")), about["rows"])
+
+
+# Boundaries
+
+
+@pytest.mark.parametrize("name", list(PATHS))
+def test_the_gain_changes_sign_at_every_boundary_point(name):
+    """Zero to 1e-10 where the gain is continuous; where features collapse it jumps from one sign to the other."""
+    found = run(name)
+    recipe = load_recipe(PATHS[name])
+    job = prepare(recipe.command, COMMANDS[recipe.command].options, recipe, {})
+    total = 0
+    for case in job.cases:
+        rows = [row for row in found.boundary if row.get("case") == case.label]
+        if not rows:
+            continue
+        points = {n: np.array([float(row[n]) for row in rows]) for n in case.grid.axes}
+        rest = {n: v.array[0] for n, v in case.grid.values.items() if n not in points}
+
+        def gain(at, case=case, rest=rest):
+            return np.asarray(case.solver.search({**case.words, **rest, **at})["gain"])
+
+        refined = np.array([row["refined"] for row in rows])
+        here = np.abs(gain(points))
+        jumps = here > (1e-6 if name == "joint-rich" else 1e-10)
+        assert not jumps.any() or name in COLLAPSING
+        sides = [
+            gain({n: np.where(refined == n, v * (1 + step), v) for n, v in points.items()}) for step in (-1e-9, 1e-9)
+        ]
+        assert np.all(np.sign(sides[0][jumps]) == -np.sign(sides[1][jumps]))
+        total += len(rows)
+    assert total == len(found.boundary)
+
+
+# Physics
+
+
+def table(name, *axes):
+    """Return a recipe's table as arrays over its axes, keyed by column, and the values of the axes."""
+    rows = run(name).rows
+    values = {axis: list(dict.fromkeys(row[axis] for row in rows)) for axis in axes}
+    shape = tuple(len(v) for v in values.values())
+    index = [tuple(values[axis].index(row[axis]) for axis in axes) for row in rows]
+    assert len(set(index)) == len(rows) == math.prod(shape), "the axes are not all"
+
+    def column(key):
+        out = np.empty(shape, dtype=object)
+        for at, row in zip(index, rows, strict=True):
+            out[at] = row[key]
+        return out.astype(float) if key not in ("phase", "status") else out
+
+    return column, {axis: np.array(texts, dtype=float) for axis, texts in values.items() if axis != "case"}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_every_point_is_solved(name):
+    rows = run(name).rows
+    assert {row["status"] for row in rows} <= {"converged", "collapsed"}
+    assert all(float(row["residual"]) < 1e-8 for row in rows)
+    assert len(rows) == run(name).rows_promised
+
+
+def test_fig1a_infinite_source_data_never_hurt():
+    column, at = table("fig1a", "alpha2", "rho", "gamma0")
+    loss, baseline = column("loss"), 1 - at["alpha2"][:, None, None]
+    assert np.all(loss <= baseline + 1e-12)
+    assert np.all(np.diff(loss, axis=2) <= 1e-12), "the richer the better"
+    assert np.all(np.diff(loss, axis=1) <= 1e-12), "the better aligned the better"
+    ultra = loss[:, :, list(at["gamma0"]).index(math.inf)]
+    np.testing.assert_allclose(ultra, baseline[..., 0] * (1 - at["rho"] ** 2), rtol=1e-10)
+
+
+def test_fig1b_only_the_ansatz_crosses_the_baseline():
+    column, at = table("fig1b", "case", "alpha2", "rho")
+    gain = column("gain")
+    assert np.all(gain[0] >= -1e-12), "the kernel that pre-training leaves never hurts"
+    assert np.any(gain[1] < -1e-3)
+    assert np.any(gain[1] > 1e-3)
+    crossed = [row for row in run("fig1b").boundary if row["case"].startswith("ansatz")]
+    assert len(crossed) >= 2
+    assert len(crossed) == len(run("fig1b").boundary)
+    np.testing.assert_allclose(column("baseline")[0], np.broadcast_to(1 - at["alpha2"][:, None], gain[0].shape))
+
+
+def test_fig1c_the_ultra_rich_loss_does_not_depend_on_the_target_s_data():
+    column, at = table("fig1c", "alpha1", "rho", "rho_xi")
+    loss = column("loss")
+    for alpha2 in (0.1, 0.5, 0.9):
+        open_axes = np.ix_(at["alpha1"], at["rho"], at["rho_xi"])
+        other = transfer_exact(open_axes[0], alpha2, rho=open_axes[1], rho_xi=open_axes[2], gamma0=1.0, init_scale=0.0)
+        np.testing.assert_allclose(loss, np.broadcast_to(other.loss, loss.shape), rtol=1e-12)
+    a = np.minimum(at["alpha1"], 1)[:, None, None]
+    r = np.sqrt(a) * at["rho"][:, None] + np.sqrt(1 - a) * at["rho_xi"]
+    np.testing.assert_allclose(loss, 1 - r**2, rtol=1e-10)
+
+
+def test_fig2a_the_best_richness_falls_as_target_data_grow():
+    column, at = table("fig2a", "alpha2", "gamma0")
+    best, loss = column("gamma0_opt"), column("loss")
+    assert np.all(best == best[:, :1])
+    assert np.all(np.diff(best[:, 0]) < 0)
+    assert np.all(column("loss_opt") <= loss.min(axis=1, keepdims=True) + 1e-14)
+    nearest = at["gamma0"][loss.argmin(axis=1)]
+    assert np.all(np.abs(best[:, 0] - nearest) <= 1.001 * np.diff(at["gamma0"])[0])
+    assert 0.5 < best[-1, 0] < best[0, 0] < 3.3
+
+
+def test_fig6a_crosstalk_only_hurts():
+    column, at = table("fig6a", "alpha2", "c_cross")
+    loss = column("loss")
+    assert at["c_cross"][0] == 0
+    np.testing.assert_allclose(loss[:, 0], 1 - at["alpha2"], rtol=1e-12)
+    assert np.all(np.diff(loss, axis=1) > 0)
+
+
+def test_fig6b_noise_pulls_back_to_the_baseline():
+    column, at = table("fig6b", "alpha2", "c_noise")
+    excess = column("loss") - column("baseline")
+    assert np.all(excess > 0)
+    assert np.all(np.diff(excess, axis=1) < 0)
+    assert np.all((excess[:, -1] / excess[:, 0])[at["alpha2"] > 0.5] < 0.15)
+    # Eq. 162 at c1 = 0.
+    alpha2, c2, c3 = at["alpha2"][:, None], at["c_noise"], 0.9
+    upper, lower = (1 + alpha2 * c2) ** 2 + alpha2**2 * c3**2, (1 + alpha2 * c2 - alpha2**2 * c3**2) ** 2
+    np.testing.assert_allclose(column("loss"), (1 - alpha2) * upper / lower, rtol=1e-11)
+
+
+def test_collapse_is_where_the_formula_says():
+    column, at = table("collapse", "alpha1", "weight_decay")
+    alpha1, gamma0, sigma1 = at["alpha1"][:, None], 1.0, 0.3
+    critical = gamma0 * np.sqrt(1 + 1 / alpha1 + sigma1**2 / alpha1)
+    collapsed = at["weight_decay"] >= critical
+    assert collapsed.any()
+    assert not collapsed.all()
+    np.testing.assert_array_equal(column("phase") == "collapsed", collapsed)
+    assert np.all((column("spike") > 0) == ~collapsed)
+    # Where the gain is positive up to the collapse, the boundary of the figure is the formula itself.
+    points = [(float(r["alpha1"]), float(r["weight_decay"])) for r in run("collapse").boundary]
+    ratio = np.array([decay / (gamma0 * math.sqrt(1 + (1 + sigma1**2) / a)) for a, decay in points])
+    at_collapse = np.abs(ratio - 1) < 1e-10
+    assert np.count_nonzero(at_collapse) > 20
+    assert np.all(ratio < 1 + 1e-10), "beyond the collapse there is nothing to gain or lose"
+
+
+def test_weight_decay_helps_below_a_critical_amount_of_target_data():
+    column, _ = table("phase-alpha2-gamma0", "alpha1", "alpha2", "gamma0")
+    sign = column("gain") > 0
+    assert np.all(np.diff(sign.astype(int), axis=1) <= 0), "more target data never turn harm into help"
+    assert sign.any()
+    assert not sign.all()
+    assert {"collapsed", "negative", "positive"} == set(column("phase").ravel())
+
+
+def test_the_rank_one_boundary_is_the_overlap_of_its_direction():
+    """Without bulk the loss is 1 - r^2, r = rho n_1: transfer helps below alpha2 = r^2 (theory, Section 3)."""
+    column, at = table("phase-alpha1-alpha2", "alpha1", "alpha2", "rho")
+    r2 = at["rho"] ** 2 * (column("overlap") ** 2 / column("norm2"))
+    np.testing.assert_allclose(column("loss"), 1 - r2, rtol=1e-9)
+    np.testing.assert_array_equal(column("gain") > 0, at["alpha2"][:, None] < r2)
+
+
+def test_joint_training_forgets_and_helps_aligned_tasks_more():
+    column, at = table("joint-rich", "rho", "gamma0", "gamma2")
+    assert list(at["rho"]) == sorted(at["rho"])
+    helped = (column("gain") > 0).mean(axis=(1, 2))
+    assert helped[0] < helped[-1]
+    forgetting = column("source_loss") - column("source_loss_before")
+    np.testing.assert_allclose(column("forgetting"), forgetting, atol=1e-9)
+    assert forgetting[0].mean() > forgetting[-1].mean()
+
+
+def test_the_curriculum_starts_from_nothing_and_learns_its_tasks():
+    column, at = table("curriculum", "gamma_1", "stage", "task")
+    loss = column("loss")
+    assert loss.shape == (len(at["gamma_1"]), 3, 3)
+    assert np.all(loss[:, 0, 0] < 0.1)
+    for stage in range(3):
+        assert np.all(loss[:, stage, stage] < 1)
+    assert np.all(np.diff(loss[:, 0, :], axis=1) > 0), (
+        "after the first stage its own task is the best, the last the worst"
+    )
+
+
+def test_structured_inputs_can_hurt():
+    column, _ = table("structured", "p1", "p2", "rho")
+    gain, relative = column("gain"), column("relative_gain")
+    assert (gain < 0).any()
+    assert (gain > 0).any()
+    np.testing.assert_allclose(relative * column("baseline"), gain, atol=1e-12)
+
+
+def test_the_experiment_on_the_digits_agrees_with_theory():
+    column, _ = table("digits-spectrum", "p1", "p2", "gamma0")
+    for name in ("loss", "baseline", "source_loss"):
+        ratio = column(f"sim_{name}") / column(name)
+        assert 0.8 < np.median(ratio) < 1.2
+    assert np.all(column("sim_loss_se") > 0)
+    # The whole recipe with all its trials is `make demo`.
+    assert float(np.mean(column("sim_gain")[:, :, -1])) > 0
