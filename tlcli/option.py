@@ -35,7 +35,7 @@ class Domain:
         low = f"{'>' if self.open_low else '>='} {self.low:g}" if self.low > -INF else ""
         high = f"<= {self.high:g}" if self.high < INF else ""
         parts = " and ".join(part for part in (low, high) if part) or "a number"
-        return kind + parts + ("" if self.high < INF else " and finite" if self.finite else ", or inf")
+        return kind + parts + (" and finite" if self.finite else "" if self.high < INF else ", or inf")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Option:
 
 POSITIVE = Domain(0, open_low=True)
 NOT_NEGATIVE = Domain(0)
-FINITE = Domain(0, finite=True)
+FINITE = Domain(0, 1e12, finite=True)
 OVERLAP = Domain(-1, 1)
 COUNT = Domain(1, whole=True)
 COUNT_FINITE = Domain(1, whole=True, finite=True)

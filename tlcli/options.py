@@ -233,8 +233,8 @@ _TWO_TIME = [
     Option(
         "steps",
         "integer",
-        400,
-        "Steps of the time grid of the Volterra equations.",
+        None,
+        "Steps of the time grid (default: what the fastest mode needs, 200 to 2000).",
         domain=Domain(2, 20_000, whole=True),
         panel="Two-time DMFT",
     ),

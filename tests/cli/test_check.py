@@ -66,7 +66,7 @@ def test_one_wrong_row_among_good_ones_is_found(tlcli, result):
     result(scaled("loss", 2, only=lambda row: row["gamma0"] == "4" and row["alpha2"] == "0.3"))
     done = tlcli("check out --finite-size 3")
     assert done.code == 4
-    assert [line.split(":")[0] for line in done.out.splitlines() if line.startswith("    ")] == ["    line 3 loss"]
+    assert [line.split(":")[0] for line in done.out.splitlines() if line.startswith("    line")] == ["    line 3 loss"]
 
 
 def test_missing_rows_are_exit_4(tlcli, result):

@@ -87,7 +87,7 @@ def test_the_experiment_measures_the_columns_of_its_theory(case, name):
         if ("gamma0" in TRANSFER[settings.get("solver", "linear-exact")].parameters)
         else case(simulate=True, experiment=experiment, dim=dim, **settings)
     )
-    check_experiments(found)
+    check_experiments(found, SETTINGS)
     (task,) = tasks_of(found, {**SETTINGS, "dim": dim, "trials": 12}, 0)[0]
     measured = run(task.parameters, np.random.SeedSequence(11))
     theory = {k: np.asarray(v) for k, v in found.solver.evaluate(found.parameters()).items()}
@@ -155,9 +155,9 @@ def test_a_curriculum_measures_all_tasks_after_all_stages(case):
 def test_what_an_experiment_cannot_represent(case, settings, message):
     found = case(simulate=True, **settings)
     with pytest.raises(UsageError, match=message):
-        check_experiments(found)
+        check_experiments(found, SETTINGS)
 
 
 def test_what_a_regression_can(case):
-    check_experiments(case(simulate=True, kernel="ntk", rho_xi="0.3", gamma0="0,inf", init_scale="0"))
-    check_experiments(case(simulate=False, kernel="ntk"))
+    check_experiments(case(simulate=True, kernel="ntk", rho_xi="0.3", gamma0="0,inf", init_scale="0"), SETTINGS)
+    check_experiments(case(simulate=False, kernel="ntk"), SETTINGS)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tlcli.errors import EXIT_CHECK_FAILED, EXIT_NOT_CONVERGED, EXIT_OK
+from tlcli.errors import EXIT_CHECK_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, UsageError
 from tlcli.report.agreement import Agreement, assess
 
 _SHOWN = 10
@@ -11,7 +11,20 @@ _SHOWN = 10
 
 def check_tables(paths: Sequence[Path], sigmas: float, finite_size: float) -> int:
     """Print a verdict for each table; return the most serious exit code."""
-    return max(_check_one(path, assess(path, finite_size), sigmas) for path in paths)
+    for name, value in (("sigmas", sigmas), ("finite-size", finite_size)):
+        if not 0 <= value < 1e6 or (name == "sigmas" and value == 0):
+            raise UsageError(f"--{name} = {value:g} is not allowed; it must be a number from 0 to 1e6, sigmas above 0.")
+    code = EXIT_OK
+    for path in paths:
+        try:
+            found = _check_one(path, assess(path, finite_size), sigmas)
+        except UsageError as error:
+            if len(paths) == 1:
+                raise
+            print(f"{path}: {error}")
+            found = error.exit_code
+        code = max(code, found)
+    return code
 
 
 def _check_one(path: Path, found: Agreement, sigmas: float) -> int:
@@ -24,23 +37,33 @@ def _check_one(path: Path, found: Agreement, sigmas: float) -> int:
     if found.unsolved or found.missing:
         print(f"  NOT CONVERGED: {found.unsolved} rows of theory, {found.missing} rows of experiment")
     beyond = found.disagreeing(sigmas)
+    columns = found.disagreeing_columns(sigmas)
     worst = found.worst()
+    if found.skipped:
+        print(f"  {found.skipped} rows not compared: alpha D is no whole number there; choose another --dim")
+    if found.blank:
+        print(f"  {found.blank} numbers not compared: theory has no finite value there")
+    if worst is None and (found.skipped or found.blank):
+        print("  NOTHING COMPARED")
+        return EXIT_CHECK_FAILED
     if worst is None:
         print("  no experiment in the table")
     else:
         limit = found.threshold(sigmas)
-        verdict = "DISAGREES" if beyond else "agrees"
+        verdict = "DISAGREES" if beyond or columns else "agrees"
         print(
             f"  experiment {verdict}: {len(found.comparisons)} comparisons, worst {worst.sigmas:.2f} standard "
             f"errors (allowed {limit:.2f}) in {worst.name} of line {worst.row}"
         )
         if found.widths_needed:
             print("  one width only: the network's bias in 1/N is not removed; give --width two values")
+    for p in columns:
+        print(f"    {p.name} as a whole ({p.count} rows): scatter {p.scatter:.1f}, mean {p.bias:.1f} standard errors")
     for c in beyond[:_SHOWN]:
         print(
             f"    line {c.row} {c.name}: theory {c.theory:.6g}, experiment {c.mean:.6g} ± {c.error:.2g} "
             f"({c.sigmas:.1f} standard errors)"
         )
-    if beyond or incomplete:
+    if beyond or columns or incomplete:
         return EXIT_CHECK_FAILED
     return EXIT_NOT_CONVERGED if found.unsolved or found.missing else EXIT_OK

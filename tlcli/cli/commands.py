@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tlcli.errors import UsageError
 from tlcli.option import Option
 from tlcli.options import INVOCATION, OPTIONS
 
@@ -92,6 +93,8 @@ def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]]
 
     def callback(**values: Any) -> None:
         positional, named = values.pop("recipe_file"), values.pop("recipe")
+        if positional is not None and named is not None:
+            raise UsageError(f"two recipes are given, '{positional}' and '{named}'; give one, or use `tlcli run`.")
         run(command, named or positional, {k: v for k, v in values.items() if v is not None})
 
     path = Path | None

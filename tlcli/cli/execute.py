@@ -71,7 +71,7 @@ def execute_recipe(command: str, allowed: tuple[str, ...], recipe: Recipe | None
         raise UsageError("--shard needs a store that the shards share; give -o DIR or --store DIR.")
     make_executor(how.executor, how.jobs)  # not entered: an unknown name is refused before anything is written
     for case in job.cases:
-        check_experiments(case)
+        check_experiments(case, job.settings)
     store = _store(job, how)
     if how.dry_run:
         from tlcli.cli.dry_run import report

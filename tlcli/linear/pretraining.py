@@ -248,6 +248,9 @@ def _kernel(state: _Predictor, γ: Floats, kernel: Kernel) -> Pretrained:
         bulk = np.where(scale_free, 1.0, spike + 2.0 * k)
         spike = np.where(scale_free, 1.0, spike)
 
+    # At the interpolation threshold nu diverges while the overlap stays: chi n1 n2 tends to gamma0 q.
+    lost = np.isinf(ν) & np.isfinite(γ)
+
     def along(a: Floats, b: Floats) -> Floats:
         direction = a * b
         with np.errstate(invalid="ignore"):
@@ -261,7 +264,7 @@ def _kernel(state: _Predictor, γ: Floats, kernel: Kernel) -> Pretrained:
         n_signal=n1,
         n_noise=n2,
         c_signal=along(n1, n1),
-        c_cross=along(n1, n2),
+        c_cross=np.where(lost, γ * state.overlap, along(n1, n2)) if np.any(lost) else along(n1, n2),
         c_noise=along(n2, n2),
         scale_free=scale_free,
         status=np.asarray(state.status, dtype=np.int8),

@@ -2,14 +2,17 @@
 
 A table holds many comparisons, each with a standard error estimated from few trials. A comparison is judged by
 its Student-t probability; the smallest of all, times their number, must not be rarer than one Gaussian number
-beyond `sigmas`. So a correct table fails as rarely whatever its size.
+beyond `sigmas`. So a correct table fails as rarely whatever its size. Few trials make single comparisons weak, so
+each column is judged as a whole too: the scatter of all its differences (chi-squared) and their mean.
 
 Theory holds for D → ∞: a systematic difference of `finite_size`/D of the theory's value is allowed. The network
-experiment has a bias in 1/N as well; with two widths or more its means are extrapolated to N = ∞ first.
+experiment has a bias in 1/N as well; with two widths or more its means are extrapolated to N = ∞ first. Rows whose
+alpha D is no whole number are not compared: the experiment has another alpha than the theory there.
 """
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ from tlcli.report.tables import read_table
 
 _UNSOLVED = ("not_converged", "failed")
 _ROUNDING = 1e-9
+_LARGEST = 8.0  # one impossible number shall not hide how the others scatter
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,21 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Pooled:
+    """All comparisons of one column: Gaussian equivalents of their scatter and of their mean difference."""
+
+    name: str
+    count: int
+    scatter: float
+    bias: float
+
+    @property
+    def sigmas(self) -> float:
+        """The larger of the two."""
+        return max(self.scatter, self.bias)
+
+
+@dataclass(frozen=True)
 class Agreement:
     """What a table says: rows, rows expected by its provenance (None: unknown), unsolved rows, comparisons."""
 
@@ -53,6 +72,26 @@ class Agreement:
     missing: int
     comparisons: Sequence[Comparison]
     widths_needed: bool
+    skipped: int = 0  # rows whose alpha D is no whole number
+    blank: int = 0  # measured numbers without a finite theory beside them
+
+    def pooled(self) -> list[Pooled]:
+        """Judge every column as a whole."""
+        out = []
+        for name in dict.fromkeys(c.name for c in self.comparisons):
+            z = np.array(
+                [math.copysign(min(c.sigmas, _LARGEST), c.mean - c.theory) for c in self.comparisons if c.name == name]
+            )
+            tails = (stats.chi2.sf(float(z @ z), z.size), 2 * stats.norm.sf(abs(z.sum()) / math.sqrt(z.size)))
+            scatter, bias = (float(stats.norm.isf(max(float(tail), 1e-300) / 2)) for tail in tails)
+            out.append(Pooled(name, z.size, max(scatter, 0.0), bias))
+        return out
+
+    def disagreeing_columns(self, sigmas: float) -> list[Pooled]:
+        """The columns that disagree as a whole, worst first."""
+        found = self.pooled()
+        limit = self._limit(sigmas, 2 * len(found))
+        return sorted((p for p in found if p.sigmas > limit), key=lambda p: -p.sigmas)
 
     def worst(self) -> Comparison | None:
         """The least probable comparison."""
@@ -60,8 +99,12 @@ class Agreement:
 
     def threshold(self, sigmas: float) -> float:
         """The distance that a single comparison may have, given how many there are."""
+        return self._limit(sigmas, len(self.comparisons))
+
+    @staticmethod
+    def _limit(sigmas: float, count: int) -> float:
         family = 2 * stats.norm.sf(sigmas)
-        return float(stats.norm.isf(family / max(len(self.comparisons), 1) / 2))
+        return float(stats.norm.isf(family / max(count, 1) / 2))
 
     def disagreeing(self, sigmas: float) -> list[Comparison]:
         """The comparisons beyond the threshold, worst first."""
@@ -87,14 +130,25 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
     names = [name for name in header if f"sim_{name}_se" in header]
     unsolved = sum(row.get("status") in _UNSOLVED for row in rows)
     missing = sum(row.get("sim_status", "ok") not in ("ok", "") for row in rows)
-    comparisons = [
-        found
-        for index, group in _groups(rows, header, names)
-        for name in names
-        if (found := _compare(index, group, name, table, finite_size)) is not None
-    ]
+    groups = [(index, group) for index, group in _groups(rows, header, names) if names]
+    whole = [(index, group) for index, group in groups if _whole_samples(group[0])]
+    tried = [_compare(index, group, name, table, finite_size) for index, group in whole for name in names]
+    measured = [found for found in tried if found is not None]
+    comparisons = [found for found in measured if math.isfinite(found.theory)]
     single = any(row.get("width") for row in rows) and len({r["width"] for r in rows if r.get("width")}) < 2
-    return Agreement(len(rows), expected, unsolved, missing, comparisons, single)
+    skipped, blank = len(groups) - len(whole), len(measured) - len(comparisons)
+    return Agreement(len(rows), expected, unsolved, missing, comparisons, single, skipped, blank)
+
+
+def _whole_samples(row: Mapping[str, str]) -> bool:
+    """Whether the experiment could draw exactly alpha D samples; it rounds."""
+    try:
+        size = float(row.get("dim") or "inf")
+        alphas = [float(cell) for name, cell in row.items() if re.fullmatch(r"alpha_?\d+", name) and cell]
+    except ValueError:
+        return True
+    samples = [alpha * size for alpha in alphas if math.isfinite(alpha * size)]
+    return all(abs(count - round(count)) < 1e-6 for count in samples)
 
 
 def _groups(
@@ -123,8 +177,10 @@ def _compare(
     except ValueError:
         raise UsageError(f"table '{table}': line {index} has a cell under '{name}' that is no number.") from None
     mean, error = (means[0], errors[0]) if len(group) == 1 else _extrapolate(widths, means, errors)
-    if not (math.isfinite(theory) and math.isfinite(mean) and math.isfinite(error)):
+    if not (math.isfinite(mean) and math.isfinite(error)):
         return None
+    if not math.isfinite(theory):
+        return Comparison(index, name, theory, float(mean), float(error), math.nan)
     allowed = (finite_size / size + _ROUNDING) * abs(theory) + _ROUNDING
     excess = max(abs(mean - theory) - allowed, 0.0)
     if excess == 0.0:

@@ -172,6 +172,7 @@ def simulate_network(
             "gain": baseline - loss,
             "source_loss": float(np.sum((end - teacher1) ** 2)),
             "source_loss_before": float(np.sum((first.beta - teacher1) ** 2)),
+            "forgetting": float(np.sum((end - teacher1) ** 2) - np.sum((first.beta - teacher1) ** 2)),
             "overlap": float(first.beta @ teacher1),
             "norm2": float(first.beta @ first.beta),
             **kernel_shape(first.covariance, first.beta),

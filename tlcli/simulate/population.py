@@ -200,6 +200,7 @@ def simulate_population(point: Point, *, dim: int, trials: int, seed: int) -> di
             "gain": baseline - loss,
             "source_loss": float(np.sum((end - teacher1) ** 2)),
             "source_loss_before": float(np.sum((first.beta - teacher1) ** 2)),
+            "forgetting": float(np.sum((end - teacher1) ** 2) - np.sum((first.beta - teacher1) ** 2)),
             "overlap": float(first.beta @ teacher1),
             "norm2": float(first.beta @ first.beta),
             "norm2_end": float(end @ end),

@@ -28,6 +28,11 @@ class Data:
     x: Array | None
     y: Array
 
+    @property
+    def dim(self) -> int:
+        """Input dimension D."""
+        return len(self.y) if self.x is None else self.x.shape[1]
+
 
 @dataclass(frozen=True)
 class Features:

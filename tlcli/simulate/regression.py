@@ -156,8 +156,11 @@ def train_source(
     if np.isfinite(t1):
         return _finite_time(data, gamma0, weight_decay, k, t1)
     if weight_decay > 0:
-        beta = _decayed(data, weight_decay / gamma0)
-        s = gamma0 * float(np.linalg.norm(beta))
+        if gamma0 == 0:  # nothing feeds the features: they decay
+            return SourceState(np.zeros(data.dim), 0.0, 0.0, 0.0)
+        beta = least_norm(data) if np.isinf(gamma0) else _decayed(data, weight_decay / gamma0)
+        norm = float(np.linalg.norm(beta))
+        s = gamma0 * norm if norm > 0 else 0.0
         return SourceState(beta, 0.0, s, s)
     beta = least_norm(data)
     s = float(np.hypot(k, gamma0 * np.linalg.norm(beta)))
@@ -192,7 +195,7 @@ def _decayed(data: Data, strength: float) -> Array:
     """Solve r |beta(r)| = weight_decay / gamma0; the left side grows from 0 to |X^T y / P|: one root."""
     ell, u, basis = _modes(data)
     if strength >= np.linalg.norm(u):  # below the threshold: features collapse
-        return np.zeros(len(data.y) if data.x is None else data.x.shape[1])
+        return np.zeros(data.dim)
 
     def excess(log_r: float) -> float:
         return float(np.linalg.norm(u / (1 + ell * np.exp(-log_r)))) / strength - 1.0

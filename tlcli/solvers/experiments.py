@@ -44,13 +44,14 @@ def tasks_of(case: Case, settings: Mapping[str, Any], seed: int) -> tuple[list[T
     return tasks, variants
 
 
-def check_experiments(case: Case) -> None:
+def check_experiments(case: Case, settings: Mapping[str, Any]) -> None:
     """Refuse what an experiment cannot represent, before anything is computed.
 
     Raises:
         UsageError: rho_xi, the NTK or a limit of the richness or the initial scale with an experiment that trains.
     """
     for experiment in case.experiments:
+        _check_samples(case, experiment, settings)
         if experiment == "regression" and case.solver.name != "linear-structured":
             continue
         other = "" if "regression" not in case.solver.experiments else "; use --experiment regression"
@@ -63,6 +64,23 @@ def check_experiments(case: Case) -> None:
         rho_xi = case.grid.values.get("rho_xi")
         if rho_xi is not None and np.any(rho_xi.array != 0):
             raise UsageError(f"the {experiment} experiment has rho_xi = 0{other}.")
+
+
+def _check_samples(case: Case, experiment: str, settings: Mapping[str, Any]) -> None:
+    grid = case.grid.values
+    dim = settings["dim"] or DIMENSIONS[experiment]
+    for name in ("alpha1", "alpha2"):
+        smallest = float(grid[name].array.min()) if name in grid else math.inf
+        if smallest * dim < 0.5:
+            raise UsageError(f"{name} = {smallest:g} leaves the experiment no sample at D = {dim}; use a larger --dim.")
+    if "p2" in grid and np.any(np.isinf(grid["p2"].array)):
+        raise UsageError("the regression experiment needs a finite p2; leave out --simulate for p2 = inf.")
+    ends = [grid[name].array for name in ("t1", "time") if name in grid]
+    rich = "gamma0" in grid and np.any(np.isinf(grid["gamma0"].array))
+    if experiment == "regression" and rich and any(np.any(np.isfinite(end)) for end in ends):
+        raise UsageError("the regression experiment has no gamma0 = inf at finite times; use a finite gamma0.")
+    if experiment == "network" and np.any(settings["width"].array % 2):
+        raise UsageError("the network experiment mirrors its neurons; every --width must be even.")
 
 
 _FINITE = "a finite one"
