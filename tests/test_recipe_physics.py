@@ -54,7 +54,7 @@ def run(name):
 
 @pytest.mark.parametrize("name", list(PATHS))
 def test_the_gain_changes_sign_at_every_boundary_point(name):
-    """Zero to 1e-10 where the gain is continuous; where features collapse it jumps from one sign to the other."""
+    """Zero to 1e-10 at a root, opposite signs beside a jump; the collapse line is where the formula says."""
     found = run(name)
     recipe = load_recipe(PATHS[name])
     job = prepare(recipe.command, COMMANDS[recipe.command].options, recipe, {})
@@ -70,9 +70,15 @@ def test_the_gain_changes_sign_at_every_boundary_point(name):
             return np.asarray(case.solver.search({**case.words, **rest, **at})["gain"])
 
         refined = np.array([row["refined"] for row in rows])
+        kind = np.array([row["kind"] for row in rows])
         here = np.abs(gain(points))
-        jumps = here > (1e-6 if name == "joint-rich" else 1e-10)
-        assert not jumps.any() or name in COLLAPSING
+        assert np.all(here[kind == "root"] <= (1e-6 if name == "joint-rich" else 1e-10))
+        jumps = kind == "jump"
+        assert not (jumps | (kind == "collapse")).any() or name in COLLAPSING
+        if (kind == "collapse").any():
+            p = {**rest, **points}
+            critical = np.sqrt(1 + (1 + p["sigma1"] ** 2) / p["alpha1"]) * p["gamma0"] / p["weight_decay"]
+            np.testing.assert_allclose(critical[kind == "collapse"], 1, rtol=1e-10)
         sides = [
             gain({n: np.where(refined == n, v * (1 + step), v) for n, v in points.items()}) for step in (-1e-9, 1e-9)
         ]

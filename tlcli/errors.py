@@ -5,10 +5,10 @@
     │   ├── DomainError            exit 2   a parameter outside the range where the theory holds
     │   └── RecipeError            exit 2   a recipe file
     ├── ConvergenceError           exit 3   some points were not solved
-    ├── CheckError                 exit 4   theory and experiment disagree, or a table is incomplete
     ├── StoreError                 exit 5   a point store of an incompatible version
     └── MissingExtraError          exit 2   an optional dependency is not installed
 
+Exit 4 (a check that failed) and 130 (interrupted) are results, not errors.
 Every message is one sentence that shows the bad value and says what is allowed.
 """
 
@@ -52,12 +52,6 @@ class ConvergenceError(TlcliError):
     """Some points were not solved; their rows carry the status."""
 
     exit_code = EXIT_NOT_CONVERGED
-
-
-class CheckError(TlcliError):
-    """A table is incomplete, or simulation and theory disagree."""
-
-    exit_code = EXIT_CHECK_FAILED
 
 
 class StoreError(TlcliError):

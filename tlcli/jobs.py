@@ -10,7 +10,7 @@ from typing import Any
 from tlcli.errors import UsageError, suggest
 from tlcli.options import INVOCATION, OPTIONS
 from tlcli.recipes import Recipe
-from tlcli.solvers.base import Solver
+from tlcli.solvers.base import Case, Solver
 from tlcli.sweep.grids import Grid, Values, format_values, parse_values
 
 DEFAULT_DIM = 400  # of a power-law spectrum
@@ -19,21 +19,6 @@ DEFAULT_DIM = 400  # of a power-law spectrum
 _NOT_PHYSICAL = {"x", "y", "style", "quantity", "format", "title", "optimal_gamma0", "solver", "simulate"}
 _NOT_PHYSICAL |= {"experiment", "trials", "width", "seed", "dim", *INVOCATION}
 _PER_CASE = {"solver", "simulate", "experiment"}
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One grid for one solver: `grid` holds the several-valued and single numbers, `words` the rest."""
-
-    label: str | None
-    solver: Solver
-    grid: Grid
-    words: Mapping[str, Any]
-    experiments: tuple[str, ...]
-
-    def parameters(self) -> dict[str, Any]:
-        """Return what the solver's `evaluate` takes: open arrays and words."""
-        return {**self.grid.open(), **self.words}
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +195,7 @@ def _solver(command: str, settings: Mapping[str, Any], recipe: Recipe | None) ->
 
 def _experiments(solver: Solver, settings: Mapping[str, Any]) -> tuple[str, ...]:
     if not _value("simulate", settings):
-        if settings.get("experiment") is not None:
+        if settings.get("experiment") is not None and settings.get("simulate") is None:
             raise UsageError("--experiment has an effect with --simulate only; add it.")
         return ()
     if not solver.experiments:

@@ -234,7 +234,7 @@ _TWO_TIME = [
         "steps",
         "integer",
         None,
-        "Steps of the time grid (default: what the fastest mode needs, 200 to 2000).",
+        "Steps of the time grid (default: what the fastest mode needs, 200 to 1000).",
         domain=Domain(2, 20_000, whole=True),
         panel="Two-time DMFT",
     ),

@@ -157,3 +157,21 @@ def test_tables_that_are_none(table, tmp_path):
         assess(path)
     with pytest.raises(UsageError, match="cannot be read"):
         assess(tmp_path / "none.csv")
+
+
+def test_a_small_error_of_a_whole_column_is_found(table):
+    """Eight trials make 5 % invisible in any single row, but not in two hundred of them."""
+    rng = np.random.default_rng(3)
+    noise = rng.standard_normal((200, 8))
+    means, errors = 1 + 0.05 * noise.mean(axis=1), 0.05 * noise.std(axis=1, ddof=1) / np.sqrt(8)
+    good = assess(table(loss=1.0, sim_loss=means, sim_loss_se=errors, trials=8, dim=1e6))
+    assert good.disagreeing(4) == []
+    assert good.disagreeing_columns(4) == []
+    wrong = assess(table(loss=1.02, sim_loss=means, sim_loss_se=errors, trials=8, dim=1e6))
+    assert wrong.disagreeing(4) == []
+    assert [column.name for column in wrong.disagreeing_columns(4)] == ["loss"]
+
+
+def test_rows_with_another_number_of_samples_are_not_compared(table):
+    found = assess(table(alpha2=[0.5, 0.99], dim=40, loss=1.0, sim_loss=[1.0, 9.0], sim_loss_se=0.1, trials=8))
+    assert (len(found.comparisons), found.skipped) == (1, 1)

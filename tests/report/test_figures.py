@@ -86,6 +86,7 @@ def test_a_map_of_the_gain(draw):
         "negative transfer",
         "collapsed features",
         "gain = 0 (exact)",
+        "gain jumps or features collapse",
         r"best $\gamma_0$",
     ]
 

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from tlcli.jobs import Case
 from tlcli.report.tables import Block
-from tlcli.solvers.base import Columns
+from tlcli.solvers.base import Case, Columns
 from tlcli.sweep.runner import SweepResult
 
 

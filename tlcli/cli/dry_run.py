@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlcli.jobs import Case, Job
+from tlcli.jobs import Job
+from tlcli.solvers.base import Case
 from tlcli.sweep.grids import Grid, Values
 from tlcli.sweep.runner import Task, evaluate
 from tlcli.sweep.store import PointStore

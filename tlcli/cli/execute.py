@@ -15,14 +15,14 @@ from tlcli.cli.assemble import block_of, edge_block
 from tlcli.cli.console import Console
 from tlcli.columns import COLUMNS
 from tlcli.errors import EXIT_NOT_CONVERGED, EXIT_OK, DomainError, UsageError
-from tlcli.jobs import Case, Job, prepare
+from tlcli.jobs import Job, prepare
 from tlcli.options import INVOCATION, OPTIONS
 from tlcli.recipes import Recipe, load_recipe
 from tlcli.report.files import atomic, prepare_folder
 from tlcli.report.plan import Drawing, plan_figure
 from tlcli.report.provenance import facts, write_provenance
 from tlcli.report.tables import Block, write_csv, write_table
-from tlcli.solvers.base import Columns
+from tlcli.solvers.base import Case, Columns
 from tlcli.solvers.experiments import VERSION, check_experiments, tasks_of
 from tlcli.solvers.search import best_gamma0, boundaries
 from tlcli.status import Status
@@ -151,6 +151,9 @@ def _write_rest(
         name = re.fullmatch(r"figure(?:-([a-z]\w*))?(?:-\d+)?\.(?:png|pdf|svg)", old.name)
         if name and old not in figures and (name[1] is None or name[1] in {**COLUMNS, **OPTIONS, "time": None}):
             old.unlink()
+    for old in (*folder.glob("kernel*.npz"), *folder.glob("two-time*.npz")):
+        if old.name not in archives:
+            old.unlink()
     seconds = round(time.perf_counter() - start, 3)
     rows = sum(block.size for block in blocks)
     write_provenance(folder / "provenance.json", {**about, "rows": rows, "wall_time_seconds": seconds})
@@ -191,7 +194,7 @@ def _edges(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> lis
         for axis in shown
         if axis is not None and axis in case.grid.axes
     ]
-    return [{**edge.values, "refined": edge.along} for edge in edges if edge is not None]
+    return [{**edge.values, "kind": edge.kind, "refined": edge.along} for edge in edges if edge is not None]
 
 
 def _write_arrays(case: Case, found: Columns, folder: Path, index: int) -> str | None:

@@ -65,14 +65,14 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
     for panel, axis in zip(panels, axes, strict=True):
         shared = _shared_baseline(panel)
         for curve in panel.curves:
-            keep = finite_axis(curve.x, log)
+            keep = _drawn(curve.x, log)
             colour = colours[_key(curve.hue, spec.lines)]
             axis.plot(
                 curve.x[keep],
                 curve.values[keep],
                 color=colour,
                 lw=1.8,
-                marker="." if keep.sum() < 6 else "",
+                marker="." if len(keep) < 6 else "",
             )
             if curve.baseline is not None and shared is None:
                 axis.plot(curve.x[keep], curve.baseline[keep], color=colour, ls="--", lw=1.0, alpha=0.8)
@@ -81,7 +81,7 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
             if curve.best is not None and curve.x[keep][0] < curve.best[0] < curve.x[keep][-1]:
                 axis.plot(*curve.best, marker="*", ms=10, color=colour, mec="white", zorder=6)
         if shared is not None:
-            keep = finite_axis(panel.curves[0].x, log)
+            keep = _drawn(panel.curves[0].x, log)
             axis.plot(panel.curves[0].x[keep], shared[keep], color="black", ls="--", lw=1.4)
         if len(panel.crossings):
             axis.plot(*panel.crossings.T, ls="", marker="D", ms=4.5, mfc="white", mec="black", zorder=5)
@@ -99,6 +99,12 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
     if spec.title:
         figure.suptitle(spec.title)
     return figure
+
+
+def _drawn(x: NDArray[np.float64], log: bool) -> NDArray[np.intp]:
+    """Return the positions that can stand on the axis, in growing order."""
+    keep = np.flatnonzero(finite_axis(x, log))
+    return keep[np.argsort(x[keep])]
 
 
 def _key(hue: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:

@@ -70,10 +70,9 @@ def _column(block: Block, name: str, index: tuple[Any, ...], order: Sequence[str
     return np.transpose(array, [left.index(n) for n in order])
 
 
-def _inside(points: Mapping[str, Floats], fixed: Mapping[str, Any], names: Sequence[str]) -> Floats:
-    """Return the boundary points of one facet, (n, len(names))."""
-    first = next(iter(points.values()))
-    keep = np.ones(len(first), dtype=bool)
+def _inside(points: Mapping[str, Any], fixed: Mapping[str, Any], names: Sequence[str], *, roots: bool = True) -> Floats:
+    """Return the boundary points of one facet, (n, len(names)): roots of the gain, or its jumps and collapse."""
+    keep = np.asarray(points["kind"] == "root") == roots
     for name, value in fixed.items():
         if name in points:
             keep &= points[name] == value
@@ -86,6 +85,7 @@ def _map_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, 
     for index, fixed in _facets(block, (spec.x, spec.y)):
         order = (spec.x, spec.y)
         found = [_inside(points, fixed, order) for points in boundary]
+        jumps = [_inside(points, fixed, order, roots=False) for points in boundary]
         optimum = None
         if "gamma0_opt" in block.columns and "gamma0" in order and spec.quantity in (*GAINS, "loss"):
             best = _column(block, "gamma0_opt", index, order)
@@ -98,6 +98,7 @@ def _map_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, 
                 values=np.asarray(_column(block, spec.quantity, index, order), dtype=float),
                 phase=_column(block, "phase", index, order) if signed and "phase" in block.columns else None,
                 boundary=np.concatenate(found) if found and signed else np.empty((0, 2)),
+                jumps=np.concatenate(jumps) if jumps and signed else np.empty((0, 2)),
                 optimum=optimum,
                 label=block.label,
                 fixed=fixed,

@@ -32,6 +32,7 @@ class MapPanel:
     values: NDArray[np.float64]
     phase: NDArray[np.int8] | None
     boundary: NDArray[np.float64]
+    jumps: NDArray[np.float64]
     optimum: NDArray[np.float64] | None
     label: str | None
     fixed: Mapping[str, Any]
@@ -41,19 +42,24 @@ def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec) -> Figure:
     """Return one figure with a heat map per panel, all on one colour scale."""
     assert spec.y is not None
     figure, axes = facet_grid(len(panels), 3.5, 3.1)
-    norm, cmap = colour_scale([panel.values for panel in panels], spec.quantity in SIGNED)
+    norm, cmap = colour_scale([panel.values for panel in panels], spec.quantity in SIGNED, spec.quantity not in GAINS)
     mesh = None
     for panel, axis in zip(panels, axes, strict=True):
         keep_x = finite_axis(panel.x, spec.x in spec.log_axes)
         keep_y = finite_axis(panel.y, spec.y in spec.log_axes)
         x, y = panel.x[keep_x], panel.y[keep_y]
-        values = panel.values[np.ix_(keep_x, keep_y)]
+        x_order, y_order = np.argsort(x), np.argsort(y)
+        x, y = x[x_order], y[y_order]
+        cells = np.ix_(np.flatnonzero(keep_x)[x_order], np.flatnonzero(keep_y)[y_order])
+        values = panel.values[cells]
+        logs = (spec.x in spec.log_axes, spec.y in spec.log_axes)
         mesh = axis.pcolormesh(x, y, values.T, norm=norm, cmap=cmap, shading="nearest", rasterized=True)
         if panel.phase is not None:
-            _shade_phases(axis, x, y, panel.phase[np.ix_(keep_x, keep_y)])
-        logs = (spec.x in spec.log_axes, spec.y in spec.log_axes)
+            _shade_phases(axis, x, y, panel.phase[cells], logs)
         for line in chains(panel.boundary, logs):
             axis.plot(line[:, 0], line[:, 1], color="black", lw=1.6, marker="." if len(line) == 1 else "")
+        for line in chains(panel.jumps, logs):
+            axis.plot(line[:, 0], line[:, 1], color="black", lw=1.4, ls=":")
         if panel.optimum is not None:
             _draw_optimum(axis, panel, spec)
         if logs[0]:
@@ -79,7 +85,7 @@ def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec) -> Figure:
     return figure
 
 
-def colour_scale(values: Sequence[NDArray[np.float64]], signed: bool) -> tuple[Normalize, Any]:
+def colour_scale(values: Sequence[NDArray[np.float64]], signed: bool, reverse: bool = False) -> tuple[Normalize, Any]:
     """Return norm and map: diverging and symmetric about zero for signed quantities, else sequential.
 
     The scale is linear, and covers all finite values but a peak of less than 0.5 % of them; it is logarithmic (for
@@ -91,7 +97,8 @@ def colour_scale(values: Sequence[NDArray[np.float64]], signed: bool) -> tuple[N
     middle, top = float(np.median(size)), float(size.max())
     wide = top > 100 * middle
     if signed:
-        cmap = plt.get_cmap("RdBu").with_extremes(bad="0.8")
+        # Red is bad for the reader's purpose: a negative gain, or a positive forgetting.
+        cmap = plt.get_cmap("RdBu_r" if reverse else "RdBu").with_extremes(bad="0.8")
         if wide:
             return SymLogNorm(linthresh=middle, vmin=-top, vmax=top), cmap
         top = _without_peak(size)
@@ -156,7 +163,13 @@ def _joined(pieces: list[NDArray[np.intp]], at: NDArray[np.float64], longest: fl
     return pieces
 
 
-def _shade_phases(axis: Axes, x: NDArray[np.float64], y: NDArray[np.float64], phase: NDArray[np.int8]) -> None:
+def _shade_phases(
+    axis: Axes, x: NDArray[np.float64], y: NDArray[np.float64], phase: NDArray[np.int8], logs: tuple[bool, bool]
+) -> None:
+    # Repeat the outermost cells at the panel's edges, so that the hatching reaches them.
+    phase = np.pad(phase, 1, mode="edge")
+    (left, right), (bottom, top) = _edges(x, logs[0]), _edges(y, logs[1])
+    x, y = np.concatenate(([left], x, [right])), np.concatenate(([bottom], y, [top]))
     for code, hatch in ((Phase.NEGATIVE, "//"), (Phase.COLLAPSED, "....")):
         mask = phase == code
         if mask.any() and min(mask.shape) > 1:
@@ -171,7 +184,12 @@ def _draw_optimum(axis: Axes, panel: MapPanel, spec: FigureSpec) -> None:
     other = panel.x if along_y else panel.y
     best = np.asarray(panel.optimum, dtype=float)
     best = np.where(np.isfinite(best) & (best > 0), best, np.nan)
-    pair = (other, best) if along_y else (best, other)
+    if np.all(np.isinf(panel.optimum)):
+        style = {"boxstyle": "round", "fc": "white", "ec": "#E69F00"}
+        axis.text(0.97, 0.96, r"best $\gamma_0=\infty$", transform=axis.transAxes, ha="right", va="top", bbox=style)
+        return
+    order = np.argsort(other)
+    pair = (other[order], best[order]) if along_y else (best[order], other[order])
     axis.plot(*pair, color="#E69F00", lw=1.8, ls="--")
 
 
@@ -202,6 +220,8 @@ def _legend(figure: Figure, panels: Sequence[MapPanel]) -> None:
         handles.append(Patch(facecolor="white", edgecolor="0.25", hatch="....", label="collapsed features"))
     if any(len(panel.boundary) for panel in panels):
         handles.append(Line2D([], [], color="black", lw=1.6, label="gain = 0 (exact)"))
+    if any(len(panel.jumps) for panel in panels):
+        handles.append(Line2D([], [], color="black", lw=1.4, ls=":", label="gain jumps or features collapse"))
     if any(panel.optimum is not None and np.isfinite(panel.optimum).any() for panel in panels):
         handles.append(Line2D([], [], color="#E69F00", lw=1.8, ls="--", label=r"best $\gamma_0$"))
     if handles:

@@ -94,6 +94,9 @@ def plan_figure(blocks: Sequence[Block], drawing: Drawing, quantity: str | None 
             raise UsageError(f"case '{block.label}' does not vary {missing[0]}; all panels share their axes.")
         if quantity not in block.columns:
             raise UsageError(f"case '{block.label}' has no column '{quantity}'; give a --quantity that all cases have.")
+    for name in (x, y) if is_map else (x,):
+        if name is not None and np.isfinite(first.axes[name]).sum() < 2:
+            raise UsageError(f"'{name}' has fewer than two finite values; an axis of a figure needs two.")
     rest = [name for name in axes if name not in (x, y)]
     lines: tuple[str, ...] = ()
     if not is_map:

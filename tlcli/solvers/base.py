@@ -1,10 +1,12 @@
-"""The one shape that every solver has, whatever theory is behind it."""
+"""The one shape that every solver has, whatever theory is behind it, and the grid it is asked to fill."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
+
+from tlcli.sweep.grids import Grid
 
 Parameters = Mapping[str, Any]
 Columns = dict[str, NDArray[Any]]
@@ -18,6 +20,7 @@ class Solver:
     recorded times of the last stage. `evaluate` maps arrays that broadcast (and words, for choices) to
     columns that broadcast with them. `relaxed` is the same for searches: where a point is not admissible it
     gives NaN instead of an error. `closed_form` says that searching over the grid again costs next to nothing.
+    `collapse` is positive where features survive weight decay and negative where they do not.
     `arrays` are matrices that fit no table; they go into the NPZ file that `archive` names.
     `own` holds the values of parameters that are no options (the stages of a curriculum); `inner` the axes
     that columns have beyond those of the grid, last; `words` what its experiments must know besides parameters.
@@ -30,6 +33,7 @@ class Solver:
     closed_form: bool = True
     relaxed: Callable[[Parameters], Columns] | None = None
     quantity: str = "loss"
+    collapse: Callable[[Parameters], NDArray[Any]] | None = None
     arrays: Callable[[Parameters, Columns], dict[str, NDArray[Any]]] | None = None
     archive: str = "arrays"
     own: Mapping[str, Any] = field(default_factory=dict)
@@ -40,3 +44,18 @@ class Solver:
     def search(self) -> Callable[[Parameters], Columns]:
         """The function that searches call."""
         return self.relaxed or self.evaluate
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One grid for one solver: `grid` holds the several-valued and single numbers, `words` the rest."""
+
+    label: str | None
+    solver: Solver
+    grid: Grid
+    words: Mapping[str, Any]
+    experiments: tuple[str, ...]
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what the solver's `evaluate` takes: open arrays and words."""
+        return {**self.grid.open(), **self.words}

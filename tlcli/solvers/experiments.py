@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tlcli.errors import UsageError
-from tlcli.jobs import Case
+from tlcli.solvers.base import Case
 from tlcli.sweep.runner import Task
 
 VERSION = "1"

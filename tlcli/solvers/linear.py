@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from tlcli.errors import DomainError
 from tlcli.linear.ansatz import parse_expression
-from tlcli.linear.pretraining import pretrain
+from tlcli.linear.pretraining import collapse_ratio, pretrain
 from tlcli.linear.transfer import Transfer, classify, transfer_ansatz, transfer_exact
 from tlcli.solvers.base import Columns, Parameters, Solver
 from tlcli.solvers.structured import structured_columns
@@ -36,6 +37,14 @@ def _exact(p: Parameters) -> Columns:
     assert source is not None
     names = ("overlap", "norm2", "bulk", "spike", "c_signal", "c_cross", "c_noise")
     return {**{name: getattr(source, name) for name in names}, **_transfer_columns(result)}
+
+
+def _collapse_margin(p: Parameters) -> Any:
+    """Positive where features survive endless pre-training with weight decay (theory/linear.md, Section 2)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        margin = np.log(collapse_ratio(p["alpha1"], p["gamma0"], p["weight_decay"], p["sigma1"]))
+    endless = np.isinf(np.asarray(p["t1"], dtype=float)) & (np.asarray(p["weight_decay"], dtype=float) > 0)
+    return np.where(endless & ~np.isnan(margin), margin, 1.0)
 
 
 def _ansatz(p: Parameters) -> Columns:
@@ -120,6 +129,9 @@ def _joint(p: Parameters) -> Columns:
     from tlcli.linear.stages import joint
 
     gamma2 = p["gamma0"] if p["gamma2"] is None else p["gamma2"]
+    for name, values in (("gamma0", p["gamma0"]), ("gamma2", gamma2)):
+        if np.any(np.isinf(values)):
+            raise DomainError(f"{name} = inf is no limit of joint training; use a large finite {name}.")
     result = joint(
         p["alpha1"],
         p["alpha2"],
@@ -193,6 +205,7 @@ TRANSFER = {
         ),
         _exact,
         ("regression", "population", "network"),
+        collapse=_collapse_margin,
     ),
     "linear-ansatz": Solver(
         "linear-ansatz",

@@ -1,25 +1,29 @@
-"""Exact boundaries gain = 0 and the best richness on a case's grid: root finding, not contours of the table."""
+"""Exact phase boundaries and the best richness on a case's grid: root finding, not contours of the table."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.jobs import Case
 from tlcli.linear.search import boundary_roots, optimal_gamma0
-from tlcli.solvers.base import Solver
+from tlcli.solvers.base import Case, Parameters, Solver
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class BoundaryPoints:
-    """Points where the gain changes sign: axis name → (n_points,), all axes of the grid; `along` was refined."""
+    """Points of phase boundaries: axis name → (n_points,), all axes of the grid; `along` was refined.
+
+    `kind` (n_points,) says root (gain = 0), jump (the gain changes sign without being zero) or collapse (beyond it no
+    feature survives pre-training).
+    """
 
     along: str
     values: Mapping[str, Floats]
+    kind: NDArray[np.str_]
 
 
 class _Rows:
@@ -47,14 +51,18 @@ class _Rows:
 
     def column(self, name: str, x: Floats, rows: NDArray[np.intp]) -> Floats:
         """Return the column at positions x of the axis in the given rows."""
+        return self.evaluate(lambda p: self.solver.search(p)[name], x, rows)
+
+    def evaluate(self, function: Callable[[Parameters], Floats], x: Floats, rows: NDArray[np.intp]) -> Floats:
+        """Return a function of the parameters at positions x of the axis in the given rows."""
         # Scalars stay scalars, so that factors which do not vary are computed once.
         at_rows = {n: np.asarray(self.scalars.get(n, a[rows])) for n, a in self.flat.items()}
-        columns = self.solver.search({**self.words, **at_rows, self.axis: np.asarray(x)})
-        return np.broadcast_to(columns[name], np.broadcast_shapes(np.shape(x), np.shape(rows)))
+        values = function({**self.words, **at_rows, self.axis: np.asarray(x)})
+        return np.broadcast_to(values, np.broadcast_shapes(np.shape(x), np.shape(rows)))
 
 
 def boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryPoints | None:
-    """Refine every sign change of the gain along `axis`; None where the table shows none.
+    """Refine every sign change of the gain along `axis`, and the collapse transition; None where there is none.
 
     `gain` is the column already computed, of the grid's shape: it brackets the roots without further work.
     """
@@ -66,25 +74,37 @@ def boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryPoints
     position = case.grid.axes.index(axis)
     known = np.moveaxis(np.broadcast_to(gain, case.grid.shape), position, -1).reshape(rows.size, -1)[:, keep]
     order = np.argsort(values[keep])
-    known = known[:, order]
+    known, line = known[:, order], values[keep][order]
+    parts: list[tuple[NDArray[np.intp], Floats, NDArray[np.str_]]] = []
     with np.errstate(invalid="ignore"):
-        if not ((known > 0).any(axis=1) & (known < 0).any(axis=1)).any():
-            return None
-    served = False
+        changes = ((known > 0).any(axis=1) & (known < 0).any(axis=1)).any()
+    if changes:
+        served = False
 
-    def gain_of_x(x: Floats, at: NDArray[np.intp]) -> Floats:
-        nonlocal served
-        if not served:  # the first call asks for the grid itself
-            served = True
-            return known
-        return rows.column("gain", x, at)
+        def gain_of_x(x: Floats, at: NDArray[np.intp]) -> Floats:
+            nonlocal served
+            if not served:  # the first call asks for the grid itself
+                served = True
+                return known
+            return rows.column("gain", x, at)
 
-    found = boundary_roots(gain_of_x, values[keep][order], rows.size, log=log)
-    if found.x.size == 0:
+        found = boundary_roots(gain_of_x, line, rows.size, log=log)
+        height = np.abs(rows.column("gain", found.x, found.row)) if found.x.size else found.x
+        steep = height > _JUMP * np.nanmax(np.abs(known[np.isfinite(known)]))
+        parts.append((found.row, found.x, np.where(steep, "jump", "root")))
+    if case.solver.collapse is not None:
+        margin = case.solver.collapse
+        lost = boundary_roots(lambda x, at: rows.evaluate(margin, x, at), line, rows.size, log=log)
+        parts.append((lost.row, lost.x, np.full(lost.x.size, "collapse")))
+    row, x, kind = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else ((), (), ())
+    if len(x) == 0:
         return None
     others = [name for name in case.grid.axes if name != axis]
-    points = {name: rows.flat[name][found.row] for name in others}
-    return BoundaryPoints(axis, {**points, axis: found.x})
+    points = {name: rows.flat[name][np.asarray(row, dtype=np.intp)] for name in others}
+    return BoundaryPoints(axis, {**points, axis: np.asarray(x)}, np.asarray(kind))
+
+
+_JUMP = 1e-6  # a gain larger than this share of the largest at a sign change: no root, the gain jumps
 
 
 def best_gamma0(case: Case) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tlcli.status import Status
 
 _ACCURACY = 1e-4  # largest distance from the spectral answer that counts as converged
 _FASTEST_PHASE = 0.25  # rate of the fastest mode times two steps
-_MOST_STEPS = 2000
+_MOST_STEPS = 1000
 
 
 def two_time_columns(p: Parameters) -> Columns:
