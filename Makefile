@@ -21,7 +21,7 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(BIN)/tlcli run recipes/phase-alpha2-gamma0.yaml recipes/digits-spectrum.yaml --output results --jobs 2
 	$(BIN)/tlcli check results/phase-alpha2-gamma0
-	@# The theory is for Gaussian inputs: on real images it may be off by a quarter (8/D, D = 32 components).
+	@# A handful of samples and real images: the theory may be off by a quarter (8/D, D = 32 components).
 	$(BIN)/tlcli check results/digits-spectrum --finite-size 8
 
 test: $(READY) lint

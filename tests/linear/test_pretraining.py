@@ -119,7 +119,10 @@ def test_interpolation_threshold_with_noise_diverges():
     assert np.isinf(out.norm2[1])
     assert np.isinf(out.spike[1])
     assert (float(out.n_signal[1]), float(out.n_noise[1])) == (0.0, 1.0)
-    assert (float(out.c_signal[1]), float(out.c_cross[1])) == (0.0, 0.0)
+    # chi n1 n2 -> gamma0 q, as on both sides of the threshold
+    assert (float(out.c_signal[1]), float(out.c_cross[1])) == (0.0, 1.0)
+    near = pretrain(np.array([1 - 1e-9, 1 + 1e-9]), 1.0, sigma1=0.1)
+    np.testing.assert_allclose(near.c_cross, 1.0, atol=2e-3)
     assert pretrain(1.0, 1.0).status == Status.CONVERGED
 
 

@@ -119,7 +119,7 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
 def _annotation(option: Option) -> Any:
     flags = ["-o", "--output"] if option.name == "output" else [option.flag]
     text = option.help
-    if option.default not in (None, False):
+    if option.default is not None and option.default is not False:
         text += f" (default: {option.default})"
     if option.choices:
         text += f" One of: {', '.join(option.choices)}."

@@ -1,4 +1,4 @@
-"""A kernel given by hand: expressions for its constants, and their 2×2 matrix (theory/linear.md, Section 3).
+"""A kernel given by hand: expressions for its constants, and their 2×2 matrix (docs/theory.md, Section 3).
 
 The ansatz is C = [[c₁, c₃], [c₃, c₂]] on span(β*₁, ξ): c₁ signal, c₂ noise, c₃ crosstalk, numbers or
 expressions in gamma0 and alpha1 (the paper's Figs. 1(b), 2(a), 6). Expressions are read through a whitelist

@@ -1,4 +1,4 @@
-"""One stage of feature-learning training for a whole grid of parameters (theory/linear.md, Section 4).
+"""One stage of feature-learning training for a whole grid of parameters (docs/theory.md, Section 4).
 
 `integrate_stage` is the one place where a stage is solved: the source task (start = 0), a target task, or any
 later stage of a curriculum. The equations are in `tlcli.linear.modes`, the method in `tlcli.linear.integrate`.

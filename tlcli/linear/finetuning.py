@@ -1,4 +1,4 @@
-"""Fine-tuning a readout on a frozen kernel: bulk plus spikes (theory/linear.md, Section 3).
+"""Fine-tuning a readout on a frozen kernel: bulk plus spikes (docs/theory.md, Section 3).
 
 The kernel is M = k I + Σ_j c_j n_j n_jᵀ along orthonormal n_j; β*₂ has squared overlap r_j² with n_j and
 squared norm |β*₂|² − Σ r_j² in the rest. Each direction decouples. Converged, with effective regularisation
@@ -99,7 +99,7 @@ def finetune(
     for finite time the change of the loss when the number of modes was last doubled (NOT_CONVERGED above
     1e-7).
 
-    Raises `DomainError`. Source: theory/linear.md, Section 3; [8], [97], [99], [13], [15], [156], [203].
+    Raises `DomainError`. Source: docs/theory.md, Section 3; [8], [97], [99], [13], [15], [156], [203].
     """
     require(POSITIVE, alpha2=alpha2)
     require(NON_NEGATIVE, time=time)

@@ -1,4 +1,4 @@
-"""Gradient flow of a readout on a frozen kernel, mode by mode (theory/linear.md, Section 3, time-resolved).
+"""Gradient flow of a readout on a frozen kernel, mode by mode (docs/theory.md, Section 3, time-resolved).
 
 A direction with kernel k I + c n nᵀ sees the Marchenko–Pastur modes (ℓ, w), u = √w. With β = M Λ^{1/2} y:
 

@@ -1,4 +1,4 @@
-"""The effective ridge kappa of regression on P samples with a given spectrum (theory/linear.md, Section 6).
+"""The effective ridge kappa of regression on P samples with a given spectrum (docs/theory.md, Section 6).
 
     kappa = ridge + (kappa/P) sum_k lambda_k/(lambda_k + kappa)
 

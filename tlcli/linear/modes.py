@@ -1,4 +1,4 @@
-"""One stage of feature-learning training, mode by mode (theory/linear.md, Sections 2 and 4).
+"""One stage of feature-learning training, mode by mode (docs/theory.md, Sections 2 and 4).
 
 Predictor β = b/γ = C β* + E n + N over Marchenko–Pastur modes ℓ. With S = s + k and s = √(k² + γ²|β|²),
 equation (*) reads dX/dt = S g_X + (B − 2λ) X, B = γ²(β·g)/S, and three facts shrink it:

@@ -1,4 +1,4 @@
-"""What the source task leaves behind: predictor, bulk and spike of the kernel (theory/linear.md, Section 2).
+"""What the source task leaves behind: predictor, bulk and spike of the kernel (docs/theory.md, Section 2).
 
 The population of neurons is moved by a Lorentz boost, so the feature kernel is always M = k I + χ n nᵀ with
 the spike along the predictor β₁ = |β₁| n, s = √(k² + γ₀²|β₁|²), χ = s − k. This module finds |β₁|, n and k:
@@ -100,7 +100,7 @@ def pretrain(
     (rank-one kernel), alpha1 = inf (population loss), alpha1 = 1 with noise (status DIVERGED), and weight
     decay above (γ₀/λ)√(1 + (1 + σ₁²)/α₁) = 1 (status COLLAPSED, all values zero).
 
-    Raises `DomainError`. Source: theory/linear.md, Section 2; spike [7], [47]; constants [11], [120].
+    Raises `DomainError`. Source: docs/theory.md, Section 2; spike [7], [47]; constants [11], [120].
     """
     check_domain(alpha1, gamma0, sigma1=sigma1, init_scale=init_scale, weight_decay=weight_decay, t1=t1, kernel=kernel)
     α, γ, σ, κ, λ, t = (np.asarray(x, dtype=float) for x in (alpha1, gamma0, sigma1, init_scale, weight_decay, t1))
@@ -206,7 +206,9 @@ def _early_stopped(α: Floats, γ: Floats, σ: Floats, κ: Floats, λ: Floats, t
         init_scale=κ,
         weight_decay=λ,
     )
-    noise2 = np.maximum(run.norm2 - run.overlap**2, 0.0)
+    # The square root of a difference that is all rounding would look like a noise direction.
+    noise2 = run.norm2 - run.overlap**2
+    noise2 = np.where(noise2 > 1e-14 * run.norm2, noise2, 0.0)
     state = _Predictor(run.overlap, run.norm2, noise2, run.bulk, run.status, run.residual)
     if not np.any(np.isinf(γ)):
         return state

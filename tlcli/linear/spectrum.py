@@ -1,4 +1,4 @@
-"""The Marchenko–Pastur law of Σ̂ = XᵀX/P and its resolvent (theory/linear.md, Section 2).
+"""The Marchenko–Pastur law of Σ̂ = XᵀX/P and its resolvent (docs/theory.md, Section 2).
 
 With c = 1/α, ℓ(θ) = 1 + c + 2√c cos θ and dρ = (2/π) sin²θ/ℓ(θ) dθ on [0, π], plus an atom of mass 1 − α at
 ℓ = 0 when α < 1. The rule θ_k = kπ/(K+1) is the trapezoid rule of a periodic analytic function: its error

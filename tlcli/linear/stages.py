@@ -1,4 +1,4 @@
-"""Training histories: a list of stages on correlated teachers (theory/linear.md, Section 4, "K stages").
+"""Training histories: a list of stages on correlated teachers (docs/theory.md, Section 4, "K stages").
 
 Between stages only three things survive: |b|, the bulk k and the overlaps o_i = n·β*_i of the predictor's direction
 with the teachers (Gram matrix R). A stage on teacher j runs the modes of `tlcli.linear.dynamics` with r = o_j; then

@@ -1,4 +1,4 @@
-"""Transfer with inputs x ~ N(0, diag(lambda)), by deterministic equivalents (theory/linear.md, Section 6).
+"""Transfer with inputs x ~ N(0, diag(lambda)), by deterministic equivalents (docs/theory.md, Section 6).
 
 Stage 1 is the minimum-norm fit of P1 samples; its features are M = k I + chi n n^T, n = beta1/|beta1|.
 Stage 2 is ridge(less) regression on P2 samples with these features. Every sum over modes depends on the

@@ -1,4 +1,4 @@
-"""Does pre-training help? Source, target and baseline in one call (theory/linear.md, Sections 2, 3).
+"""Does pre-training help? Source, target and baseline in one call (docs/theory.md, Sections 2, 3).
 
 gain = L₀ − L, where the baseline L₀ fine-tunes the untrained kernel (C = 0, k = κ²; NTK 2κ²) with the same
 ridge, noise and time. With exact coefficients C has rank one, so ridgeless transfer on a surviving bulk is
@@ -60,7 +60,7 @@ def transfer_exact(
     (NTK, gamma0 = inf) is so large that ridge and positive times do not matter.
 
     Units and remaining parameters as in `pretraining.pretrain` and `finetuning.finetune`. Raises
-    `DomainError`. Source: theory/linear.md, Sections 2 and 3.
+    `DomainError`. Source: docs/theory.md, Sections 2 and 3.
     """
     check_alignment(rho, rho_xi)
     source = pretrain(
@@ -100,7 +100,7 @@ def transfer_ansatz(
     (`ansatz.parse_expression`). Baseline: C = 0 with k = bulk, and k → 0⁺ for bulk = 0.
 
     Raises `DomainError` where k I + C is not positive semidefinite or rho² + rho_xi² > 1.
-    Source: theory/linear.md, Section 3; [13], [156], [162]-[165].
+    Source: docs/theory.md, Section 3; [13], [156], [162]-[165].
     """
     check_alignment(rho, rho_xi)
     check_psd(bulk, c_signal, c_cross, c_noise, where={"gamma0": gamma0, "alpha1": alpha1})

@@ -1,4 +1,4 @@
-"""Two-time mean-field equations of linear regression (Appendix A of the paper; theory/linear.md, Section 5).
+"""Two-time mean-field equations of linear regression (Appendix A of the paper; docs/theory.md, Section 5).
 
 v = β* − β with dv/dt = −Σ̂v, and Δ = Xv + σε on the training set. The DMFT closes on responses and correlations:
 

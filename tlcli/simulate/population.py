@@ -1,7 +1,7 @@
 """The un-reduced infinite-width dynamics on actual data, and its reduction to one vector.
 
 A population of neurons (w, a) is described by M = <w w^T> (D, D), m = <a^2> and b = <a w> (D,); on data (X,
-y) with g = X^T (y - X b / gamma) / P (theory/linear.md, Section 2)
+y) with g = X^T (y - X b / gamma) / P (docs/theory.md, Section 2)
 
     dM/dt = gamma (b g^T + g b^T) - 2 decay M,   dm/dt = 2 gamma g.b - 2 decay m,
     db/dt = gamma (M + m I) g - 2 decay b.

@@ -40,7 +40,7 @@ def _exact(p: Parameters) -> Columns:
 
 
 def _collapse_margin(p: Parameters) -> Any:
-    """Positive where features survive endless pre-training with weight decay (theory/linear.md, Section 2)."""
+    """Positive where features survive endless pre-training with weight decay (docs/theory.md, Section 2)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         margin = np.log(collapse_ratio(p["alpha1"], p["gamma0"], p["weight_decay"], p["sigma1"]))
     endless = np.isinf(np.asarray(p["t1"], dtype=float)) & (np.asarray(p["weight_decay"], dtype=float) > 0)
