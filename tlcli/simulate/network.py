@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.errors import ConvergenceError, DomainError
-from tlcli.simulate.population import DEFAULTS, Stage, gradient_of, kernel_shape, teachers_with_gram
+from tlcli.simulate.population import DEFAULTS, Stage, gradient_of, kernel_shape, teachers_with_gram, transfer_losses
 from tlcli.simulate.predictors import Data, dense_predictor
 from tlcli.simulate.regression import draw
 from tlcli.simulate.trials import Estimate, Point, complete_point, run_trials, samples_of, trial_rng
@@ -165,18 +165,8 @@ def simulate_network(
             end, fresh = (
                 descend_readout(net.covariance, target.data, q["ridge"], q["t2"], safety) for net in (first, start)
             )
-        loss, baseline = float(np.sum((end - teacher2) ** 2)), float(np.sum((fresh - teacher2) ** 2))
-        return {
-            "loss": loss,
-            "baseline": baseline,
-            "gain": baseline - loss,
-            "source_loss": float(np.sum((end - teacher1) ** 2)),
-            "source_loss_before": float(np.sum((first.beta - teacher1) ** 2)),
-            "forgetting": float(np.sum((end - teacher1) ** 2) - np.sum((first.beta - teacher1) ** 2)),
-            "overlap": float(first.beta @ teacher1),
-            "norm2": float(first.beta @ first.beta),
-            **kernel_shape(first.covariance, first.beta),
-        }
+        shape = kernel_shape(first.covariance, first.beta)
+        return {**transfer_losses(first.beta, end, fresh, teacher1, teacher2), **shape}
 
     out = run_trials(trial, trials, seed)
     whole, half = trial(trial_rng(seed, 0)), trial(trial_rng(seed, 0), SAFETY / 2)

@@ -193,21 +193,31 @@ def simulate_population(point: Point, *, dim: int, trials: int, seed: int) -> di
                 dense_predictor(data2, cov, ridge=q["ridge"], time=q["t2"])
                 for cov in (first.covariance, k * np.eye(dim))
             )
-        loss, baseline = float(np.sum((end - teacher2) ** 2)), float(np.sum((fresh - teacher2) ** 2))
-        return {
-            "loss": loss,
-            "baseline": baseline,
-            "gain": baseline - loss,
-            "source_loss": float(np.sum((end - teacher1) ** 2)),
-            "source_loss_before": float(np.sum((first.beta - teacher1) ** 2)),
-            "forgetting": float(np.sum((end - teacher1) ** 2) - np.sum((first.beta - teacher1) ** 2)),
-            "overlap": float(first.beta @ teacher1),
-            "norm2": float(first.beta @ first.beta),
-            "norm2_end": float(end @ end),
-            **kernel_shape(first.covariance, first.beta),
-        }
+        shape = kernel_shape(first.covariance, first.beta)
+        return {**transfer_losses(first.beta, end, fresh, teacher1, teacher2), **shape}
 
     return run_trials(trial, trials, seed)
+
+
+def transfer_losses(first: Array, end: Array, fresh: Array, teacher1: Array, teacher2: Array) -> dict[str, float]:
+    """Losses of the output weights (D,) after stage 1, at the end, and at the end of a run from scratch."""
+
+    def distance(beta: Array, teacher: Array) -> float:
+        return float(np.sum((beta - teacher) ** 2))
+
+    loss, baseline = distance(end, teacher2), distance(fresh, teacher2)
+    before, after = distance(first, teacher1), distance(end, teacher1)
+    return {
+        "loss": loss,
+        "baseline": baseline,
+        "gain": baseline - loss,
+        "source_loss": after,
+        "source_loss_before": before,
+        "forgetting": after - before,
+        "overlap": float(first @ teacher1),
+        "norm2": float(first @ first),
+        "norm2_end": float(end @ end),
+    }
 
 
 def kernel_shape(covariance: Array, beta: Array) -> dict[str, float]:
