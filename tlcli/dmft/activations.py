@@ -1,0 +1,203 @@
+"""Activation functions and their derivatives, written against the Python array API.
+
+Every function takes the preactivations h (any shape) and the namespace `xp` of their array library, so the same
+line runs on NumPy, on array-api-strict and on a GPU. The error function is not part of the standard and is
+dispatched by library.
+"""
+
+import importlib
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from tlcli.errors import UsageError, suggest
+
+ACTIVATIONS = ("linear", "relu", "erf", "tanh", "gelu", "softplus", "he2", "he3")
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """A scalar nonlinearity.
+
+    `value(h, xp)` is phi(h); `slope(h, phi, xp)` is phi'(h), from the value where that is cheaper. `odd`:
+    phi(-h) = -phi(h); `homogeneous`: phi(c h) = c phi(h) for c > 0; `smooth`: no kink, so that high-order
+    integrators keep their order; `slope_needs_input`: the derivative does not follow from the value.
+    """
+
+    name: str
+    value: Callable[[Any, Any], Any]
+    slope: Callable[[Any, Any, Any], Any]
+    odd: bool = False
+    homogeneous: bool = False
+    smooth: bool = True
+    slope_needs_input: bool = True
+
+    def phi(self, h: Any, xp: Any = np) -> Any:
+        """Return phi(h), of the shape of h."""
+        return self.value(h, xp)
+
+    def both(self, h: Any, xp: Any = np) -> tuple[Any, Any]:
+        """Return (phi(h), phi'(h)), each of the shape of h."""
+        phi = self.value(h, xp)
+        return phi, self.slope(h, phi, xp)
+
+
+def _erf(h: Any, xp: Any) -> Any:
+    """The error function in whatever library holds h."""
+    if xp is np or isinstance(h, np.ndarray):
+        return special.erf(h)
+    for attempt in (
+        lambda: xp.special.erf(h),  # torch
+        lambda: importlib.import_module("cupyx.scipy.special").erf(h),  # cupy
+    ):
+        try:
+            return attempt()
+        except (AttributeError, ImportError):
+            continue
+    return xp.asarray(special.erf(np.asarray(h)))  # a library of the CPU, for example array-api-strict
+
+
+def _gauss_cdf(h: Any, xp: Any) -> Any:
+    return 0.5 * (1.0 + _erf(h / math.sqrt(2.0), xp))
+
+
+def _sigmoid(h: Any, xp: Any) -> Any:
+    small = xp.exp(-xp.abs(h))
+    return xp.where(h >= 0, 1.0 / (1.0 + small), small / (1.0 + small))
+
+
+def _ones(h: Any, xp: Any) -> Any:
+    return xp.ones_like(h)
+
+
+def _relu(h: Any, xp: Any) -> Any:
+    return xp.where(h > 0, h, xp.zeros_like(h))
+
+
+def _step(phi: Any, xp: Any) -> Any:
+    return xp.astype(phi > 0, phi.dtype)
+
+
+_BUILT_IN = {
+    "linear": Activation(
+        "linear",
+        lambda h, xp: h,
+        lambda h, phi, xp: _ones(phi, xp),
+        odd=True,
+        homogeneous=True,
+        slope_needs_input=False,
+    ),
+    # phi' = 0 at the kink: a dead neuron stays dead.
+    "relu": Activation(
+        "relu", _relu, lambda h, phi, xp: _step(phi, xp), homogeneous=True, smooth=False, slope_needs_input=False
+    ),
+    "erf": Activation(
+        "erf", _erf, lambda h, phi, xp: (2.0 / math.sqrt(math.pi)) * xp.exp(-h * h), odd=True
+    ),
+    "tanh": Activation(
+        "tanh", lambda h, xp: xp.tanh(h), lambda h, phi, xp: 1.0 - phi * phi, odd=True, slope_needs_input=False
+    ),
+    "gelu": Activation(
+        "gelu",
+        lambda h, xp: h * _gauss_cdf(h, xp),
+        lambda h, phi, xp: _gauss_cdf(h, xp) + h * xp.exp(-0.5 * h * h) / math.sqrt(2.0 * math.pi),
+    ),
+    "softplus": Activation(
+        "softplus",
+        lambda h, xp: _relu(h, xp) + xp.log1p(xp.exp(-xp.abs(h))),
+        lambda h, phi, xp: _sigmoid(h, xp),
+    ),
+    # Normalised Hermite polynomials: E[He_k(z)^2] = k! for a standard Gaussian z.
+    "he2": Activation(
+        "he2", lambda h, xp: (h * h - 1.0) / math.sqrt(2.0), lambda h, phi, xp: math.sqrt(2.0) * h
+    ),
+    "he3": Activation(
+        "he3",
+        lambda h, xp: h * (h * h - 3.0) / math.sqrt(6.0),
+        lambda h, phi, xp: (3.0 / math.sqrt(6.0)) * (h * h - 1.0),
+        odd=True,
+    ),
+}
+
+
+def activation(name: str) -> Activation:
+    """Return the activation called `name`, one of `ACTIVATIONS` or a user's own, `module:function`.
+
+    A user's function takes an array h and returns the pair (phi(h), phi'(h)); `module:phi,dphi` names two
+    functions instead. It is imported with the working folder on the path.
+
+    Raises:
+        UsageError: an unknown name, a function that cannot be imported or whose derivative is wrong.
+    """
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    if ":" in name:
+        return _own(name)
+    raise UsageError(
+        f"activation: '{name}' is unknown{suggest(name, ACTIVATIONS)}; use one of {', '.join(ACTIVATIONS)} or your "
+        "own as module:function."
+    )
+
+
+def _own(name: str) -> Activation:
+    module_name, _, names = name.partition(":")
+    functions = [part.strip() for part in names.split(",")]
+    if not module_name or not all(functions) or len(functions) > 2:
+        raise UsageError(f"activation: '{name}' must be module:function or module:function,derivative.")
+    here = sys.path.copy()
+    sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UsageError(f"activation: '{name}' cannot be imported ({error}).") from None
+    finally:
+        sys.path[:] = here
+    for function in functions:
+        if not callable(getattr(module, function, None)):
+            known = [n for n in vars(module) if not n.startswith("_")]
+            raise UsageError(f"activation: {module_name} has no function '{function}'{suggest(function, known)}.")
+    found = [getattr(module, function) for function in functions]
+    if len(found) == 2:
+        value, slope = found
+    else:
+        pair = found[0]
+        if not isinstance(pair(np.zeros(3)), tuple):
+            raise UsageError(
+                f"activation: '{name}' must return the pair (phi, phi'); or name two functions, module:phi,dphi."
+            )
+
+        def value(h: Any) -> Any:
+            return pair(h)[0]
+
+        def slope(h: Any) -> Any:
+            return pair(h)[1]
+
+    odd = _check(name, value, slope)
+    return Activation(name, lambda h, xp: value(h), lambda h, phi, xp: slope(h), odd=odd)
+
+
+def _check(name: str, value: Callable[[Any], Any], slope: Callable[[Any], Any]) -> bool:
+    """Compare the derivative with central differences; return whether the function is odd.
+
+    Kinks are allowed: a quarter of the points may disagree.
+    """
+    h, eps = np.linspace(-3.1, 3.3, 65), 1e-5
+    phi, dphi = np.asarray(value(h.copy())), np.asarray(slope(h.copy()))
+    if phi.shape != h.shape or dphi.shape != h.shape:
+        raise UsageError(f"activation: '{name}' must keep the shape {h.shape}; it gives {phi.shape} and {dphi.shape}.")
+    if not (np.all(np.isfinite(phi)) and np.all(np.isfinite(dphi))):
+        raise UsageError(f"activation: '{name}' is not finite between -3 and 3.")
+    central = (np.asarray(value(h + eps)) - np.asarray(value(h - eps))) / (2 * eps)
+    wrong = np.abs(central - dphi) > 1e-5 * np.maximum(1.0, np.abs(central))
+    if wrong.mean() > 0.25:
+        at = int(np.argmax(np.abs(central - dphi)))
+        raise UsageError(
+            f"activation: the derivative of '{name}' at h = {h[at]:.3g} is {dphi[at]:.6g}, but differences of the "
+            f"function give {central[at]:.6g}."
+        )
+    return bool(np.allclose(np.asarray(value(-h)), -phi, rtol=1e-12, atol=1e-12))

@@ -1,0 +1,334 @@
+"""The mean field: what every neuron of a population feels, written once against the Python array API.
+
+With S neurons (u_i, a_i) of weights q_i and the active training points h_mu = C_mu . u,
+
+    f_mu = (1/gamma) sum_i q_i a_i phi(h_mu_i),   Delta = y - f,
+    du/dt = s gamma a sum_mu Delta_mu phi'(h_mu) C_mu - lambda u,   da/dt = s gamma sum_mu Delta_mu phi(h_mu) - lambda a
+
+with s = 1/P for the mean loss and 1 for the summed one (paper, Result 1). Neurons are independent but for f, so a
+population is cut into blocks: a first pass collects f, a second applies the forces. Blocks are of fixed size and
+summed in fixed order, so no number depends on how many threads share them.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.dmft.activations import Activation
+
+Array = NDArray[np.float64]
+
+_BLOCK_BYTES = 2**20
+_SMALL = 2**18  # elements below which threads cost more than they save
+
+
+@dataclass(frozen=True, eq=False)
+class Drive:
+    """What trains a population in one stage, as float64 NumPy arrays.
+
+    `coords` (P, rank) and `labels` (P,) of the active points; `gamma`; `scale` s; `decay` lambda. `shift(t)` (P,),
+    if given, is added to f at the active points; `response` (P, P), if given, adds response @ I with
+    dI/dt = s Delta - 2 lambda I, the lazy control variate (section H3 of the theory note).
+    """
+
+    coords: Array
+    labels: Array
+    gamma: float
+    scale: float
+    decay: float = 0.0
+    shift: Callable[[float], Array] | None = None
+    response: Array | None = None
+
+
+class Threads:
+    """A pool that maps functions over blocks; one worker means a plain loop."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = thread_count() if count is None else count
+        self._pool = ThreadPoolExecutor(self.count) if self.count > 1 else None
+
+    def map(self, function: Callable[[int], Any], items: Iterable[int], size: int = _SMALL) -> list[Any]:
+        """Return the results in order; `size` is the number of elements that they work on."""
+        if self._pool is None or size < _SMALL:
+            return [function(i) for i in items]
+        return list(self._pool.map(function, items))
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def thread_count() -> int:
+    """Return TLCLI_THREADS, or the number of cores that this process may use."""
+    asked = os.environ.get("TLCLI_THREADS", "")
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Field:
+    """The velocity of a population under a `Drive`, and its outputs.
+
+    The state is one flat vector: hidden (S, rank), readout (S,), and the integral I (P,) of the control variate
+    where the drive has one. `xp` is an array-API namespace and `device` one of its devices; NumPy works in place.
+    """
+
+    def __init__(
+        self,
+        act: Activation,
+        size: int,
+        drive: Drive,
+        weights: Array | None = None,
+        dtype: str = "float64",
+        xp: Any = np,
+        device: Any = None,
+        threads: Threads | None = None,
+    ) -> None:
+        self.act, self.size, self.drive, self.xp = act, size, drive, xp
+        self.n_train, self.rank = drive.coords.shape
+        self.dtype = getattr(xp, dtype)
+        self._where = {} if device is None else {"device": device}
+        self.threads = threads or Threads(1)
+        self.evaluations = 0
+        self._coords = self.asarray(drive.coords)
+        self._weights = None if weights is None else self.asarray(weights)
+        self.blocks = blocks_of(size, max(self.n_train, self.rank), np.dtype(dtype).itemsize if xp is np else 0)
+        self._phi = [self._buffer(b) for b in self.blocks]
+        self._h = [self._buffer(b) if act.slope_needs_input else None for b in self.blocks]
+
+    @property
+    def length(self) -> int:
+        """Length of the state vector."""
+        return self.size * (self.rank + 1) + (0 if self.drive.response is None else self.n_train)
+
+    def asarray(self, values: Any) -> Any:
+        """Return values in the field's library, precision and device."""
+        return self.xp.asarray(values, dtype=self.dtype, **self._where)
+
+    def _buffer(self, block: slice) -> Any:
+        return np.empty((block.stop - block.start, self.n_train), dtype=self.dtype) if self.xp is np else None
+
+    def split(self, z: Any) -> tuple[Any, Any]:
+        """Return (hidden (S, rank), readout (S,)), views of the state where the library has views."""
+        cut = self.size * self.rank
+        return self.xp.reshape(z[:cut], (self.size, self.rank)), z[cut : cut + self.size]
+
+    def _weighted(self, a: Any, block: slice) -> Any:
+        return a / self.size if self._weights is None else a * self._weights[block]
+
+    def _forward(self, z: Any) -> Array:
+        """Fill the buffers with phi (and h) and return the population's own f at the active points."""
+        u, a = self.split(z)
+
+        def one(i: int) -> Array:
+            block = self.blocks[i]
+            h = matmul(self.xp, u[block, :], self._coords.T, self._h[i] if self._h[i] is not None else self._phi[i])
+            if self.act.slope_needs_input:
+                self._h[i] = h
+            self._phi[i] = apply(self.act, h, self._phi[i], self.xp)
+            return to_numpy(self._weighted(a[block], block) @ self._phi[i])
+
+        parts = self.threads.map(one, range(len(self.blocks)), self.size * self.n_train)
+        return np.sum(parts, axis=0, dtype=float) / self.drive.gamma
+
+    def _corrected(self, t: float, z: Any, f: Array) -> Array:
+        if self.drive.shift is not None:
+            f = f + self.drive.shift(t)
+        if self.drive.response is not None:
+            f = f + self.drive.response @ self.tail(z)
+        return f
+
+    def tail(self, z: Any) -> Array:
+        """Return the integral I (P,) of the control variate."""
+        return to_numpy(z[self.size * (self.rank + 1) :]).astype(float)
+
+    def residual(self, t: float, z: Any) -> Array:
+        """Return Delta (P,) at the active points; the buffers then hold this state's phi."""
+        return self.drive.labels - self._corrected(t, z, self._forward(z))
+
+    def __call__(self, t: float, z: Any) -> Any:
+        """Return dz/dt."""
+        self.evaluations += 1
+        d, xp = self.drive, self.xp
+        delta = self.residual(t, z)
+        pull = self.asarray(d.scale * d.gamma * delta)
+        drift = pull[:, None] * self._coords
+        u, a = self.split(z)
+        out = np.empty(self.length, dtype=self.dtype) if xp is np else None
+        du, da = (None, None) if out is None else self.split(out)
+
+        def one(i: int) -> tuple[Any, Any]:
+            block = self.blocks[i]
+            slope = slope_of(self.act, self._h[i], self._phi[i], xp)
+            new_u = matmul(xp, slope, drift, None if du is None else du[block])
+            new_u = scale_rows(xp, new_u, a[block])
+            new_a = matmul(xp, self._phi[i], pull, None if da is None else da[block])
+            if d.decay:
+                new_u -= d.decay * u[block, :]
+                new_a -= d.decay * a[block]
+            return new_u, new_a
+
+        parts = self.threads.map(one, range(len(self.blocks)), self.size * self.n_train)
+        tail = None
+        if d.response is not None:
+            tail = self.asarray(d.scale * delta - 2 * d.decay * self.tail(z))
+        if out is not None:
+            if tail is not None:
+                out[self.size * (self.rank + 1) :] = tail
+            return out
+        pieces = [xp.reshape(part[0], (-1,)) for part in parts] + [part[1] for part in parts]
+        return xp.concat(pieces if tail is None else [*pieces, tail])
+
+    def stiffness(self, t: float, z: Any, start: Array | None = None, sweeps: int = 20) -> tuple[float, Array]:
+        """Return a bound on the fastest rate and the power iteration's vector.
+
+        The rate of the feedback is s lambda_max(Theta), Theta = Phi + K o G; power iteration on Theta v = J J^T v
+        needs no matrix and, unlike finite differences, is not misled by kinks. The forces' own rates,
+        gamma s (|C^T Delta| + |C^T diag(Delta) C|) of the frozen field, and the decay are added.
+        """
+        d, xp = self.drive, self.xp
+        delta = self.residual(t, z)
+        a = self.split(z)[1]
+        v = np.ones(self.n_train) if start is None else start
+        v = v / np.linalg.norm(v)
+        top, last = 0.0, 0.0
+        slopes: list[Any] = [None] * len(self.blocks)
+        for _ in range(sweeps):
+            v_here = self.asarray(v)
+            spread = v_here[:, None] * self._coords
+
+            def one(i: int, v_here: Any = v_here, spread: Any = spread) -> Array:
+                block = self.blocks[i]
+                if slopes[i] is None:
+                    slopes[i] = slope_of(self.act, self._h[i], self._phi[i], xp)
+                q = self._weighted(xp.ones_like(a[block]), block)
+                mixed = (self._phi[i] @ v_here) * q
+                tangent = scale_rows(xp, slopes[i] @ spread, q * a[block] ** 2)
+                part = to_numpy(mixed @ self._phi[i]).astype(float)
+                return part + np.sum(to_numpy(slopes[i].T @ tangent) * d.coords, axis=1, dtype=float)
+
+            image = np.sum(self.threads.map(one, range(len(self.blocks)), self.size * self.n_train), axis=0)
+            self.evaluations += 1
+            top = float(np.linalg.norm(image))
+            if not np.isfinite(top) or top == 0.0:
+                break
+            v = image / top
+            if abs(top - last) < 0.03 * top:
+                break
+            last = top
+        return d.scale * top + free_rate(d, delta), v
+
+    def outputs(self, z: Any, coords: Array, still: Any = None) -> Array:
+        """Return the population's own f (n_point,) at points of coordinates `coords`, plus `still` (S, n_point) in h."""
+        u, a = self.split(z)
+        c = self.asarray(coords)
+        blocks = blocks_of(self.size, len(coords), np.dtype(self.dtype).itemsize if self.xp is np else 0)
+
+        def one(i: int) -> Array:
+            block = blocks[i]
+            h = u[block, :] @ c.T
+            if still is not None:
+                h = h + still[block, :]
+            return to_numpy(self._weighted(a[block], block) @ self.act.phi(h, self.xp))
+
+        parts = self.threads.map(one, range(len(blocks)), self.size * len(coords))
+        return np.sum(parts, axis=0, dtype=float) / self.drive.gamma
+
+    def kernels(self, z: Any, coords: Array, others: Array, still: Any = None, still_others: Any = None) -> Any:
+        """Return Phi = <phi phi^T> and G = <a^2 phi' phi'^T> between two sets of points, each (n, m)."""
+        xp = self.xp
+        u, a = self.split(z)
+        c, e = self.asarray(coords), self.asarray(others)
+        blocks = blocks_of(self.size, max(len(coords), len(others)), np.dtype(self.dtype).itemsize if xp is np else 0)
+
+        def one(i: int) -> tuple[Array, Array]:
+            block = blocks[i]
+            h, k = u[block, :] @ c.T, u[block, :] @ e.T
+            if still is not None:
+                h = h + still[block, :]
+            if still_others is not None:
+                k = k + still_others[block, :]
+            (phi, slope), (phi2, slope2) = self.act.both(h, xp), self.act.both(k, xp)
+            q = self._weighted(xp.ones_like(a[block]), block)
+            first = to_numpy(phi.T @ scale_rows(xp, phi2 + 0, q)).astype(float)
+            return first, to_numpy(slope.T @ scale_rows(xp, slope2 + 0, q * a[block] ** 2)).astype(float)
+
+        parts = self.threads.map(one, range(len(blocks)), self.size * len(coords))
+        return sum(p[0] for p in parts), sum(p[1] for p in parts)
+
+
+def free_rate(drive: Drive, delta: Array) -> float:
+    """Return the rate of a neuron in a field that does not react: s gamma (|C^T Delta| + |C^T diag(Delta) C|) + lambda."""
+    c = drive.coords
+    pull = float(np.linalg.norm(c.T @ delta))
+    bend = float(np.linalg.norm((c.T * delta) @ c, 2)) if np.all(np.isfinite(delta)) else np.inf
+    return drive.scale * drive.gamma * (pull + bend) + 2 * drive.decay
+
+
+def blocks_of(size: int, columns: int, itemsize: int) -> list[slice]:
+    """Cut `size` neurons into blocks of about a megabyte; one block where the library runs elsewhere (itemsize 0)."""
+    if itemsize == 0:
+        return [slice(0, size)]
+    rows = max(64, _BLOCK_BYTES // itemsize // columns)
+    count = max(1, round(size / rows))
+    if count > 1:
+        count += count % 2  # two threads shall not wait for an odd block
+    edges = np.linspace(0, size, count + 1).astype(int)
+    return [slice(int(i), int(j)) for i, j in zip(edges[:-1], edges[1:], strict=True) if j > i]
+
+
+def matmul(xp: Any, left: Any, right: Any, out: Any) -> Any:
+    """Matrix product, into `out` where the library can."""
+    return np.matmul(left, right, out=out) if xp is np and out is not None else left @ right
+
+
+def scale_rows(xp: Any, matrix: Any, factors: Any) -> Any:
+    """Multiply row i by factors[i], in place for NumPy."""
+    if xp is np:
+        matrix *= factors[:, None]
+        return matrix
+    return matrix * factors[:, None]
+
+
+def apply(act: Activation, h: Any, out: Any, xp: Any) -> Any:
+    """Return phi(h); NumPy writes into `out`, which may be h itself."""
+    if xp is not np:
+        return act.phi(h, xp)
+    if act.name == "tanh":
+        return np.tanh(h, out=out)
+    if act.name == "relu":
+        return np.maximum(h, 0, out=out)
+    if act.name == "linear":
+        if out is not h:
+            out[...] = h
+        return out
+    out[...] = act.phi(h)
+    return out
+
+
+def slope_of(act: Activation, h: Any, phi: Any, xp: Any) -> Any:
+    """Return phi' as a new array."""
+    if xp is np and act.name == "tanh":
+        slope = np.multiply(phi, phi)
+        return np.subtract(1, slope, out=slope)
+    return act.slope(h, phi, xp)
+
+
+def to_numpy(values: Any) -> NDArray[Any]:
+    """Return an array of any library as a NumPy array on the CPU."""
+    if isinstance(values, np.ndarray):
+        return values
+    if hasattr(values, "detach"):  # torch
+        return values.detach().cpu().numpy()
+    return values.get() if hasattr(values, "get") else np.asarray(values)
+
+
+def stack(parts: Sequence[Any], xp: Any) -> Any:
+    """Join flat vectors."""
+    return np.concatenate(parts) if xp is np else xp.concat(list(parts))

@@ -1,0 +1,50 @@
+"""Inputs in the coordinates of the training data's row space, where alone neurons move."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.errors import DomainError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Points as linear forms on a neuron's weights.
+
+    `moving` (n_point, rank): h_mu = moving_mu . u with u = Q^T w for an orthonormal basis Q (D, rank) of the
+    training inputs. `still` (n_point, n_still): what of a point lies outside; these coordinates of the weights feel
+    no force and only decay. <u u^T> = 1 and <v v^T> = 1 at t = 0, so that h h^T has mean x.x'/D.
+    """
+
+    moving: Array
+    still: Array
+
+    @property
+    def rank(self) -> int:
+        """Number of coordinates that move."""
+        return self.moving.shape[1]
+
+
+def reduce_inputs(x: Array, n_train: int) -> Geometry:
+    """Return the coordinates of the points x (n_point, D), of which the first `n_train` are ever trained on.
+
+    Raises:
+        DomainError: no training point has a nonzero input.
+    """
+    x = np.asarray(x, dtype=float) / np.sqrt(x.shape[1])
+    _, singular, basis = np.linalg.svd(x[:n_train], full_matrices=False)
+    live = singular > max(x.shape) * np.finfo(float).eps * max(float(singular[0]), np.finfo(float).tiny)
+    basis = basis[live]
+    if not len(basis):
+        raise DomainError("all training inputs are zero; there is nothing to learn from.")
+    moving = x @ basis.T
+    rest = x[n_train:] - moving[n_train:] @ basis
+    still = np.zeros((len(x), 0))
+    if rest.size and np.linalg.norm(rest) > 1e-10 * np.linalg.norm(x):
+        _, singular, outside = np.linalg.svd(rest, full_matrices=False)
+        outside = outside[singular > 1e-12 * singular[0]]
+        still = np.concatenate([np.zeros((n_train, len(outside))), rest @ outside.T])
+    return Geometry(moving, still)

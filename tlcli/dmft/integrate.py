@@ -1,0 +1,263 @@
+"""Integrators of a population's dynamics: stabilised Runge-Kutta-Chebyshev, high order, and gradient descent.
+
+Feature learning makes the feedback stiff (lambda_max of Theta grows 10 to 60 times), the trajectories of single
+neurons stay smooth. RKC2 (Sommeijer, Shampine and Verwer 1998) takes s stages for a stability interval of 0.65 s^2,
+so that its cost grows with the root of the stiffness only. DOP853 is for high accuracy with smooth activations;
+explicit Euler is gradient descent with learning rate `dt`.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.integrate import DOP853
+from scipy.linalg import get_blas_funcs
+
+from tlcli.dmft.field import Field
+
+INTEGRATORS = ("rkc", "dop853", "euler")
+_MAX_STAGES = 250
+_REFRESH = 15  # accepted steps between estimates of the stiffness
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """An accepted step; `at(t)` interpolates the state between t0 and t1."""
+
+    t0: float
+    t1: float
+    at: Callable[[float], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Where an integration ended: state, time reached, whether it settled, accepted steps, and why it broke off."""
+
+    state: Any
+    time: float
+    settled: bool
+    steps: int
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Control:
+    """How to integrate: `tolerance` per step, `dt` of gradient descent, `until` the relative speed counts as rest."""
+
+    method: str = "rkc"
+    tolerance: float = 3e-4
+    dt: float | None = None
+    until: float | None = None
+    max_evaluations: int = 200_000
+
+
+def integrate(
+    field: Field, state: Any, duration: float, control: Control, on_step: Callable[[Step], None] | None = None
+) -> Outcome:
+    """Advance `state` by `duration`, calling `on_step` for every accepted step.
+
+    Ends early, settled, once rms(dz/dt) < until * rms(z). What breaks off (no finite state, too many evaluations)
+    says so in `message`, and `time` is how far it came; nothing is raised, so what was computed is kept.
+    """
+    if duration <= 0:
+        return Outcome(state, 0.0, False, 0)
+    stepper = {"rkc": _rkc, "dop853": _dop853, "euler": _euler}[control.method]
+    with np.errstate(over="ignore", invalid="ignore"):  # a diverging run is told by its outcome
+        return stepper(field, state, float(duration), control, on_step or (lambda step: None))
+
+
+def _settled(field: Field, z: Any, velocity: Any, control: Control) -> bool:
+    if control.until is None:
+        return False
+    return _rms(field, velocity) < control.until * _rms(field, z)
+
+
+def _rms(field: Field, z: Any) -> float:
+    if field.xp is np:
+        return math.sqrt(float(np.dot(z, z)) / max(len(z), 1))
+    return float(field.xp.mean(z * z)) ** 0.5
+
+
+def _broken(time: float, why: str) -> str:
+    return f"broke off at t = {time:.4g} of the stage: {why}"
+
+
+def _exhausted(field: Field, control: Control) -> str | None:
+    if field.evaluations < control.max_evaluations:
+        return None
+    return f"more than {control.max_evaluations} field evaluations; shorten the stage, raise the tolerance or lower gamma"
+
+
+# ------------------------------------------------------------------------------------------------ RKC2
+
+
+@functools.lru_cache(maxsize=_MAX_STAGES + 1)
+def chebyshev(stages: int) -> tuple[tuple[float, ...], ...]:
+    """Return (mu, nu, mu_tilde, gamma_tilde, c) of RKC2, each indexed by the stage 0..s."""
+    w0 = 1 + 2 / 13 / stages**2
+    value, first, second = [1.0, w0], [0.0, 1.0], [0.0, 0.0]
+    for _ in range(2, stages + 1):
+        value.append(2 * w0 * value[-1] - value[-2])
+        first.append(2 * value[-2] + 2 * w0 * first[-1] - first[-2])
+        second.append(4 * first[-2] + 2 * w0 * second[-1] - second[-2])
+    w1 = first[stages] / second[stages]
+    b = [0.0, 0.0, *(second[j] / first[j] ** 2 for j in range(2, stages + 1))]
+    b[0] = b[1] = b[2]
+    a = [1 - b[j] * value[j] for j in range(stages + 1)]
+    c = [0.0, 0.0, *(w1 * second[j] / first[j] for j in range(2, stages + 1))]
+    c[1] = c[2] / first[2]
+    mu = [0.0, 0.0, *(2 * b[j] * w0 / b[j - 1] for j in range(2, stages + 1))]
+    nu = [0.0, 0.0, *(-b[j] / b[j - 2] for j in range(2, stages + 1))]
+    mu_t = [0.0, b[1] * w1, *(2 * b[j] * w1 / b[j - 1] for j in range(2, stages + 1))]
+    gamma_t = [0.0, 0.0, *(-a[j - 1] * mu_t[j] for j in range(2, stages + 1))]
+    return tuple(mu), tuple(nu), tuple(mu_t), tuple(gamma_t), tuple(c)
+
+
+def combine(field: Field, *terms: tuple[float, Any]) -> Any:
+    """Return the sum of factor * vector as a new vector."""
+    (factor, vector), *rest = terms
+    if field.xp is not np:
+        out = factor * vector
+        for factor, vector in rest:
+            out = out + factor * vector
+        return out
+    out = np.multiply(vector, factor, dtype=vector.dtype)
+    add = get_blas_funcs("axpy", (out,))
+    for factor, vector in rest:
+        out = add(vector, out, a=factor)
+    return out
+
+
+def rkc_step(field: Field, t: float, z: Any, velocity: Any, h: float, stages: int) -> Any:
+    """Return the state after one RKC2 step of size h with the given number of stages (at least 2)."""
+    mu, nu, mu_t, gamma_t, c = chebyshev(stages)
+    before, now = z, combine(field, (1.0, z), (mu_t[1] * h, velocity))
+    for j in range(2, stages + 1):
+        slope = field(t + c[j - 1] * h, now)
+        new = combine(
+            field,
+            (1 - mu[j] - nu[j], z),
+            (mu[j], now),
+            (nu[j], before),
+            (mu_t[j] * h, slope),
+            (gamma_t[j] * h, velocity),
+        )
+        before, now = now, new
+    return now
+
+
+def hermite(field: Field, t0: float, h: float, z0: Any, v0: Any, z1: Any, v1: Any) -> Callable[[float], Any]:
+    """Return the cubic interpolant of states and velocities at both ends."""
+
+    def at(t: float) -> Any:
+        s = (t - t0) / h
+        if s >= 1.0:
+            return z1
+        r = 1 - s
+        terms = ((1 + 2 * s) * r * r, z0), (s * r * r * h, v0), (s * s * (3 - 2 * s), z1), (-s * s * r * h, v1)
+        return combine(field, *terms)
+
+    return at
+
+
+def _rkc(field: Field, z: Any, end: float, control: Control, on_step: Callable[[Step], None]) -> Outcome:
+    t, tol, steps, since = 0.0, control.tolerance, 0, 0
+    velocity = field(t, z)
+    rate, vector = field.stiffness(t, z)
+    h = min(end, 1.0 / max(rate, 1e-300))
+    while t < end:
+        if _settled(field, z, velocity, control):
+            return Outcome(z, t, True, steps)
+        if why := _exhausted(field, control):
+            return Outcome(z, t, False, steps, _broken(t, why))
+        if since >= _REFRESH:
+            rate, vector = field.stiffness(t, z, vector)
+            since = 0
+        if not math.isfinite(rate):
+            return Outcome(z, t, False, steps, _broken(t, "the dynamics diverges; lower gamma or the labels' scale"))
+        h = min(h, end - t, (_MAX_STAGES**2 - 1) / (1.54 * 1.15 * max(rate, 1e-300)))
+        stages = 2 + int(math.sqrt(1 + 1.54 * 1.15 * h * rate))
+        new = rkc_step(field, t, z, velocity, h, stages)
+        fresh = field(t + h, new)
+        error = _error(field, z, new, velocity, fresh, h, tol)
+        if not error <= 1.0:  # NaN is refused as well
+            if h < 1e-12 * end:
+                return Outcome(z, t, False, steps, _broken(t, "no step is small enough; lower gamma"))
+            h *= 0.1 if not math.isfinite(error) else max(0.1, 0.8 * error ** (-1 / 3))
+            # A stale estimate of the stiffness shows as a rejected step.
+            rate, vector = field.stiffness(t, z, vector)
+            since = 0
+            continue
+        t_new = end if t + h >= end * (1 - 1e-12) else t + h
+        on_step(Step(t, t_new, hermite(field, t, h, z, velocity, new, fresh)))
+        t, z, velocity = t_new, new, fresh
+        steps, since = steps + 1, since + 1
+        h *= min(5.0, 0.8 * max(error, 1e-9) ** (-1 / 3))
+    return Outcome(z, t, _settled(field, z, velocity, control), steps)
+
+
+def _error(field: Field, z: Any, new: Any, velocity: Any, fresh: Any, h: float, tol: float) -> float:
+    xp = field.xp
+    estimate = combine(field, (0.8, z), (-0.8, new), (0.4 * h, velocity), (0.4 * h, fresh))
+    if xp is np:
+        weight = np.abs(z)
+        np.maximum(weight, np.abs(new), out=weight)
+        weight += 1
+        estimate /= weight
+        return math.sqrt(float(np.dot(estimate, estimate)) / len(estimate)) / tol
+    estimate = estimate / (1 + xp.maximum(xp.abs(z), xp.abs(new)))
+    return float(xp.mean(estimate * estimate)) ** 0.5 / tol
+
+
+# ------------------------------------------------------------------------------------------------ others
+
+
+def _dop853(field: Field, z: Any, end: float, control: Control, on_step: Callable[[Step], None]) -> Outcome:
+    solver = DOP853(field, 0.0, z, end, rtol=control.tolerance, atol=control.tolerance)
+    steps = 0
+    while solver.status == "running":
+        if why := _exhausted(field, control):
+            return Outcome(solver.y, float(solver.t), False, steps, _broken(float(solver.t), why))
+        before = float(solver.t)
+        message = solver.step()
+        if solver.status == "failed" or not np.all(np.isfinite(solver.y)):
+            return Outcome(solver.y, before, False, steps, _broken(before, message or "the dynamics diverges"))
+        on_step(Step(before, float(solver.t), solver.dense_output()))
+        steps += 1
+        if _settled(field, solver.y, solver.f, control):
+            return Outcome(solver.y, float(solver.t), True, steps)
+    return Outcome(solver.y, float(solver.t), False, steps)
+
+
+def _euler(field: Field, z: Any, end: float, control: Control, on_step: Callable[[Step], None]) -> Outcome:
+    """Gradient descent with learning rate `dt` (default: 0.2 of the fastest rate at the start)."""
+    dt = control.dt or 0.2 / field.stiffness(0.0, z)[0]
+    count = max(1, math.ceil(end / dt * (1 - 1e-12)))
+    start = _rms(field, z)
+    for k in range(count):
+        t, t_new = k * dt, end if k == count - 1 else (k + 1) * dt
+        velocity = field(t, z)
+        if _settled(field, z, velocity, control):
+            return Outcome(z, t, True, k)
+        new = combine(field, (1.0, z), (t_new - t, velocity))
+        size = _rms(field, new)
+        if not size < 1e3 * (start + 1):
+            return Outcome(
+                z, t, False, k, _broken(t, f"gradient descent diverges with the step {dt:.3g}; use a smaller --dt")
+            )
+        on_step(Step(t, t_new, _line(field, t, t_new, z, new)))
+        z = new
+        if why := _exhausted(field, control):
+            return Outcome(z, t_new, False, k + 1, _broken(t_new, why) if k + 1 < count else "")
+    return Outcome(z, end, _settled(field, z, field(end, z), control), count)
+
+
+def _line(field: Field, t0: float, t1: float, z0: Any, z1: Any) -> Callable[[float], Any]:
+    def at(t: float) -> Any:
+        s = min(1.0, (t - t0) / (t1 - t0))
+        return combine(field, (1 - s, z0), (s, z1))
+
+    return at

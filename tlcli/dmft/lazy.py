@@ -1,0 +1,327 @@
+"""Kernels of the infinitely wide network at initialisation and its lazy training, γ → 0.
+
+With w ~ N(0, I), a ~ N(0, 1) and h(x) = w·x/√D, the pair (h(x), h(y)) is Gaussian with covariance x·y/D, and
+
+    Φ₀(x, y) = E φ(h(x)) φ(h(y)),   G₀(x, y) = E φ'(h(x)) φ'(h(y)),   Θ₀ = Φ₀ + (x·y/D) G₀,
+
+as E a² = 1 (docs/theory.md; the arc-cosine kernels are Cho & Saul 2009, the arcsine kernel Williams 1997). For γ → 0
+the network trains with the frozen kernel Θ₀. The expectations are closed forms for linear, relu, erf, he2 and he3. For
+every other activation they are sums over Hermite coefficients (Mehler's formula), which converge geometrically
+for smooth functions at any correlation, ±1 included; where the coefficients do not decay (a kink, or
+preactivations so large that the function looks like a step) a quadrature in polar coordinates takes over,
+whose arcs end where h(x) or h(y) changes sign.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from numpy.polynomial import legendre
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from tlcli.dmft.activations import Activation
+from tlcli.dmft.regression import FrozenKernel, force_scale, time_grid
+from tlcli.errors import DomainError
+
+Array = NDArray[np.float64]
+Pair = tuple[Array, Array]
+
+_DEGREES = 1024  # Hermite coefficients tried before the polar quadrature takes over
+_TAIL = 1e-13  # part of E φ² that may be neglected, relative to it
+_ORDERS = (24, 40, 64)  # nodes per arc and per radius, raised until two rules agree
+_RADIUS = 9.0  # e^{−r²/2} is below rounding beyond
+_POLAR_TOLERANCE = 1e-11
+_BLOCK = 1 << 21  # elements of the largest temporary array
+
+
+def initial_kernels(act: Activation, x: Array, y: Array) -> Pair:
+    """Φ₀ = E φ(h)φ(h') and G₀ = E φ'(h)φ'(h') of a network at initialisation, each (n, m).
+
+    x (n, D) and y (m, D) are inputs as the network sees them: h = w·x/√D with w ~ N(0, I), no further normalisation.
+    Exact to rounding for linear, relu, erf, he2, he3; to about 1e-12 relative for other smooth activations; for a
+    user's function to 1e-10 if its only kink is at 0, and to about 1e-4 (Φ) and 1e-2 (G) with kinks elsewhere.
+    Raises DomainError for inputs that are not finite or of different dimension.
+    """
+    x, y = _inputs(x), _inputs(y)
+    if x.shape[1] != y.shape[1]:
+        raise DomainError(f"inputs: dimensions {x.shape[1]} and {y.shape[1]} differ; both must be the same.")
+    dim = x.shape[1]
+    cross = x @ y.T / dim
+    var_x, var_y = np.einsum("nd,nd->n", x, x) / dim, np.einsum("md,md->m", y, y) / dim
+    if act.name in _CLOSED:
+        return _CLOSED[act.name](var_x[:, None], var_y[None, :], cross)
+    if act.name == "relu":
+        return _relu(var_x, var_y, _angles(x, y))
+    phi, slopes, accurate = _hermite_kernels(act, var_x, var_y, cross)
+    if not accurate.all():
+        i, j = np.nonzero(~accurate)
+        angles = _angles(x, y)[i, j]
+        phi[i, j], slopes[i, j] = _polar_kernels(act, np.sqrt(var_x[i]), np.sqrt(var_y[j]), angles)
+    return phi, slopes
+
+
+def initial_ntk(act: Activation, x: Array, y: Array) -> Array:
+    """Neural tangent kernel Θ₀ (n, m) = Φ₀ + (x·y/D) G₀ between x (n, D) and y (m, D), both layers trained.
+
+    Θ₀ does not depend on the richness γ. Accuracy and errors are those of `initial_kernels`.
+    """
+    phi, slopes = initial_kernels(act, x, y)
+    x, y = _inputs(x), _inputs(y)
+    return phi + x @ y.T / x.shape[1] * slopes
+
+
+def lazy_solution(
+    act: Activation,
+    x: Array,
+    rows: ArrayLike,
+    labels: Array,
+    times: ArrayLike,
+    *,
+    weight_decay: float = 0.0,
+    reduction: str = "mean",
+) -> Array:
+    """Predictions f (n_times, n) of the lazy network, γ → 0, trained from f = 0 by gradient flow.
+
+    x (n, D) holds every point of interest, `rows` (P,) the indices of the training points among them, `labels` (P,)
+    their labels. `times` (any order, infinity allowed) are in units of the mean loss (1/2P) Σ Δ² or, for `reduction`
+    "sum", of ½ Σ Δ². Without weight decay
+
+        df/dt = s Θ₀(·, X) (y − f(X)),   s = 1/P (mean) or 1 (sum).
+
+    Weight decay shrinks the initial weights themselves, w, a ∝ e^{−λt}, and with them the kernel: for a homogeneous
+    activation Θ(t) = e^{−2λt} Θ₀ and df/dt = s Θ(t)(·, X) Δ − 2λ f, solved here mode by mode; f → 0 for t → ∞. For
+    other activations the kernel then depends on two times and is not supported.
+
+    Raises DomainError: weight decay with an activation that is not homogeneous, or sizes or values that do not fit.
+    """
+    if not (np.isfinite(weight_decay) and weight_decay >= 0):
+        raise DomainError(f"weight decay = {weight_decay:g} must be finite and at least 0.")
+    if weight_decay > 0 and not act.homogeneous:
+        raise DomainError(
+            f"weight decay = {weight_decay:g} in the lazy limit needs a homogeneous activation (linear or relu), because "
+            f"the kernel of '{act.name}' changes its shape as the initial weights decay; use weight decay 0."
+        )
+    x, rows = _inputs(x), np.asarray(rows, dtype=np.intp)
+    if rows.ndim != 1 or rows.size == 0 or rows.min() < 0 or rows.max() >= len(x):
+        raise DomainError(f"training rows must be a list of indices between 0 and {len(x) - 1}.")
+    points = initial_ntk(act, x, x[rows])
+    kernel = FrozenKernel(points[rows])
+    if weight_decay == 0:
+        return kernel.predict(points, labels, time=times, reduction=reduction)
+    s = force_scale(reduction, rows.size)
+    residual = kernel.labels(labels)
+    weights = _decaying_weights(s * kernel.eigenvalues, s, weight_decay, time_grid(times))
+    return (weights * (residual @ kernel.eigenvectors)) @ (points @ kernel.eigenvectors).T
+
+
+def _decaying_weights(rate: Array, s: float, decay: float, times: Array) -> Array:
+    """Weights c (n_times, P) with f = Σ_k c_k Θ₀(·, X) v_k (v_k·y) under weight decay; `rate` = s κ (P,).
+
+    g = e^{−2λt} u turns dg/dt = rate e^{−2λt}(y − g) − 2λ g into du/dt = rate (y − e^{−2λt} u); in q = e^{−2λt} and
+    b = rate/2λ the solution is u = b y [S(bq) − e^{−b(1−q)} S(b)] with the scaled exponential integral S(z) = e^z E₁(z).
+    """
+    q, lost = np.exp(-2 * decay * times)[:, None], -np.expm1(-2 * decay * times)[:, None]
+    b = np.broadcast_to(rate / (2 * decay), (times.size, rate.size))
+    out = np.zeros(b.shape)
+    # t = ∞ is q = 0, where everything has decayed; below b = 1e-12 the force is too weak to act back, u = s t y.
+    live = np.broadcast_to((q > 0) & (q < 1), b.shape)
+    full, late = _scaled_e1(np.maximum(b, 1e-300)), _scaled_e1(np.maximum(b * q, 1e-300))
+    learned = (late - np.exp(-b * lost) * full) * s / (2 * decay)
+    free = np.broadcast_to(s * np.where(np.isfinite(times), times, 0.0)[:, None], b.shape)
+    np.copyto(out, np.where(b > 1e-12, learned, free) * q, where=live)
+    return out
+
+
+def _scaled_e1(z: Array) -> Array:
+    """e^z E₁(z) for z > 0, without overflow: the continued fraction beyond z = 50 (DLMF 6.9.1)."""
+    small = np.minimum(z, 50.0)
+    tail = np.zeros_like(z)
+    large = np.maximum(z, 50.0)
+    for k in range(30, 0, -1):
+        tail = k / (1 + k / (large + tail))
+    return np.where(z <= 50, np.exp(small) * special.exp1(small), 1 / (large + tail))
+
+
+def _inputs(x: Array) -> Array:
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise DomainError(f"inputs of shape {x.shape} must be points x dimensions.")
+    if not np.all(np.isfinite(x)):
+        raise DomainError("inputs contain values that are not finite; every component must be a number.")
+    return x
+
+
+# --- closed forms, with a = E h², b = E h'², c = E h h' ---
+
+
+def _linear(a: Array, b: Array, c: Array) -> Pair:
+    return c, np.ones_like(c)
+
+
+def _erf(a: Array, b: Array, c: Array) -> Pair:
+    product = (1 + 2 * a) * (1 + 2 * b)
+    return (2 / np.pi) * np.arcsin(2 * c / np.sqrt(product)), (4 / np.pi) / np.sqrt(product - 4 * c * c)
+
+
+def _he2(a: Array, b: Array, c: Array) -> Pair:
+    return c * c + 0.5 * (a - 1) * (b - 1), 2 * c
+
+
+def _he3(a: Array, b: Array, c: Array) -> Pair:
+    return c**3 + 1.5 * c * (a - 1) * (b - 1), 3 * (c * c + 0.5 * (a - 1) * (b - 1))
+
+
+_CLOSED: dict[str, Callable[[Array, Array, Array], Pair]] = {
+    "linear": _linear,
+    "erf": _erf,
+    "he2": _he2,
+    "he3": _he3,
+}
+
+
+def _relu(var_x: Array, var_y: Array, angle: Array) -> Pair:
+    """Arc-cosine kernels of degree 1 and 0; relu'(0) = 0, so that a zero input has no slope."""
+    scale = np.sqrt(np.outer(var_x, var_y))
+    phi = scale * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi)
+    return phi, np.where(scale > 0, (np.pi - angle) / (2 * np.pi), 0.0)
+
+
+def _angles(x: Array, y: Array) -> Array:
+    """Angles (n, m) in [0, π] between the rows of x and y, to rounding also for equal points; π/2 with a zero row."""
+    norms = [np.linalg.norm(z, axis=1) for z in (x, y)]
+    u, v = (z / np.where(norm > 0, norm, 1.0)[:, None] for z, norm in zip((x, y), norms, strict=True))
+    cosine = u @ v.T
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    # arccos loses half the digits near ±1: there, twice the arctangent of |u − v| / |u + v| (Kahan).
+    rows, columns = np.nonzero(np.abs(cosine) > 1 - 1e-3)
+    step = max(1, _BLOCK // x.shape[1])
+    for start in range(0, rows.size, step):
+        i, j = rows[start : start + step], columns[start : start + step]
+        apart, together = np.linalg.norm(u[i] - v[j], axis=1), np.linalg.norm(u[i] + v[j], axis=1)
+        angle[i, j] = 2 * np.arctan2(apart, together)
+    return angle
+
+
+# --- smooth activations: Mehler's formula ---
+
+
+@lru_cache(maxsize=1)
+def _hermite_table() -> tuple[Array, Array]:
+    """Trapezoid nodes z (q,) and weights·he_k(z)·e^{−z²/2}/√(2π) (K, q) of the normalised Hermite polynomials.
+
+    The trapezoid rule converges geometrically for functions analytic around the real line and has no limit on the degree.
+    """
+    spacing = 0.02
+    z = spacing * np.arange(-650, 651)
+    # he_k e^{−z²/4} stays of order one, so that no degree overflows.
+    table = np.empty((_DEGREES, z.size))
+    table[0] = np.exp(-z * z / 4)
+    table[1] = z * table[0]
+    for k in range(1, _DEGREES - 1):
+        table[k + 1] = (z * table[k] - np.sqrt(k) * table[k - 1]) / np.sqrt(k + 1)
+    table *= spacing / np.sqrt(2 * np.pi) * np.exp(-z * z / 4)
+    return z, table
+
+
+def _hermite_kernels(
+    act: Activation, var_x: Array, var_y: Array, cross: Array
+) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Φ₀ and G₀ (n, m) as Σ_k c_k(x) c_k(y) ρ^k, c_k(x) = E φ(√a z) he_k(z), and which pairs (n, m) are accurate.
+
+    What K terms leave out of a pair is at most |ρ|^K (tail of x · tail of y)^{1/2}, with tails of E φ² by Parseval.
+    """
+    variances, inverse = np.unique(np.concatenate([var_x, var_y]), return_inverse=True)
+    ix, iy = inverse[: var_x.size], inverse[var_x.size :]
+    scale = np.sqrt(np.outer(var_x, var_y))
+    rho = np.clip(np.divide(cross, scale, out=np.zeros_like(cross), where=scale > 0), -1, 1)
+    kernels, accurate = [], np.ones(rho.shape, dtype=bool)
+    for which in (0, 1):
+        found = _coefficients(which, act, variances)
+        if found is None:
+            return np.zeros_like(rho), np.zeros_like(rho), np.zeros_like(accurate)
+        c, tail = found
+        accurate &= np.abs(rho) ** c.shape[1] * np.sqrt(np.outer(tail[ix], tail[iy])) <= 10 * _TAIL
+        kernels.append(_mehler_sum(c[ix], c[iy], rho))
+    return kernels[0], kernels[1], accurate
+
+
+def _mehler_sum(left: Array, right: Array, rho: Array) -> Array:
+    """Σ_k left[i, k] right[j, k] ρ[i, j]^k by Horner's rule, in blocks that stay in cache during all degrees."""
+    out = np.empty_like(rho)
+    step = max(1, (_BLOCK >> 5) // max(1, len(right)))
+    used = np.any(left, axis=0) & np.any(right, axis=0)
+    for start in range(0, len(left), step):
+        block = slice(start, start + step)
+        total = np.zeros_like(rho[block])
+        for k in range(left.shape[1] - 1, -1, -1):
+            total *= rho[block]
+            if used[k]:
+                total += np.multiply.outer(left[block, k], right[:, k])
+        out[block] = total
+    return out
+
+
+def _coefficients(which: int, act: Activation, variances: Array) -> tuple[Array, Array] | None:
+    """Hermite coefficients (v, K) of φ (which = 0) or φ' (1) at h = √variance z, cut where they are negligible.
+
+    With them the neglected fraction (v,) of E φ². None if half the nodes give other values: the function has a kink.
+    """
+    z, table = _hermite_table()
+    values = np.asarray(act.both(np.sqrt(variances)[:, None] * z)[which], dtype=np.float64)
+    c = values @ table.T
+    power = values**2 @ table[0]  # E φ²
+    scale = np.where(power > 0, power, 1.0)
+    low = 256  # of higher degrees, the coarse rule would not resolve the polynomials
+    coarse = values[:, ::2] @ table[:low, ::2].T
+    # The error of the rule is squared when its spacing is halved if φ is analytic, so that 1e-7 here means 1e-14.
+    if not np.all(np.abs(c[:, :low] - 2 * coarse) <= 1e-7 * np.sqrt(scale)[:, None]):
+        return None
+    tails = np.cumsum(c[:, ::-1] ** 2, axis=1)[:, ::-1] / scale[:, None]
+    missing = np.maximum(power / scale - tails[:, 0], 0.0)
+    needed = np.nonzero(np.any(tails > _TAIL, axis=0))[0]
+    c = c[:, : (needed[-1] + 1 if needed.size else 1)].copy()
+    c[np.abs(c) < 1e-16 * np.sqrt(scale)[:, None]] = 0.0
+    return c, missing + _TAIL
+
+
+# --- any activation: quadrature in polar coordinates ---
+
+
+def _polar_kernels(act: Activation, a: Array, b: Array, theta: Array) -> Array:
+    """Φ₀ and G₀ (2, pairs) of pairs with standard deviations a, b (pairs,) and correlation cos θ.
+
+    E F(h, h') = ∫dt ∫r dr e^{−r²/2} F/2π over the two arcs of a half plane between sign changes, with both signs of (h, h').
+    """
+    results = np.zeros((2, theta.size))
+    pending = np.arange(theta.size)
+    for order in _ORDERS:
+        new = np.empty((2, pending.size))
+        step = max(1, _BLOCK // (2 * order * order))
+        for start in range(0, pending.size, step):
+            at = pending[start : start + step]
+            new[:, start : start + step] = _polar_rule(act, a[at], b[at], theta[at], order)
+        change = np.abs(new - results[:, pending]) > _POLAR_TOLERANCE * np.maximum(1.0, np.abs(new))
+        results[:, pending] = new
+        pending = pending[change.any(axis=0)] if order > _ORDERS[0] else pending
+        if not pending.size:
+            break
+    return results
+
+
+def _polar_rule(act: Activation, a: Array, b: Array, theta: Array, order: int) -> Array:
+    """The two expectations (2, pairs) with `order` Gauss–Legendre nodes on each arc and on 0 < r < 9."""
+    nodes, weights = legendre.leggauss(order)
+    nodes, weights = (nodes + 1) / 2, weights / 2
+    r = _RADIUS * nodes
+    radial = _RADIUS * weights * r * np.exp(-r * r / 2) / (2 * np.pi)
+    total = np.zeros((2, theta.size))
+    # On the first arc, of width θ, h and h' have opposite signs, on the second, of width π − θ, the same sign.
+    for width, sign in ((theta, -1.0), (np.pi - theta, 1.0)):
+        tau = width[:, None] * nodes
+        h = (a[:, None] * np.sin(tau))[:, :, None] * r
+        g = (sign * b[:, None] * np.sin(width[:, None] - tau))[:, :, None] * r
+        for s in (1.0, -1.0):
+            for k, (left, right) in enumerate(zip(act.both(s * h), act.both(s * g), strict=True)):
+                total[k] += width * (((np.asarray(left) * np.asarray(right)) @ radial) @ weights)
+    return total

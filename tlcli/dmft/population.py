@@ -1,0 +1,142 @@
+"""Neurons at initialisation: Gaussian samples, scrambled Sobol points, or a deterministic quadrature.
+
+A neuron is (u, a): its weights in the row space of the data, and its readout, all standard Gaussians at t = 0.
+Pairs (u, +-a) make f(0) = 0 exactly; whitening (moment matching) makes the sample's <u u^T> and <a^2> exact, and
+with them every linear network.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+from scipy.stats import qmc
+
+from tlcli.dmft.activations import Activation
+from tlcli.errors import UsageError
+
+Array = NDArray[np.float64]
+
+KINDS = ("mc", "sobol", "quadrature")
+MAX_QUADRATURE_RANK = 3
+_CUT = 6.5  # beyond, a standard Gaussian carries 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """`hidden` (S, rank), `readout` (S,), `still` (S, n_still) and `weights` (S,) that sum to 1 (None: all 1/S)."""
+
+    hidden: Array
+    readout: Array
+    still: Array
+    weights: Array | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of neurons."""
+        return len(self.readout)
+
+
+def sample(
+    kind: str,
+    neurons: int,
+    rank: int,
+    n_still: int,
+    rng: np.random.Generator,
+    *,
+    pairs: bool = False,
+    whiten: bool = False,
+) -> Population:
+    """Draw `neurons` neurons (rounded up to an even number with pairs, to a power of two for sobol).
+
+    Raises:
+        UsageError: too few neurons to whiten `rank` coordinates.
+    """
+    half = (neurons + 1) // 2 if pairs else neurons
+    if kind == "sobol":
+        half = 2 ** max(1, math.ceil(math.log2(half)))
+        # The readout comes last: the leading coordinates of a Sobol sequence are its best ones.
+        points = qmc.Sobol(rank + 1, rng=rng).random(half)
+        z = special.ndtri(np.clip(points, 1e-16, 1 - 1e-16))
+        v = rng.standard_normal((half, n_still))
+    else:
+        z = rng.standard_normal((half, rank + 1))
+        v = rng.standard_normal((half, n_still))
+    if whiten:
+        z = _whitened(z, pairs)
+    if pairs:
+        z, v = np.concatenate([z, z * np.r_[np.ones(rank), -1.0]]), np.concatenate([v, v])
+    return Population(z[:, :rank], z[:, rank], v)
+
+
+def _whitened(z: Array, pairs: bool) -> Array:
+    """Make <u u^T> = 1 and <a^2> = 1 over the sample; without pairs the means and <u a> vanish as well."""
+    rank = z.shape[1] - 1
+    needed = rank if pairs else rank + 2
+    if len(z) < needed:
+        raise UsageError(
+            f"{len(z) * (2 if pairs else 1)} neurons cannot match the moments of {rank} coordinates; use at least "
+            f"{2 * needed} neurons."
+        )
+    if pairs:
+        u, a = z[:, :rank], z[:, rank]
+        return np.column_stack([_scaled(u), a / np.sqrt(np.mean(a**2))])
+    return _scaled(z - z.mean(axis=0))
+
+
+def _scaled(u: Array) -> Array:
+    values, vectors = np.linalg.eigh(u.T @ u / len(u))
+    return u @ (vectors / np.sqrt(values)) @ vectors.T
+
+
+def quadrature(act: Activation, rank: int, neurons: int) -> Population:
+    """Return a deterministic rule of about `neurons` nodes for `rank` <= 3 (section G of the theory note).
+
+    Smooth activations: the product trapezoid rule in (u, a) within |(u, a)| < 6.5, of exponential accuracy; for odd
+    ones on a > 0 alone, since (u, a) and (-u, -a) are the same neuron. Homogeneous activations with a kink: points
+    on the sphere |(u, a)|^2 = rank + 1, because only the direction of (u, a) matters.
+
+    Raises:
+        UsageError: rank > 3.
+    """
+    if rank > MAX_QUADRATURE_RANK:
+        raise UsageError(
+            f"population: quadrature needs inputs of rank {MAX_QUADRATURE_RANK} or less, and these have rank {rank}; "
+            "use sobol or mc."
+        )
+    if act.homogeneous:
+        directions, weights = _sphere(rank, neurons)
+        z = np.sqrt(rank + 1.0) * directions
+        return Population(z[:, :rank], z[:, rank], np.zeros((len(z), 0)), weights)
+    volume = math.pi ** ((rank + 1) / 2) / math.gamma((rank + 3) / 2) * _CUT ** (rank + 1)
+    spacing = (volume / (2 if act.odd else 1) / neurons) ** (1 / (rank + 1))
+    count = math.floor(_CUT / spacing)
+    # Half-way nodes in a: none lies on a = 0, which the two halves would share.
+    u = spacing * np.arange(-count, count + 1)
+    a = spacing * (np.arange(-count - 1, count + 1) + 0.5)
+    grid = np.meshgrid(*[u] * rank, a[a > 0] if act.odd else a, indexing="ij")
+    z = np.stack([g.ravel() for g in grid], axis=1)
+    radius2 = np.sum(z**2, axis=1)
+    z, radius2 = z[radius2 < _CUT**2], radius2[radius2 < _CUT**2]
+    weights = np.exp(-radius2 / 2)
+    return Population(z[:, :rank], z[:, rank], np.zeros((len(z), 0)), weights / weights.sum())
+
+
+def _sphere(rank: int, neurons: int) -> tuple[Array, Array]:
+    """Return unit vectors (n, rank + 1) and weights: circle, Gauss-Legendre x trapezoid, or scrambled Sobol (rank 3)."""
+    if rank == 1:
+        angle = 2 * math.pi * (np.arange(neurons) + 0.5) / neurons
+        return np.stack([np.cos(angle), np.sin(angle)], axis=1), np.full(neurons, 1 / neurons)
+    if rank == 2:
+        n_polar = max(2, round(math.sqrt(neurons / 2)))
+        height, weight = np.polynomial.legendre.leggauss(n_polar)
+        n_angle = 2 * n_polar
+        shift = (np.arange(n_polar) * (math.sqrt(5) - 1) / 2) % 1  # golden: no two circles share an angle
+        angle = 2 * math.pi * (np.arange(n_angle)[None, :] + shift[:, None]) / n_angle
+        radius = np.sqrt(1 - height**2)[:, None]
+        z = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.broadcast_to(height[:, None], angle.shape)], -1)
+        return z.reshape(-1, 3), np.repeat(weight / 2 / n_angle, n_angle)
+    points = special.ndtri(qmc.Sobol(rank + 1, rng=0).random(2 ** round(math.log2(neurons))))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return points, np.full(len(points), 1 / len(points))
