@@ -96,9 +96,7 @@ _BUILT_IN = {
     "relu": Activation(
         "relu", _relu, lambda h, phi, xp: _step(phi, xp), homogeneous=True, smooth=False, slope_needs_input=False
     ),
-    "erf": Activation(
-        "erf", _erf, lambda h, phi, xp: (2.0 / math.sqrt(math.pi)) * xp.exp(-h * h), odd=True
-    ),
+    "erf": Activation("erf", _erf, lambda h, phi, xp: (2.0 / math.sqrt(math.pi)) * xp.exp(-h * h), odd=True),
     "tanh": Activation(
         "tanh", lambda h, xp: xp.tanh(h), lambda h, phi, xp: 1.0 - phi * phi, odd=True, slope_needs_input=False
     ),
@@ -113,9 +111,7 @@ _BUILT_IN = {
         lambda h, phi, xp: _sigmoid(h, xp),
     ),
     # Normalised Hermite polynomials: E[He_k(z)^2] = k! for a standard Gaussian z.
-    "he2": Activation(
-        "he2", lambda h, xp: (h * h - 1.0) / math.sqrt(2.0), lambda h, phi, xp: math.sqrt(2.0) * h
-    ),
+    "he2": Activation("he2", lambda h, xp: (h * h - 1.0) / math.sqrt(2.0), lambda h, phi, xp: math.sqrt(2.0) * h),
     "he3": Activation(
         "he3",
         lambda h, xp: h * (h * h - 3.0) / math.sqrt(6.0),

@@ -119,6 +119,10 @@ class Field:
         cut = self.size * self.rank
         return self.xp.reshape(z[:cut], (self.size, self.rank)), z[cut : cut + self.size]
 
+    def neuron_weights(self) -> Array:
+        """Return the neurons' weights (S,), of sum 1."""
+        return np.full(self.size, 1 / self.size) if self._weights is None else to_numpy(self._weights).astype(float)
+
     def _weighted(self, a: Any, block: slice) -> Any:
         return a / self.size if self._weights is None else a * self._weights[block]
 

@@ -88,7 +88,9 @@ def _broken(time: float, why: str) -> str:
 def _exhausted(field: Field, control: Control) -> str | None:
     if field.evaluations < control.max_evaluations:
         return None
-    return f"more than {control.max_evaluations} field evaluations; shorten the stage, raise the tolerance or lower gamma"
+    return (
+        f"more than {control.max_evaluations} field evaluations; shorten the stage, raise the tolerance or lower gamma"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ RKC2

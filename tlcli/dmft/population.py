@@ -135,7 +135,9 @@ def _sphere(rank: int, neurons: int) -> tuple[Array, Array]:
         shift = (np.arange(n_polar) * (math.sqrt(5) - 1) / 2) % 1  # golden: no two circles share an angle
         angle = 2 * math.pi * (np.arange(n_angle)[None, :] + shift[:, None]) / n_angle
         radius = np.sqrt(1 - height**2)[:, None]
-        z = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.broadcast_to(height[:, None], angle.shape)], -1)
+        z = np.stack(
+            [radius * np.cos(angle), radius * np.sin(angle), np.broadcast_to(height[:, None], angle.shape)], -1
+        )
         return z.reshape(-1, 3), np.repeat(weight / 2 / n_angle, n_angle)
     points = special.ndtri(qmc.Sobol(rank + 1, rng=0).random(2 ** round(math.log2(neurons))))
     points /= np.linalg.norm(points, axis=1, keepdims=True)

@@ -48,7 +48,7 @@ class FrozenKernel:
 
     `eigenvalues` κ (P,) ascending and not negative, `eigenvectors` (P, P) in columns. Directions with κ <= `cutoff`
     are null: they are left out at infinite time without ridge. The cutoff is P times the rounding of float64 times the
-    largest κ, or twice the most negative eigenvalue found, which shows the rounding in the kernel itself, if that is more.
+    largest κ or, if that is more, twice the most negative eigenvalue found, which shows the rounding in the kernel.
 
     Raises DomainError: a kernel that is not finite, square, symmetric or, beyond single-precision rounding, positive
     semidefinite.
@@ -63,7 +63,7 @@ class FrozenKernel:
         gap = float(np.max(np.abs(kernel - kernel.T)))
         if gap > _ROUNDING * largest:
             raise DomainError(
-                f"kernel: entries differ by {gap:.3g} from their transposes, of at most {largest:.3g}; it must be symmetric."
+                f"kernel: entries up to {largest:.3g} differ by {gap:.3g} from the transposes; it must be symmetric."
             )
         values, self.eigenvectors = np.linalg.eigh((kernel + kernel.T) / 2)
         if values[0] < -_ROUNDING * max(values[-1], 0.0) - 1e-300:
@@ -86,7 +86,7 @@ class FrozenKernel:
         return y
 
     def weights(self, *, ridge: float = 0.0, time: ArrayLike = np.inf, reduction: str = "mean") -> Array:
-        """What multiplies the label component of each eigenvector: s(1 − e^{−(sκ + ridge)t})/(sκ + ridge), (n_times, P).
+        """Weight of the residual along each eigenvector, s(1 − e^{−(sκ + ridge)t})/(sκ + ridge): (n_times, P).
 
         Without ridge, null directions (see the class) get 0 once s·cutoff·t >= 1e-6, where rounding would start to
         show; before that, and with ridge, they are treated as any other. Raises DomainError, UsageError.
@@ -125,7 +125,9 @@ class FrozenKernel:
                 "training points."
             )
         if (f0_train is None) != (f0_points is None):
-            raise DomainError("the function at the start must be given on the training points and on the points, or on neither.")
+            raise DomainError(
+                "the function at the start must be given on the training points and on the points, or on neither."
+            )
         residual = self.labels(y)
         if f0_train is not None:
             residual = residual - self.labels(f0_train, "initial outputs")
@@ -184,7 +186,7 @@ def kernel_alignment(kernel: Array, y: Array) -> float:
     """Alignment yᵀKy / (|y|² ‖K‖_F), in [0, 1] for a positive kernel (n, n), of its labelled points y (n,).
 
     Points with a NaN label are dropped. 1 means K ∝ y yᵀ; independent of the scales of K and y (Cristianini et al.
-    2001). Raises DomainError for shapes that do not fit, or if no labelled point, no nonzero label or no kernel is left.
+    2001). Raises DomainError for shapes that do not fit, or where no nonzero label or a zero kernel is left.
     """
     kernel, y = _finite("kernel", kernel), np.asarray(y, dtype=np.float64)
     if y.ndim != 1 or kernel.shape != (y.size, y.size):
@@ -193,7 +195,9 @@ def kernel_alignment(kernel: Array, y: Array) -> float:
     kernel, y = kernel[np.ix_(known, known)], _finite("labels", y[known])
     norm = float(y @ y) * float(np.linalg.norm(kernel))
     if not norm > 0:
-        raise DomainError(f"alignment needs nonzero labels and a nonzero kernel; {int(known.sum())} points have labels.")
+        raise DomainError(
+            f"alignment needs nonzero labels and a nonzero kernel; {int(known.sum())} points have labels."
+        )
     return float(y @ kernel @ y) / norm
 
 

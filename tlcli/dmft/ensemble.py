@@ -1,0 +1,401 @@
+"""Independent populations, how many and of what size, and the standard errors that they give.
+
+Every repeat is a population of its own; f is averaged over repeats and a loss is the loss of the average (averaging
+losses would add the variance of f). Standard errors are jackknife errors over repeats; a quadrature is compared with a
+coarser rule instead. Cost grows like 1/error^2 where the rank is large and gamma of order one: nothing but more
+neurons helps there (section H of the theory note).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from tlcli.dmft.field import Threads, thread_count
+from tlcli.dmft.frozen_field import deviation, freeze, stream
+from tlcli.dmft.integrate import INTEGRATORS, Control
+from tlcli.dmft.lazy import initial_ntk
+from tlcli.dmft.population import KINDS, Population, quadrature, sample
+from tlcli.dmft.two_layer import Correction, Machine, Observer, Problem, StageRun, run_population
+from tlcli.errors import UsageError, suggest
+
+Array = NDArray[np.float64]
+
+_LAZY_GAMMA = 0.3
+_STREAMED_ACCURACY = 5e-3  # from here on a frozen-field correction is cheaper than coupled neurons
+_MOST_NEURONS = 4_000_000
+_MAX_TAU = 0.5
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """What the user may set; None leaves the choice to `plan`.
+
+    `accuracy` is the standard error wanted for losses of order one. `tolerance` is that of the integrator, `dt` the
+    learning rate of euler; `until` the relative speed that counts as rest. `seed` and `draw` fix the neurons.
+    """
+
+    population: str = "auto"
+    neurons: int | None = None
+    repeats: int | None = None
+    accuracy: float = 1e-2
+    integrator: str = "rkc"
+    tolerance: float | None = None
+    dt: float | None = None
+    until: float | None = None
+    seed: int = 0
+    draw: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("population", self.population, ("auto", *KINDS)),
+            ("integrator", self.integrator, INTEGRATORS),
+            ("device", self.device, ("cpu", "cuda")),
+        ):
+            if value not in allowed:
+                raise UsageError(
+                    f"{name}: '{value}' is unknown{suggest(value, allowed)}; use one of {', '.join(allowed)}."
+                )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a problem is solved: kind, size and number of populations, and what corrects them.
+
+    `neurons` per population in the coupled run; `streamed` neurons per population through the frozen field (0: none);
+    `lazy` whether the lazy control variate is added.
+    """
+
+    kind: str
+    neurons: int
+    repeats: int
+    pairs: bool
+    whiten: bool
+    lazy: bool
+    streamed: int
+    dtype: str
+    control: Control
+    iterations: int = 1
+
+
+@dataclass(eq=False)
+class Solution:
+    """Outputs of all repeats, and of the coarser rule where the population is a quadrature.
+
+    `f` per stage (repeat, n_time, n_point); `coarse` the same of the coarser rule (1, n_time, n_point) or None;
+    `observed` (and `coarse_observed`) per stage name -> (repeat, record, ...) arrays; `message` why and when the worst repeat broke off.
+    """
+
+    plan: Plan
+    f: list[Array]
+    coarse: list[Array] | None
+    observed: list[dict[str, Any]]
+    coarse_observed: list[dict[str, Any]] | None
+    message: str
+    evaluations: int
+    steps: int
+    settled: bool
+    notes: list[str] = field(default_factory=list)
+
+    def estimate(self, statistic: Callable[[list[Array]], Array]) -> tuple[Array, Array]:
+        """Return a statistic of the mean f (stages -> (n_time, n_point)) and its standard error."""
+        return estimate(self.f, self.coarse, statistic)
+
+
+def estimate(
+    samples: Sequence[Array], coarse: Sequence[Array] | None, statistic: Callable[[list[Array]], Array]
+) -> tuple[Array, Array]:
+    """Return a statistic of the means of `samples`, each (repeat, ...), and its standard error.
+
+    The error is the jackknife's over repeats; with `coarse` the distance from the statistic of those; NaN for a single
+    repeat of anything random.
+    """
+    mean = [f.mean(axis=0) for f in samples]
+    value = np.asarray(statistic(mean), dtype=float)
+    if coarse is not None:
+        return value, np.abs(value - np.asarray(statistic([f[0] for f in coarse])))
+    count = len(samples[0])
+    if count < 2:
+        return value, np.full(value.shape, np.nan)
+    left_out = [
+        np.asarray(statistic([(m * count - f[r]) / (count - 1) for m, f in zip(mean, samples, strict=True)]))
+        for r in range(count)
+    ]
+    return value, jackknife(np.array(left_out, dtype=float))
+
+
+def jackknife(left_out: Array) -> Array:
+    """Return the jackknife standard error from statistics (repeat, ...) that each leave one repeat out."""
+    count = len(left_out)
+    return np.sqrt((count - 1) / count * np.sum((left_out - left_out.mean(axis=0)) ** 2, axis=0))
+
+
+def plan(problem: Problem, numerics: Numerics, coupled: bool = False) -> Plan:
+    """Choose the population, its size and the corrections (section H8 of the theory note).
+
+    `coupled`: kernels are what is wanted, so the neurons themselves must be many, not those of a correction of f.
+
+    Raises:
+        UsageError: a quadrature of rank > 3, or a request that no population can meet.
+    """
+    act, rank, error = problem.act, problem.geometry.rank, numerics.accuracy
+    gamma = max(stage.gamma for stage in problem.stages)
+    low = rank + problem.geometry.still.shape[1] <= 3
+    exact = act.name == "linear"
+    kind = numerics.population
+    if kind == "auto":
+        kind = "sobol" if low or (exact and rank <= 1000) else "mc"
+    lazy = gamma <= _LAZY_GAMMA and kind != "quadrature" and not exact
+    pairs = lazy or exact or kind == "sobol"
+    repeats = numerics.repeats or (1 if kind == "quadrature" else 2 if exact else 4)
+    streamed = 0
+    if exact:
+        neurons = max(64, 4 * (rank + 2))
+    elif kind == "quadrature":
+        neurons = 4096 * 8 ** (rank - 1)
+    elif kind == "sobol" and low:
+        neurons = 1024 if error >= 2e-3 else 4096 if error >= 3e-4 else 16384
+    elif lazy:
+        neurons = 1024 if error >= 5e-3 else 4096
+    elif coupled or error > _STREAMED_ACCURACY:
+        neurons = max(1024, math.ceil((0.6 / error) ** 2 / repeats))
+    else:
+        neurons = 2048
+        streamed = math.ceil((0.6 / error) ** 2 / repeats)
+        neurons = max(neurons, math.ceil(streamed / 50))
+    if numerics.neurons is not None:
+        neurons, streamed = numerics.neurons, 0
+    if neurons + streamed > _MOST_NEURONS:
+        raise UsageError(
+            f"accuracy = {error:g} needs {repeats * (neurons + streamed):.2g} neurons here, the cost grows as "
+            f"1/accuracy^2; use at least {0.6 / math.sqrt(_MOST_NEURONS * repeats):.1g} or give --neurons."
+        )
+    double = exact or kind == "quadrature" or numerics.integrator == "dop853" or low
+    control = Control(numerics.integrator, _tolerance(problem, numerics, kind, gamma), numerics.dt, numerics.until)
+    if numerics.dt is not None and numerics.integrator != "euler":
+        raise UsageError(
+            f"dt = {numerics.dt:g} is the learning rate of --integrator euler; {numerics.integrator} has none."
+        )
+    dtype = "float64" if double else "float32"
+    return Plan(kind, neurons, repeats, pairs, pairs and kind != "quadrature", lazy, streamed, dtype, control)
+
+
+def _tolerance(problem: Problem, numerics: Numerics, kind: str, gamma: float) -> float:
+    if numerics.tolerance is not None:
+        return numerics.tolerance
+    if numerics.integrator == "dop853":
+        return 1e-9 if kind == "quadrature" else 1e-7
+    if not problem.act.smooth:
+        return 3e-3  # kinks: below, single neurons flip branches and nothing is gained (section B)
+    base = 3e-4 if gamma < 2 else 1e-4
+    if problem.act.name == "linear":
+        return 1e-6
+    return min(base, numerics.accuracy / (8 if gamma < 2 else 20))
+
+
+def solve(problem: Problem, numerics: Numerics, observe: Observer | None = None, coupled: bool = False) -> Solution:
+    """Solve a problem by its plan; the standard errors are in the solution. `coupled` as in `plan`.
+
+    Raises:
+        UsageError: see `plan`; a readout that is redrawn with a quadrature.
+    """
+    chosen = plan(problem, numerics, coupled)
+    workers = numerics.threads or thread_count()
+    with threadpool_limits(1):
+        return _solve(problem, numerics, chosen, observe, workers)
+
+
+def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer | None, workers: int) -> Solution:
+    work = chosen.neurons * max(len(stage.rows) for stage in problem.stages)
+    # Many small populations share the threads by repeats, one large population by its blocks.
+    by_repeat = chosen.repeats > 1 and work < 2**21 and numerics.device == "cpu"
+    inner = Threads(1 if by_repeat else workers)
+    shared = Threads(workers)
+    theta = None
+    if chosen.lazy:
+        theta = _ntk(problem)
+
+    def one(repeat: int) -> "_Repeat":
+        return _run_repeat(problem, numerics, chosen, repeat, observe, inner, theta)
+
+    try:
+        if by_repeat and workers > 1:
+            with ThreadPoolExecutor(min(workers, chosen.repeats)) as pool:
+                found = list(pool.map(one, range(chosen.repeats)))
+        else:
+            found = [one(r) for r in range(chosen.repeats)]
+        notes: list[str] = []
+        if chosen.streamed and not any(f.message for f in found):
+            found, notes = _corrected(problem, numerics, chosen, found, observe, shared)
+        rough = None
+        if chosen.kind == "quadrature":
+            fewer = replace(chosen, neurons=max(64, chosen.neurons // 2**problem.geometry.rank))
+            rough = _run_repeat(problem, numerics, fewer, 0, observe, inner, None).runs
+    finally:
+        inner.close()
+        shared.close()
+    n_stages = len(problem.stages)
+    size = found[0].population.size
+    return Solution(
+        replace(chosen, neurons=size),
+        [np.array([f.runs[k].f for f in found]) for k in range(n_stages)],
+        None if rough is None else [run.f[None] for run in rough],
+        [_stacked([f.runs[k].observed for f in found]) for k in range(n_stages)],
+        None if rough is None else [_stacked([run.observed]) for run in rough],
+        next((f.message for f in found if f.message), ""),
+        sum(run.evaluations for f in found for run in f.runs),
+        sum(run.steps for f in found for run in f.runs),
+        all(run.outcome.settled for f in found for run in f.runs),
+        notes,
+    )
+
+
+def _stacked(parts: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
+    """Return name -> (repeat, record, ...), records that lack the name left out (all repeats alike)."""
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    counts = {name: min(len(part[name]) for part in parts) for name in names}
+    return {name: np.array([part[name][: counts[name]] for part in parts]) for name in names}
+
+
+@dataclass(eq=False)
+class _Repeat:
+    population: Population
+    redrawn: Array | None
+    runs: list[StageRun]
+    corrections: list[Correction] | None
+
+    @property
+    def message(self) -> str:
+        return next((f"stage {k}: {r.outcome.message}" for k, r in enumerate(self.runs, 1) if r.outcome.message), "")
+
+
+def _seeds(numerics: Numerics, purpose: int, repeat: int) -> np.random.SeedSequence:
+    return np.random.SeedSequence(numerics.seed, spawn_key=(numerics.draw, purpose, repeat))
+
+
+def _population(problem: Problem, numerics: Numerics, chosen: Plan, repeat: int) -> tuple[Population, Array | None]:
+    g = problem.geometry
+    reset = any(stage.readout == "reset" for stage in problem.stages[1:])
+    if chosen.kind == "quadrature":
+        if reset:
+            raise UsageError("readout: reset draws new readouts, which a quadrature has not; use sobol or mc.")
+        if g.still.shape[1]:
+            raise UsageError(
+                "population: quadrature needs test inputs in the span of the training inputs; use sobol or mc."
+            )
+        return quadrature(problem.act, g.rank, chosen.neurons), None
+    rng = np.random.default_rng(_seeds(numerics, 100, repeat))
+    found = sample(chosen.kind, chosen.neurons, g.rank, g.still.shape[1], rng, pairs=chosen.pairs, whiten=chosen.whiten)
+    if not reset:
+        return found, None
+    fresh = rng.standard_normal(found.size)
+    if chosen.pairs:
+        half = fresh[: found.size // 2]
+        fresh = np.concatenate([half, -half])
+    return found, fresh
+
+
+def _ntk(problem: Problem) -> list[Array]:
+    """Return the exact kernel at initialisation between all points and the trained ones, per stage."""
+    g = problem.geometry
+    x = np.concatenate([g.moving, g.still], axis=1)
+    x = x * np.sqrt(x.shape[1])
+    return [initial_ntk(problem.act, x, x[stage.rows]) for stage in problem.stages]
+
+
+def _run_repeat(
+    problem: Problem,
+    numerics: Numerics,
+    chosen: Plan,
+    repeat: int,
+    observe: Observer | None,
+    threads: Threads,
+    theta: list[Array] | None,
+) -> _Repeat:
+    population, redrawn = _population(problem, numerics, chosen, repeat)
+    machine = _machine(numerics, chosen, threads)
+    corrections = None
+    if theta is not None:
+        corrections = [Correction(response=r) for r in _responses(problem, population, theta)]
+    seen = observe if not chosen.streamed else None
+    runs = run_population(problem, population, chosen.control, machine, corrections, seen, redrawn)
+    return _Repeat(population, redrawn, runs, corrections)
+
+
+def _responses(problem: Problem, population: Population, theta: list[Array]) -> list[Array]:
+    """Return Theta_0 - Theta_0 of the sample, between all points and those of each stage (section H3)."""
+    from tlcli.dmft.field import Drive, Field
+
+    g, out = problem.geometry, []
+    z = np.concatenate([population.hidden.ravel(), population.readout])
+    for stage, exact in zip(problem.stages, theta, strict=True):
+        drive = Drive(g.moving[stage.rows], stage.labels, stage.gamma, stage.scale)
+        field_ = Field(problem.act, population.size, drive, population.weights)
+        still = population.still @ g.still.T if g.still.shape[1] else None
+        phi, slope = field_.kernels(
+            z,
+            g.moving,
+            g.moving[stage.rows],
+            still,
+            None if still is None else still[:, stage.rows],
+        )
+        overlap = g.moving @ g.moving[stage.rows].T + g.still @ g.still[stage.rows].T
+        out.append(exact - (phi + overlap * slope))
+    return out
+
+
+def _machine(numerics: Numerics, chosen: Plan, threads: Threads) -> Machine:
+    if numerics.device == "cpu":
+        return Machine(chosen.dtype, threads=threads)
+    from tlcli.dmft.devices import cuda
+
+    xp, device = cuda()
+    return Machine(chosen.dtype, xp, device, threads=threads)
+
+
+def _corrected(
+    problem: Problem,
+    numerics: Numerics,
+    chosen: Plan,
+    found: list[_Repeat],
+    observe: Observer | None,
+    threads: Threads,
+) -> tuple[list[_Repeat], list[str]]:
+    """Correct every repeat by neurons streamed through its frozen field; the guard of section H4."""
+    scale = max(float(np.max(np.abs(stage.labels))) for stage in problem.stages)
+    out, notes = [], []
+    for repeat, base in enumerate(found):
+        control, done = chosen.control, None
+        for _ in range(3):
+            frozen = freeze(problem, base.runs)
+            large = stream(problem, frozen, chosen.streamed, _seeds(numerics, 101, repeat), threads)
+            taus, worst = deviation(problem, frozen, base.population, base.redrawn, large, "float32")
+            if worst <= _MAX_TAU * scale:
+                done = [Correction(shift=tau) for tau in taus]
+                break
+            # The open loop amplified the base run's time error: a finer base run.
+            control = replace(control, tolerance=control.tolerance / 4)
+            machine = _machine(numerics, chosen, threads)
+            runs = run_population(problem, base.population, control, machine, None, None, base.redrawn)
+            base = replace_runs(base, runs)
+        if done is None:
+            notes.append(
+                f"repeat {repeat + 1}: the frozen-field correction is too large to be trusted (|tau| = {worst:.2g}), "
+                "its coupled population stands alone; ask for a looser --accuracy or give --neurons."
+            )
+        machine = _machine(numerics, chosen, threads)
+        runs = run_population(problem, base.population, control, machine, done, observe, base.redrawn)
+        out.append(_Repeat(base.population, base.redrawn, runs, done))
+    return out, notes
+
+
+def replace_runs(repeat: _Repeat, runs: list[StageRun]) -> _Repeat:
+    """Return the repeat with other runs."""
+    return _Repeat(repeat.population, repeat.redrawn, runs, repeat.corrections)

@@ -1,0 +1,219 @@
+"""A large population streamed through the field of a small one (section H4 of the theory note).
+
+Given Delta(t) neurons are independent, and the stiffness, which is a property of the feedback, is gone. So a coupled
+run of S0 neurons finds Delta(t); M >> S0 neurons and the S0 themselves are integrated in this frozen field by the same
+few steps of RK4, and the difference tau(x, t) = f_M - f_S0 is added to f in a second coupled run of the S0. Its fixed
+point is f = f_M[Delta]: the small population only models the response. Never use f_M of the first field directly, the
+open loop amplifies errors of the field by about lambda_max(Theta) t.
+
+Neurons are streamed in blocks through all stages in float32, and only sums are kept.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+
+from tlcli.dmft.activations import Activation
+from tlcli.dmft.field import Drive, Threads, apply, free_rate, slope_of
+from tlcli.dmft.population import Population
+from tlcli.dmft.two_layer import Problem, Stage, StageRun
+
+Array = NDArray[np.float64]
+
+_BLOCK = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenStage:
+    """A stage's field as a function of time alone: nodes of RK4, residual Delta(t), and the stage."""
+
+    stage: Stage
+    coords: Array
+    nodes: Array
+    residual: Callable[[float], Array]
+
+
+def freeze(problem: Problem, runs: Sequence[StageRun], nodes: int | None = None) -> list[FrozenStage]:
+    """Turn the coupled runs into frozen fields, their nodes graded by the rate of the field."""
+    out = []
+    for stage, run in zip(problem.stages, runs, strict=True):
+        times = np.array([t for t, _ in run.path])
+        delta = np.array([d for _, d in run.path])
+        coords = problem.geometry.moving[stage.rows]
+        end = float(stage.times[-1])
+        if len(times) < 2:  # at rest from the start, or of no duration
+            out.append(FrozenStage(stage, coords, np.array([0.0, end]) if end else np.zeros(1), _constant(delta[0])))
+            continue
+        if times[-1] < end:  # settled early: the field stays as it is
+            times, delta = np.append(times, end), np.vstack([delta, delta[-1]])
+        spline = CubicSpline(times, delta)
+        drive = Drive(coords, stage.labels, stage.gamma, stage.scale, stage.decay)
+        rates = np.array([free_rate(drive, d) for d in delta])
+        out.append(FrozenStage(stage, coords, _graded(times, rates, nodes), spline))
+    return out
+
+
+def _constant(delta: Array) -> Callable[[float], Array]:
+    return lambda t: delta
+
+
+def _graded(times: Array, rates: Array, nodes: int | None) -> Array:
+    """Spread the nodes evenly over the integral of rate + 0.3 <rate>; by default half a turn per step."""
+    widths = np.diff(times)
+    mean = float(np.sum(widths * (rates[1:] + rates[:-1]) / 2) / (times[-1] - times[0]))
+    density = rates + 0.3 * mean
+    total = np.concatenate([[0.0], np.cumsum(widths * (density[1:] + density[:-1]) / 2)])
+    count = nodes or int(np.clip(np.ceil(total[-1] / 0.5), 12, 96))
+    return np.interp(np.linspace(0, total[-1], count + 1), total, times)
+
+
+def outputs_in_field(
+    act: Activation,
+    stages: Sequence[FrozenStage],
+    points: Array,
+    still_points: Array,
+    hidden: NDArray[Any],
+    readout: NDArray[Any],
+    still: NDArray[Any],
+    redrawn: NDArray[Any] | None,
+    weights: NDArray[Any] | None = None,
+) -> list[Array]:
+    """Integrate neurons (S, rank), (S,) in the frozen fields; per stage sum_i q_i a_i phi(h_i) (n_node, n_point).
+
+    `weights` None: the plain sum over neurons. Arrays are advanced in place, in their own precision.
+    """
+    out, fading = [], 1.0
+    for index, frozen in enumerate(stages):
+        stage, dtype = frozen.stage, hidden.dtype
+        if stage.readout == "reset" and index:
+            assert redrawn is not None
+            readout = redrawn.copy()
+        coords = np.ascontiguousarray(frozen.coords.T, dtype=dtype)
+        work = _Work(act, hidden, len(frozen.coords), coords, frozen.coords.astype(dtype), stage.decay)
+        columns = points.T.astype(dtype)
+        outside = still_points.T.astype(dtype) if still.shape[1] else None
+        sums = np.empty((len(frozen.nodes), len(points)))
+        strength = stage.scale * stage.gamma
+        for k, t in enumerate(frozen.nodes):
+            if k:
+                before = float(frozen.nodes[k - 1])
+                h = float(t) - before
+                pulls = [(strength * frozen.residual(s)).astype(dtype) for s in (before, before + h / 2, before + h)]
+                work.advance(hidden, readout, h, pulls)
+            pre = hidden @ columns
+            if outside is not None:
+                pre += (still * dtype.type(fading * np.exp(-stage.decay * t))) @ outside
+            weighted = readout if weights is None else readout * weights
+            sums[k] = weighted @ apply(act, pre, pre if not act.slope_needs_input else np.empty_like(pre), np)
+        out.append(sums)
+        fading *= float(np.exp(-stage.decay * frozen.nodes[-1]))
+    return out
+
+
+class _Work:
+    """Buffers of RK4 for one block of neurons."""
+
+    def __init__(
+        self, act: Activation, hidden: NDArray[Any], n_train: int, coords: Any, rows: Any, decay: float
+    ) -> None:
+        self.act, self.coords, self.rows, self.decay = act, coords, rows, decay
+        dtype = hidden.dtype
+        self.h = np.empty((len(hidden), n_train), dtype)
+        self.phi = np.empty_like(self.h) if act.slope_needs_input else self.h
+        self.u, self.du = np.empty_like(hidden), np.empty_like(hidden)
+        self.sum_u = np.empty_like(hidden)
+
+    def velocity(self, u: Any, a: Any, pull: Any) -> tuple[Any, Any]:
+        np.matmul(u, self.coords, out=self.h)
+        phi = apply(self.act, self.h, self.phi, np)
+        new_a = phi @ pull
+        slope = slope_of(self.act, self.h, phi, np)
+        np.matmul(slope, pull[:, None] * self.rows, out=self.du)
+        self.du *= a[:, None]
+        if self.decay:
+            self.du -= self.decay * u
+            new_a -= self.decay * a
+        return self.du, new_a
+
+    def advance(self, u: Any, a: Any, h: float, pulls: Sequence[Any]) -> None:
+        """One step of RK4, in place; `pulls` at its start, middle and end."""
+        du, da = self.velocity(u, a, pulls[0])
+        np.copyto(self.sum_u, du)
+        sum_a = da
+        for pull, factor, weight in ((pulls[1], 0.5, 2.0), (pulls[1], 0.5, 2.0), (pulls[2], 1.0, 1.0)):
+            np.multiply(du, u.dtype.type(factor * h), out=self.u)
+            self.u += u
+            du, da = self.velocity(self.u, a + u.dtype.type(factor * h) * da, pull)
+            if weight == 1.0:
+                self.sum_u += du
+            else:
+                self.sum_u += 2 * du
+            sum_a = sum_a + u.dtype.type(weight) * da
+        self.sum_u *= u.dtype.type(h / 6)
+        u += self.sum_u
+        a += u.dtype.type(h / 6) * sum_a
+
+
+def stream(
+    problem: Problem, stages: Sequence[FrozenStage], neurons: int, seeds: np.random.SeedSequence, threads: Threads
+) -> list[Array]:
+    """Return f (n_node, n_point) per stage of `neurons` fresh plain Gaussian neurons in the frozen fields.
+
+    Block b draws from its own stream, so the result depends on the seed alone.
+    """
+    g = problem.geometry
+    count = max(1, round(neurons / _BLOCK))
+    rank, n_still = g.rank, g.still.shape[1]
+    reset = any(stage.readout == "reset" for stage in problem.stages[1:])
+
+    def one(b: int) -> list[Array]:
+        rng = np.random.default_rng(np.random.SeedSequence(seeds.entropy, spawn_key=(*seeds.spawn_key, b)))
+        size = neurons // count + (b < neurons % count)
+        u = rng.standard_normal((size, rank), dtype=np.float32)
+        a = rng.standard_normal(size, dtype=np.float32)
+        v = rng.standard_normal((size, n_still), dtype=np.float32)
+        fresh = rng.standard_normal(size, dtype=np.float32) if reset else None
+        return outputs_in_field(problem.act, stages, g.moving, g.still, u, a, v, fresh)
+
+    totals: list[Array] | None = None
+    for start in range(0, count, 16):  # sums of a few blocks at a time: memory stays small
+        parts = threads.map(one, range(start, min(start + 16, count)))
+        for part in parts:
+            totals = part if totals is None else [t + p for t, p in zip(totals, part, strict=True)]
+    assert totals is not None
+    return [t / (neurons * f.stage.gamma) for t, f in zip(totals, stages, strict=True)]
+
+
+def deviation(
+    problem: Problem,
+    stages: Sequence[FrozenStage],
+    population: Population,
+    redrawn: Array | None,
+    large: Sequence[Array],
+    dtype: str,
+) -> tuple[list[Callable[[float], Array]], float]:
+    """Return tau(t) (n_point,) per stage, and the largest |tau| on any point and node."""
+    g = problem.geometry
+    small = outputs_in_field(
+        problem.act,
+        stages,
+        g.moving,
+        g.still,
+        population.hidden.astype(dtype),
+        population.readout.astype(dtype),
+        population.still.astype(dtype),
+        None if redrawn is None else redrawn.astype(dtype),
+        np.full(population.size, 1 / population.size, dtype) if population.weights is None else population.weights,
+    )
+    out: list[Callable[[float], Array]] = []
+    worst = 0.0
+    for frozen, f_large, f_small in zip(stages, large, small, strict=True):
+        tau = f_large - f_small / frozen.stage.gamma
+        # A field too coarse in time gives infinities here; the caller sees them in `worst`.
+        worst = max(worst, float(np.max(np.abs(tau)))) if np.all(np.isfinite(tau)) else np.inf
+        out.append(CubicSpline(frozen.nodes, tau) if len(tau) > 1 and np.isfinite(worst) else _constant(tau[0]))
+    return out, worst

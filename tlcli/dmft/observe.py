@@ -1,0 +1,54 @@
+"""What is read off a population besides its outputs: alignments, kernels, and densities of preactivations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.dmft.regression import kernel_alignment
+from tlcli.dmft.two_layer import View
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int_]
+
+BIN_EDGES = np.linspace(-12.0, 12.0, 242)
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """An observer of a run.
+
+    `groups` name -> (points, labels): the alignment of the feature kernel with these labels is taken at every record.
+    `points` (rows) and `trained` (columns) of the kernels Phi and G that are kept at the ends of stages and, per stage,
+    at the records `moments`; `density` the points whose preactivations are counted there.
+    """
+
+    groups: Mapping[str, tuple[Index, Array]]
+    points: Index
+    trained: Index
+    density: Index
+    moments: Sequence[frozenset[int]]
+
+    def __call__(self, stage: int, record: int, time: float, view: View) -> dict[str, Any]:
+        """Return what this record shows."""
+        out: dict[str, Any] = {}
+        for name, (points, labels) in self.groups.items():
+            phi = view.kernels(points, points)[0]
+            out[f"{name}_alignment"] = kernel_alignment(phi, labels) if np.all(np.isfinite(phi)) else np.nan
+        if record in self.moments[stage]:
+            out["phi"], out["g"] = view.kernels(self.points, self.trained)
+            out |= preactivation_density(view, self.density)
+        return out
+
+
+def preactivation_density(view: View, points: Index) -> dict[str, Any]:
+    """Return the density of h over neurons and points in `BIN_EDGES`, its variance and its excess kurtosis."""
+    h = view.preactivations(points).astype(float)
+    weights = view.field.neuron_weights()
+    second = float(np.mean(weights @ h**2))
+    fourth = float(np.mean(weights @ h**4))
+    counts, _ = np.histogram(h, BIN_EDGES, weights=np.broadcast_to(weights[:, None], h.shape))
+    density = counts / (h.shape[1] * np.diff(BIN_EDGES))
+    return {"density": density, "variance": second, "excess_kurtosis": fourth / second**2 - 3.0}

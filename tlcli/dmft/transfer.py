@@ -1,0 +1,500 @@
+"""A source task, then a target task: losses, kernels and predictions of an infinitely wide network.
+
+Stage 1 trains on the source with richness gamma0, stage 2 on the target with gamma2 (paper, Result 1); the same network
+without stage 1 is the baseline. Where a richness is zero a stage is lazy: the kernel of the network that enters it is
+frozen, and its predictions are kernel regression.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.dmft.activations import Activation, activation
+from tlcli.dmft.ensemble import Numerics, Solution, estimate, solve
+from tlcli.dmft.geometry import reduce_inputs
+from tlcli.dmft.lazy import initial_kernels, lazy_solution
+from tlcli.dmft.observe import BIN_EDGES, Watch
+from tlcli.dmft.regression import adaptive_predictor, force_scale, kernel_alignment, kernel_regression
+from tlcli.dmft.two_layer import READOUTS, Problem, Stage
+from tlcli.errors import UsageError, suggest
+
+Array = NDArray[np.float64]
+
+_MOST_ALIGNED = 200  # test points in the alignment
+_MOST_KEPT = 300  # test points in the kernels that are kept
+
+
+class Data(Protocol):
+    """Inputs and labels of a transfer, see `tlcli.tasks.transfer.TransferData`."""
+
+    x_source: Array
+    y_source: Array
+    x_target: Array
+    y_target: Array
+    x_test: Array
+    y_test_source: Array
+    y_test_target: Array
+
+
+@dataclass(frozen=True)
+class TransferSettings:
+    """The network and its training.
+
+    `times1`, `times2` are the recorded times from the start of each stage, ascending, the last one its duration;
+    empty `times2`: pre-training only. `weight_decay`, `weight_decay2`, `ridge` and the times belong to the loss of
+    `reduction`. `target`: rich trains both layers on the target; frozen only a readout, by regression with the
+    kernel that pre-training left (`kernel`), from zero output and with `ridge`. gamma2 None means gamma0; gamma2 = 0 is
+    the same regression with the ridge weight_decay2.
+    """
+
+    activation: str = "tanh"
+    gamma0: float = 1.0
+    gamma2: float | None = None
+    weight_decay: float = 0.0
+    weight_decay2: float = 0.0
+    times1: tuple[float, ...] = (100.0,)
+    times2: tuple[float, ...] = (100.0,)
+    readout: str = "carry"
+    target: str = "rich"
+    kernel: str = "feature"
+    ridge: float = 0.0
+    reduction: str = "mean"
+    baseline: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("readout", self.readout, READOUTS),
+            ("target", self.target, ("rich", "frozen")),
+            ("kernel", self.kernel, ("feature", "ntk")),
+            ("reduction", self.reduction, ("mean", "sum")),
+        ):
+            if value not in allowed:
+                raise UsageError(
+                    f"{name}: '{value}' is unknown{suggest(value, allowed)}; use one of {', '.join(allowed)}."
+                )
+        for name, number in (("gamma0", self.gamma0), ("gamma2", self.second_gamma)):
+            if not (0 <= number < math.inf):
+                raise UsageError(f"{name} = {number:g} must be a finite number from 0 for a network.")
+        ends = [self.times1[-1] if self.times1 else math.nan]
+        if self.times2 and not self.regresses:
+            ends.append(self.times2[-1])
+        if not all(math.isfinite(end) for end in ends):
+            raise UsageError("a network is trained for a finite time; give --t1 and --t2, or --times.")
+
+    @property
+    def second_gamma(self) -> float:
+        """The richness of the target stage."""
+        return self.gamma0 if self.gamma2 is None else self.gamma2
+
+    @property
+    def regresses(self) -> bool:
+        """Whether the target stage is kernel regression."""
+        return self.target == "frozen" or self.second_gamma == 0
+
+
+@dataclass(eq=False)
+class TransferResult:
+    """Columns (n_record,) over the records of stage 1 and then stage 2, arrays, and how it was reached.
+
+    `columns` holds stage, time, and with `_se` standard errors: loss and source_loss (test), train_loss and
+    source_train_loss, baseline and gain (NaN in stage 1), source_, target_ and test_alignment;
+    predictor_distance. `status`: converged or not_converged; `message` one sentence if not. `info`: population,
+    neurons, repeats, streamed, evaluations, rank, dtype, reached (largest error of the loss, relative to losses
+    above 1), notes.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    arrays: dict[str, NDArray[Any]]
+    status: str
+    message: str
+    info: dict[str, Any]
+
+
+@dataclass(eq=False)
+class _Outputs:
+    """f of one stage: (repeat, n_time, n_point), and of the coarser rule, (1, n_time, n_point) or None."""
+
+    f: Array
+    coarse: Array | None = None
+
+
+@dataclass(eq=False)
+class _Setup:
+    """The points of a transfer in one array: source training, target training, test."""
+
+    data: Data
+    settings: TransferSettings
+    act: Activation
+    x: Array
+    source: NDArray[np.int_] = field(init=False)
+    target: NDArray[np.int_] = field(init=False)
+    test: NDArray[np.int_] = field(init=False)
+
+    def __post_init__(self) -> None:
+        p1, p2 = len(self.data.y_source), len(self.data.y_target)
+        self.source, self.target = np.arange(p1), np.arange(p1, p1 + p2)
+        self.test = np.arange(p1 + p2, len(self.x))
+        self.geometry = reduce_inputs(self.x, p1 + p2)
+
+    @property
+    def trained(self) -> NDArray[np.int_]:
+        return np.concatenate([self.source, self.target])
+
+    def stage(self, which: int, readout: str = "carry") -> Stage:
+        s = self.settings
+        rows, labels = (self.source, self.data.y_source) if which == 1 else (self.target, self.data.y_target)
+        gamma, decay, times = (
+            (s.gamma0, s.weight_decay, s.times1) if which == 1 else (s.second_gamma, s.weight_decay2, s.times2)
+        )
+        return Stage(rows, labels, gamma, np.asarray(times), force_scale(s.reduction, len(rows)), decay, readout)
+
+    def watch(self, moments: Sequence[frozenset[int]], whole: bool) -> Watch:
+        labelled = self.test[np.isfinite(self.data.y_test_target)][:_MOST_ALIGNED]
+        groups = {
+            "source": (self.source, self.data.y_source),
+            "target": (self.target, self.data.y_target),
+            "test": (labelled, self.data.y_test_target[labelled - self.test[0]] if len(self.test) else np.zeros(0)),
+        }
+        groups = {name: g for name, g in groups.items() if len(g[0]) and np.any(g[1] != 0)}
+        points = np.arange(len(self.x)) if whole else np.concatenate([self.trained, self.test[:_MOST_KEPT]])
+        return Watch(groups, points, self.trained, self.target, moments)
+
+
+def solve_transfer(
+    data: Data,
+    settings: TransferSettings,
+    numerics: Numerics,
+    *,
+    predictions: bool = False,
+    kernel_times: tuple[float, ...] | None = None,
+) -> TransferResult:
+    """Solve pre-training, transfer and the baseline on one set of data.
+
+    `predictions` adds f at every point and record to the arrays; `kernel_times` adds recorded times at which kernels
+    and densities are kept, besides the start and the ends of the stages. With an accuracy that was not reached, the
+    neurons are increased once.
+
+    Raises:
+        UsageError: settings that exclude each other, an unknown word, or a kernel time that is not recorded.
+    """
+    result = _solve_transfer(data, settings, numerics, predictions, kernel_times)
+    reached, wanted = result.info["reached"], numerics.accuracy
+    if numerics.neurons is None and math.isfinite(reached) and reached > 1.25 * wanted and not result.message:
+        finer = replace(numerics, accuracy=wanted * max(0.4, wanted / reached))
+        try:
+            result = _solve_transfer(data, settings, finer, predictions, kernel_times)
+        except UsageError:  # more neurons than allowed: what is known is reported as it is
+            pass
+    result.info["accuracy"] = wanted
+    return result
+
+
+def _solve_transfer(
+    data: Data,
+    settings: TransferSettings,
+    numerics: Numerics,
+    predictions: bool,
+    kernel_times: tuple[float, ...] | None,
+) -> TransferResult:
+    act = activation(settings.activation)
+    setup = _Setup(data, settings, act, np.concatenate([data.x_source, data.x_target, data.x_test]))
+    parts = _Parts(setup, numerics, _moments(settings, kernel_times))
+    parts.run()
+    return parts.result(predictions)
+
+
+def _moments(settings: TransferSettings, kernel_times: tuple[float, ...] | None) -> list[frozenset[int]]:
+    """Return per stage the records at which kernels are kept: the last, and those asked for."""
+    out, found = [], set()
+    for times in (settings.times1, settings.times2):
+        keep = {len(times) - 1} if times else set()
+        for wanted in kernel_times or ():
+            near = [i for i, t in enumerate(times) if math.isclose(t, wanted, rel_tol=1e-9, abs_tol=1e-12)]
+            keep |= set(near)
+            found |= {wanted} if near else set()
+        out.append(frozenset(keep))
+    for wanted in kernel_times or ():
+        if wanted not in found:
+            raise UsageError(f"kernels: {wanted:g} is no recorded time; add it to --times.")
+    return out
+
+
+class _Parts:
+    """Runs the pieces of a transfer and joins them."""
+
+    def __init__(self, setup: _Setup, numerics: Numerics, moments: list[frozenset[int]]) -> None:
+        self.setup, self.numerics, self.moments = setup, numerics, moments
+        self.solutions: list[Solution] = []
+        self.observed: list[dict[str, Any]] = [{}, {}]
+        self.coarse_observed: list[dict[str, Any] | None] = [None, None]
+        self.outputs: list[_Outputs] = []
+        self.baseline: _Outputs | None = None
+
+    def run(self) -> None:
+        s, setup = self.setup.settings, self.setup
+        rich = bool(s.times2) and not s.regresses
+        stages = []
+        if s.gamma0 > 0:
+            stages.append(setup.stage(1))
+        if rich and s.gamma0 > 0:
+            stages.append(setup.stage(2, s.readout))
+        if stages:
+            main = self._solve(stages, setup.watch(self.moments, whole=s.regresses))
+            self.observed[: len(stages)] = main.observed
+            if main.coarse_observed is not None:
+                self.coarse_observed[: len(stages)] = main.coarse_observed
+            self.outputs = [_Outputs(f, main.coarse and main.coarse[k]) for k, f in enumerate(main.f)]
+        else:
+            self.outputs = [self._exact(self._lazy_source())]
+        if not s.times2:
+            return
+        if rich:
+            scratch = self._solve([setup.stage(2)], None if s.gamma0 > 0 else setup.watch(self.moments[1:], False))
+            self.baseline = _Outputs(scratch.f[0], scratch.coarse and scratch.coarse[0])
+            if s.gamma0 == 0:
+                # The output of a lazy network is carried over times gamma0/gamma2 = 0, its features as they were drawn.
+                self.outputs.append(self.baseline)
+                self.observed[1] = scratch.observed[0]
+                self.coarse_observed[1] = scratch.coarse_observed and scratch.coarse_observed[0]
+            return
+        scratch_f = self._regress(self._initial())
+        self.baseline = self._exact(scratch_f)
+        self.outputs.append(self._frozen() if s.gamma0 > 0 else self._exact(scratch_f))
+
+    def _solve(self, stages: list[Stage], watch: Watch | None) -> Solution:
+        problem = Problem(self.setup.act, self.setup.geometry, stages)
+        found = solve(problem, self.numerics, watch, coupled=self.setup.settings.regresses)
+        self.solutions.append(found)
+        return found
+
+    def _exact(self, f: Array) -> _Outputs:
+        """Give an output without error the shape of the sampled ones."""
+        repeats = len(self.solutions[0].f[0]) if self.solutions else 1
+        coarse = self.solutions[0].coarse is not None if self.solutions else True
+        return _Outputs(np.broadcast_to(f, (repeats, *f.shape)), f[None] if coarse else None)
+
+    def _lazy_source(self) -> Array:
+        setup, s = self.setup, self.setup.settings
+        return lazy_solution(
+            setup.act,
+            setup.x,
+            setup.source,
+            setup.data.y_source,
+            s.times1,
+            weight_decay=s.weight_decay,
+            reduction=s.reduction,
+        )
+
+    def _initial(self) -> Array:
+        """Return the frozen kernel at initialisation, all points x target."""
+        phi, slope = initial_kernels(self.setup.act, self.setup.x, self.setup.x[self.setup.target])
+        return self._frozen_kernel(phi, slope)
+
+    def _frozen_kernel(self, phi: Array, g: Array) -> Array:
+        if self.setup.settings.kernel == "feature":
+            return phi
+        x = self.setup.x
+        return phi + (x @ x[self.setup.target].T / x.shape[1]) * g
+
+    def _regress(self, kernel: Array) -> Array:
+        s, data = self.setup.settings, self.setup.data
+        ridge = s.ridge if s.target == "frozen" else s.ridge + s.weight_decay2
+        return kernel_regression(
+            kernel[self.setup.target], kernel, data.y_target, ridge=ridge, time=s.times2, reduction=s.reduction
+        )
+
+    def _frozen(self) -> _Outputs:
+        """Regress with the kernel after stage 1; repeats become the jackknife's pseudo-values, free of the bias 1/S."""
+        columns = self.setup.target
+        shape = (len(self.setup.settings.times2), len(self.setup.x))
+
+        def kernels(observed: dict[str, Any]) -> Array:
+            last = [
+                self._frozen_kernel(p[-1][:, columns], g[-1][:, columns])
+                for p, g in zip(observed["phi"], observed["g"], strict=True)
+            ]
+            return np.array(last)
+
+        if "phi" not in self.observed[0] or self.solutions[0].message:
+            repeats = len(self.solutions[0].f[0])
+            return _Outputs(np.full((repeats, *shape), np.nan), None)
+        all_of_them = kernels(self.observed[0])
+        count = len(all_of_them)
+        mean = all_of_them.mean(axis=0)
+        best = self._regress(mean)
+        rough = self.coarse_observed[0]
+        if rough is not None or count < 2:
+            return _Outputs(best[None], None if rough is None else self._regress(kernels(rough)[0])[None])
+        left_out = [self._regress((mean * count - k) / (count - 1)) for k in all_of_them]
+        return _Outputs(np.array([count * best - (count - 1) * f for f in left_out]))
+
+    def result(self, predictions: bool) -> TransferResult:
+        s = self.setup.settings
+        stages = [1] * len(s.times1) + [2] * len(s.times2)
+        columns: dict[str, NDArray[Any]] = {
+            "stage": np.array(stages),
+            "time": np.array([*s.times1, *s.times2], dtype=float),
+        }
+        pieces = [*self.outputs, *([self.baseline] if self.baseline is not None else [])]
+        samples = [p.f for p in pieces]
+        coarse = [c for p in pieces if (c := p.coarse) is not None]
+        rough = coarse if len(coarse) == len(pieces) else None
+        for name, statistic in self._losses().items():
+            columns[name], columns[f"{name}_se"] = estimate(samples, rough, statistic)
+        columns |= self._alignments()
+        columns["predictor_distance"] = self._distances(samples)
+        arrays = self._arrays()
+        if predictions:
+            value, error = estimate(samples, rough, lambda f: np.concatenate(f[: len(self.outputs)]))
+            arrays |= {"predictions": value, "predictions_se": error}
+        message = next((p.message for p in self.solutions if p.message), "")
+        unsettled = [p for p in self.solutions if self.numerics.until is not None and not p.settled]
+        if unsettled and not message:
+            message = (
+                f"not at rest to --until {self.numerics.until:g} when the stage ended; raise --t1 and --t2 or --until"
+            )
+        return TransferResult(
+            columns, arrays, "not_converged" if message else "converged", message, self._info(columns)
+        )
+
+    def _losses(self) -> dict[str, Callable[[list[Array]], Array]]:
+        """Return name -> statistic of the mean outputs [stage 1, (stage 2, (baseline))], one number per record."""
+        setup, data = self.setup, self.setup.data
+        n1, n2 = len(setup.settings.times1), len(setup.settings.times2)
+
+        def over(points: NDArray[np.int_], labels: Array) -> Callable[[list[Array]], Array]:
+            keep = np.isfinite(labels)
+            chosen, y = points[keep], labels[keep]
+
+            def statistic(f: list[Array]) -> Array:
+                both = np.concatenate(f[: len(self.outputs)])
+                return np.mean((both[:, chosen] - y) ** 2, axis=1) if len(y) else np.full(n1 + n2, np.nan)
+
+            return statistic
+
+        target = over(setup.test, data.y_test_target)
+
+        def scratch(f: list[Array]) -> Array:
+            if self.baseline is None:
+                return np.full(n1 + n2, np.nan)
+            alone = [np.full_like(f[0], np.nan), f[-1]]
+            return target(alone)
+
+        return {
+            "loss": target,
+            "source_loss": over(setup.test, data.y_test_source),
+            "train_loss": over(setup.target, data.y_target),
+            "source_train_loss": over(setup.source, data.y_source),
+            "baseline": scratch,
+            "gain": lambda f: scratch(f) - target(f),
+        }
+
+    def _alignments(self) -> dict[str, NDArray[Any]]:
+        s, out = self.setup.settings, {}
+        counts = (len(s.times1), len(s.times2))
+        for name in ("source_alignment", "target_alignment", "test_alignment"):
+            values, errors = [], []
+            for stage, count in enumerate(counts):
+                seen = self._seen(name, stage, count)
+                values.append(seen.mean(axis=0))
+                rough = self.coarse_observed[stage]
+                if rough is not None and name in rough:
+                    errors.append(np.abs(seen[0] - np.pad(rough[name][0], (0, count - len(rough[name][0])))))
+                elif len(seen) > 1:
+                    errors.append(seen.std(axis=0, ddof=1) / math.sqrt(len(seen)))
+                else:
+                    errors.append(np.full(count, np.nan))
+            out[name], out[f"{name}_se"] = np.concatenate(values), np.concatenate(errors)
+        return out
+
+    def _seen(self, name: str, stage: int, count: int) -> Array:
+        """Return the alignment (repeat, record); a frozen kernel keeps that of the end of stage 1, or of the start."""
+        observed = self.observed[stage]
+        if name in observed:
+            seen = observed[name]
+            return np.pad(seen, ((0, 0), (0, count - seen.shape[1])), constant_values=np.nan)
+        if stage and name in self.observed[0]:
+            return np.repeat(self.observed[0][name][:, -1:], count, axis=1)
+        if self.setup.settings.gamma0 > 0 or name not in self.start_alignments:
+            return np.full((1, count), np.nan)
+        return np.full((2, count), self.start_alignments[name])
+
+    @functools.cached_property
+    def start_alignments(self) -> dict[str, float]:
+        """The alignments of the exact kernel at initialisation."""
+        x, groups = self.setup.x, self.setup.watch(self.moments, whole=False).groups
+        kernels = {
+            name: initial_kernels(self.setup.act, x[points], x[points])[0] for name, (points, _) in groups.items()
+        }
+        return {f"{name}_alignment": kernel_alignment(kernels[name], groups[name][1]) for name in groups}
+
+    def _distances(self, samples: Sequence[Array]) -> Array:
+        """Return at the end of a stage with weight decay the rms distance from the adaptive-kernel predictor."""
+        setup, s = self.setup, self.setup.settings
+        n1, n2 = len(s.times1), len(s.times2)
+        out = np.full(n1 + n2, np.nan)
+        for stage, rows, labels, decay, at in (
+            (0, setup.source, setup.data.y_source, s.weight_decay, n1 - 1),
+            (1, setup.target, setup.data.y_target, s.weight_decay2, n1 + n2 - 1),
+        ):
+            if decay == 0 or "phi" not in self.observed[stage] or (stage == 0 and s.gamma0 == 0):
+                continue
+            phi = self.observed[stage]["phi"][:, -1].mean(axis=0)[:, rows]
+            f = samples[stage].mean(axis=0)[-1]
+            if np.all(np.isfinite(phi)) and np.all(np.isfinite(f)):
+                # The kept points are the first ones: training points, then test points.
+                f = f[: len(phi)]
+                wanted = adaptive_predictor(phi[rows], phi, labels, decay, s.reduction)
+                out[at] = float(np.sqrt(np.mean((f - wanted) ** 2)))
+        return out
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        """Return kernels, densities and what their rows and columns are."""
+        setup = self.setup
+        kept = setup.watch(self.moments, whole=False).points
+        phi, g = initial_kernels(setup.act, setup.x[kept], setup.x[setup.trained])
+        data = setup.data
+        out: dict[str, NDArray[Any]] = {
+            "points": kept,
+            "n_source": np.array(len(setup.source)),
+            "n_target": np.array(len(setup.target)),
+            "y_source": np.asarray(data.y_source),
+            "y_target": np.asarray(data.y_target),
+            "phi_start": phi,
+            "g_start": g,
+            "bin_edges": BIN_EDGES,
+        }
+        for stage, (observed, keep) in enumerate(zip(self.observed, self.moments, strict=True), 1):
+            times = (setup.settings.times1, setup.settings.times2)[stage - 1]
+            for position, record in enumerate(sorted(keep)):
+                end = record == len(times) - 1
+                word = f"stage{stage}" if end else f"stage{stage}_t{times[record]:g}"
+                for name in ("phi", "g", "density", "variance", "excess_kurtosis"):
+                    if name in observed and observed[name].shape[1] > position:
+                        mean = observed[name][:, position].mean(axis=0)
+                        out[f"{name}_{word}"] = mean[: len(kept)] if name in ("phi", "g") else mean
+        return out
+
+    def _info(self, columns: dict[str, NDArray[Any]]) -> dict[str, Any]:
+        errors = columns["loss_se"] / np.maximum(1.0, np.abs(columns["loss"]))
+        reached = float(np.nanmax(errors)) if np.any(np.isfinite(errors)) else math.nan
+        out: dict[str, Any] = {"rank": self.setup.geometry.rank, "reached": reached}
+        if self.solutions:
+            chosen = self.solutions[0].plan
+            out |= {
+                "population": chosen.kind,
+                "neurons": chosen.neurons,
+                "repeats": chosen.repeats,
+                "streamed": chosen.streamed,
+                "dtype": chosen.dtype,
+                "integrator": chosen.control.method,
+                "tolerance": chosen.control.tolerance,
+            }
+        out["evaluations"] = sum(p.evaluations for p in self.solutions)
+        out["notes"] = [note for p in self.solutions for note in p.notes]
+        return out

@@ -1,0 +1,272 @@
+"""One population of neurons through several stages of training (paper, Result 1).
+
+Stages share the neurons: (u, a) are carried over, so f jumps by gamma1/gamma2 where the richness changes. Points that
+are not trained on cost nothing during the integration; they are evaluated where a record is asked for.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.dmft.activations import Activation
+from tlcli.dmft.field import Drive, Field, Threads, to_numpy
+from tlcli.dmft.geometry import Geometry
+from tlcli.dmft.integrate import Control, Outcome, Step, integrate
+from tlcli.dmft.population import Population
+
+Array = NDArray[np.float64]
+
+READOUTS = ("carry", "carry-centred", "reset")
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One stage of training.
+
+    `rows` (P,) index the points it trains on, `labels` (P,); `gamma` > 0; `times` (n_time,) ascending records from
+    the start of the stage, the last its duration; `scale` s = 1/P (mean loss) or 1 (summed); `decay` lambda of that
+    loss. `readout`: carry, carry-centred (the output minus what it was at the start) or reset (redrawn).
+    """
+
+    rows: NDArray[np.int_]
+    labels: Array
+    gamma: float
+    times: Array
+    scale: float
+    decay: float = 0.0
+    readout: str = "carry"
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """An activation, points in reduced coordinates, and the stages."""
+
+    act: Activation
+    geometry: Geometry
+    stages: Sequence[Stage]
+
+    @property
+    def n_points(self) -> int:
+        """Number of points, trained on or not."""
+        return len(self.geometry.moving)
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """What is added to a population's own output in one stage.
+
+    `shift(t)` (n_point,) or None; `response` (n_point, P) of the lazy control variate or None.
+    """
+
+    shift: Callable[[float], Array] | None = None
+    response: Array | None = None
+
+
+@dataclass(eq=False)
+class StageRun:
+    """A stage as one population saw it.
+
+    `f` (n_time, n_point), NaN after a break; `observed` name -> one value per record; `path` the times and residuals
+    Delta (P,) of the accepted steps; `outcome` how it ended.
+    """
+
+    f: Array
+    observed: dict[str, list[Any]]
+    path: list[tuple[float, Array]]
+    outcome: Outcome
+    evaluations: int
+    steps: int = 0
+    states: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A population at one instant, for observers: kernels and preactivations at any of the problem's points."""
+
+    field: Field
+    state: Any
+    geometry: Geometry
+    still: Any
+    fading: float
+
+    def _still(self, points: Any) -> Any:
+        if self.still is None or not self.geometry.still.shape[1]:
+            return None
+        return self.fading * (self.still @ self.field.asarray(self.geometry.still[points]).T)
+
+    def kernels(self, points: Any, others: Any) -> tuple[Array, Array]:
+        """Return Phi and G between two index sets of points."""
+        c = self.geometry.moving
+        return self.field.kernels(self.state, c[points], c[others], self._still(points), self._still(others))
+
+    def preactivations(self, points: Any) -> Array:
+        """Return h (S, n_point)."""
+        u, _ = self.field.split(self.state)
+        h = u @ self.field.asarray(self.geometry.moving[points]).T
+        still = self._still(points)
+        return to_numpy(h if still is None else h + still)
+
+
+Observer = Callable[[int, int, float, View], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how precisely a population runs."""
+
+    dtype: str = "float64"
+    xp: Any = np
+    device: Any = None
+    threads: Threads | None = None
+
+
+def run_population(
+    problem: Problem,
+    population: Population,
+    control: Control,
+    machine: Machine | None = None,
+    corrections: Sequence[Correction] | None = None,
+    observe: Observer | None = None,
+    redrawn: Array | None = None,
+) -> list[StageRun]:
+    """Train one population through all stages.
+
+    `redrawn` (S,) are the readouts of a stage that resets. `observe(stage, record, time, view)` is called at every
+    record. A stage that breaks off leaves NaN from there on, in the stages after it as well.
+    """
+    machine = machine or Machine()
+    z = np.concatenate([population.hidden.ravel(), population.readout])
+    size, rank = population.hidden.shape
+    still, fading = None, 1.0
+    runs: list[StageRun] = []
+    carried = np.zeros(problem.n_points)  # what the lazy control variate has added, times gamma
+    for index, stage in enumerate(problem.stages):
+        extra = corrections[index] if corrections else Correction()
+        if stage.readout == "reset" and index:
+            assert redrawn is not None
+            z = np.concatenate([to_numpy(z)[: size * rank], redrawn])
+            carried = np.zeros(problem.n_points)
+        offset = carried / stage.gamma
+        shift = _shift(extra.shift, offset)
+        drive = Drive(
+            problem.geometry.moving[stage.rows], stage.labels, stage.gamma, stage.scale, stage.decay, None, None
+        )
+        make = _Fields(problem.act, population, machine)
+        field_ = make(drive)
+        z = field_.asarray(z)
+        if still is None and population.still.shape[1]:
+            still = field_.asarray(population.still)
+
+        def own(view_field: Field, state: Any, t: float, stage: Stage = stage, fading: float = fading) -> Array:
+            view = View(view_field, state, problem.geometry, still, fading * np.exp(-stage.decay * t))
+            return view_field.outputs(state, problem.geometry.moving, view._still(slice(None)))
+
+        if stage.readout == "carry-centred" and index:
+            start = own(field_, z, 0.0) + shift(0.0)
+            shift = _minus(shift, start)
+        if extra.response is not None:
+            z = np.concatenate([to_numpy(z), np.zeros(len(stage.rows))])
+        drive = replace(
+            drive,
+            shift=_at(shift, stage.rows),
+            response=None if extra.response is None else extra.response[stage.rows],
+        )
+        field_ = make(drive)
+        z = field_.asarray(z)
+        recorder = _Recorder(problem, index, stage, field_, own, shift, extra.response, observe, still, fading)
+        recorder.record(0.0, lambda t, z=z: z)
+        recorder.follow(0.0, z)
+        outcome = integrate(field_, z, float(stage.times[-1]), control, recorder.on_step)
+        if not outcome.message and outcome.settled:
+            recorder.finish(outcome)
+        runs.append(recorder.run(outcome))
+        if outcome.message:
+            break
+        fading *= float(np.exp(-stage.decay * outcome.time))
+        z = to_numpy(outcome.state)
+        if extra.response is not None:
+            carried = carried + stage.gamma * (extra.response @ field_.tail(outcome.state))
+            z = z[: size * (rank + 1)]
+    for stage in problem.stages[len(runs) :]:
+        nothing = np.full((len(stage.times), problem.n_points), np.nan)
+        runs.append(StageRun(nothing, {}, [], runs[-1].outcome, 0))
+    return runs
+
+
+@dataclass(frozen=True)
+class _Fields:
+    act: Activation
+    population: Population
+    machine: Machine
+
+    def __call__(self, drive: Drive) -> Field:
+        m = self.machine
+        return Field(self.act, self.population.size, drive, self.population.weights, m.dtype, m.xp, m.device, m.threads)
+
+
+def _shift(tau: Callable[[float], Array] | None, offset: Array) -> Callable[[float], Array]:
+    return (lambda t: offset) if tau is None else (lambda t: offset + tau(t))
+
+
+def _minus(shift: Callable[[float], Array], start: Array) -> Callable[[float], Array]:
+    return lambda t: shift(t) - start
+
+
+def _at(shift: Callable[[float], Array], rows: NDArray[np.int_]) -> Callable[[float], Array]:
+    return lambda t: shift(t)[rows]
+
+
+@dataclass(eq=False)
+class _Recorder:
+    problem: Problem
+    index: int
+    stage: Stage
+    field: Field
+    own: Callable[[Field, Any, float], Array]
+    shift: Callable[[float], Array]
+    response: Array | None
+    observe: Observer | None
+    still: Any
+    fading: float
+
+    def __post_init__(self) -> None:
+        self.f = np.full((len(self.stage.times), self.problem.n_points), np.nan)
+        self.observed: dict[str, list[Any]] = {}
+        self.path: list[tuple[float, Array]] = []
+        self.next = 0
+
+    def on_step(self, step: Step) -> None:
+        self.record(step.t1, step.at)
+        self.follow(step.t1, step.at(step.t1))
+
+    def follow(self, t: float, z: Any) -> None:
+        self.path.append((t, self.field.residual(t, z)))
+
+    def record(self, until: float, at: Callable[[float], Any]) -> None:
+        while self.next < len(self.stage.times) and self.stage.times[self.next] <= until:
+            t = float(self.stage.times[self.next])
+            self._keep(t, at(t))
+
+    def _keep(self, t: float, z: Any) -> None:
+        f = self.own(self.field, z, t) + self.shift(t)
+        if self.response is not None:
+            f = f + self.response @ self.field.tail(z)
+        self.f[self.next] = f
+        if self.observe is not None:
+            view = View(
+                self.field, z, self.problem.geometry, self.still, self.fading * float(np.exp(-self.stage.decay * t))
+            )
+            for name, value in self.observe(self.index, self.next, t, view).items():
+                self.observed.setdefault(name, []).append(value)
+        self.next += 1
+
+    def finish(self, outcome: Outcome) -> None:
+        """Nothing moves any more: later records are the state at rest."""
+        while self.next < len(self.stage.times):
+            self._keep(outcome.time, outcome.state)
+
+    def run(self, outcome: Outcome) -> StageRun:
+        return StageRun(self.f, self.observed, self.path, outcome, self.field.evaluations, outcome.steps)

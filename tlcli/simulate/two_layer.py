@@ -1,0 +1,443 @@
+"""Two-layer networks of finite width trained by gradient descent on a source task, then on a target task.
+
+The experiment that the infinite-width theory is tested against. It works on the weights themselves and shares
+no integrator with the theory. With inputs x (P, D) and width N
+
+    f(x) = (1/(gamma N)) sum_i a_i phi(h_i(x)),   h_i(x) = w_i.x / sqrt(D),   w, a ~ N(0, 1) at t = 0,
+
+and Delta = y - f on the training points of the active stage, one step of gradient descent of the loss
+(1/2P) sum Delta^2 with the learning rate eta gamma^2 N and weight decay lambda is
+
+    W += eta ((gamma/P) sum_mu Delta_mu a phi'(h_mu) x_mu / sqrt(D) - lambda W),
+    a += eta ((gamma/P) sum_mu Delta_mu phi(h_mu) - lambda a)
+
+(`reduction = "sum"`: without the factors 1/P). The initial weights are plain draws: the output starts at about
+1/(gamma sqrt(N)), as it does in the networks that people train, and the difference from the theory is 1/N in
+the mean and 1/sqrt(N) in one network.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
+
+from tlcli.dmft.activations import Activation, activation
+from tlcli.errors import ConvergenceError, DomainError, UsageError, suggest
+from tlcli.simulate.trials import Estimate, summarise, trial_rng
+
+if TYPE_CHECKING:
+    from tlcli.tasks.transfer import TransferData
+
+Array = NDArray[np.float64]
+
+CHOICES = {
+    "readout": ("carry", "carry-centred", "reset"),
+    "reduction": ("mean", "sum"),
+    "target": ("rich", "frozen"),
+    "kernel": ("feature", "ntk"),
+}
+LOSSES = ("loss", "source_loss", "train_loss", "source_train_loss", "baseline")
+
+SAFETY = 0.25  # step times the fastest rate of the training; explicit steps are stable below 2
+REFRESH = 20  # steps between two measurements of the curvature ...
+DRIFT = 0.1  # ... or less: the relative growth of the readout after which it is measured again
+MAX_STEPS = 1_000_000
+BLOCK = 1 << 16  # preactivations held at once: what fits the processor's cache
+PILOTS = 4  # networks from which the spread is foreseen when the step is chosen
+HALVINGS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What is done to each network; the arguments of `simulate_two_layer` of the same names."""
+
+    activation: str
+    gamma0: float
+    times1: Sequence[float]
+    times2: Sequence[float]
+    width: int
+    gamma2: float | None = None
+    weight_decay: float = 0.0
+    weight_decay2: float = 0.0
+    readout: str = "carry"
+    reduction: str = "mean"
+    dt: float | None = None
+    baseline: bool = True
+    target: str = "rich"
+    kernel: str = "feature"
+    ridge: float = 0.0
+
+    def __post_init__(self) -> None:
+        activation(self.activation)
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise UsageError(
+                    f"{name}: '{value}' is unknown{suggest(str(value), allowed)}; use {' or '.join(allowed)}."
+                )
+        if self.width < 1:
+            raise DomainError(f"width = {self.width}: a network needs at least one neuron.")
+        for name in ("gamma0", "gamma2", "dt"):
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise DomainError(f"{name} = {value:g}: networks of finite width need a positive, finite value.")
+        for name in ("weight_decay", "weight_decay2", "ridge"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value >= 0):
+                raise DomainError(f"{name} = {value:g} must be finite and at least 0.")
+        for name in ("times1", "times2"):
+            times = np.asarray(getattr(self, name), dtype=float)
+            if times.ndim != 1 or np.isnan(times).any() or np.any(times < 0) or np.any(np.diff(times) <= 0):
+                raise DomainError(f"{name} = {times.tolist()} must be a list of ascending times, none below 0.")
+            if np.isinf(times).any() and not (name == "times2" and self.target == "frozen"):
+                raise DomainError(
+                    f"{name} ends at inf, but gradient descent needs a finite time (only a frozen stage 2 has a limit)."
+                )
+
+
+@dataclass
+class Network:
+    """First-layer weights (N, D) and readout (N,), changed in place by training."""
+
+    weights: Array
+    readout: Array
+    phi: Activation
+
+    def blocks(self, points: int) -> Iterator[slice]:
+        """Yield consecutive ranges of neurons whose preactivations at `points` inputs fit the cache."""
+        size = max(16, BLOCK // max(points, 1))
+        for start in range(0, len(self.readout), size):
+            yield slice(start, start + size)
+
+    def outputs(self, x: Array, gamma: float) -> Array:
+        """Return f (n,) at the inputs x (n, D), on the output scale gamma."""
+        xs, out = x.T / np.sqrt(x.shape[1]), np.zeros(len(x))
+        for rows in self.blocks(len(x)):
+            out += self.readout[rows] @ self.phi.phi(self.weights[rows] @ xs)
+        return out / (gamma * len(self.readout))
+
+
+def draw_network(seed: int, net: int, width: int, dim: int, phi: Activation) -> tuple[Network, Array]:
+    """Draw network number `net`: N(0, 1) weights, and a second readout (N,) for a readout that is reset.
+
+    The draw depends on (seed, net) alone, whatever else is trained.
+    """
+    rng = trial_rng(seed, net)
+    weights, readout, second = (rng.standard_normal(shape) for shape in ((width, dim), width, width))
+    return Network(weights, readout, phi), second
+
+
+def descend(
+    net: Network,
+    x: Array,
+    y: Array,
+    times: Sequence[float],
+    *,
+    gamma: float,
+    decay: float = 0.0,
+    reduction: str = "mean",
+    safety: float = SAFETY,
+    dt: float | None = None,
+    stage: str = "training",
+) -> Iterator[float]:
+    """Train `net` in place on inputs x (P, D) and labels y (P,); yield at each of the recorded `times`.
+
+    The step is `safety` over the fastest rate of the current network: the largest eigenvalue of its tangent
+    kernel (divided by P for the mean loss), found by power iteration, plus the growth rate of the readout and
+    the weight decay. It is measured again as training goes, since feature learning raises it 10 to 100 times.
+    `dt` replaces it by a fixed step. The last step before a recorded time is shortened to end on it.
+
+    Raises:
+        ConvergenceError: the training diverges, or needs more than `MAX_STEPS` steps.
+    """
+    w, a = net.weights, net.readout
+    (n_points, dim), width = x.shape, len(a)
+    xs = x / np.sqrt(dim)
+    share = 1.0 / n_points if reduction == "mean" else 1.0
+    vector = np.random.default_rng(0).standard_normal(n_points)  # any start that is not special will do
+    time, steps, age, drift, curvature, limit = 0.0, 0, REFRESH, 0.0, 0.0, np.inf
+    advice = "use a smaller dt" if dt is not None else "use a smaller gamma, a shorter time or an explicit dt"
+    for end in times:
+        while time < end:
+            passes, f = [], np.zeros(n_points)
+            for rows in net.blocks(n_points):
+                phi, slope = net.phi.both(w[rows] @ xs.T)
+                f += a[rows] @ phi
+                passes.append((rows, phi, slope))
+            delta = y - f / (gamma * width)
+            error = float(delta @ delta)
+            if steps == 0:
+                limit = 1e12 * (error + float(y @ y) + 1e-300)
+            if not error <= limit:
+                raise ConvergenceError(f"{stage}: gradient descent diverged at t = {time:.4g}; {advice}.")
+            pull = gamma * share * delta
+            force = np.concatenate([phi @ pull for _, phi, _ in passes])
+            if dt is None:
+                growth = np.sqrt(np.mean(force**2) / max(float(np.mean(a**2)), 1e-300))
+                if age >= REFRESH or drift > DRIFT:
+                    turns = 3 if steps else 12
+                    curvature, vector = _curvature(passes, a, xs, vector, turns)
+                    age, drift = 0, 0.0
+                step = safety / max(share * curvature + growth + decay, 1e-300)
+                age, drift = age + 1, drift + step * growth
+            else:
+                step = dt
+            if steps + (end - time) / step > MAX_STEPS:
+                raise ConvergenceError(
+                    f"{stage}: more than {MAX_STEPS} steps of gradient descent are needed (step {step:.3g} at t = "
+                    f"{time:.4g}, time {times[-1]:g}); shorten the stage or lower gamma."
+                )
+            if end - time < step * (1 + 1e-9):
+                step, time = end - time, end
+            else:
+                time += step
+            kept, kick = 1.0 - step * decay, (step * pull)[:, None] * xs
+            for rows, _, slope in passes:
+                move = slope @ kick
+                move *= a[rows, None]
+                if decay:
+                    w[rows] *= kept
+                w[rows] += move
+            a *= kept
+            a += step * force
+            steps += 1
+        yield end
+
+
+def _curvature(passes: list, a: Array, xs: Array, v: Array, turns: int) -> tuple[float, Array]:
+    """Largest eigenvalue of the tangent kernel (P, P) of the training points and its vector, from `turns` products.
+
+    `passes` holds (rows, phi, phi') of the forward pass; the kernel is J J^T / N and is never formed.
+    """
+    top = 0.0
+    for _ in range(turns):
+        v = v / max(float(np.linalg.norm(v)), 1e-300)
+        image, spread = np.zeros_like(v), v[:, None] * xs
+        for rows, phi, slope in passes:
+            image += (phi @ v) @ phi
+            back = ((slope @ spread) * (a[rows] ** 2)[:, None]) @ xs.T
+            image += np.einsum("ip,ip->p", back, slope)
+        v = image / len(a)
+        top = float(np.linalg.norm(v))
+    return top, v
+
+
+def frozen_outputs(
+    net: Network, x: Array, train: slice, y: Array, times: ArrayLike, kernel: str, ridge: float, reduction: str
+) -> Array:
+    """Outputs (n_times, n) at all inputs x (n, D) of a model that is linear in what it trains, from zero output.
+
+    "feature": only a readout is trained on the frozen features, K = (1/N) sum phi phi^T. "ntk": the network
+    linearised around its weights, K = (1/N) sum (phi phi^T + a^2 phi' phi'^T x.x/D). Training points are
+    x[train] (P, D), labels y (P,). With c = 1/P (mean loss; 1 for the sum) the flow df/dt = c K (y - f) - ridge f
+    gives f(x, t) = c K(x, X) R^{-1} (1 - exp(-t R)) y, R = c K(X, X) + ridge; at t = inf this is kernel ridge
+    regression, K(x, X) [K(X, X) + (ridge/c) I]^{-1} y.
+    """
+    xs, k = x / np.sqrt(x.shape[1]), np.zeros((len(x), len(y)))
+    inputs = xs @ xs[train].T
+    for rows in net.blocks(len(x)):
+        phi, slope = net.phi.both(net.weights[rows] @ xs.T)
+        k += phi.T @ phi[:, train]
+        if kernel == "ntk":
+            slope *= net.readout[rows, None]
+            k += (slope.T @ slope[:, train]) * inputs
+    k /= len(net.readout)
+    share = 1.0 / len(y) if reduction == "mean" else 1.0
+    values, vectors = np.linalg.eigh(k[train])
+    # A null direction of K(X, X) is one of K(x, X) too: it never learns.
+    live = values > 1e-13 * len(y) * max(float(values[-1]), 0.0)
+    values, vectors = values[live], vectors[:, live]
+    rates = share * values + ridge
+    gains = -np.expm1(-np.multiply.outer(np.asarray(times, dtype=float), rates)) / rates
+    return (gains * (share * (vectors.T @ y))) @ (k @ vectors).T
+
+
+def train_networks(
+    experiment: Experiment, data: "TransferData", nets: Sequence[int], seed: int, halvings: int = 0
+) -> tuple[Array, Array]:
+    """Train the networks numbered `nets`; return their outputs at every record, and those of the baseline.
+
+    The points are those of x_source, x_target and x_test, in this order. Returns f (nets, n1 + n2, n_points), on
+    the output scale of the active stage, and f from scratch (nets, n2, n_points): the same initial weights
+    trained on the target alone (NaN if there is no baseline). `halvings`: how often the step is halved.
+
+    Raises:
+        ConvergenceError: see `descend`.
+        DomainError: a stage without training points.
+    """
+    e, phi = experiment, activation(experiment.activation)
+    x = np.concatenate([data.x_source, data.x_target, data.x_test])
+    p1, p2 = len(data.x_source), len(data.x_target)
+    for name, points, times in (("source", p1, e.times1), ("target", p2, e.times2)):
+        if points == 0 and len(times):
+            raise DomainError(f"The {name} task has 0 training points; its stage needs at least one.")
+    gamma2 = e.gamma0 if e.gamma2 is None else e.gamma2
+    step = {
+        "reduction": e.reduction,
+        "safety": SAFETY / 2**halvings,
+        "dt": None if e.dt is None else e.dt / 2**halvings,
+    }
+    target = slice(p1, p1 + p2)
+
+    def second_stage(net: Network, rest: Array, stage: str) -> Array:
+        if e.target == "frozen":
+            return frozen_outputs(net, x, target, data.y_target, e.times2, e.kernel, e.ridge, e.reduction)
+        y = data.y_target + rest[target]
+        path = descend(net, data.x_target, y, e.times2, gamma=gamma2, decay=e.weight_decay2, stage=stage, **step)
+        return np.array([net.outputs(x, gamma2) - rest for _ in path])
+
+    n1, n2 = len(e.times1), len(e.times2)
+    f, scratch = np.empty((len(nets), n1 + n2, len(x))), np.full((len(nets), n2, len(x)), np.nan)
+    # One BLAS thread: the sums then do not depend on the machine. Overflows are caught as divergence.
+    with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
+        for i, number in enumerate(nets):
+            net, second = draw_network(seed, number, e.width, x.shape[1], phi)
+            path = descend(
+                net,
+                data.x_source,
+                data.y_source,
+                e.times1,
+                gamma=e.gamma0,
+                decay=e.weight_decay,
+                stage="stage 1",
+                **step,
+            )
+            for record, _ in enumerate(path):
+                f[i, record] = net.outputs(x, e.gamma0)
+            if not n2:
+                continue
+            if e.readout == "reset":
+                net.readout = second
+            rest = net.outputs(x, gamma2) if e.readout == "carry-centred" else np.zeros(len(x))
+            f[i, n1:] = second_stage(net, rest, "stage 2")
+            if e.baseline:
+                fresh, _ = draw_network(seed, number, e.width, x.shape[1], phi)
+                scratch[i] = second_stage(fresh, np.zeros(len(x)), "baseline")
+    return f, scratch
+
+
+def transfer_losses(f: Array, scratch: Array, data: "TransferData") -> dict[str, Array]:
+    """Mean squared errors (nets, n_records) of the outputs of `train_networks`; `gain` is taken network by network.
+
+    Test points without a label of a task (NaN) do not count for it; a task without any has loss NaN. `baseline`
+    and `gain` are NaN in stage 1.
+    """
+    p1, p2 = len(data.x_source), len(data.x_target)
+
+    def error(outputs: Array, y: Array, points: slice) -> Array:
+        known = np.isfinite(y)
+        if not known.any():
+            return np.full(outputs.shape[:-1], np.nan)
+        return np.mean((outputs[..., points][..., known] - y[known]) ** 2, axis=-1)
+
+    test = slice(p1 + p2, None)
+    out = {
+        "loss": error(f, data.y_test_target, test),
+        "source_loss": error(f, data.y_test_source, test),
+        "train_loss": error(f, data.y_target, slice(p1, p1 + p2)),
+        "source_train_loss": error(f, data.y_source, slice(0, p1)),
+    }
+    baseline = np.full_like(out["loss"], np.nan)
+    baseline[:, f.shape[1] - scratch.shape[1] :] = error(scratch, data.y_test_target, test)
+    return {**out, "baseline": baseline, "gain": baseline - out["loss"]}
+
+
+def simulate_two_layer(
+    data: "TransferData",
+    *,
+    activation: str,
+    gamma0: float,
+    gamma2: float | None,
+    times1: ArrayLike,
+    times2: ArrayLike,
+    weight_decay: float,
+    weight_decay2: float,
+    readout: str,
+    reduction: str,
+    width: int,
+    nets: int,
+    seed: int,
+    dt: float | None = None,
+    baseline: bool = True,
+    target: str = "rich",
+    kernel: str = "feature",
+    ridge: float = 0.0,
+) -> dict[str, Estimate]:
+    """Train `nets` networks of `width` neurons on the source, then on the target of `data`.
+
+    Stage 1: gradient descent with gamma0 and weight_decay, recorded at times1 (ascending, the last is the
+    duration). Stage 2 goes on from these weights with gamma2 (None: gamma0) and weight_decay2, recorded at
+    times2 (may be empty). `readout` at the switch: "carry" (the output jumps by gamma0/gamma2),
+    "carry-centred" (the output at the switch is subtracted: stage 2 starts from zero), "reset" (redrawn).
+    `target = "frozen"`: stage 2 is linear in what it trains, see `frozen_outputs`; `readout` then matters to
+    the "ntk" only. `baseline`: also train the same initial weights on the target alone for the same times.
+    Times are those of the mean loss (1/2P) sum Delta^2; reduction "sum" drops 1/P: t_mean = P t_sum.
+
+    The step: unless `dt` states one, network 0 is trained with the step and half of it, and the step is halved,
+    up to `HALVINGS` times, until no recorded loss changes by more than half of its standard error over networks,
+    held between 0.1% and 1% of that loss at its largest. The spread is foreseen from the first `PILOTS` networks.
+    `step_error` is what the largest change was for the step that was used, whether or not this sufficed.
+
+    Returns (mean, standard error over networks; NaN for one network) of the mean squared errors loss (target,
+    test points), source_loss, train_loss, source_train_loss (training points with their noise), baseline and
+    gain = baseline - loss (its error from the differences within networks), arrays (n_times1 + n_times2,), and
+    the number step_error, with error 0.
+
+    Raises:
+        UsageError: nets < 1, or an unknown activation, readout, reduction, target or kernel.
+        DomainError: times, scales or decays outside their range, or a stage without training points.
+        ConvergenceError: the training diverges, or needs more than `MAX_STEPS` steps.
+    """
+    if nets < 1:
+        raise UsageError(f"nets = {nets}: an experiment needs at least one network.")
+    experiment = Experiment(
+        activation=activation,
+        gamma0=gamma0,
+        gamma2=gamma2,
+        times1=[float(t) for t in np.atleast_1d(times1)],
+        times2=[float(t) for t in np.atleast_1d(times2)],
+        weight_decay=weight_decay,
+        weight_decay2=weight_decay2,
+        readout=readout,
+        reduction=reduction,
+        width=width,
+        dt=dt,
+        baseline=baseline,
+        target=target,
+        kernel=kernel,
+        ridge=ridge,
+    )
+
+    def losses(numbers: Sequence[int], halvings: int) -> dict[str, Array]:
+        return transfer_losses(*train_networks(experiment, data, numbers, seed, halvings), data)
+
+    pilots = losses(range(min(nets, PILOTS)), 0)
+    allowed = {name: _allowed_change(pilots[name], nets) for name in LOSSES}
+    coarse, halvings = {name: values[:1] for name, values in pilots.items()}, 0
+    while True:
+        fine = losses([0], halvings + 1)
+        change = {name: np.nan_to_num(abs(fine[name] - coarse[name])[0]) for name in LOSSES}
+        if dt is not None or halvings == HALVINGS or all(np.all(change[n] <= allowed[n]) for n in LOSSES):
+            break
+        coarse, halvings = fine, halvings + 1
+    done = coarse if halvings else pilots
+    have = len(done["loss"])
+    if have < nets:
+        more = losses(range(have, nets), halvings)
+        done = {name: np.concatenate([done[name], more[name]]) for name in done}
+    out = {name: summarise(values) for name, values in done.items()}
+    out["step_error"] = Estimate(max((float(c.max()) for c in change.values() if c.size), default=0.0), 0.0)
+    return out
+
+
+def _allowed_change(samples: Array, nets: int) -> Array:
+    """Change (n_records,) of a loss on halving the step that its spread over `nets` networks hides."""
+    mean = np.nan_to_num(samples.mean(axis=0))
+    scale = float(mean.max(initial=0.0))
+    if len(samples) < 2:
+        return np.full(len(mean), 1e-2 * scale)
+    se = np.nan_to_num(samples.std(axis=0, ddof=1)) / np.sqrt(nets)
+    return np.clip(se / 2, 1e-3 * scale, 1e-2 * scale)

@@ -1,0 +1,192 @@
+"""The tasks of the nonlinear solvers by name: polynomials, digits, CIFAR-10 and the user's own files.
+
+`transfer_data` draws a source and a target task; `check_tasks` finds what is wrong with them before anything
+is computed. Both tasks are of one kind, since a network transfers between inputs of one space:
+
+    linear, hermite:K, he1+0.5*he3   Gaussian inputs (`tlcli.tasks.polynomial`)
+    digits:3v8, digits:02468v13579   scikit-learn's bundled scans (`tlcli.tasks.images`)
+    cifar10:cat-dog, cifar10:cat+deer-dog+frog   (`tlcli.tasks.cifar`)
+    file:data.npz, file:data.csv     (`tlcli.tasks.arrays`)
+"""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlcli.errors import DomainError, UsageError, suggest
+from tlcli.tasks import arrays, cifar, digits, images, polynomial
+from tlcli.tasks.data import (
+    DEFAULT_DIM,
+    DEFAULT_P1,
+    DEFAULT_P2,
+    DEFAULT_PTEST,
+    Array,
+    Purpose,
+    TransferData,
+    checksum,
+    size,
+    stream,
+)
+
+__all__ = ["TransferData", "check_tasks", "transfer_data"]
+
+_PREFIXES = {digits.PREFIX: "digits", cifar.PREFIX: "cifar10", arrays.PREFIX: "file"}
+# How each kind of task is written, by the word it starts with: the material of "did you mean".
+_FORMS = {
+    "linear": "linear",
+    "hermite": "hermite:K",
+    polynomial.EXAMPLE: polynomial.EXAMPLE,
+    "digits": "digits:3v8",
+    "cifar10": cifar.EXAMPLE,
+    "file": "file:PATH",
+}
+
+
+def check_tasks(
+    source: str,
+    target: str,
+    *,
+    dim: int | None,
+    p1: int | None,
+    p2: int | None,
+    ptest: int | None,
+    colour: bool = False,
+    raw_inputs: bool = False,
+) -> int:
+    """Check two tasks and their sizes without drawing data; returns the input dimension D.
+
+    None takes the default: D = 20, P1 = 100, P2 = 50, 1000 test points (all points of a file). `colour` is for
+    CIFAR-10, `raw_inputs` for files.
+
+    Raises UsageError, one sentence with the bad value and what is allowed: an unknown task (with the nearest
+    name), tasks of different kinds, sizes that the data do not have, data that are absent or damaged.
+    """
+    source, target = source.strip(), target.strip()
+    kind = _kind(source)
+    if _kind(target) != kind:
+        raise UsageError(
+            f"Source {source!r} and target {target!r} have different kinds of inputs; both must be polynomials, "
+            "both digits, both cifar10 or both the same file."
+        )
+    if colour and kind != "cifar10":
+        raise UsageError(f"colour is for cifar10 tasks, not for {source!r}.")
+    if raw_inputs and kind != "file":
+        raise UsageError(f"raw inputs are for file: tasks, not for {source!r}.")
+    size("ptest", ptest, DEFAULT_PTEST)
+    n1, n2 = size("p1", p1, DEFAULT_P1), size("p2", p2, DEFAULT_P2)
+    if kind == "polynomial":
+        polynomial.parse_polynomial(source)
+        polynomial.parse_polynomial(target)
+        return size("dim", dim, DEFAULT_DIM)
+    if kind == "file":
+        if Path(source.removeprefix(arrays.PREFIX)) != Path(target.removeprefix(arrays.PREFIX)):
+            raise UsageError(f"Source {source!r} and target {target!r} must name the same file: it holds both tasks.")
+        task = arrays.load_file(source)
+        arrays.check_file_sizes(task, p1, p2, ptest)
+        found = (task if raw_inputs else arrays.normalised(task)).dim
+    elif kind == "digits":
+        first, second = images.digits_task(source), images.digits_task(target)
+        images.check_image_sizes(first, second, n1, n2, images.DIGIT_COUNTS)
+        found = digits.DIM
+    else:
+        first, second = cifar.parse_cifar_task(source), cifar.parse_cifar_task(target)
+        pool = cifar.cifar_pool(colour)
+        images.check_image_sizes(first, second, n1, n2, *cifar.class_counts(pool))
+        found = pool.dim
+    if dim is not None and dim != found:
+        raise UsageError(f"dim = {dim}: the inputs of {source} have D = {found}; leave dim out.")
+    return found
+
+
+def transfer_data(
+    source: str,
+    target: str,
+    *,
+    dim: int | None,
+    rho: float,
+    noise1: float,
+    noise2: float,
+    p1: int | None,
+    p2: int | None,
+    ptest: int | None,
+    seed: int,
+    draw: int = 0,
+    raw_inputs: bool = False,
+    colour: bool = False,
+) -> TransferData:
+    """Draw the training and test points of a source and a target task.
+
+    `rho` is the overlap of the two directions of polynomial tasks (no other task uses it); `noise1`, `noise2`
+    are the standard deviations of Gaussian noise added to the training labels, in the labels' own units; test
+    labels stay noiseless. Every array has its own random stream, which depends on (seed, draw) alone: smaller
+    training sets are the first rows of larger ones, and the same numbers return along a sweep of rho, noise or
+    sizes.
+
+    Raises UsageError as `check_tasks`, DomainError for rho outside [-1, 1] and negative noise.
+    """
+    source, target = source.strip(), target.strip()
+    found = check_tasks(source, target, dim=dim, p1=p1, p2=p2, ptest=ptest, colour=colour, raw_inputs=raw_inputs)
+    for name, value in (("noise1", noise1), ("noise2", noise2)):
+        if not (np.isfinite(value) and value >= 0):
+            raise DomainError(f"{name} = {value:g}: the standard deviation of label noise must be finite and >= 0.")
+    kind = _kind(source)
+    n1, n2, n_test = size("p1", p1, DEFAULT_P1), size("p2", p2, DEFAULT_P2), size("ptest", ptest, DEFAULT_PTEST)
+    if kind == "polynomial":
+        data = polynomial.gaussian_data(
+            source, target, dim=found, rho=rho, p1=n1, p2=n2, ptest=n_test, seed=seed, draw=draw
+        )
+    elif kind == "file":
+        task = arrays.load_file(source)
+        data = arrays.file_data(task, p1=p1, p2=p2, ptest=ptest, seed=seed, draw=draw, raw_inputs=raw_inputs)
+    else:
+        draw_images = partial(images.image_data, p1=n1, p2=n2, ptest=n_test, seed=seed, draw=draw)
+        if kind == "digits":
+            data = draw_images(images.digits_pool(), images.digits_task(source), images.digits_task(target))
+        else:
+            first, second = cifar.parse_cifar_task(source), cifar.parse_cifar_task(target)
+            data = draw_images(cifar.cifar_pool(colour), first, second)
+    data = replace(
+        data,
+        y_source=_noisy(data.y_source, noise1, seed, draw, Purpose.SOURCE_NOISE),
+        y_target=_noisy(data.y_target, noise2, seed, draw, Purpose.TARGET_NOISE),
+    )
+    sums = {name: checksum(getattr(data, name)) for name in ("x_source", "y_source", "x_target", "y_target", "x_test")}
+    description: dict[str, Any] = {
+        **data.description,
+        "kind": kind,
+        "source": source,
+        "target": target,
+        "dim": found,
+        "p1": len(data.x_source),
+        "p2": len(data.x_target),
+        "ptest": len(data.x_test),
+        "noise1": float(noise1),
+        "noise2": float(noise2),
+        "noise": "N(0, noise^2) added to the training labels; test labels without noise",
+        "seed": int(seed),
+        "draw": int(draw),
+        "array_sha256": sums,
+    }
+    return replace(data, description=description)
+
+
+def _kind(text: str) -> str:
+    """The kind of a task by how it is written; raises UsageError with the nearest name for an unknown one."""
+    for prefix, kind in _PREFIXES.items():
+        if text.startswith(prefix):
+            return kind
+    if polynomial.is_polynomial(text):
+        return "polynomial"
+    head = text.split(":")[0].strip().lower()
+    near = suggest(head, _FORMS)
+    for word, form in _FORMS.items():
+        near = near.replace(f"'{word}'", f"'{form}'")
+    raise UsageError(f"Unknown task {text!r}{near}; a task is one of {', '.join(_FORMS.values())}.")
+
+
+def _noisy(labels: Array, noise: float, seed: int, draw: int, purpose: Purpose) -> Array:
+    """Labels (P,) plus noise * N(0, 1) of their own stream."""
+    return labels + noise * stream(seed, draw, purpose).standard_normal(len(labels)) if noise else labels
