@@ -64,3 +64,14 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the nearest known word, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.55)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Refuse a word that is not among the allowed ones.
+
+    Raises:
+        UsageError: it is not.
+    """
+    words = list(allowed)
+    if value not in words:
+        raise UsageError(f"{name}: '{value}' is unknown{suggest(str(value), words)}; use one of {', '.join(words)}.")

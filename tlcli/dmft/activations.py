@@ -149,8 +149,8 @@ def _own(name: str) -> Activation:
     sys.path.insert(0, "")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UsageError(f"activation: '{name}' cannot be imported ({error}).") from None
+    except Exception as error:  # whatever the user's module raises
+        raise UsageError(f"activation: '{name}' cannot be imported ({type(error).__name__}: {error}).") from None
     finally:
         sys.path[:] = here
     for function in functions:
@@ -162,7 +162,11 @@ def _own(name: str) -> Activation:
         value, slope = found
     else:
         pair = found[0]
-        if not isinstance(pair(np.zeros(3)), tuple):
+        try:
+            returned = pair(np.zeros(3))
+        except Exception as error:
+            raise UsageError(f"activation: '{name}' fails on an array ({type(error).__name__}: {error}).") from None
+        if not isinstance(returned, tuple) or len(returned) != 2:
             raise UsageError(
                 f"activation: '{name}' must return the pair (phi, phi'); or name two functions, module:phi,dphi."
             )
@@ -173,16 +177,21 @@ def _own(name: str) -> Activation:
         def slope(h: Any) -> Any:
             return pair(h)[1]
 
-    odd = _check(name, value, slope)
-    return Activation(name, lambda h, xp: value(h), lambda h, phi, xp: slope(h), odd=odd)
+    try:
+        odd, smooth = _check(name, value, slope)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"activation: '{name}' fails on an array ({type(error).__name__}: {error}).") from None
+    return Activation(name, lambda h, xp: value(h), lambda h, phi, xp: slope(h), odd=odd, smooth=smooth)
 
 
-def _check(name: str, value: Callable[[Any], Any], slope: Callable[[Any], Any]) -> bool:
-    """Compare the derivative with central differences; return whether the function is odd.
+def _check(name: str, value: Callable[[Any], Any], slope: Callable[[Any], Any]) -> tuple[bool, bool]:
+    """Compare the derivative with central differences; return whether the function is odd, and whether smooth.
 
-    Kinks are allowed: a quarter of the points may disagree.
+    Kinks are allowed: a quarter of the points may disagree. A kink is sought at the grid points, 0 among them.
     """
-    h, eps = np.linspace(-3.1, 3.3, 65), 1e-5
+    h, eps = np.linspace(-3.2, 3.2, 65), 1e-5
     phi, dphi = np.asarray(value(h.copy())), np.asarray(slope(h.copy()))
     if phi.shape != h.shape or dphi.shape != h.shape:
         raise UsageError(f"activation: '{name}' must keep the shape {h.shape}; it gives {phi.shape} and {dphi.shape}.")
@@ -196,4 +205,6 @@ def _check(name: str, value: Callable[[Any], Any], slope: Callable[[Any], Any]) 
             f"activation: the derivative of '{name}' at h = {h[at]:.3g} is {dphi[at]:.6g}, but differences of the "
             f"function give {central[at]:.6g}."
         )
-    return bool(np.allclose(np.asarray(value(-h)), -phi, rtol=1e-12, atol=1e-12))
+    ahead, behind = np.asarray(slope(h + eps)), np.asarray(slope(h - eps))
+    smooth = bool(np.all(np.abs(ahead - behind) < 1e-2 * np.maximum(1.0, np.abs(dphi))))
+    return bool(np.allclose(np.asarray(value(-h)), -phi, rtol=1e-12, atol=1e-12)), smooth

@@ -22,7 +22,7 @@ from tlcli.dmft.integrate import INTEGRATORS, Control
 from tlcli.dmft.lazy import initial_ntk
 from tlcli.dmft.population import KINDS, Population, quadrature, sample
 from tlcli.dmft.two_layer import Correction, Machine, Observer, Problem, StageRun, run_population
-from tlcli.errors import UsageError, suggest
+from tlcli.errors import UsageError, check_choice
 
 Array = NDArray[np.float64]
 
@@ -59,10 +59,7 @@ class Numerics:
             ("integrator", self.integrator, INTEGRATORS),
             ("device", self.device, ("cpu", "cuda")),
         ):
-            if value not in allowed:
-                raise UsageError(
-                    f"{name}: '{value}' is unknown{suggest(value, allowed)}; use one of {', '.join(allowed)}."
-                )
+            check_choice(name, value, allowed)
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,8 @@ class Solution:
     """Outputs of all repeats, and of the coarser rule where the population is a quadrature.
 
     `f` per stage (repeat, n_time, n_point); `coarse` the same of the coarser rule (1, n_time, n_point) or None;
-    `observed` (and `coarse_observed`) per stage name -> (repeat, record, ...) arrays; `message` why and when the worst repeat broke off.
+    `observed` (and `coarse_observed`) per stage name -> (repeat, record, ...) arrays; `message` why and when the
+    worst repeat broke off.
     """
 
     plan: Plan
@@ -372,7 +370,7 @@ def _corrected(
     scale = max(float(np.max(np.abs(stage.labels))) for stage in problem.stages)
     out, notes = [], []
     for repeat, base in enumerate(found):
-        control, done = chosen.control, None
+        control, done, worst = chosen.control, None, np.inf
         for _ in range(3):
             frozen = freeze(problem, base.runs)
             large = stream(problem, frozen, chosen.streamed, _seeds(numerics, 101, repeat), threads)

@@ -10,8 +10,9 @@ population is cut into blocks: a first pass collects f, a second applies the for
 summed in fixed order, so no number depends on how many threads share them.
 """
 
+import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -229,7 +230,7 @@ class Field:
         return d.scale * top + free_rate(d, delta), v
 
     def outputs(self, z: Any, coords: Array, still: Any = None) -> Array:
-        """Return the population's own f (n_point,) at points of coordinates `coords`, plus `still` (S, n_point) in h."""
+        """Return the population's own f (n_point,) at points `coords`, with `still` (S, n_point) added to h."""
         u, a = self.split(z)
         c = self.asarray(coords)
         blocks = blocks_of(self.size, len(coords), np.dtype(self.dtype).itemsize if self.xp is np else 0)
@@ -268,7 +269,7 @@ class Field:
 
 
 def free_rate(drive: Drive, delta: Array) -> float:
-    """Return the rate of a neuron in a field that does not react: s gamma (|C^T Delta| + |C^T diag(Delta) C|) + lambda."""
+    """Return a neuron's rate in a field that does not react: s gamma (|C^T Delta| + |C^T diag(Delta) C|) + 2 lambda."""
     c = drive.coords
     pull = float(np.linalg.norm(c.T @ delta))
     bend = float(np.linalg.norm((c.T * delta) @ c, 2)) if np.all(np.isfinite(delta)) else np.inf
@@ -284,7 +285,7 @@ def blocks_of(size: int, columns: int, itemsize: int) -> list[slice]:
     if count > 1:
         count += count % 2  # two threads shall not wait for an odd block
     edges = np.linspace(0, size, count + 1).astype(int)
-    return [slice(int(i), int(j)) for i, j in zip(edges[:-1], edges[1:], strict=True) if j > i]
+    return [slice(int(i), int(j)) for i, j in itertools.pairwise(edges) if j > i]
 
 
 def matmul(xp: Any, left: Any, right: Any, out: Any) -> Any:
@@ -331,8 +332,3 @@ def to_numpy(values: Any) -> NDArray[Any]:
     if hasattr(values, "detach"):  # torch
         return values.detach().cpu().numpy()
     return values.get() if hasattr(values, "get") else np.asarray(values)
-
-
-def stack(parts: Sequence[Any], xp: Any) -> Any:
-    """Join flat vectors."""
-    return np.concatenate(parts) if xp is np else xp.concat(list(parts))

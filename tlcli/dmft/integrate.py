@@ -127,7 +127,7 @@ def combine(field: Field, *terms: tuple[float, Any]) -> Any:
             out = out + factor * vector
         return out
     out = np.multiply(vector, factor, dtype=vector.dtype)
-    add = get_blas_funcs("axpy", (out,))
+    add: Callable[..., Any] = get_blas_funcs("axpy", (out,))  # pyright: ignore[reportAssignmentType]
     for factor, vector in rest:
         out = add(vector, out, a=factor)
     return out

@@ -124,7 +124,7 @@ def quadrature(act: Activation, rank: int, neurons: int) -> Population:
 
 
 def _sphere(rank: int, neurons: int) -> tuple[Array, Array]:
-    """Return unit vectors (n, rank + 1) and weights: circle, Gauss-Legendre x trapezoid, or scrambled Sobol (rank 3)."""
+    """Return unit vectors (n, rank + 1) and weights: circle, Gauss-Legendre x trapezoid, or Sobol (rank 3)."""
     if rank == 1:
         angle = 2 * math.pi * (np.arange(neurons) + 0.5) / neurons
         return np.stack([np.cos(angle), np.sin(angle)], axis=1), np.full(neurons, 1 / neurons)

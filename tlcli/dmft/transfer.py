@@ -5,96 +5,26 @@ without stage 1 is the baseline. Where a richness is zero a stage is lazy: the k
 frozen, and its predictions are kernel regression.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.dmft.activations import Activation, activation
+from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics, Solution, estimate, solve
-from tlcli.dmft.geometry import reduce_inputs
 from tlcli.dmft.lazy import initial_kernels, lazy_solution
 from tlcli.dmft.observe import BIN_EDGES, Watch
-from tlcli.dmft.regression import adaptive_predictor, force_scale, kernel_alignment, kernel_regression
-from tlcli.dmft.two_layer import READOUTS, Problem, Stage
-from tlcli.errors import UsageError, suggest
+from tlcli.dmft.regression import adaptive_predictor, kernel_alignment, kernel_regression
+from tlcli.dmft.settings import Data, Setup, TransferSettings
+from tlcli.dmft.two_layer import Problem, Stage
+from tlcli.errors import UsageError
 
 Array = NDArray[np.float64]
-
-_MOST_ALIGNED = 200  # test points in the alignment
-_MOST_KEPT = 300  # test points in the kernels that are kept
-
-
-class Data(Protocol):
-    """Inputs and labels of a transfer, see `tlcli.tasks.transfer.TransferData`."""
-
-    x_source: Array
-    y_source: Array
-    x_target: Array
-    y_target: Array
-    x_test: Array
-    y_test_source: Array
-    y_test_target: Array
-
-
-@dataclass(frozen=True)
-class TransferSettings:
-    """The network and its training.
-
-    `times1`, `times2` are the recorded times from the start of each stage, ascending, the last one its duration;
-    empty `times2`: pre-training only. `weight_decay`, `weight_decay2`, `ridge` and the times belong to the loss of
-    `reduction`. `target`: rich trains both layers on the target; frozen only a readout, by regression with the
-    kernel that pre-training left (`kernel`), from zero output and with `ridge`. gamma2 None means gamma0; gamma2 = 0 is
-    the same regression with the ridge weight_decay2.
-    """
-
-    activation: str = "tanh"
-    gamma0: float = 1.0
-    gamma2: float | None = None
-    weight_decay: float = 0.0
-    weight_decay2: float = 0.0
-    times1: tuple[float, ...] = (100.0,)
-    times2: tuple[float, ...] = (100.0,)
-    readout: str = "carry"
-    target: str = "rich"
-    kernel: str = "feature"
-    ridge: float = 0.0
-    reduction: str = "mean"
-    baseline: bool = True
-
-    def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("readout", self.readout, READOUTS),
-            ("target", self.target, ("rich", "frozen")),
-            ("kernel", self.kernel, ("feature", "ntk")),
-            ("reduction", self.reduction, ("mean", "sum")),
-        ):
-            if value not in allowed:
-                raise UsageError(
-                    f"{name}: '{value}' is unknown{suggest(value, allowed)}; use one of {', '.join(allowed)}."
-                )
-        for name, number in (("gamma0", self.gamma0), ("gamma2", self.second_gamma)):
-            if not (0 <= number < math.inf):
-                raise UsageError(f"{name} = {number:g} must be a finite number from 0 for a network.")
-        ends = [self.times1[-1] if self.times1 else math.nan]
-        if self.times2 and not self.regresses:
-            ends.append(self.times2[-1])
-        if not all(math.isfinite(end) for end in ends):
-            raise UsageError("a network is trained for a finite time; give --t1 and --t2, or --times.")
-
-    @property
-    def second_gamma(self) -> float:
-        """The richness of the target stage."""
-        return self.gamma0 if self.gamma2 is None else self.gamma2
-
-    @property
-    def regresses(self) -> bool:
-        """Whether the target stage is kernel regression."""
-        return self.target == "frozen" or self.second_gamma == 0
 
 
 @dataclass(eq=False)
@@ -123,48 +53,6 @@ class _Outputs:
     coarse: Array | None = None
 
 
-@dataclass(eq=False)
-class _Setup:
-    """The points of a transfer in one array: source training, target training, test."""
-
-    data: Data
-    settings: TransferSettings
-    act: Activation
-    x: Array
-    source: NDArray[np.int_] = field(init=False)
-    target: NDArray[np.int_] = field(init=False)
-    test: NDArray[np.int_] = field(init=False)
-
-    def __post_init__(self) -> None:
-        p1, p2 = len(self.data.y_source), len(self.data.y_target)
-        self.source, self.target = np.arange(p1), np.arange(p1, p1 + p2)
-        self.test = np.arange(p1 + p2, len(self.x))
-        self.geometry = reduce_inputs(self.x, p1 + p2)
-
-    @property
-    def trained(self) -> NDArray[np.int_]:
-        return np.concatenate([self.source, self.target])
-
-    def stage(self, which: int, readout: str = "carry") -> Stage:
-        s = self.settings
-        rows, labels = (self.source, self.data.y_source) if which == 1 else (self.target, self.data.y_target)
-        gamma, decay, times = (
-            (s.gamma0, s.weight_decay, s.times1) if which == 1 else (s.second_gamma, s.weight_decay2, s.times2)
-        )
-        return Stage(rows, labels, gamma, np.asarray(times), force_scale(s.reduction, len(rows)), decay, readout)
-
-    def watch(self, moments: Sequence[frozenset[int]], whole: bool) -> Watch:
-        labelled = self.test[np.isfinite(self.data.y_test_target)][:_MOST_ALIGNED]
-        groups = {
-            "source": (self.source, self.data.y_source),
-            "target": (self.target, self.data.y_target),
-            "test": (labelled, self.data.y_test_target[labelled - self.test[0]] if len(self.test) else np.zeros(0)),
-        }
-        groups = {name: g for name, g in groups.items() if len(g[0]) and np.any(g[1] != 0)}
-        points = np.arange(len(self.x)) if whole else np.concatenate([self.trained, self.test[:_MOST_KEPT]])
-        return Watch(groups, points, self.trained, self.target, moments)
-
-
 def solve_transfer(
     data: Data,
     settings: TransferSettings,
@@ -186,10 +74,8 @@ def solve_transfer(
     reached, wanted = result.info["reached"], numerics.accuracy
     if numerics.neurons is None and math.isfinite(reached) and reached > 1.25 * wanted and not result.message:
         finer = replace(numerics, accuracy=wanted * max(0.4, wanted / reached))
-        try:
+        with contextlib.suppress(UsageError):  # more neurons than allowed: what is known is reported as it is
             result = _solve_transfer(data, settings, finer, predictions, kernel_times)
-        except UsageError:  # more neurons than allowed: what is known is reported as it is
-            pass
     result.info["accuracy"] = wanted
     return result
 
@@ -202,7 +88,7 @@ def _solve_transfer(
     kernel_times: tuple[float, ...] | None,
 ) -> TransferResult:
     act = activation(settings.activation)
-    setup = _Setup(data, settings, act, np.concatenate([data.x_source, data.x_target, data.x_test]))
+    setup = Setup(data, settings, act, np.concatenate([data.x_source, data.x_target, data.x_test]))
     parts = _Parts(setup, numerics, _moments(settings, kernel_times))
     parts.run()
     return parts.result(predictions)
@@ -227,7 +113,7 @@ def _moments(settings: TransferSettings, kernel_times: tuple[float, ...] | None)
 class _Parts:
     """Runs the pieces of a transfer and joins them."""
 
-    def __init__(self, setup: _Setup, numerics: Numerics, moments: list[frozenset[int]]) -> None:
+    def __init__(self, setup: Setup, numerics: Numerics, moments: list[frozenset[int]]) -> None:
         self.setup, self.numerics, self.moments = setup, numerics, moments
         self.solutions: list[Solution] = []
         self.observed: list[dict[str, Any]] = [{}, {}]
@@ -248,19 +134,20 @@ class _Parts:
             self.observed[: len(stages)] = main.observed
             if main.coarse_observed is not None:
                 self.coarse_observed[: len(stages)] = main.coarse_observed
-            self.outputs = [_Outputs(f, main.coarse and main.coarse[k]) for k, f in enumerate(main.f)]
+            self.outputs = [_Outputs(f, None if main.coarse is None else main.coarse[k]) for k, f in enumerate(main.f)]
         else:
             self.outputs = [self._exact(self._lazy_source())]
         if not s.times2:
             return
         if rich:
             scratch = self._solve([setup.stage(2)], None if s.gamma0 > 0 else setup.watch(self.moments[1:], False))
-            self.baseline = _Outputs(scratch.f[0], scratch.coarse and scratch.coarse[0])
+            self.baseline = _Outputs(scratch.f[0], None if scratch.coarse is None else scratch.coarse[0])
             if s.gamma0 == 0:
                 # The output of a lazy network is carried over times gamma0/gamma2 = 0, its features as they were drawn.
                 self.outputs.append(self.baseline)
                 self.observed[1] = scratch.observed[0]
-                self.coarse_observed[1] = scratch.coarse_observed and scratch.coarse_observed[0]
+                if scratch.coarse_observed is not None:
+                    self.coarse_observed[1] = scratch.coarse_observed[0]
             return
         scratch_f = self._regress(self._initial())
         self.baseline = self._exact(scratch_f)
@@ -314,10 +201,8 @@ class _Parts:
         shape = (len(self.setup.settings.times2), len(self.setup.x))
 
         def kernels(observed: dict[str, Any]) -> Array:
-            last = [
-                self._frozen_kernel(p[-1][:, columns], g[-1][:, columns])
-                for p, g in zip(observed["phi"], observed["g"], strict=True)
-            ]
+            pairs = zip(observed["phi"], observed["g"], strict=True)
+            last = [self._frozen_kernel(phi[-1][:, columns], g[-1][:, columns]) for phi, g in pairs]
             return np.array(last)
 
         if "phi" not in self.observed[0] or self.solutions[0].message:

@@ -97,6 +97,10 @@ class View:
             return None
         return self.fading * (self.still @ self.field.asarray(self.geometry.still[points]).T)
 
+    def outputs(self) -> Array:
+        """Return the population's own f (n_point,) at all points."""
+        return self.field.outputs(self.state, self.geometry.moving, self._still(slice(None)))
+
     def kernels(self, points: Any, others: Any) -> tuple[Array, Array]:
         """Return Phi and G between two index sets of points."""
         c = self.geometry.moving
@@ -160,10 +164,7 @@ def run_population(
         if still is None and population.still.shape[1]:
             still = field_.asarray(population.still)
 
-        def own(view_field: Field, state: Any, t: float, stage: Stage = stage, fading: float = fading) -> Array:
-            view = View(view_field, state, problem.geometry, still, fading * np.exp(-stage.decay * t))
-            return view_field.outputs(state, problem.geometry.moving, view._still(slice(None)))
-
+        own = _Own(problem.geometry, still, fading, stage.decay)
         if stage.readout == "carry-centred" and index:
             start = own(field_, z, 0.0) + shift(0.0)
             shift = _minus(shift, start)
@@ -176,7 +177,7 @@ def run_population(
         )
         field_ = make(drive)
         z = field_.asarray(z)
-        recorder = _Recorder(problem, index, stage, field_, own, shift, extra.response, observe, still, fading)
+        recorder = _Recorder(problem, index, stage, field_, own, shift, extra.response, observe)
         recorder.record(0.0, lambda t, z=z: z)
         recorder.follow(0.0, z)
         outcome = integrate(field_, z, float(stage.times[-1]), control, recorder.on_step)
@@ -207,6 +208,22 @@ class _Fields:
         return Field(self.act, self.population.size, drive, self.population.weights, m.dtype, m.xp, m.device, m.threads)
 
 
+@dataclass(frozen=True, eq=False)
+class _Own:
+    """The population's own output at all points, a time t into a stage."""
+
+    geometry: Geometry
+    still: Any
+    fading: float
+    decay: float
+
+    def view(self, field_: Field, state: Any, t: float) -> View:
+        return View(field_, state, self.geometry, self.still, self.fading * float(np.exp(-self.decay * t)))
+
+    def __call__(self, field_: Field, state: Any, t: float) -> Array:
+        return self.view(field_, state, t).outputs()
+
+
 def _shift(tau: Callable[[float], Array] | None, offset: Array) -> Callable[[float], Array]:
     return (lambda t: offset) if tau is None else (lambda t: offset + tau(t))
 
@@ -225,12 +242,10 @@ class _Recorder:
     index: int
     stage: Stage
     field: Field
-    own: Callable[[Field, Any, float], Array]
+    own: _Own
     shift: Callable[[float], Array]
     response: Array | None
     observe: Observer | None
-    still: Any
-    fading: float
 
     def __post_init__(self) -> None:
         self.f = np.full((len(self.stage.times), self.problem.n_points), np.nan)
@@ -256,10 +271,7 @@ class _Recorder:
             f = f + self.response @ self.field.tail(z)
         self.f[self.next] = f
         if self.observe is not None:
-            view = View(
-                self.field, z, self.problem.geometry, self.still, self.fading * float(np.exp(-self.stage.decay * t))
-            )
-            for name, value in self.observe(self.index, self.next, t, view).items():
+            for name, value in self.observe(self.index, self.next, t, self.own.view(self.field, z, t)).items():
                 self.observed.setdefault(name, []).append(value)
         self.next += 1
 
