@@ -29,7 +29,8 @@ Array = NDArray[np.float64]
 _LAZY_GAMMA = 0.3
 _STREAMED_ACCURACY = 5e-3  # from here on a frozen-field correction is cheaper than coupled neurons
 _MOST_NEURONS = 4_000_000
-_MAX_TAU = 0.5
+_MAX_TAU = 0.5  # of the largest label
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Plan:
     """How a problem is solved: kind, size and number of populations, and what corrects them.
 
     `neurons` per population in the coupled run; `streamed` neurons per population through the frozen field (0: none);
-    `lazy` whether the lazy control variate is added.
+    `lazy` whether the lazy control variate is added; `iterations` of the frozen-field correction.
     """
 
     kind: str
@@ -165,9 +166,9 @@ def plan(problem: Problem, numerics: Numerics, coupled: bool = False) -> Plan:
     elif coupled or error > _STREAMED_ACCURACY:
         neurons = max(1024, math.ceil((0.6 / error) ** 2 / repeats))
     else:
-        neurons = 2048
         streamed = math.ceil((0.6 / error) ** 2 / repeats)
-        neurons = max(neurons, math.ceil(streamed / 50))
+        # The small population only models the response, but once: at 1/16 what it leaves is below the noise.
+        neurons = max(2048, math.ceil(streamed / 16))
     if numerics.neurons is not None:
         neurons, streamed = numerics.neurons, 0
     if neurons + streamed > _MOST_NEURONS:
@@ -182,7 +183,9 @@ def plan(problem: Problem, numerics: Numerics, coupled: bool = False) -> Plan:
             f"dt = {numerics.dt:g} is the learning rate of --integrator euler; {numerics.integrator} has none."
         )
     dtype = "float64" if double else "float32"
-    return Plan(kind, neurons, repeats, pairs, pairs and kind != "quadrature", lazy, streamed, dtype, control)
+    whiten = pairs and kind != "quadrature"
+    iterations = 2 if gamma >= 2 else 1
+    return Plan(kind, neurons, repeats, pairs, whiten, lazy, streamed, dtype, control, iterations)
 
 
 def _tolerance(problem: Problem, numerics: Numerics, kind: str, gamma: float) -> float:
@@ -231,7 +234,9 @@ def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer
             found = [one(r) for r in range(chosen.repeats)]
         notes: list[str] = []
         if chosen.streamed and not any(f.message for f in found):
-            found, notes = _corrected(problem, numerics, chosen, found, observe, shared)
+            corrector = _Corrector(problem, numerics, chosen, observe, shared)
+            found = [corrector(r, base) for r, base in enumerate(found)]
+            notes = corrector.notes
         rough = None
         if chosen.kind == "quadrature":
             fewer = replace(chosen, neurons=max(64, chosen.neurons // 2**problem.geometry.rank))
@@ -358,42 +363,56 @@ def _machine(numerics: Numerics, chosen: Plan, threads: Threads) -> Machine:
     return Machine(chosen.dtype, xp, device, threads=threads)
 
 
-def _corrected(
-    problem: Problem,
-    numerics: Numerics,
-    chosen: Plan,
-    found: list[_Repeat],
-    observe: Observer | None,
-    threads: Threads,
-) -> tuple[list[_Repeat], list[str]]:
-    """Correct every repeat by neurons streamed through its frozen field; the guard of section H4."""
-    scale = max(float(np.max(np.abs(stage.labels))) for stage in problem.stages)
-    out, notes = [], []
-    for repeat, base in enumerate(found):
-        control, done, worst = chosen.control, None, np.inf
-        for _ in range(3):
-            frozen = freeze(problem, base.runs)
-            large = stream(problem, frozen, chosen.streamed, _seeds(numerics, 101, repeat), threads)
-            taus, worst = deviation(problem, frozen, base.population, base.redrawn, large, "float32")
-            if worst <= _MAX_TAU * scale:
-                done = [Correction(shift=tau) for tau in taus]
+class _Corrector:
+    """Corrects a repeat by neurons streamed through its frozen field; the guard of section H4."""
+
+    def __init__(
+        self, problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer | None, threads: Threads
+    ) -> None:
+        self.problem, self.numerics, self.chosen, self.observe, self.threads = (
+            problem,
+            numerics,
+            chosen,
+            observe,
+            threads,
+        )
+        self.machine = _machine(numerics, chosen, threads)
+        self.limit = _MAX_TAU * max(float(np.max(np.abs(stage.labels))) for stage in problem.stages)
+        self.notes: list[str] = []
+
+    def __call__(self, repeat: int, base: _Repeat) -> _Repeat:
+        """Return the corrected repeat, or the coupled population alone where the correction cannot be trusted."""
+        current, control = base, self.chosen.control
+        for iteration in range(self.chosen.iterations):
+            corrections = None
+            for attempt in range(_ATTEMPTS):
+                frozen = freeze(self.problem, current.runs)
+                seeds = _seeds(self.numerics, 101, repeat)
+                large = stream(self.problem, frozen, self.chosen.streamed, seeds, self.threads)
+                taus, worst = deviation(self.problem, frozen, base.population, base.redrawn, large, "float32")
+                if worst <= self.limit:
+                    corrections = [Correction(shift=tau) for tau in taus]
+                    break
+                self._tell(repeat, worst, attempt)
+                if attempt < _ATTEMPTS - 1:
+                    # The open loop amplified the time error of this run: a finer one.
+                    control = replace(control, tolerance=control.tolerance / 4)
+                    current = self._again(base, control, current.corrections, None)
+            last = iteration == self.chosen.iterations - 1 or corrections is None
+            current = self._again(base, control, corrections, self.observe if last else None)
+            if last:
                 break
-            # The open loop amplified the base run's time error: a finer base run.
-            control = replace(control, tolerance=control.tolerance / 4)
-            machine = _machine(numerics, chosen, threads)
-            runs = run_population(problem, base.population, control, machine, None, None, base.redrawn)
-            base = replace_runs(base, runs)
-        if done is None:
-            notes.append(
+        return current
+
+    def _again(
+        self, base: _Repeat, control: Control, corrections: list[Correction] | None, observe: Observer | None
+    ) -> _Repeat:
+        runs = run_population(self.problem, base.population, control, self.machine, corrections, observe, base.redrawn)
+        return _Repeat(base.population, base.redrawn, runs, corrections)
+
+    def _tell(self, repeat: int, worst: float, attempt: int) -> None:
+        if attempt == _ATTEMPTS - 1:
+            self.notes.append(
                 f"repeat {repeat + 1}: the frozen-field correction is too large to be trusted (|tau| = {worst:.2g}), "
-                "its coupled population stands alone; ask for a looser --accuracy or give --neurons."
+                "its coupled population stands alone; use a looser --accuracy or give --neurons."
             )
-        machine = _machine(numerics, chosen, threads)
-        runs = run_population(problem, base.population, control, machine, done, observe, base.redrawn)
-        out.append(_Repeat(base.population, base.redrawn, runs, done))
-    return out, notes
-
-
-def replace_runs(repeat: _Repeat, runs: list[StageRun]) -> _Repeat:
-    """Return the repeat with other runs."""
-    return _Repeat(repeat.population, repeat.redrawn, runs, repeat.corrections)

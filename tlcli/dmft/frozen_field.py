@@ -9,6 +9,7 @@ open loop amplifies errors of the field by about lambda_max(Theta) t.
 Neurons are streamed in blocks through all stages in float32, and only sums are kept.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,16 +26,28 @@ from tlcli.dmft.two_layer import Problem, Stage, StageRun
 Array = NDArray[np.float64]
 
 _BLOCK = 4096
+_COARSE = 12  # intervals that resolve tau at points that are not trained on
+
+Outputs = list[tuple[Array, Array]]
 
 
 @dataclass(frozen=True, eq=False)
 class FrozenStage:
-    """A stage's field as a function of time alone: nodes of RK4, residual Delta(t), and the stage."""
+    """A stage's field as a function of time alone: nodes of RK4, residual Delta(t), and the stage.
+
+    Active points need the output at every node, since it feeds back; the others at every `stride`-th.
+    """
 
     stage: Stage
     coords: Array
     nodes: Array
     residual: Callable[[float], Array]
+
+    @property
+    def stride(self) -> int:
+        """How many nodes apart the output at all points is taken; it divides the number of steps."""
+        steps = len(self.nodes) - 1
+        return next(k for k in range(max(1, steps // _COARSE), 0, -1) if steps % k == 0) if steps else 1
 
 
 def freeze(problem: Problem, runs: Sequence[StageRun], nodes: int | None = None) -> list[FrozenStage]:
@@ -67,7 +80,10 @@ def _graded(times: Array, rates: Array, nodes: int | None) -> Array:
     mean = float(np.sum(widths * (rates[1:] + rates[:-1]) / 2) / (times[-1] - times[0]))
     density = rates + 0.3 * mean
     total = np.concatenate([[0.0], np.cumsum(widths * (density[1:] + density[:-1]) / 2)])
-    count = nodes or int(np.clip(np.ceil(total[-1] / 0.5), 12, 96))
+    count = nodes or int(np.clip(np.ceil(total[-1] / 0.5), _COARSE, 8 * _COARSE))
+    if count > _COARSE:  # a number that a stride divides
+        stride = count // _COARSE
+        count = stride * math.ceil(count / stride)
     return np.interp(np.linspace(0, total[-1], count + 1), total, times)
 
 
@@ -81,9 +97,10 @@ def outputs_in_field(
     still: NDArray[Any],
     redrawn: NDArray[Any] | None,
     weights: NDArray[Any] | None = None,
-) -> list[Array]:
-    """Integrate neurons (S, rank), (S,) in the frozen fields; per stage sum_i q_i a_i phi(h_i) (n_node, n_point).
+) -> Outputs:
+    """Integrate neurons (S, rank), (S,) in the frozen fields and return sum_i q_i a_i phi(h_i).
 
+    Per stage at the active points and all nodes (n_node, P), and at all points and every stride-th node.
     `weights` None: the plain sum over neurons. Arrays are advanced in place, in their own precision.
     """
     out, fading = [], 1.0
@@ -96,7 +113,7 @@ def outputs_in_field(
         work = _Work(act, hidden, len(frozen.coords), coords, frozen.coords.astype(dtype), stage.decay)
         columns = points.T.astype(dtype)
         outside = still_points.T.astype(dtype) if still.shape[1] else None
-        sums = np.empty((len(frozen.nodes), len(points)))
+        fine, coarse = np.empty((len(frozen.nodes), len(frozen.coords))), []
         strength = stage.scale * stage.gamma
         for k, t in enumerate(frozen.nodes):
             if k:
@@ -104,12 +121,15 @@ def outputs_in_field(
                 h = float(t) - before
                 pulls = [(strength * frozen.residual(s)).astype(dtype) for s in (before, before + h / 2, before + h)]
                 work.advance(hidden, readout, h, pulls)
-            pre = hidden @ columns
-            if outside is not None:
-                pre += (still * dtype.type(fading * np.exp(-stage.decay * t))) @ outside
             weighted = readout if weights is None else readout * weights
-            sums[k] = weighted @ apply(act, pre, pre if not act.slope_needs_input else np.empty_like(pre), np)
-        out.append(sums)
+            fine[k] = weighted @ work.response(hidden)
+            if k % frozen.stride == 0:
+                pre = hidden @ columns
+                if outside is not None:
+                    pre += (still * dtype.type(fading * np.exp(-stage.decay * t))) @ outside
+                phi = apply(act, pre, np.empty_like(pre) if act.slope_needs_input else pre, np)
+                coarse.append((weighted @ phi).astype(float))
+        out.append((fine, np.array(coarse)))
         fading *= float(np.exp(-stage.decay * frozen.nodes[-1]))
     return out
 
@@ -127,9 +147,14 @@ class _Work:
         self.u, self.du = np.empty_like(hidden), np.empty_like(hidden)
         self.sum_u = np.empty_like(hidden)
 
-    def velocity(self, u: Any, a: Any, pull: Any) -> tuple[Any, Any]:
+    def response(self, u: Any) -> Any:
+        """Return phi (S, P) at the active points."""
         np.matmul(u, self.coords, out=self.h)
-        phi = apply(self.act, self.h, self.phi, np)
+        return apply(self.act, self.h, self.phi, np)
+
+    def velocity(self, u: Any, a: Any, pull: Any) -> tuple[Any, Any]:
+        """Return du/dt, da/dt."""
+        phi = self.response(u)
         new_a = phi @ pull
         slope = slope_of(self.act, self.h, phi, np)
         np.matmul(slope, pull[:, None] * self.rows, out=self.du)
@@ -160,8 +185,8 @@ class _Work:
 
 def stream(
     problem: Problem, stages: Sequence[FrozenStage], neurons: int, seeds: np.random.SeedSequence, threads: Threads
-) -> list[Array]:
-    """Return f (n_node, n_point) per stage of `neurons` fresh plain Gaussian neurons in the frozen fields.
+) -> Outputs:
+    """Return f per stage, as in `outputs_in_field`, of `neurons` fresh plain Gaussian neurons in the frozen fields.
 
     Block b draws from its own stream, so the result depends on the seed alone.
     """
@@ -170,7 +195,7 @@ def stream(
     rank, n_still = g.rank, g.still.shape[1]
     reset = any(stage.readout == "reset" for stage in problem.stages[1:])
 
-    def one(b: int) -> list[Array]:
+    def one(b: int) -> Outputs:
         rng = np.random.default_rng(np.random.SeedSequence(seeds.entropy, spawn_key=(*seeds.spawn_key, b)))
         size = neurons // count + (b < neurons % count)
         u = rng.standard_normal((size, rank), dtype=np.float32)
@@ -179,13 +204,16 @@ def stream(
         fresh = rng.standard_normal(size, dtype=np.float32) if reset else None
         return outputs_in_field(problem.act, stages, g.moving, g.still, u, a, v, fresh)
 
-    totals: list[Array] | None = None
+    totals: Outputs | None = None
     for start in range(0, count, 16):  # sums of a few blocks at a time: memory stays small
-        parts = threads.map(one, range(start, min(start + 16, count)))
-        for part in parts:
-            totals = part if totals is None else [t + p for t, p in zip(totals, part, strict=True)]
+        for part in threads.map(one, range(start, min(start + 16, count))):
+            if totals is None:
+                totals = part
+            else:
+                totals = [(f + g, c + d) for (f, c), (g, d) in zip(totals, part, strict=True)]
     assert totals is not None
-    return [t / (neurons * f.stage.gamma) for t, f in zip(totals, stages, strict=True)]
+    scales = [neurons * frozen.stage.gamma for frozen in stages]
+    return [(fine / n, coarse / n) for (fine, coarse), n in zip(totals, scales, strict=True)]
 
 
 def deviation(
@@ -193,7 +221,7 @@ def deviation(
     stages: Sequence[FrozenStage],
     population: Population,
     redrawn: Array | None,
-    large: Sequence[Array],
+    large: Outputs,
     dtype: str,
 ) -> tuple[list[Callable[[float], Array]], float]:
     """Return tau(t) (n_point,) per stage, and the largest |tau| on any point and node."""
@@ -212,8 +240,23 @@ def deviation(
     out: list[Callable[[float], Array]] = []
     worst = 0.0
     for frozen, f_large, f_small in zip(stages, large, small, strict=True):
-        tau = f_large - f_small / frozen.stage.gamma
+        fine, coarse = (big - little / frozen.stage.gamma for big, little in zip(f_large, f_small, strict=True))
         # A field too coarse in time gives infinities here; the caller sees them in `worst`.
-        worst = max(worst, float(np.max(np.abs(tau)))) if np.all(np.isfinite(tau)) else np.inf
-        out.append(CubicSpline(frozen.nodes, tau) if len(tau) > 1 and np.isfinite(worst) else _constant(tau[0]))
+        finite = np.all(np.isfinite(fine)) and np.all(np.isfinite(coarse))
+        worst = max(worst, float(np.max(np.abs(fine))), float(np.max(np.abs(coarse)))) if finite else np.inf
+        out.append(_Tau(frozen, fine, coarse) if finite and len(fine) > 1 else _constant(coarse[0]))
     return out, worst
+
+
+class _Tau:
+    """tau(t) at all points: the active ones from all nodes, the others from every stride-th."""
+
+    def __init__(self, frozen: FrozenStage, fine: Array, coarse: Array) -> None:
+        self.rows = frozen.stage.rows
+        self.active = CubicSpline(frozen.nodes, fine)
+        self.everywhere = CubicSpline(frozen.nodes[:: frozen.stride], coarse)
+
+    def __call__(self, t: float) -> Array:
+        out = self.everywhere(t)
+        out[self.rows] = self.active(t)
+        return out

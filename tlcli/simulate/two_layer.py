@@ -44,7 +44,7 @@ LOSSES = ("loss", "source_loss", "train_loss", "source_train_loss", "baseline")
 SAFETY = 0.25  # step times the fastest rate of the training; explicit steps are stable below 2
 REFRESH = 20  # steps between two measurements of the curvature ...
 DRIFT = 0.1  # ... or less: the relative growth of the readout after which it is measured again
-MAX_STEPS = 1_000_000
+MAX_STEPS = 400_000
 BLOCK = 1 << 16  # preactivations held at once: what fits the processor's cache
 PILOTS = 4  # networks from which the spread is foreseen when the step is chosen
 HALVINGS = 3
@@ -158,7 +158,7 @@ def descend(
     xs = x / np.sqrt(dim)
     share = 1.0 / n_points if reduction == "mean" else 1.0
     vector = np.random.default_rng(0).standard_normal(n_points)  # any start that is not special will do
-    time, steps, age, drift, curvature, limit = 0.0, 0, REFRESH, 0.0, 0.0, np.inf
+    time, step, steps, age, drift, curvature, limit = 0.0, 0.0, 0, REFRESH, 0.0, 0.0, np.inf
     advice = "use a smaller dt" if dt is not None else "use a smaller gamma, a shorter time or an explicit dt"
     for end in times:
         while time < end:
@@ -172,7 +172,9 @@ def descend(
             if steps == 0:
                 limit = 1e12 * (error + float(y @ y) + 1e-300)
             if not error <= limit:
-                raise ConvergenceError(f"{stage}: gradient descent diverged at t = {time:.4g}; {advice}.")
+                raise ConvergenceError(
+                    f"{stage}: gradient descent diverged at t = {time:.4g}, step {step:.3g}; {advice}."
+                )
             pull = gamma * share * delta
             force = np.concatenate([phi @ pull for _, phi, _ in passes])
             if dt is None:
@@ -188,7 +190,7 @@ def descend(
             if steps + (end - time) / step > MAX_STEPS:
                 raise ConvergenceError(
                     f"{stage}: more than {MAX_STEPS} steps of gradient descent are needed (step {step:.3g} at t = "
-                    f"{time:.4g}, time {times[-1]:g}); shorten the stage or lower gamma."
+                    f"{time:.4g}, time {times[-1]:g}); shorten the stage, lower gamma or use a larger dt."
                 )
             if end - time < step * (1 + 1e-9):
                 step, time = end - time, end
@@ -287,7 +289,7 @@ def train_networks(
             return frozen_outputs(net, x, target, data.y_target, e.times2, e.kernel, e.ridge, e.reduction)
         y = data.y_target + rest[target]
         path = descend(net, data.x_target, y, e.times2, gamma=gamma2, decay=e.weight_decay2, stage=stage, **step)
-        return np.array([net.outputs(x, gamma2) - rest for _ in path])
+        return np.array([_finite(net.outputs(x, gamma2), t, stage) - rest for t in path])
 
     n1, n2 = len(e.times1), len(e.times2)
     f, scratch = np.empty((len(nets), n1 + n2, len(x))), np.full((len(nets), n2, len(x)), np.nan)
@@ -305,8 +307,8 @@ def train_networks(
                 stage="stage 1",
                 **step,
             )
-            for record, _ in enumerate(path):
-                f[i, record] = net.outputs(x, e.gamma0)
+            for record, t in enumerate(path):
+                f[i, record] = _finite(net.outputs(x, e.gamma0), t, "stage 1")
             if not n2:
                 continue
             if e.readout == "reset":
@@ -317,6 +319,13 @@ def train_networks(
                 fresh, _ = draw_network(seed, number, e.width, x.shape[1], phi)
                 scratch[i] = second_stage(fresh, np.zeros(len(x)), "baseline")
     return f, scratch
+
+
+def _finite(outputs: Array, time: float, stage: str) -> Array:
+    """Return `outputs`; raise ConvergenceError if the last step before a record is the one that diverged."""
+    if not np.isfinite(outputs).all():
+        raise ConvergenceError(f"{stage}: gradient descent diverged at t = {time:.4g}; use a smaller dt or gamma.")
+    return outputs
 
 
 def transfer_losses(f: Array, scratch: Array, data: "TransferData") -> dict[str, Array]:
