@@ -26,7 +26,8 @@ class Activation:
 
     `value(h, xp)` is phi(h); `slope(h, phi, xp)` is phi'(h), from the value where that is cheaper. `odd`:
     phi(-h) = -phi(h); `homogeneous`: phi(c h) = c phi(h) for c > 0; `smooth`: no kink, so that high-order
-    integrators keep their order; `slope_needs_input`: the derivative does not follow from the value.
+    integrators keep their order; `slope_needs_input`: the derivative does not follow from the value; `lipschitz`:
+    bounded derivative, so that no neuron runs away in a given field.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Activation:
     homogeneous: bool = False
     smooth: bool = True
     slope_needs_input: bool = True
+    lipschitz: bool = True
 
     def phi(self, h: Any, xp: Any = np) -> Any:
         """Return phi(h), of the shape of h."""
@@ -111,12 +113,15 @@ _BUILT_IN = {
         lambda h, phi, xp: _sigmoid(h, xp),
     ),
     # Normalised Hermite polynomials: E[He_k(z)^2] = k! for a standard Gaussian z.
-    "he2": Activation("he2", lambda h, xp: (h * h - 1.0) / math.sqrt(2.0), lambda h, phi, xp: math.sqrt(2.0) * h),
+    "he2": Activation(
+        "he2", lambda h, xp: (h * h - 1.0) / math.sqrt(2.0), lambda h, phi, xp: math.sqrt(2.0) * h, lipschitz=False
+    ),
     "he3": Activation(
         "he3",
         lambda h, xp: h * (h * h - 3.0) / math.sqrt(6.0),
         lambda h, phi, xp: (3.0 / math.sqrt(6.0)) * (h * h - 1.0),
         odd=True,
+        lipschitz=False,
     ),
 }
 

@@ -89,7 +89,8 @@ class Solution:
 
     `f` per stage (repeat, n_time, n_point); `coarse` the same of the coarser rule (1, n_time, n_point) or None;
     `observed` (and `coarse_observed`) per stage name -> (repeat, record, ...) arrays; `message` why and when the
-    worst repeat broke off.
+    worst repeat broke off; `finer`, for activations with kinks, repeat 1 as it was and with a tighter time step,
+    (2, n_time, n_point) per stage.
     """
 
     plan: Plan
@@ -102,6 +103,7 @@ class Solution:
     steps: int
     settled: bool
     notes: list[str] = field(default_factory=list)
+    finer: list[Array] | None = None
 
     def estimate(self, statistic: Callable[[list[Array]], Array]) -> tuple[Array, Array]:
         """Return a statistic of the mean f (stages -> (n_time, n_point)) and its standard error."""
@@ -163,7 +165,7 @@ def plan(problem: Problem, numerics: Numerics, coupled: bool = False) -> Plan:
         neurons = 1024 if error >= 2e-3 else 4096 if error >= 3e-4 else 16384
     elif lazy:
         neurons = 1024 if error >= 5e-3 else 4096
-    elif coupled or error > _STREAMED_ACCURACY:
+    elif coupled or error > _STREAMED_ACCURACY or not act.lipschitz:
         neurons = max(1024, math.ceil((0.6 / error) ** 2 / repeats))
     else:
         streamed = math.ceil((0.6 / error) ** 2 / repeats)
@@ -193,12 +195,14 @@ def _tolerance(problem: Problem, numerics: Numerics, kind: str, gamma: float) ->
         return numerics.tolerance
     if numerics.integrator == "dop853":
         return 1e-9 if kind == "quadrature" else 1e-7
-    if not problem.act.smooth:
-        return 3e-3  # kinks: below, single neurons flip branches and nothing is gained (section B)
-    base = 3e-4 if gamma < 2 else 1e-4
+    # An error of the state counts 1/gamma times in f.
+    lazy = min(1.0, *(stage.gamma for stage in problem.stages))
     if problem.act.name == "linear":
-        return 1e-6
-    return min(base, numerics.accuracy / (8 if gamma < 2 else 20))
+        return 1e-6 * lazy
+    if not problem.act.smooth:
+        return 3e-3 * lazy  # kinks: below, single neurons flip branches and nothing is gained (section B)
+    base = 3e-4 if gamma < 2 else 1e-4
+    return max(1e-7, min(base, numerics.accuracy / (8 if gamma < 2 else 20)) * lazy)
 
 
 def solve(problem: Problem, numerics: Numerics, observe: Observer | None = None, coupled: bool = False) -> Solution:
@@ -209,7 +213,7 @@ def solve(problem: Problem, numerics: Numerics, observe: Observer | None = None,
     """
     chosen = plan(problem, numerics, coupled)
     workers = numerics.threads or thread_count()
-    with threadpool_limits(1):
+    with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
         return _solve(problem, numerics, chosen, observe, workers)
 
 
@@ -232,6 +236,11 @@ def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer
                 found = list(pool.map(one, range(chosen.repeats)))
         else:
             found = [one(r) for r in range(chosen.repeats)]
+        finer = None
+        if not problem.act.smooth and chosen.control.method != "euler":
+            tighter = replace(chosen, control=replace(chosen.control, tolerance=chosen.control.tolerance / 4))
+            again = _run_repeat(problem, numerics, tighter, 0, None, inner, theta).runs
+            finer = [np.array([run.f, new.f]) for run, new in zip(found[0].runs, again, strict=True)]
         notes: list[str] = []
         if chosen.streamed and not any(f.message for f in found):
             corrector = _Corrector(problem, numerics, chosen, observe, shared)
@@ -257,6 +266,7 @@ def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer
         sum(run.steps for f in found for run in f.runs),
         all(run.outcome.settled for f in found for run in f.runs),
         notes,
+        finer,
     )
 
 

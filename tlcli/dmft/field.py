@@ -51,7 +51,7 @@ class Threads:
 
     def __init__(self, count: int | None = None) -> None:
         self.count = thread_count() if count is None else count
-        self._pool = ThreadPoolExecutor(self.count) if self.count > 1 else None
+        self._pool = ThreadPoolExecutor(self.count, initializer=_quiet) if self.count > 1 else None
 
     def map(self, function: Callable[[int], Any], items: Iterable[int], size: int = _SMALL) -> list[Any]:
         """Return the results in order; `size` is the number of elements that they work on."""
@@ -63,6 +63,11 @@ class Threads:
         """End the workers."""
         if self._pool is not None:
             self._pool.shutdown()
+
+
+def _quiet() -> None:
+    """A diverging run is told by its outcome; NumPy's warnings are settings of each thread."""
+    np.seterr(over="ignore", invalid="ignore")
 
 
 def thread_count() -> int:
