@@ -52,7 +52,7 @@ class Activation:
 def _erf(h: Any, xp: Any) -> Any:
     """The error function in whatever library holds h."""
     if xp is np or isinstance(h, np.ndarray):
-        return special.erf(h)
+        return _erf_single(h) if h.dtype == np.float32 else special.erf(h)
     for attempt in (
         lambda: xp.special.erf(h),  # torch
         lambda: importlib.import_module("cupyx.scipy.special").erf(h),  # cupy
@@ -64,8 +64,33 @@ def _erf(h: Any, xp: Any) -> Any:
     return xp.asarray(special.erf(np.asarray(h)))  # a library of the CPU, for example array-api-strict
 
 
+def _erf_single(h: Any) -> Any:
+    """The error function to 6e-7, near single precision, at a third of the cost (Abramowitz-Stegun 7.1.26)."""
+    t = np.abs(h)
+    t *= np.float32(0.3275911)
+    t += np.float32(1)
+    np.reciprocal(t, out=t)
+    tail = t * np.float32(1.061405429)
+    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        tail += np.float32(coefficient)
+        tail *= t
+    np.multiply(h, h, out=t)
+    np.negative(t, out=t)
+    np.exp(t, out=t)
+    tail *= t
+    np.subtract(np.float32(1), tail, out=tail)
+    return np.copysign(tail, h, out=tail)
+
+
 def _gauss_cdf(h: Any, xp: Any) -> Any:
     return 0.5 * (1.0 + _erf(h / math.sqrt(2.0), xp))
+
+
+def _gelu_slope(h: Any, phi: Any, xp: Any) -> Any:
+    """Return Phi(h) + h p(h) with the Gaussian's Phi = phi / h and density p."""
+    zero = h == 0
+    cdf = xp.where(zero, xp.full_like(h, 0.5), phi / xp.where(zero, xp.ones_like(h), h))
+    return cdf + h * xp.exp(-0.5 * h * h) / math.sqrt(2.0 * math.pi)
 
 
 def _sigmoid(h: Any, xp: Any) -> Any:
@@ -105,7 +130,7 @@ _BUILT_IN = {
     "gelu": Activation(
         "gelu",
         lambda h, xp: h * _gauss_cdf(h, xp),
-        lambda h, phi, xp: _gauss_cdf(h, xp) + h * xp.exp(-0.5 * h * h) / math.sqrt(2.0 * math.pi),
+        lambda h, phi, xp: _gelu_slope(h, phi, xp),
     ),
     "softplus": Activation(
         "softplus",
