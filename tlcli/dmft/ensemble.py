@@ -171,6 +171,8 @@ def plan(problem: Problem, numerics: Numerics, coupled: bool = False) -> Plan:
         streamed = math.ceil((0.6 / error) ** 2 / repeats)
         # The small population only models the response, but once: at 1/16 what it leaves is below the noise.
         neurons = max(2048, math.ceil(streamed / 16))
+        if streamed <= neurons:
+            streamed = 0
     if numerics.neurons is not None:
         neurons, streamed = numerics.neurons, 0
     if neurons + streamed > _MOST_NEURONS:

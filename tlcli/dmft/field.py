@@ -196,7 +196,7 @@ class Field:
         return xp.concat(pieces if tail is None else [*pieces, tail])
 
     def stiffness(self, t: float, z: Any, start: Array | None = None, sweeps: int = 20) -> tuple[float, Array]:
-        """Return a bound on the fastest rate and the power iteration's vector.
+        """Return an estimate of the fastest rate, and the power iteration's vector.
 
         The rate of the feedback is s lambda_max(Theta), Theta = Phi + K o G; power iteration on Theta v = J J^T v
         needs no matrix and, unlike finite differences, is not misled by kinks. The forces' own rates,
@@ -229,7 +229,7 @@ class Field:
             if not np.isfinite(top) or top == 0.0:
                 break
             v = image / top
-            if abs(top - last) < 0.03 * top:
+            if abs(top - last) < 0.01 * top:
                 break
             last = top
         return d.scale * top + free_rate(d, delta), v

@@ -61,13 +61,24 @@ def freeze(problem: Problem, runs: Sequence[StageRun], nodes: int | None = None)
         if len(times) < 2:  # at rest from the start, or of no duration
             out.append(FrozenStage(stage, coords, np.array([0.0, end]) if end else np.zeros(1), _constant(delta[0])))
             continue
+        residual = _Held(CubicSpline(times, delta), float(times[-1]))
         if times[-1] < end:  # settled early: the field stays as it is
             times, delta = np.append(times, end), np.vstack([delta, delta[-1]])
-        spline = CubicSpline(times, delta)
         drive = Drive(coords, stage.labels, stage.gamma, stage.scale, stage.decay)
         rates = np.array([free_rate(drive, d) for d in delta])
-        out.append(FrozenStage(stage, coords, _graded(times, rates, nodes), spline))
+        out.append(FrozenStage(stage, coords, _graded(times, rates, nodes), residual))
     return out
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """A function of time that stays where it is after `last`."""
+
+    function: Callable[[float], Array]
+    last: float
+
+    def __call__(self, t: float) -> Array:
+        return self.function(min(t, self.last))
 
 
 def _constant(delta: Array) -> Callable[[float], Array]:

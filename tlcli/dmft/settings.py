@@ -1,5 +1,6 @@
 """What a transfer is: its data, its network, its training, and its points in reduced coordinates."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,10 @@ class TransferSettings:
         for name, number in (("gamma0", self.gamma0), ("gamma2", self.second_gamma)):
             if not (0 <= number < math.inf):
                 raise UsageError(f"{name} = {number:g} must be a finite number from 0 for a network.")
+        for name, times in (("times1", self.times1), ("times2", self.times2)):
+            if any(not late >= early for early, late in itertools.pairwise((0.0, *times))):
+                shown = ", ".join(f"{t:g}" for t in times)
+                raise UsageError(f"{name} = {shown} must be ascending numbers from 0.")
         ends = [self.times1[-1] if self.times1 else math.nan]
         if self.times2 and not self.regresses:
             ends.append(self.times2[-1])

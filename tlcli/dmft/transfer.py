@@ -144,7 +144,7 @@ class _Parts:
             self.baseline = _Outputs(scratch.f[0], None if scratch.coarse is None else scratch.coarse[0])
             if s.gamma0 == 0:
                 # The output of a lazy network is carried over times gamma0/gamma2 = 0, its features as they were drawn.
-                self.outputs.append(self.baseline)
+                self.outputs = [self._exact(self.outputs[0].f[0]), self.baseline]
                 self.observed[1] = scratch.observed[0]
                 if scratch.coarse_observed is not None:
                     self.coarse_observed[1] = scratch.coarse_observed[0]
