@@ -11,7 +11,7 @@ from tlcli.columns import COLUMNS, label_of, short_symbol
 from tlcli.errors import EXIT_USAGE, DomainError, UsageError
 from tlcli.jobs import prepare
 from tlcli.option import COUNT, COUNT_FINITE, FINITE, NOT_NEGATIVE, OVERLAP, POSITIVE, Domain, Option
-from tlcli.options import INVOCATION, LINEAR_SOLVERS, OPTIONS, SOLVERS
+from tlcli.options import INVOCATION, LINEAR_SOLVERS, NETWORK_SOLVERS, OPTIONS, SOLVERS
 from tlcli.recipes import parse_recipe
 from tlcli.solvers.linear import PRETRAINING, TRANSFER
 from tlcli.sweep.grids import Values
@@ -35,6 +35,24 @@ GOOD = {
     "width": "128,256",
     "trials": 3,
     "steps": 50,
+    "model": "network",
+    "activation": "relu",
+    "readout": "reset",
+    "ptest": 100,
+    "draws": 2,
+    "nets": 4,
+    "raw_inputs": True,
+    "colour": True,
+    "population": "sobol",
+    "neurons": 256,
+    "repeats": 3,
+    "accuracy": 0.005,
+    "integrator": "euler",
+    "tolerance": 1e-5,
+    "dt": 0.1,
+    "until": 1e-4,
+    "device": "cuda",
+    "predictions": True,
     "dim": 30,
     "modes": 8,
     "seed": 12,
@@ -198,7 +216,8 @@ def test_grids_are_values():
 
 
 def test_solvers_named_in_the_options_exist():
-    assert set(SOLVERS) == set(TRANSFER)
+    assert set(SOLVERS) == set(TRANSFER) | set(NETWORK_SOLVERS)
+    assert not set(TRANSFER) & set(NETWORK_SOLVERS)
     assert set(PRETRAINING) <= set(SOLVERS)
     assert set(LINEAR_SOLVERS) < set(SOLVERS)
     assert OPTIONS["solver"].choices == SOLVERS

@@ -66,7 +66,59 @@ COLUMNS: dict[str, Column] = {
         Column("stage", "stage", "Index of the training stage, from 1."),
         Column("residual", "residual", "How far the solver's equations are from being satisfied."),
         Column("status", "status", "converged, collapsed, diverged, not_converged or failed."),
+        Column("time", r"time $t$", "Recorded time, from the start of its stage."),
+        Column(
+            "source_train_loss",
+            "source train loss",
+            "Mean squared error on the noisy training labels of the source.",
+        ),
+        *(
+            Column(
+                f"{name}_alignment",
+                f"alignment with {words}",
+                f"Alignment of the feature kernel with the {words}, y'Ky/(|y|^2 |K|).",
+            )
+            for name, words in (
+                ("source", "source labels"),
+                ("target", "target labels"),
+                ("test", "target labels of test points"),
+            )
+        ),
+        Column(
+            "predictor_distance",
+            "distance from the adaptive-kernel predictor",
+            "Root-mean-square distance from K(x,X)[K + P lambda]^-1 y at the end of a stage with weight decay.",
+        ),
+        Column(
+            "time_error",
+            "error of the integration",
+            "Change of the test loss in a finer integration, for activations with kinks.",
+        ),
     )
+}
+
+# Numbers of sampled networks: their standard errors, and their spread over draws of the data, are columns too.
+SAMPLED = (
+    "loss",
+    "baseline",
+    "gain",
+    "train_loss",
+    "source_loss",
+    "source_train_loss",
+    "source_alignment",
+    "target_alignment",
+    "test_alignment",
+)
+SPREAD = ("loss", "baseline", "gain", "source_loss")
+COLUMNS |= {
+    f"{name}_se": Column(f"{name}_se", f"error of the {name}", f"Standard error of {name} from the sampled neurons.")
+    for name in SAMPLED
+}
+COLUMNS |= {
+    f"{name}_draw_se": Column(
+        f"{name}_draw_se", f"spread of the {name}", f"Standard error of {name} over draws of the data."
+    )
+    for name in SPREAD
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tlcli.errors import UsageError, suggest
-from tlcli.options import INVOCATION, OPTIONS
+from tlcli.options import INVOCATION, NETWORK_SOLVERS, OPTIONS, SOLVERS
 from tlcli.recipes import Recipe
 from tlcli.solvers.base import Case, Solver
 from tlcli.sweep.grids import Grid, Values, format_values, parse_values
@@ -17,8 +17,10 @@ DEFAULT_DIM = 400  # of a power-law spectrum
 
 # Options that say how a result is drawn or run, not what is computed.
 _NOT_PHYSICAL = {"x", "y", "style", "quantity", "format", "title", "optimal_gamma0", "solver", "simulate"}
-_NOT_PHYSICAL |= {"experiment", "trials", "width", "seed", "dim", *INVOCATION}
-_PER_CASE = {"solver", "simulate", "experiment"}
+_NOT_PHYSICAL |= {"experiment", "trials", "width", "seed", "dim", "model", *INVOCATION}
+_PER_CASE = {"solver", "model", "simulate", "experiment"}
+# Two ways to say one thing: in a stronger layer of settings one replaces the other.
+_EITHER = (("p1", "alpha1"), ("p2", "alpha2"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,27 +64,28 @@ def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags
             raise UsageError(f"case '{label}': '{whole[0]}' belongs to the whole recipe, not to one case.")
         overrides.append({k: settings[k] for k in rest if k in settings})
     run = {name: _value(name, given) for name in OPTIONS if name in _NOT_PHYSICAL}
-    resolved = _resolved(command, recipe, given, overrides, cases)
+    resolved = _resolved(command, allowed, recipe, given, overrides, cases)
     name = recipe.name if recipe else command
     return Job(command, name, tuple(cases), run, resolved, roles)
 
 
-def _duration(command: str) -> str:
-    """Return the option that `times` replaces: the duration of the last stage."""
-    return "t1" if command == "pretrain-kernel" else "t2"
+def _duration(command: str) -> str | None:
+    """Return the option that `times` replaces: the duration of the last stage. Curves have both."""
+    return {"pretrain-kernel": "t1", "dmft-solve": None}.get(command, "t2")
 
 
-def _over(weak: Mapping[str, Any], strong: Mapping[str, Any], duration: str) -> dict[str, Any]:
+def _over(weak: Mapping[str, Any], strong: Mapping[str, Any], duration: str | None) -> dict[str, Any]:
     """Merge two layers of settings; recorded times and the duration of the last stage replace each other."""
     merged = {**weak, **strong}
-    for one, other in (("times", duration), (duration, "times")):
-        if one in strong and other not in strong:
-            merged.pop(other, None)
+    for pair in (*_EITHER, *([("times", duration)] if duration else [])):
+        for one, other in (pair, pair[::-1]):
+            if one in strong and other not in strong:
+                merged.pop(other, None)
     return merged
 
 
 def _axes_roles(
-    written: Mapping[str, Any], flags: Mapping[str, Any], duration: str
+    written: Mapping[str, Any], flags: Mapping[str, Any], duration: str | None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
     """Read x and y, each a parameter or parameter=GRID.
 
@@ -112,36 +115,41 @@ def _axes_roles(
     return _over(given, strong, duration), strong, names
 
 
-def _value(name: str, settings: Mapping[str, Any]) -> Any:
+def _value(name: str, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Any:
     option = OPTIONS[name]
     raw = settings.get(name)
     if raw is None:
-        raw = option.default
+        raw = {name: option.default, **(defaults or {})}[name]
     return None if raw is None else option.parse(raw)
 
 
 def _case(command: str, label: str | None, settings: Mapping[str, Any], recipe: Recipe | None) -> Case:
     solver = _solver(command, settings, recipe)
-    stray = [
-        k for k in settings if k not in _NOT_PHYSICAL and k not in _taken(command, solver) and settings[k] is not None
-    ]
+    taken = _taken(command, solver)
+    stray = [k for k in settings if k not in _NOT_PHYSICAL and k not in taken and settings[k] is not None]
     if stray:
         raise UsageError(
-            f"{solver.name} does not use '{stray[0]}'; {command} with it takes "
-            f"{', '.join(sorted(_taken(command, solver)))}."
+            f"{solver.name} does not use '{stray[0]}'; {command} with it takes {', '.join(sorted(taken))}."
         )
+    if solver.point is not None and settings.get("trials") is not None:
+        raise UsageError(f"{solver.name} has no trials; give the number of networks per width as --nets.")
     duration = _duration(command)
-    if "time" in solver.parameters and settings.get("times") is not None and settings.get(duration) is not None:
+    timed = duration in taken and settings.get("times") is not None
+    if timed and duration is not None and settings.get(duration) is not None:
         raise UsageError(f"times and {duration} are both given; times are the recorded ones and end the last stage.")
     values: dict[str, Values] = {}
     words: dict[str, Any] = dict(solver.words)
     for name in solver.parameters:
         if name == "time":
-            values["time"] = _value("times" if settings.get("times") is not None else duration, settings)
+            if settings.get("times") is not None:
+                values["time"] = _value("times", settings)
+            else:
+                assert duration is not None
+                values["time"] = _value(duration, {duration: solver.defaults.get("time"), **_given(settings)})
         elif name in solver.own:
             values[name] = solver.own[name]
         elif OPTIONS[name].kind == "grid":
-            value = _value(name, settings)
+            value = _value(name, settings, solver.defaults)
             if value is None:
                 words[name] = None
             else:
@@ -149,13 +157,20 @@ def _case(command: str, label: str | None, settings: Mapping[str, Any], recipe: 
         elif OPTIONS[name].kind == "expression" and (numbers := _numbers(name, settings)):
             values[name] = numbers
         else:
-            words[name] = _value(name, settings)
+            words[name] = _value(name, settings, solver.defaults)
             if name == "dim" and words[name] is None:
                 words[name] = DEFAULT_DIM
             if name == "c_signal" and words[name] is None:
                 raise UsageError(f"{solver.name} needs --c-signal, a number or an expression such as 'alpha1*gamma0'.")
+    for name in solver.hidden:
+        value = _value(name, settings)
+        words[name] = value.array.tolist() if isinstance(value, Values) else value
     grid = Grid.from_mapping(values)
     return Case(label, solver, grid, words, _experiments(solver, settings))
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _numbers(name: str, settings: Mapping[str, Any]) -> Values | None:
@@ -170,9 +185,10 @@ def _numbers(name: str, settings: Mapping[str, Any]) -> Values | None:
 
 
 def _taken(command: str, solver: Solver) -> set[str]:
-    taken = set(solver.parameters) - set(solver.own)
-    if "time" in taken:
-        taken |= {"times", _duration(command)}
+    taken = (set(solver.parameters) - set(solver.own)) | set(solver.hidden)
+    duration = _duration(command)
+    if ("time" in taken or "time" in solver.inner) and duration is not None:
+        taken |= {"times", duration}
         taken -= {"time"}
     return taken
 
@@ -180,6 +196,13 @@ def _taken(command: str, solver: Solver) -> set[str]:
 def _solver(command: str, settings: Mapping[str, Any], recipe: Recipe | None) -> Solver:
     from tlcli.solvers import linear
 
+    network = _network(command, settings)
+    if network is not None:
+        from tlcli.solvers.network import network_solver
+
+        if recipe is not None and recipe.stages:
+            raise UsageError(f"stages need solver: linear-joint, not {network}.")
+        return network_solver(command, network, lambda key: _value(key, _given(settings), {key: None}))
     table = linear.PRETRAINING if command == "pretrain-kernel" else linear.TRANSFER
     name = _value("solver", settings)
     if recipe is not None and recipe.stages:
@@ -191,6 +214,30 @@ def _solver(command: str, settings: Mapping[str, Any], recipe: Recipe | None) ->
     if name not in table:
         raise UsageError(f"{command} has no solver '{name}'; use one of {', '.join(table)}{suggest(name, table)}.")
     return linear.structured_solver(_value("spectrum", settings)) if name == "linear-structured" else table[name]
+
+
+def _network(command: str, settings: Mapping[str, Any]) -> str | None:
+    """Return the solver of networks that the settings ask for, None for linear ones.
+
+    Raises:
+        UsageError: a model and a solver that do not belong together.
+    """
+    if command == "dmft-solve":
+        return "network-rich"
+    model, solver = settings.get("model"), settings.get("solver")
+    model, solver = (
+        None if raw is None else OPTIONS[key].parse(raw)
+        for key, raw in zip(("model", "solver"), (model, solver), strict=True)
+    )
+    named = solver in NETWORK_SOLVERS
+    if command == "pretrain-kernel":
+        if named or (model == "network" and solver is not None):
+            raise UsageError(f"pretrain-kernel has no solver '{solver}' for networks; give --model network alone.")
+        return "network-pretrain" if model == "network" else None
+    if model is not None and solver is not None and (model == "network") != named:
+        fitting = NETWORK_SOLVERS if model == "network" else tuple(s for s in SOLVERS if s not in NETWORK_SOLVERS)
+        raise UsageError(f"--model {model} has no solver '{solver}'; use one of {', '.join(fitting)}.")
+    return solver if named else "network-frozen" if model == "network" else None
 
 
 def _experiments(solver: Solver, settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -211,8 +258,15 @@ def _experiments(solver: Solver, settings: Mapping[str, Any]) -> tuple[str, ...]
     return names
 
 
+def _defaults(command: str, solver: Solver) -> dict[str, Any]:
+    """Return the solver's own defaults by option: that of the last stage's end is its duration's."""
+    duration = _duration(command)
+    return {duration if name == "time" and duration else name: value for name, value in solver.defaults.items()}
+
+
 def _resolved(
     command: str,
+    allowed: Sequence[str],
     recipe: Recipe | None,
     given: Mapping[str, Any],
     overrides: Sequence[Mapping[str, Any]],
@@ -223,14 +277,14 @@ def _resolved(
     Defaults are written out where they are used: in a case if the other cases' solvers do not take them.
     """
 
-    def plain(settings: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
+    def plain(settings: Mapping[str, Any], used: set[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
         out: dict[str, Any] = {}
         if "times" in settings:
             used = used - {_duration(command)}
         for name, option in OPTIONS.items():
             raw = settings.get(name)
             if raw is None and name in used:
-                raw = option.default
+                raw = {name: option.default, **defaults}[name]
             if raw is not None and name not in INVOCATION and name != "seed":
                 value = option.parse(raw)
                 out[name] = format_values(value) if isinstance(value, Values) else value
@@ -238,10 +292,17 @@ def _resolved(
 
     taken = [_taken(command, case.solver) for case in cases]
     common = set.intersection(*taken)
-    out = plain(given, common | _NOT_PHYSICAL)
+    # What every table holds, but for options that another command or the networks do without.
+    always = (_NOT_PHYSICAL - {"model"}) & set(allowed)
+    if all(case.solver.point is not None for case in cases):
+        always -= {"solver", "trials", "dim"}
+    defaults = _defaults(command, cases[0].solver)
+    if any(_defaults(command, case.solver) != defaults for case in cases):
+        common = {name for name in common if name not in defaults}
+    out = plain(given, common | always, defaults)
     if recipe and recipe.cases:
         out["cases"] = [
-            {"label": case.label, **plain(override, used - common - set(given))}
+            {"label": case.label, **plain(override, used - common - set(given), _defaults(command, case.solver))}
             for case, override, used in zip(cases, overrides, taken, strict=True)
         ]
     if recipe and recipe.stages:

@@ -108,6 +108,7 @@ class Option:
 POSITIVE = Domain(0, open_low=True)
 NOT_NEGATIVE = Domain(0)
 FINITE = Domain(0, 1e12, finite=True)
+TOLERANCE = Domain(0, open_low=True, finite=True)
 OVERLAP = Domain(-1, 1)
 COUNT = Domain(1, whole=True)
 COUNT_FINITE = Domain(1, whole=True, finite=True)

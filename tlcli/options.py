@@ -4,17 +4,19 @@ An option is named by its recipe key (`weight_decay`); its flag is the same word
 Nothing here imports NumPy, so `--help` is instant.
 """
 
+from tlcli.network_options import NETWORK
 from tlcli.option import COUNT, COUNT_FINITE, FINITE, NOT_NEGATIVE, OVERLAP, POSITIVE, Domain, Option
 
 LINEAR_SOLVERS = ("linear-exact", "linear-ansatz", "linear-joint", "linear-structured")
-SOLVERS = (*LINEAR_SOLVERS, "linear-two-time")
+NETWORK_SOLVERS = ("network-frozen", "network-rich")
+SOLVERS = (*LINEAR_SOLVERS, "linear-two-time", *NETWORK_SOLVERS)
 
 _MODEL = [
     Option(
         "alpha1",
         "grid",
         "inf",
-        "Source data per dimension, P1/D; inf is the population.",
+        "Source data per dimension, P1/D; inf is the population (networks: P1 = round(alpha1 D), or give --p1).",
         symbol=r"$\alpha_1=P_1/D$",
         domain=POSITIVE,
     ),
@@ -22,7 +24,7 @@ _MODEL = [
         "alpha2",
         "grid",
         "0.5",
-        "Target data per dimension, P2/D.",
+        "Target data per dimension, P2/D (networks: P2 = round(alpha2 D), or give --p2).",
         symbol=r"$\alpha_2=P_2/D$",
         domain=POSITIVE,
     ),
@@ -30,7 +32,7 @@ _MODEL = [
         "rho",
         "grid",
         "0.8",
-        "Alignment of the target teacher with the source teacher.",
+        "Alignment of the target's direction (teacher) with the source's.",
         symbol=r"alignment $\rho$",
         domain=OVERLAP,
     ),
@@ -46,7 +48,7 @@ _MODEL = [
         "gamma0",
         "grid",
         "1",
-        "Feature-learning strength (richness) on the source; 0 is lazy, inf ultra-rich.",
+        "Feature-learning strength (richness) on the source; 0 is lazy, inf ultra-rich (not for networks).",
         symbol=r"richness $\gamma_0$",
         domain=NOT_NEGATIVE,
     ),
@@ -54,9 +56,9 @@ _MODEL = [
         "gamma2",
         "grid",
         None,
-        "Richness on the target in joint training (default: gamma0).",
+        "Richness on the target in joint training (default: gamma0); 0 is the lazy limit of networks.",
         symbol=r"target richness $\gamma_2$",
-        domain=POSITIVE,
+        domain=NOT_NEGATIVE,
     ),
     Option(
         "sigma1",
@@ -78,7 +80,7 @@ _MODEL = [
         "ridge",
         "grid",
         "0",
-        "Ridge on the readout in fine-tuning (of the mean loss).",
+        "Ridge on the readout in fine-tuning (of the loss of --reduction, by default the mean).",
         symbol=r"ridge $\lambda_2$",
         domain=FINITE,
     ),
@@ -117,16 +119,23 @@ _MODEL = [
         "t1",
         "grid",
         "inf",
-        "Duration of pre-training, in units of the mean loss.",
+        "Duration of pre-training, in units of the mean loss (networks: 100 unless given; with --until at most 1e4).",
         symbol=r"pre-training time $t_1$",
         domain=NOT_NEGATIVE,
     ),
-    Option("t2", "grid", "inf", "Duration of the target stage.", symbol=r"time $t_2$", domain=NOT_NEGATIVE),
+    Option(
+        "t2",
+        "grid",
+        "inf",
+        "Duration of the target stage (networks: as t1; inf is the regression of network-frozen).",
+        symbol=r"time $t_2$",
+        domain=NOT_NEGATIVE,
+    ),
     Option(
         "times",
         "grid",
         None,
-        "Recorded times of the last stage (a list or grid); replaces its duration.",
+        "Recorded times of the last stage (a list or grid); replaces its duration (dmft-solve: times of both stages).",
         symbol=r"time $t$",
         domain=NOT_NEGATIVE,
     ),
@@ -162,8 +171,22 @@ _MODEL = [
 ]
 
 _STRUCTURED = [
-    Option("p1", "grid", "200", "Number of source samples.", symbol=r"source samples $P_1$", domain=COUNT),
-    Option("p2", "grid", "100", "Number of target samples.", symbol=r"target samples $P_2$", domain=COUNT),
+    Option(
+        "p1",
+        "grid",
+        "200",
+        "Number of source samples (networks: 100, or all of a file, unless given).",
+        symbol=r"source samples $P_1$",
+        domain=COUNT,
+    ),
+    Option(
+        "p2",
+        "grid",
+        "100",
+        "Number of target samples (networks: 50, or all of a file, unless given).",
+        symbol=r"target samples $P_2$",
+        domain=COUNT,
+    ),
     Option(
         "spectrum",
         "text",
@@ -175,9 +198,9 @@ _STRUCTURED = [
         "dim",
         "integer",
         None,
-        "Input dimension D (default: 400; population experiment 100, network 40).",
+        "Input dimension D (default: 400; population experiment 100, network 40; polynomial tasks 20).",
         domain=COUNT_FINITE,
-        panel="Structured inputs and experiment",
+        panel="Inputs and experiment",
     ),
     Option(
         "spectrum_exponent",
@@ -201,15 +224,15 @@ _STRUCTURED = [
         "source",
         "text",
         None,
-        "Source task on the digits, e.g. digits:02468v13579.",
-        panel="Structured inputs",
+        "Source task: linear, hermite:K, he1+0.5*he3, digits:3v8, cifar10:cat-dog, file:PATH.",
+        panel="Tasks",
     ),
     Option(
         "target",
         "text",
         None,
-        "Target task on the same digits, e.g. digits:01234v56789.",
-        panel="Structured inputs",
+        "Target task on inputs of the same kind, written like the source.",
+        panel="Tasks",
     ),
     Option(
         "modes",
@@ -223,9 +246,9 @@ _STRUCTURED = [
         "reduction",
         "choice",
         "mean",
-        "Whether the ridge belongs to the mean or the summed loss (sum = P x mean).",
+        "Whether times, ridge and weight decay belong to the mean or the summed loss (sum = P x mean).",
         choices=("mean", "sum"),
-        panel="Structured inputs",
+        panel="Model",
     ),
 ]
 
@@ -253,7 +276,15 @@ _EXPERIMENT = [
         "trials",
         "integer",
         8,
-        "Independent draws of data and weights per point.",
+        "Independent draws of data and weights per point (linear solvers).",
+        domain=Domain(2, whole=True, finite=True),
+        panel="Experiment",
+    ),
+    Option(
+        "nets",
+        "integer",
+        8,
+        "Independent networks per width and draw of the data (network solvers).",
         domain=Domain(2, whole=True, finite=True),
         panel="Experiment",
     ),
@@ -268,7 +299,14 @@ _EXPERIMENT = [
     ),
 ]
 
-_SOLVER = Option("solver", "choice", "linear-exact", "The theory to evaluate.", choices=SOLVERS, panel="Model")
+_SOLVER = Option(
+    "solver",
+    "choice",
+    "linear-exact",
+    "The theory to evaluate (default with --model network: network-frozen).",
+    choices=SOLVERS,
+    panel="Model",
+)
 
 _FIGURE = [
     Option("x", "text", None, "Horizontal axis: a parameter, or parameter=GRID.", panel="Figure"),
@@ -310,13 +348,13 @@ _RUN = [
         domain=Domain(0, whole=True, finite=True),
         panel="Run",
     ),
-    Option("jobs", "integer", 1, "Worker processes for experiments.", domain=COUNT_FINITE, panel="Run"),
+    Option("jobs", "integer", 1, "Worker processes for experiments and networks.", domain=COUNT_FINITE, panel="Run"),
     Option("executor", "text", "local", "local, dask:ADDRESS or mpi.", panel="Run"),
     Option(
         "shard",
         "text",
         None,
-        "Compute only share i of n (i/n) of the experiments into the store.",
+        "Compute only share i of n (i/n) of the experiments and networks into the store.",
         panel="Run",
         metavar="I/N",
     ),
@@ -324,7 +362,7 @@ _RUN = [
         "store",
         "text",
         None,
-        "Folder of the point store (default: points/ in the output folder).",
+        "Folder of the point stores (default: the output folder).",
         panel="Run",
         metavar="DIR",
     ),
@@ -334,7 +372,7 @@ _RUN = [
 ]
 
 OPTIONS: dict[str, Option] = {
-    o.name: o for o in (_SOLVER, *_MODEL, *_STRUCTURED, *_TWO_TIME, *_EXPERIMENT, *_FIGURE, *_RUN)
+    o.name: o for o in (_SOLVER, *_MODEL, *_STRUCTURED, *_TWO_TIME, *NETWORK, *_EXPERIMENT, *_FIGURE, *_RUN)
 }
 
 # Settings of one invocation, not of the result: neither a recipe's hash nor a figure holds them.

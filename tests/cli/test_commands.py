@@ -334,7 +334,11 @@ def test_the_examples_in_the_help_are_accepted(tlcli, command):
     for example in COMMANDS[command].examples:
         program, *arguments = example.split()
         assert program == "tlcli"
-        if "--simulate" in arguments:
+        if "file:data.npz" in arguments:
+            x = np.random.default_rng(0).standard_normal((12, 5))
+            points = {name: x[i::3] for i, name in enumerate(("x_source", "x_target", "x_test"))}
+            np.savez("data.npz", **points, **{f"y_{n[2:]}": v[:, 0] for n, v in points.items()})
+        if "--simulate" in arguments and "--nets" not in arguments:
             arguments += ["--trials", "2", "--dim", "20"]
         done = tlcli(*arguments, "--dry-run")
         assert done.code == 0, (example, done.err)

@@ -26,11 +26,15 @@ def block_of(case: Case, found: Columns, sweep: tuple[SweepResult, list[dict[str
         elif name == "gamma2":
             columns[name] = opened["gamma0"].reshape(opened["gamma0"].shape + pad)
     for index, (name, values) in enumerate(inner.items()):
+        if name in found or name == "record":  # records are told by their stage and time
+            continue
         shape = [1] * (len(case.grid.axes) + len(inner))
         shape[len(case.grid.axes) + index] = len(values)
         columns[name] = np.asarray(values).reshape(shape)
     columns |= found
     scales = {name: case.grid.values[name].scale for name in case.grid.axes}
+    if "time" in inner:
+        scales["time"] = str(case.words.get("time_scale", "list"))
     if sweep is not None:
         axes, columns = _with_experiments(case, axes, columns, *sweep)
     return Block(axes, columns, scales, case.label)
@@ -58,6 +62,9 @@ def _with_experiments(
         for suffix in ("", "_se"):
             cells = [np.broadcast_to(record.get(f"{name}{suffix}", np.nan), inner) for record in records]
             columns[f"sim_{name}{suffix}"] = np.array(cells, dtype=float).reshape(shape + inner)
+    if any("step_error" in record for record in records):  # of gradient descent, beside every number of its point
+        errors = [float(record.get("step_error", np.nan)) for record in records]
+        columns["sim_step_error"] = np.array(errors).reshape(shape + (1,) * len(inner))
     if (status != "ok").any():
         columns["sim_status"] = status
     columns |= last

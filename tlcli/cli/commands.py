@@ -9,18 +9,21 @@ from typing import Annotated, Any
 import typer
 
 from tlcli.errors import UsageError
+from tlcli.network_options import NETWORK
 from tlcli.option import Option
 from tlcli.options import INVOCATION, OPTIONS
 
 _FIGURE = ("x", "y", "style", "quantity", "format", "title")
 _EXPERIMENT = ("simulate", "experiment", "trials", "width", "dim")
 _RUN = ("seed", *INVOCATION)
-_TRANSFER = tuple(name for name in OPTIONS if name not in (*_FIGURE, *_EXPERIMENT, *_RUN, "optimal_gamma0"))
+_OUTPUTS = ("predictions", "kernels")
+_NETWORK = ("source", "target", "p1", "p2", *(option.name for option in NETWORK if option.name not in _OUTPUTS), "nets")
+_TRANSFER = tuple(name for name in OPTIONS if name not in (*_FIGURE, *_EXPERIMENT, *_OUTPUTS, *_RUN, "optimal_gamma0"))
 
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand on the linear theory."""
+    """One subcommand that computes a table."""
 
     name: str
     summary: str
@@ -44,6 +47,7 @@ COMMANDS = {
                 "tlcli pretrain-kernel --alpha1 0.1:3:60 --gamma0 0.5,1,2,5 -o results/kernel",
                 "tlcli pretrain-kernel --alpha1 0.5 --gamma0 log:0.1:10:30 --weight-decay 0.5 --x gamma0",
                 "tlcli pretrain-kernel --alpha1 0.5,2 --times log:0.1:100:40 --simulate --dim 200",
+                "tlcli pretrain-kernel --model network --source digits:3v8 --p1 20,50,100,200 --gamma0 0.3,1,3",
             ),
             (
                 *(
@@ -56,7 +60,11 @@ COMMANDS = {
                     "t1",
                     "times",
                     "solver",
+                    "rho",
+                    "reduction",
                 ),
+                *(name for name in _NETWORK if name != "readout"),
+                "kernels",
                 *_EXPERIMENT,
                 *_FIGURE,
                 *_RUN,
@@ -70,8 +78,33 @@ COMMANDS = {
                 "tlcli finetune-loss --alpha1 0.5 --alpha2 0.05:1.5:30 --rho 0.5,0.9 --gamma0 0,5 --simulate",
                 "tlcli finetune-loss --alpha1 0.5 --alpha2 0.6 --times 0:10:41 --sigma2 0.3 --gamma0 0,1,5",
                 "tlcli finetune-loss --solver linear-two-time --alpha2 0.5,2 --times 0:10:41",
+                "tlcli finetune-loss --model network --source digits:3v8 --target digits:4v9 --p2 10,20,40 "
+                "--gamma0 0.1,1",
             ),
             (*_TRANSFER, "optimal_gamma0", *_EXPERIMENT, *_FIGURE, *_RUN),
+        ),
+        Command(
+            "dmft-solve",
+            "A nonlinear two-layer network through both stages in time, beside one without pre-training.",
+            (
+                "tlcli dmft-solve --source linear --target hermite:2 --dim 20 --p1 100 --p2 40 --gamma0 1 "
+                "--gamma2 0.5,2 --activation tanh",
+                "tlcli dmft-solve --source digits:3v8 --target digits:4v9 --p1 200 --p2 40 --gamma0 1 --gamma2 1 "
+                "--simulate --width 1024 --nets 8",
+                "tlcli dmft-solve --source file:data.npz --target file:data.npz --gamma0 1.5 --gamma2 0.5 "
+                "--weight-decay 0.05 --times 0.25,0.5,1 -o out/mine",
+                "tlcli dmft-solve --source hermite:3 --target hermite:1 --activation relu "
+                "--times log:0.1:100:30 --predictions",
+            ),
+            (
+                *("alpha1", "alpha2", "rho", "gamma0", "gamma2", "weight_decay", "weight_decay2"),
+                *("kernel", "t1", "t2", "times", "reduction"),
+                *(name for name in _NETWORK if name != "model"),
+                *_OUTPUTS,
+                *(name for name in _EXPERIMENT if name != "trials"),
+                *_FIGURE,
+                *_RUN,
+            ),
         ),
         Command(
             "phase-diagram",
@@ -81,6 +114,8 @@ COMMANDS = {
                 "tlcli phase-diagram --weight-decay 0.3 --x alpha2=0.02:1:99 --y rho=0:1:101 --alpha1 0.5,inf",
                 "tlcli phase-diagram --solver linear-joint --t1 5 --t2 5 --x gamma0=0.1:4:9 --y gamma2=0.1:4:9",
                 "tlcli phase-diagram recipes/fig1b.yaml --jobs 2",
+                "tlcli phase-diagram --solver network-frozen --source hermite:1 --target hermite:2 --dim 16 --alpha1 4 "
+                "--x alpha2=0.5:6:8 --y gamma0=log:0.1:5:6 --draws 4 --jobs 2",
             ),
             (*_TRANSFER, "optimal_gamma0", *_EXPERIMENT, *_FIGURE, *_RUN),
         ),

@@ -2,41 +2,54 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tlcli.cli.theory import theory_tasks
 from tlcli.jobs import Job
 from tlcli.solvers.base import Case
 from tlcli.sweep.grids import Grid, Values
-from tlcli.sweep.runner import Task, evaluate
+from tlcli.sweep.runner import Task, evaluate, plan
 from tlcli.sweep.store import PointStore
 
 if TYPE_CHECKING:
-    from tlcli.cli.execute import Invocation
+    from tlcli.cli.execute import Invocation, Stores
 
 _SAMPLE = 4  # values per axis of the grid that is timed
 
 
-def report(job: Job, how: "Invocation", store: PointStore | None) -> None:
+def report(job: Job, how: "Invocation", store: "Stores") -> None:
     """Print the plan; estimates come from a small part of the grid and from one trial of the first experiment."""
     from tlcli.cli.execute import planned
 
     for case in job.cases:
         axes = " x ".join(f"{name} ({case.grid.values[name].size})" for name in case.grid.axes) or "one point"
-        seconds, size = _theory_cost(case)
         title = f"{job.name} [{case.label}]" if case.label else job.name
         print(f"{title}: {case.solver.name} on {axes}: {case.grid.size} points")
+        if case.solver.point is not None:
+            _costly(theory_tasks(case, job.settings["seed"]), store.theory)
+            continue
+        seconds, size = _theory_cost(case)
         print(f"  theory: {_duration(seconds)}, {_memory(size)}")
-    tasks, done = planned(job, store)
+    tasks, done = planned(job, store.experiments)
     if not tasks:
         return
     left = len(tasks) - done
     print(f"  experiments: {len(tasks)} points, {done} already stored, {left} to compute")
     if left:
+        if all("trials" not in task.parameters for task in tasks):  # one network takes as long as its theory
+            return
         seconds = _one_trial(tasks[0]) * int(job.settings["trials"]) * left / how.jobs
         dim = max(int(task.parameters["dim"]) for task in tasks)
         print(f"  {_duration(seconds)} on {how.jobs} worker(s), {_memory(8 * 12 * dim**2 * how.jobs)} (D = {dim})")
+
+
+def _costly(tasks: Sequence[Task], store: PointStore | None) -> None:
+    """Say how many points of a costly theory there are and are stored: a single one may take minutes to time."""
+    count, done = plan(tasks, store)
+    print(f"  theory: {count} points and draws of the data, {done} already stored, {count - done} to compute")
 
 
 def _theory_cost(case: Case) -> tuple[float, float]:

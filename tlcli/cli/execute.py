@@ -1,33 +1,31 @@
 """One invocation from settings to files: theory, experiments, boundaries, then table, figure, provenance."""
 
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tlcli.cli.assemble import block_of, edge_block
+from tlcli.cli.assemble import block_of
 from tlcli.cli.console import Console
-from tlcli.columns import COLUMNS
+from tlcli.cli.outputs import check_drawing, write_rest
+from tlcli.cli.theory import Theory, check_theory, first_columns, solve_points, sweep
 from tlcli.errors import EXIT_NOT_CONVERGED, EXIT_OK, DomainError, UsageError
 from tlcli.jobs import Job, prepare
 from tlcli.options import INVOCATION, OPTIONS
 from tlcli.recipes import Recipe, load_recipe
-from tlcli.report.files import atomic, prepare_folder
-from tlcli.report.plan import Drawing, plan_figure
-from tlcli.report.provenance import facts, write_provenance
+from tlcli.report.files import prepare_folder
 from tlcli.report.tables import Block, write_csv, write_table
 from tlcli.solvers.base import Case, Columns
 from tlcli.solvers.experiments import VERSION, check_experiments, tasks_of
-from tlcli.solvers.search import best_gamma0, boundaries
+from tlcli.solvers.search import best_gamma0
 from tlcli.status import Status
 from tlcli.sweep.executors import make_executor
-from tlcli.sweep.runner import SweepResult, Task, parse_shard, plan, run_sweep
+from tlcli.sweep.runner import SweepResult, Task, plan
 from tlcli.sweep.store import PointStore
 
 _UNSOLVED = (Status.NOT_CONVERGED, Status.FAILED)
@@ -56,6 +54,14 @@ class Invocation:
         return Path(self.output) if self.output else Path("results") / name
 
 
+@dataclass(frozen=True, eq=False)
+class Stores:
+    """Where finished points are kept: those of costly theories, and experiments."""
+
+    theory: PointStore | None
+    experiments: PointStore | None
+
+
 def execute(command: str, allowed: tuple[str, ...], recipe_path: Path | None, flags: Mapping[str, Any]) -> int:
     """Run one command with flags on top of an optional recipe file; return the exit code."""
     recipe = load_recipe(recipe_path) if recipe_path is not None else None
@@ -71,17 +77,18 @@ def execute_recipe(command: str, allowed: tuple[str, ...], recipe: Recipe | None
         raise UsageError("--shard needs a store that the shards share; give -o DIR or --store DIR.")
     make_executor(how.executor, how.jobs)  # not entered: an unknown name is refused before anything is written
     for case in job.cases:
+        check_theory(case)
         check_experiments(case, job.settings)
-    store = _store(job, how)
+    stores = _stores(job, how)
     if how.dry_run:
         from tlcli.cli.dry_run import report
 
-        report(job, how, store)
+        report(job, how, stores)
         return EXIT_OK
     folder = how.folder(job.name)
     if not how.to_stdout:
         prepare_folder(folder)
-    return _compute_and_write(job, how, store, folder, console)
+    return _compute_and_write(job, how, stores, folder, console)
 
 
 def _setting(name: str, flags: Mapping[str, Any]) -> Any:
@@ -89,28 +96,36 @@ def _setting(name: str, flags: Mapping[str, Any]) -> Any:
     return option.parse(flags[name]) if name in flags else option.default
 
 
-def _compute_and_write(job: Job, how: Invocation, store: PointStore | None, folder: Path, console: Console) -> int:
+def _compute_and_write(job: Job, how: Invocation, stores: Stores, folder: Path, console: Console) -> int:
     start = time.perf_counter()
-    columns = [case.solver.evaluate(case.parameters()) for case in job.cases]
-    for case, found in zip(job.cases, columns, strict=True):
-        _refuse_single_divergence(case, found)
-    # A figure that cannot be drawn is an error before hours of experiments, not after.
-    blocks = [block_of(case, found) for case, found in zip(job.cases, columns, strict=True)]
+    theories = [Theory(first_columns(case)) for case in job.cases]
+    for case, found in zip(job.cases, theories, strict=True):
+        if case.solver.point is None:
+            _refuse_single_divergence(case, found.columns)
+    # A figure that cannot be drawn is an error before hours of work, not after.
     if not how.to_stdout:
-        plan_figure(blocks, _drawing(job, []))
-    for case, found in zip(job.cases, columns, strict=True):
+        check_drawing(job, [block_of(case, found.columns) for case, found in zip(job.cases, theories, strict=True)])
+    for case, found in zip(job.cases, theories, strict=True):
         if _wants_best(job, case):
-            found |= best_gamma0(case)
-    sweeps = [_simulate(job, case, how, store, console) for case in job.cases]
-    if any(sweep is not None and None in sweep[0].records for sweep in sweeps):
+            found.columns |= best_gamma0(case)
+    solved = True
+    for case, found in zip(job.cases, theories, strict=True):
+        if case.solver.point is not None:
+            found.findings = solve_points(job, case, how, stores.theory, console)
+            solved = solved and found.findings is not None
+            found.columns = found.findings.columns if found.findings is not None else {}
+    sweeps = [_simulate(job, case, how, stores.experiments, console) for case in job.cases]
+    if not solved or any(sweep is not None and None in sweep[0].records for sweep in sweeps):
         console.note(f"shard {how.shard} is done; run the same command without --shard to write the table.")
         return EXIT_OK
-    blocks = [block_of(case, found, sweep) for case, found, sweep in zip(job.cases, columns, sweeps, strict=True)]
+    blocks = [
+        block_of(case, found.columns, sweep) for case, found, sweep in zip(job.cases, theories, sweeps, strict=True)
+    ]
     if how.to_stdout:
         _print_table(blocks)
     else:
         write_table(blocks, folder / "table.csv")
-        _write_rest(job, columns, blocks, folder, console, start)
+        write_rest(job, theories, blocks, folder, console, start)
     return _exit_code(blocks, sweeps, console)
 
 
@@ -124,101 +139,34 @@ def _print_table(blocks: Sequence[Block]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _write_rest(
-    job: Job,
-    columns: Sequence[Columns],
-    blocks: Sequence[Block],
-    folder: Path,
-    console: Console,
-    start: float,
-) -> None:
-    """Write what stands beside the table; the table itself is safe by now."""
-    from tlcli.report.draw import write_figures  # loads the plotting library, which a table alone does not need
-
-    about = facts(job.command, job.resolved, job.settings["seed"])
-    edges = [_edges(job, case, found, blocks) for case, found in zip(job.cases, columns, strict=True)]
-    boundary_file = folder / "boundary.csv"
-    if any(edges):
-        write_table(
-            [edge_block(case, e) for case, some in zip(job.cases, edges, strict=True) for e in some],
-            boundary_file,
-        )
-    else:
-        boundary_file.unlink(missing_ok=True)
-    archives = [_write_arrays(*pair, folder, i) for i, pair in enumerate(zip(job.cases, columns, strict=True), start=1)]
-    figures = write_figures(blocks, _drawing(job, edges), folder, about)
-    for old in folder.glob("figure*.*"):  # of an earlier run with other axes: it would not belong to this table
-        name = re.fullmatch(r"figure(?:-([a-z]\w*))?(?:-\d+)?\.(?:png|pdf|svg)", old.name)
-        if name and old not in figures and (name[1] is None or name[1] in {**COLUMNS, **OPTIONS, "time": None}):
-            old.unlink()
-    for old in (*folder.glob("kernel*.npz"), *folder.glob("two-time*.npz")):
-        if old.name not in archives:
-            old.unlink()
-    seconds = round(time.perf_counter() - start, 3)
-    rows = sum(block.size for block in blocks)
-    write_provenance(folder / "provenance.json", {**about, "rows": rows, "wall_time_seconds": seconds})
-    names = ["table.csv", *(["boundary.csv"] if any(edges) else []), *(path.name for path in figures)]
-    names += [name for name in archives if name is not None]
-    console.note(f"{rows} rows in {seconds:.1f} s: {folder}/ holds {', '.join(names)} and provenance.json")
-
-
-def _drawing(job: Job, edges: Sequence[Any]) -> Drawing:
-    s = job.settings
-    style = s["style"]
-    if style == "auto" and job.command != "phase-diagram" and "y" not in job.roles:
-        style = "curves"
-    default = job.cases[0].solver.quantity
-    return Drawing(style, job.roles, s["quantity"], default, s["title"], s["format"], edges)
-
-
 def _wants_best(job: Job, case: Case) -> bool:
     wanted = job.settings["optimal_gamma0"]
     if wanted and "gamma0" not in case.grid.values:
         raise UsageError(f"--optimal-gamma0: {case.solver.name} has no gamma0 here.")
+    if wanted and case.solver.point is not None:
+        raise UsageError(f"--optimal-gamma0 searches over gamma0, which {case.solver.name} is too costly for.")
     if wanted is None:
         drawn = job.command == "phase-diagram" and "gamma0" in case.grid.axes
         return drawn and case.solver.closed_form and case.solver.own == {}
     return bool(wanted)
 
 
-def _edges(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> list[Any]:
-    """Refine the boundary along the axes that the figure shows."""
-    if "gain" not in found or case.solver.inner:
-        return []
-    spec = plan_figure(blocks, _drawing(job, []))
-    if spec is None:
-        return []
-    shown = [spec.x, spec.y] if spec.y else [spec.x]
-    edges = [
-        boundaries(case, axis, case.grid.values[axis].scale == "log", found["gain"])
-        for axis in shown
-        if axis is not None and axis in case.grid.axes
-    ]
-    return [{**edge.values, "kind": edge.kind, "refined": edge.along} for edge in edges if edge is not None]
-
-
-def _write_arrays(case: Case, found: Columns, folder: Path, index: int) -> str | None:
-    """Write the solver's matrices, with the values of the grid's axes; return the file's name."""
-    if case.solver.arrays is None:
-        return None
-    arrays: dict[str, Any] = {name: case.grid.values[name].array for name in case.grid.axes}
-    arrays |= case.solver.arrays(case.parameters(), found)
-    word = re.sub(r"[^\w.+]+", "-", case.label or "").strip("-.")  # a label may hold what no file name can
-    name = f"{case.solver.archive}-{index}-{word}.npz" if case.label else f"{case.solver.archive}.npz"
-    with atomic(folder / name) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, axis_order=np.array(case.grid.axes, dtype=str), **arrays)
-    return name
-
-
-def _store(job: Job, how: Invocation) -> PointStore | None:
-    if not any(case.experiments for case in job.cases):
-        if how.shard is not None:
-            raise UsageError("--shard divides experiments; it needs --simulate.")
-        return None
+def _stores(job: Job, how: Invocation) -> Stores:
+    """Return where costly points and experiments are kept; None where there are none or nothing is to be written."""
+    costly = any(case.solver.point is not None for case in job.cases)
+    experiments = any(case.experiments for case in job.cases)
+    if not (costly or experiments) and how.shard is not None:
+        raise UsageError("--shard divides experiments; it needs --simulate.")
     if how.store is None and how.to_stdout:
-        return None
+        return Stores(None, None)
     folder = Path(how.store) if how.store else how.folder(job.name)
-    return PointStore(folder, "experiments", VERSION, force=how.force and not how.dry_run)
+    force = how.force and not how.dry_run
+    theory = None
+    if costly:
+        from tlcli.solvers import network
+
+        theory = PointStore(folder / "theory", "theory", network.VERSION, force=force)
+    return Stores(theory, PointStore(folder, "experiments", VERSION, force=force) if experiments else None)
 
 
 def _simulate(
@@ -228,20 +176,14 @@ def _simulate(
         return None
     tasks, variants = tasks_of(case, job.settings, job.settings["seed"])
     label = f"{job.name} {case.label}" if case.label else job.name
-    with console.progress(label) as progress:
-        result = run_sweep(
-            tasks,
-            store=store,
-            executor_spec=how.executor,
-            jobs=how.jobs,
-            shard=parse_shard(how.shard) if how.shard else None,
-            progress=progress.update,
-        )
-    for warning in result.warnings:
-        console.warn(warning)
+    result = sweep(label, tasks, how, store, console)
     if result.n_failed:
         first = next(r for r in result.records if r is not None and r.get("status") == "failed")
         console.warn(f"{result.n_failed} experiment(s) failed, the first with {first.get('message')}")
+    if case.solver.point is not None:
+        from tlcli.solvers.network_experiment import merge
+
+        result = replace(result, records=merge(case, result.records))
     return result, variants
 
 

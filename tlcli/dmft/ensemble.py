@@ -20,7 +20,7 @@ from tlcli.dmft.field import Threads, thread_count
 from tlcli.dmft.frozen_field import deviation, freeze, stream
 from tlcli.dmft.integrate import INTEGRATORS, Control
 from tlcli.dmft.lazy import initial_ntk
-from tlcli.dmft.population import KINDS, Population, quadrature, sample
+from tlcli.dmft.population import KINDS, MAX_QUADRATURE_RANK, Population, quadrature, sample
 from tlcli.dmft.two_layer import Correction, Machine, Observer, Problem, StageRun, run_population
 from tlcli.errors import UsageError, check_choice
 
@@ -153,6 +153,8 @@ def plan(problem: Problem, numerics: Numerics, coupled: bool = False) -> Plan:
     kind = numerics.population
     if kind == "auto":
         kind = "sobol" if low or (exact and rank <= 1000) else "mc"
+    if kind == "quadrature" and rank > MAX_QUADRATURE_RANK:
+        quadrature(act, rank, 1)  # refuses
     lazy = gamma <= _LAZY_GAMMA and kind != "quadrature" and not exact
     pairs = lazy or exact or kind == "sobol"
     repeats = numerics.repeats or (1 if kind == "quadrature" else 2 if exact else 4)

@@ -8,6 +8,12 @@ each column is judged as a whole too: the scatter of all its differences (chi-sq
 Theory holds for D → ∞: a systematic difference of `finite_size`/D of the theory's value is allowed. The network
 experiment has a bias in 1/N as well; with two widths or more its means are extrapolated to N = ∞ first. Rows whose
 alpha D is no whole number are not compared: the experiment has another alpha than the theory there.
+
+Nonlinear networks (tables with a column `nets`) are compared on the very same data, so nothing is allowed for D.
+Their theory is sampled and has standard errors of its own, which add to those of the experiment in quadrature; the
+errors of both integrations in time are allowed for. The records of one training run belong together, and all points
+share the theory's neurons: in the judgement of whole columns the former count as fully correlated, the latter as far
+as their error is the theory's.
 """
 
 import json
@@ -32,7 +38,11 @@ _LARGEST = 8.0  # one impossible number shall not hide how the others scatter
 
 @dataclass(frozen=True)
 class Comparison:
-    """One number of theory and of experiment; `sigmas` is the Gaussian equivalent of its probability."""
+    """One number of theory and of experiment; `sigmas` is the Gaussian equivalent of its probability.
+
+    `run` names the training run of a record (None: a row of its own), `shared` is the part of the squared error that is
+    the theory's and so the same in all rows.
+    """
 
     row: int
     name: str
@@ -40,6 +50,8 @@ class Comparison:
     mean: float
     error: float
     probability: float
+    run: int | None = None
+    shared: float = 0.0
 
     @property
     def sigmas(self) -> float:
@@ -79,10 +91,12 @@ class Agreement:
         """Judge every column as a whole."""
         out = []
         for name in dict.fromkeys(c.name for c in self.comparisons):
-            z = np.array(
-                [math.copysign(min(c.sigmas, _LARGEST), c.mean - c.theory) for c in self.comparisons if c.name == name]
-            )
-            tails = (stats.chi2.sf(float(z @ z), z.size), 2 * stats.norm.sf(abs(z.sum()) / math.sqrt(z.size)))
+            members = [c for c in self.comparisons if c.name == name]
+            z = np.array([math.copysign(min(c.sigmas, _LARGEST), c.mean - c.theory) for c in members])
+            total, squares = _correlation(members)
+            # The sum of squares of correlated numbers is nearly a scaled chi-squared (Satterthwaite).
+            scatter_tail = stats.chi2.sf(float(z @ z) * z.size / squares, z.size**2 / squares)
+            tails = (scatter_tail, 2 * stats.norm.sf(abs(z.sum()) / math.sqrt(total)))
             scatter, bias = (float(stats.norm.isf(max(float(tail), 1e-300) / 2)) for tail in tails)
             out.append(Pooled(name, z.size, max(scatter, 0.0), bias))
         return out
@@ -112,6 +126,23 @@ class Agreement:
         return sorted((c for c in self.comparisons if c.sigmas > limit), key=lambda c: c.probability)
 
 
+def _correlation(members: Sequence[Comparison]) -> tuple[float, float]:
+    """Return the sum of all entries of the correlation matrix of comparisons, and the sum of their squares.
+
+    Records of one run correlate by 1, others by the root of the product of their shared parts; n and n without any.
+    """
+    runs: dict[Any, list[float]] = defaultdict(list)
+    for index, c in enumerate(members):
+        runs[("run", c.run) if c.run is not None else index].append(c.shared)
+    within = sum(len(shared) ** 2 for shared in runs.values())
+    roots = np.array([np.sqrt(shared).sum() for shared in runs.values()])
+    sums = np.array([np.sum(shared) for shared in runs.values()])
+    return (
+        within + float(roots.sum() ** 2 - roots @ roots),
+        within + float(sums.sum() ** 2 - sums @ sums),
+    )
+
+
 def assess(path: Path, finite_size: float = 1.0) -> Agreement:
     """Read a table (or the folder that holds it) and its provenance, and compare.
 
@@ -128,11 +159,12 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
         except (json.JSONDecodeError, OSError, AttributeError):
             raise UsageError(f"'{provenance}' is not the JSON file that belongs beside a table.") from None
     names = [name for name in header if f"sim_{name}_se" in header]
+    runs = _runs(rows, header) if "nets" in header else {}
     unsolved = sum(row.get("status") in _UNSOLVED for row in rows)
     missing = sum(row.get("sim_status", "ok") not in ("ok", "") for row in rows)
     groups = [(index, group) for index, group in _groups(rows, header, names) if names]
     whole = [(index, group) for index, group in groups if _whole_samples(group[0])]
-    tried = [_compare(index, group, name, table, finite_size) for index, group in whole for name in names]
+    tried = [_compare(index, group, name, table, finite_size, runs) for index, group in whole for name in names]
     measured = [found for found in tried if found is not None]
     comparisons = [found for found in measured if math.isfinite(found.theory)]
     single = any(row.get("width") for row in rows) and len({r["width"] for r in rows if r.get("width")}) < 2
@@ -144,7 +176,9 @@ def _whole_samples(row: Mapping[str, str]) -> bool:
     """Whether the experiment could draw exactly alpha D samples; it rounds."""
     try:
         size = float(row.get("dim") or "inf")
-        alphas = [float(cell) for name, cell in row.items() if re.fullmatch(r"alpha_?\d+", name) and cell]
+        named = [(re.fullmatch(r"alpha_?(\d+)", name), cell) for name, cell in row.items() if cell]
+        # A table that counts the samples says what theory and experiment have in common.
+        alphas = [float(cell) for match, cell in named if match and not row.get(f"p{match[1]}")]
     except ValueError:
         return True
     samples = [alpha * size for alpha in alphas if math.isfinite(alpha * size)]
@@ -164,8 +198,22 @@ def _groups(
     return [(members[0][0], [row for _, row in members]) for members in groups.values()]
 
 
+def _runs(rows: Sequence[Mapping[str, str]], header: Sequence[str]) -> dict[int, int]:
+    """Return line -> number of its training run: rows that differ in stage, time and what was found there only."""
+    first = next((name for name in ("stage", "time") if name in header), None)
+    fixed = header[: header.index(first)] if first else header  # parameters stand first
+    numbers: dict[Any, int] = {}
+    keys = [tuple(row[name] for name in fixed) for row in rows]
+    return {line: numbers.setdefault(key, len(numbers)) for line, key in enumerate(keys, start=2)}
+
+
 def _compare(
-    index: int, group: Sequence[Mapping[str, str]], name: str, table: Path, finite_size: float
+    index: int,
+    group: Sequence[Mapping[str, str]],
+    name: str,
+    table: Path,
+    finite_size: float,
+    runs: Mapping[int, int],
 ) -> Comparison | None:
     try:
         theory = float(group[0][name] or "nan")
@@ -173,6 +221,13 @@ def _compare(
         errors = np.array([float(row[f"sim_{name}_se"] or "nan") for row in group])
         freedom = float(group[0].get("trials") or "inf") - 1
         size = float(group[0].get("dim") or "inf")
+        ours, slack = 0.0, 0.0
+        if group[0].get("nets"):
+            freedom = float(group[0].get("draws") or 1) * (float(group[0]["nets"]) - 1)
+            size = math.inf
+            ours = float(group[0].get(f"{name}_se") or "nan")
+            ours = ours if math.isfinite(ours) else 0.0
+            slack = _slack(group, theory)
         widths = np.array([float(row.get("width") or "inf") for row in group])
     except ValueError:
         raise UsageError(f"table '{table}': line {index} has a cell under '{name}' that is no number.") from None
@@ -181,7 +236,11 @@ def _compare(
         return None
     if not math.isfinite(theory):
         return Comparison(index, name, theory, float(mean), float(error), math.nan)
-    allowed = (finite_size / size + _ROUNDING) * abs(theory) + _ROUNDING
+    allowed = (finite_size / size + _ROUNDING) * abs(theory) + _ROUNDING + slack
+    measured = error
+    error = math.hypot(measured, ours)
+    # The quadrature of an estimated and a known error: the freedom grows as the former's share falls (Welch).
+    freedom = freedom * (error / measured) ** 4 if measured > 0 else math.inf
     excess = max(abs(mean - theory) - allowed, 0.0)
     if excess == 0.0:
         probability = 1.0
@@ -191,7 +250,16 @@ def _compare(
         probability = float(
             2 * stats.t.sf(excess / error, freedom) if math.isfinite(freedom) else 2 * stats.norm.sf(excess / error)
         )
-    return Comparison(index, name, theory, float(mean), float(error), probability)
+    shared = (ours / error) ** 2 if error > 0 else 0.0
+    return Comparison(index, name, theory, float(mean), float(error), probability, runs.get(index), shared)
+
+
+def _slack(group: Sequence[Mapping[str, str]], theory: float) -> float:
+    """Return what the integrations in time may differ by: gradient descent's step, and kinks in the theory."""
+    steps = [float(row.get("sim_step_error") or "nan") for row in group]
+    kinks = float(group[0].get("time_error") or "nan")
+    found = max((step for step in steps if math.isfinite(step)), default=0.0)
+    return found + (kinks * max(1.0, abs(theory)) if math.isfinite(kinks) else 0.0)
 
 
 def _extrapolate(widths: Any, means: Any, errors: Any) -> tuple[float, float]:

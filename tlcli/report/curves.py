@@ -37,7 +37,10 @@ class Points:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One line: values and baseline of shape (n_x,), experiments, the best richness and its loss."""
+    """One line: values and baseline of shape (n_x,), experiments, the best richness and its loss.
+
+    `error` (n_x,) is the standard error of sampled values, over draws of the data where there are several.
+    """
 
     x: NDArray[np.float64]
     values: NDArray[np.float64]
@@ -45,16 +48,18 @@ class Curve:
     hue: Mapping[str, Any]
     points: Sequence[Points] = ()
     best: tuple[float, float] | None = None
+    error: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class CurvePanel:
-    """One facet: its curves and the exact x where the gain changes sign."""
+    """One facet: its curves and the x where the gain changes sign, exact or interpolated."""
 
     curves: Sequence[Curve]
     label: str | None
     fixed: Mapping[str, Any]
     crossings: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+    exact: bool = True
 
 
 def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
@@ -74,6 +79,9 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
                 lw=1.8,
                 marker="." if len(keep) < 6 else "",
             )
+            if curve.error is not None:
+                error, style = np.nan_to_num(curve.error[keep]), {"color": colour, "elinewidth": 1.0, "capsize": 2}
+                axis.errorbar(curve.x[keep], curve.values[keep], yerr=error, ls="", **style)
             if curve.baseline is not None and shared is None:
                 axis.plot(curve.x[keep], curve.baseline[keep], color=colour, ls="--", lw=1.0, alpha=0.8)
             for points in curve.points:
@@ -176,7 +184,8 @@ def _legend(
     if any(curve.baseline is not None for curve in curves):
         handles += axis.plot([], [], color="black", ls="--", lw=1.4, label="no pre-training")
     if any(len(panel.crossings) for panel in panels):
-        handles += axis.plot([], [], ls="", marker="D", ms=4.5, mfc="white", mec="black", label="gain = 0 (exact)")
+        how = "exact" if all(panel.exact for panel in panels) else "interpolated"
+        handles += axis.plot([], [], ls="", marker="D", ms=4.5, mfc="white", mec="black", label=f"gain = 0 ({how})")
     if any(curve.best is not None for curve in curves):
         handles += axis.plot([], [], ls="", marker="*", ms=9, color="0.3", label=r"best $\gamma_0$")
     for experiment in dict.fromkeys(p.experiment for curve in curves for p in curve.points):

@@ -72,11 +72,16 @@ def _column(block: Block, name: str, index: tuple[Any, ...], order: Sequence[str
 
 def _inside(points: Mapping[str, Any], fixed: Mapping[str, Any], names: Sequence[str], *, roots: bool = True) -> Floats:
     """Return the boundary points of one facet, (n, len(names)): roots of the gain, or its jumps and collapse."""
-    keep = np.asarray(points["kind"] == "root") == roots
+    keep = np.isin(points["kind"], ("root", "interpolated")) == roots
     for name, value in fixed.items():
         if name in points:
             keep &= points[name] == value
     return np.column_stack([points[name][keep] for name in names])
+
+
+def _exact(boundary: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether boundary points are roots of the theory, not interpolated between points of the grid."""
+    return not any(np.any(np.asarray(points["kind"]) == "interpolated") for points in boundary)
 
 
 def _map_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, Floats]]) -> list[MapPanel]:
@@ -102,6 +107,7 @@ def _map_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, 
                 optimum=optimum,
                 label=block.label,
                 fixed=fixed,
+                exact=_exact(boundary),
             )
         )
     return panels
@@ -117,7 +123,7 @@ def _curve_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str
             curves.append(_curve(block, spec, index, lines, choice, hue))
         crossings = [_crossing(block, spec, points, fixed, curves) for points in boundary]
         merged = np.concatenate(crossings) if crossings else np.empty((0, 2))
-        panels.append(CurvePanel(curves, block.label, fixed, merged))
+        panels.append(CurvePanel(curves, block.label, fixed, merged, _exact(boundary)))
     return panels
 
 
@@ -148,7 +154,11 @@ def _curve(
             experiment = str(block.full("experiment")[where].ravel()[0])
             mean, error = (_column(block, f"sim_{spec.quantity}{suffix}", where, order)[at] for suffix in ("", "_se"))
             points.append(Points(experiment, x, mean, error))
-    return Curve(x, _column(block, spec.quantity, index, order)[at], baseline, hue, points, best)
+    error = None
+    for suffix in ("_draw_se", "_se"):
+        if error is None and f"{spec.quantity}{suffix}" in block.columns:
+            error = np.asarray(_column(block, f"{spec.quantity}{suffix}", index, order)[at], dtype=float)
+    return Curve(x, _column(block, spec.quantity, index, order)[at], baseline, hue, points, best, error)
 
 
 def _crossing(

@@ -25,7 +25,10 @@ SIGNED = (*GAINS, "forgetting")
 
 @dataclass(frozen=True, eq=False)
 class MapPanel:
-    """One facet: values and phase (n_x, n_y), exact boundary points (n, 2), best gamma0 along an axis."""
+    """One facet: values and phase (n_x, n_y), boundary points (n, 2), best gamma0 along an axis.
+
+    `exact`: the boundary is made of roots, not interpolated on the grid.
+    """
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
@@ -36,6 +39,7 @@ class MapPanel:
     optimum: NDArray[np.float64] | None
     label: str | None
     fixed: Mapping[str, Any]
+    exact: bool = True
 
 
 def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec) -> Figure:
@@ -219,7 +223,8 @@ def _legend(figure: Figure, panels: Sequence[MapPanel]) -> None:
     if any((phase == Phase.COLLAPSED).any() for phase in phases):
         handles.append(Patch(facecolor="white", edgecolor="0.25", hatch="....", label="collapsed features"))
     if any(len(panel.boundary) for panel in panels):
-        handles.append(Line2D([], [], color="black", lw=1.6, label="gain = 0 (exact)"))
+        how = "exact" if all(panel.exact for panel in panels) else "interpolated"
+        handles.append(Line2D([], [], color="black", lw=1.6, label=f"gain = 0 ({how})"))
     if any(len(panel.jumps) for panel in panels):
         handles.append(Line2D([], [], color="black", lw=1.4, ls=":", label="gain jumps or features collapse"))
     if any(panel.optimum is not None and np.isfinite(panel.optimum).any() for panel in panels):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
@@ -10,6 +10,10 @@ from tlcli.sweep.grids import Grid
 
 Parameters = Mapping[str, Any]
 Columns = dict[str, NDArray[Any]]
+
+
+def _point_by_point(parameters: Parameters) -> NoReturn:
+    raise TypeError("this solver is computed point by point, by the function that its `point` names")
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,14 @@ class Solver:
     `arrays` are matrices that fit no table; they go into the NPZ file that `archive` names.
     `own` holds the values of parameters that are no options (the stages of a curriculum); `inner` the axes
     that columns have beyond those of the grid, last; `words` what its experiments must know besides parameters.
+    A costly theory has no `evaluate` but a `point`, "module:function", the function of its tasks in a sweep: see
+    `tlcli.solvers.network`. `hidden` are options that it takes besides its parameters, but which are no columns;
+    `defaults` replace those of the options, as a recipe would write them.
     """
 
     name: str
     parameters: tuple[str, ...]
-    evaluate: Callable[[Parameters], Columns]
+    evaluate: Callable[[Parameters], Columns] = _point_by_point
     experiments: tuple[str, ...] = ()
     closed_form: bool = True
     relaxed: Callable[[Parameters], Columns] | None = None
@@ -39,6 +46,9 @@ class Solver:
     own: Mapping[str, Any] = field(default_factory=dict)
     inner: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     words: Mapping[str, Any] = field(default_factory=dict)
+    point: str | None = None
+    hidden: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def search(self) -> Callable[[Parameters], Columns]:

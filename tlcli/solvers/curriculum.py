@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tlcli.errors import RecipeError
+from tlcli.errors import DomainError, RecipeError
 from tlcli.linear.stages import Stage, check_gram, run_stages
 from tlcli.options import OPTIONS
 from tlcli.recipes import STAGE_OPTIONS
@@ -39,6 +39,8 @@ def curriculum_solver(stages: Sequence[Mapping[str, Any]], gram: Sequence[Sequen
             assert domain is not None
             for value in own[name].array.tolist():
                 domain.check(name, value)
+                if field == "gamma" and value == 0:
+                    raise DomainError(f"{name} = 0 is not allowed; it must be > 0, or inf.")
     return Solver(
         "linear-joint",
         ("init_scale", *own),

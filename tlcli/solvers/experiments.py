@@ -19,6 +19,10 @@ FUNCTION = "tlcli.solvers.experiments:run"
 
 def tasks_of(case: Case, settings: Mapping[str, Any], seed: int) -> tuple[list[Task], list[dict[str, Any]]]:
     """Return a task per experiment (and width) and point, experiments slowest; and what each experiment is."""
+    if case.solver.point is not None:
+        from tlcli.solvers import network_experiment
+
+        return network_experiment.tasks_of(case, settings, seed)
     variants: list[dict[str, Any]] = []
     for experiment in case.experiments:
         if experiment == "network":
@@ -50,6 +54,12 @@ def check_experiments(case: Case, settings: Mapping[str, Any]) -> None:
     Raises:
         UsageError: rho_xi, the NTK or a limit of the richness or the initial scale with an experiment that trains.
     """
+    if case.solver.point is not None:
+        from tlcli.solvers import network_experiment
+
+        if case.experiments:
+            network_experiment.check(case)
+        return
     for experiment in case.experiments:
         _check_samples(case, experiment, settings)
         if experiment == "regression" and case.solver.name != "linear-structured":
@@ -247,6 +257,12 @@ def _joint_network(p: dict[str, Any], seed: int) -> Any:
     return simulate_network(_joint_target(p), **size, width=width, seed=seed, mode="joint")
 
 
+def _nonlinear_network(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.solvers import network_experiment
+
+    return network_experiment.run(p, seed)
+
+
 def _joint_target(p: dict[str, Any]) -> dict[str, Any]:
     rest = {k: v for k, v in p.items() if k != "time"}
     return {"gamma2": p["gamma0"], **rest, "t2": p["time"]}
@@ -261,4 +277,7 @@ _EXPERIMENTS = {
     ("linear-joint", "network"): _joint_network,
     ("linear-structured", "regression"): _structured_regression,
     ("linear-two-time", "regression"): _two_time_regression,
+    ("network-pretrain", "network"): _nonlinear_network,
+    ("network-frozen", "network"): _nonlinear_network,
+    ("network-rich", "network"): _nonlinear_network,
 }

@@ -132,6 +132,8 @@ def _joint(p: Parameters) -> Columns:
     for name, values in (("gamma0", p["gamma0"]), ("gamma2", gamma2)):
         if np.any(np.isinf(values)):
             raise DomainError(f"{name} = inf is no limit of joint training; use a large finite {name}.")
+    if p["gamma2"] is not None and np.any(np.asarray(gamma2) == 0):
+        raise DomainError("gamma2 = 0 is not allowed in linear-joint; it must be > 0.")
     result = joint(
         p["alpha1"],
         p["alpha2"],

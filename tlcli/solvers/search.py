@@ -17,8 +17,8 @@ Floats = NDArray[np.float64]
 class BoundaryPoints:
     """Points of phase boundaries: axis name → (n_points,), all axes of the grid; `along` was refined.
 
-    `kind` (n_points,) says root (gain = 0), jump (the gain changes sign without being zero) or collapse (beyond it no
-    feature survives pre-training).
+    `kind` (n_points,) says root (gain = 0), jump (the gain changes sign without being zero), collapse (beyond it no
+    feature survives pre-training) or interpolated (gain = 0 between two points of the grid).
     """
 
     along: str
@@ -102,6 +102,35 @@ def boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryPoints
     others = [name for name in case.grid.axes if name != axis]
     points = {name: rows.flat[name][np.asarray(row, dtype=np.intp)] for name in others}
     return BoundaryPoints(axis, {**points, axis: np.asarray(x)}, np.asarray(kind))
+
+
+def grid_boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryPoints | None:
+    """Return where the gain of a costly solver changes sign along `axis`, None where it does not.
+
+    Between two neighbouring finite points the gain is taken as linear in the axis (`log`: in its logarithm); nothing
+    is computed again. `gain` is of the grid's shape.
+    """
+    rows = _Rows(case, axis)
+    values = case.grid.values[axis].array
+    keep = np.isfinite(values) & (values > 0 if log else True)
+    if keep.sum() < 2:
+        return None
+    position = case.grid.axes.index(axis)
+    known = np.moveaxis(np.broadcast_to(gain, case.grid.shape), position, -1).reshape(rows.size, -1)[:, keep]
+    order = np.argsort(values[keep])
+    known, line = known[:, order], values[keep][order]
+    at = np.log(line) if log else line
+    with np.errstate(invalid="ignore"):
+        row, left = np.nonzero((known[:, :-1] < 0) != (known[:, 1:] < 0))
+    low, high = known[row, left], known[row, left + 1]
+    good = np.isfinite(low) & np.isfinite(high)
+    row, left, low, high = row[good], left[good], low[good], high[good]
+    if row.size == 0:
+        return None
+    x = at[left] + (at[left + 1] - at[left]) * low / (low - high)
+    others = [name for name in case.grid.axes if name != axis]
+    points = {name: rows.flat[name][row] for name in others}
+    return BoundaryPoints(axis, {**points, axis: np.exp(x) if log else x}, np.full(x.size, "interpolated"))
 
 
 _JUMP = 1e-6  # a gain larger than this share of the largest at a sign change: no root, the gain jumps

@@ -115,7 +115,13 @@ def _start_worker() -> None:
     # Ctrl-C reaches the whole process group; the parent decides, workers do not print tracebacks.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _one_core()
     limit_threads()
+
+
+def _one_core() -> None:
+    """Let solvers with threads of their own use one core in a worker, unless the user wants more."""
+    os.environ.setdefault("TLCLI_THREADS", "1")
 
 
 def _exit_with_parent() -> None:
@@ -177,7 +183,7 @@ def _mpi(jobs: int) -> Iterator[Executor]:
             f"mpiexec -n {size} python -m mpi4py.futures -m tlcli …"
         )
     # main=False: tasks are imported by name, so workers need not run the main script again.
-    executor = MPIPoolExecutor(max_workers=None if shared else jobs, main=False)
+    executor = MPIPoolExecutor(max_workers=None if shared else jobs, main=False, initializer=_one_core)
     try:
         yield executor
     except BaseException:

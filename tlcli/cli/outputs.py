@@ -1,0 +1,195 @@
+"""The files of one invocation: table, boundary, arrays, predictions, figures, provenance, and no stale ones."""
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlcli.cli.assemble import edge_block
+from tlcli.cli.console import Console
+from tlcli.cli.theory import Theory
+from tlcli.columns import COLUMNS
+from tlcli.jobs import Job
+from tlcli.options import OPTIONS
+from tlcli.report.files import atomic
+from tlcli.report.plan import Drawing, plan_figure
+from tlcli.report.provenance import facts, write_provenance
+from tlcli.report.tables import Block, write_table
+from tlcli.solvers.base import Case, Columns
+from tlcli.solvers.search import boundaries, grid_boundaries
+
+_DRAWN = {**COLUMNS, **OPTIONS, "time": None, "densities": None}  # what may stand in the name of a figure
+
+
+def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
+    """Return how the job's figure is drawn."""
+    s = job.settings
+    style = s["style"]
+    if style == "auto" and job.command != "phase-diagram" and "y" not in job.roles:
+        style = "curves"
+    default = job.cases[0].solver.quantity
+    return Drawing(style, job.roles, s["quantity"], default, s["title"], s["format"], edges)
+
+
+def check_drawing(job: Job, blocks: Sequence[Block]) -> None:
+    """Refuse a figure that cannot be drawn; the blocks need no numbers yet.
+
+    Raises:
+        UsageError: axes or a quantity that the table does not have.
+    """
+    from tlcli.report.records import drawn_by_time, final, plan_records
+
+    drawing = drawing_of(job, [])
+    if drawn_by_time(blocks, drawing):
+        plan_records(blocks, drawing)
+    else:
+        plan_figure([final(block) for block in blocks], drawing)
+
+
+def write_rest(
+    job: Job, theories: Sequence[Theory], blocks: Sequence[Block], folder: Path, console: Console, start: float
+) -> None:
+    """Write what stands beside the table; the table itself is safe by now."""
+    about = facts(job.command, job.resolved, job.settings["seed"])
+    engine = [
+        {"case": case.label, "data": found.findings.data, "engine": found.findings.info}
+        for case, found in zip(job.cases, theories, strict=True)
+        if found.findings is not None
+    ]
+    if engine:
+        about["networks"] = engine
+    edges = [_edges(job, case, found.columns, blocks) for case, found in zip(job.cases, theories, strict=True)]
+    boundary_file = folder / "boundary.csv"
+    if any(edges):
+        write_table(
+            [edge_block(case, e) for case, some in zip(job.cases, edges, strict=True) for e in some],
+            boundary_file,
+        )
+    else:
+        boundary_file.unlink(missing_ok=True)
+    archives = [_write_arrays(*pair, folder, i) for i, pair in enumerate(zip(job.cases, theories, strict=True), 1)]
+    archives += _write_predictions(job, theories, folder)
+    figures = _draw(job, theories, blocks, folder, about, edges)
+    _clean(folder, figures, archives)
+    seconds = round(time.perf_counter() - start, 3)
+    rows = sum(block.size for block in blocks)
+    write_provenance(folder / "provenance.json", {**about, "rows": rows, "wall_time_seconds": seconds})
+    names = ["table.csv", *(["boundary.csv"] if any(edges) else []), *(path.name for path in figures)]
+    names += [name for name in archives if name is not None]
+    console.note(f"{rows} rows in {seconds:.1f} s: {folder}/ holds {', '.join(names)} and provenance.json")
+
+
+def _draw(
+    job: Job,
+    theories: Sequence[Theory],
+    blocks: Sequence[Block],
+    folder: Path,
+    about: dict[str, Any],
+    edges: Sequence[Any],
+) -> list[Path]:
+    from tlcli.report.draw import write_figures  # loads the plotting library, which a table alone does not need
+    from tlcli.report.network import write_network_figures
+    from tlcli.report.records import drawn_by_time, final
+
+    drawing = drawing_of(job, edges)
+    kept = [[] if t.findings is None else t.findings.arrays for t in theories]
+    points = [list(case.grid.points()) for case in job.cases]
+    axes = [case.grid.axes for case in job.cases]
+    unit = "summed-loss" if any(case.words.get("reduction") == "sum" for case in job.cases) else "mean-loss"
+    figures = []
+    if drawn_by_time(blocks, drawing):
+        figures += write_network_figures(blocks, drawing, folder, about, unit)
+    else:
+        figures += write_figures([final(block) for block in blocks], drawing, folder, about)
+    if any(kept):
+        from tlcli.report.kernels import Shown, write_kernel_figures
+
+        shown = [
+            Shown(block.label, {name: values[name] for name in names}, arrays)
+            for block, names, lines, found in zip(blocks, axes, points, kept, strict=True)
+            for values, arrays in zip(lines, found, strict=True)
+            if arrays is not None
+        ]
+        figures += write_kernel_figures(shown, folder, drawing.format, about)
+    return figures
+
+
+def _clean(folder: Path, figures: Sequence[Path], archives: Sequence[str | None]) -> None:
+    """Remove files of an earlier run with other axes: they would not belong to this table."""
+    for old in folder.glob("figure*.*"):
+        name = re.fullmatch(r"figure(?:-([a-z]\w*))?(?:-\d+)?\.(?:png|pdf|svg)", old.name)
+        if name and old not in figures and (name[1] is None or name[1] in _DRAWN):
+            old.unlink()
+    for old in (*folder.glob("kernel*.npz"), *folder.glob("two-time*.npz"), *folder.glob("predictions*.csv")):
+        if old.name not in archives:
+            old.unlink()
+
+
+def _edges(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> list[Any]:
+    """Refine the boundary along the axes that the figure shows; costly solvers interpolate their grid."""
+    if "gain" not in found or case.solver.inner:
+        return []
+    spec = plan_figure(blocks, drawing_of(job, []))
+    if spec is None:
+        return []
+    shown = [spec.x, spec.y] if spec.y else [spec.x]
+    find = boundaries if case.solver.point is None else grid_boundaries
+    edges = [
+        find(case, axis, case.grid.values[axis].scale == "log", found["gain"])
+        for axis in shown
+        if axis is not None and axis in case.grid.axes
+    ]
+    return [{**edge.values, "kind": edge.kind, "refined": edge.along} for edge in edges if edge is not None]
+
+
+def _archive(case: Case, stem: str, ending: str, index: int) -> str:
+    word = re.sub(r"[^\w.+]+", "-", case.label or "").strip("-.")  # a label may hold what no file name can
+    return f"{stem}-{index}-{word}.{ending}" if case.label else f"{stem}.{ending}"
+
+
+def _write_arrays(case: Case, found: Theory, folder: Path, index: int) -> str | None:
+    """Write the solver's matrices, with the values of the grid's axes; return the file's name."""
+    arrays: dict[str, Any] = {name: case.grid.values[name].array for name in case.grid.axes}
+    if case.solver.arrays is not None:
+        arrays |= case.solver.arrays(case.parameters(), found.columns)
+    elif found.findings is not None and any(found.findings.arrays):
+        arrays |= _joined(case, found.findings.arrays)
+    else:
+        return None
+    name = _archive(case, case.solver.archive, "npz", index)
+    with atomic(folder / name) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, axis_order=np.array(case.grid.axes, dtype=str), **arrays)
+    return name
+
+
+def _joined(case: Case, parts: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
+    """Join the arrays of all points: stacked to the grid's shape where all have one shape, else one by one."""
+    out: dict[str, Any] = {}
+    for name in dict.fromkeys(name for part in parts for name in part or {}):
+        found = [(part or {}).get(name) for part in parts]
+        shapes = {None if array is None else array.shape for array in found}
+        if len(shapes) == 1:
+            stacked = np.array(found)
+            out[name] = stacked.reshape((*case.grid.shape, *stacked.shape[1:]))
+        else:
+            out |= {f"{name}_point{i}": array for i, array in enumerate(found) if array is not None}
+    return out
+
+
+def _write_predictions(job: Job, theories: Sequence[Theory], folder: Path) -> list[str | None]:
+    """Write predictions.csv per case: stage, time, set, index, labels, prediction and its error, of the first draw."""
+    from tlcli.report.predictions import write_predictions
+
+    names: list[str | None] = []
+    for index, (case, found) in enumerate(zip(job.cases, theories, strict=True), start=1):
+        if found.findings is None or not any("predictions" in (arrays or {}) for arrays in found.findings.arrays):
+            continue
+        points = [{name: point[name] for name in case.grid.axes} for point in case.grid.points()]
+        names.append(_archive(case, "predictions", "csv", index))
+        count = len(points)
+        stages, times = (np.asarray(found.columns[n]).reshape(count, -1) for n in ("stage", "time"))
+        write_predictions(folder / str(names[-1]), points, stages, times, found.findings.arrays)
+    return names

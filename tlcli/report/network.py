@@ -1,0 +1,274 @@
+"""Losses of a network in time, stage 1 beside stage 2: theory as lines with bands, networks with error bars."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from tlcli.columns import label_of, short_symbol
+from tlcli.report.plan import Drawing
+from tlcli.report.records import RECORD, plan_records
+from tlcli.report.style import COLOURS, RC, facet_title, log_axis, number, save
+from tlcli.report.tables import Block
+
+Floats = NDArray[np.float64]
+
+_ROWS = 4  # facets to a file
+_MARKS = 12  # error bars to a curve
+_INDISTINCT = 0.005  # of the largest value: less than a line's width
+_MARKERS = ("o", "^", "s", "D", "v")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one column is drawn, in which stages, and what the legend calls it."""
+
+    name: str
+    label: str
+    stages: tuple[int, ...]
+    line: dict[str, Any]
+    marked: bool = False
+
+
+STYLES = (
+    Style("loss", "target, test", (1, 2), {"ls": "-", "lw": 1.9}, marked=True),
+    Style("source_loss", "source, test", (1, 2), {"ls": (0, (1, 1)), "lw": 1.7}, marked=True),
+    Style("source_train_loss", "source, training points", (1,), {"ls": (0, (1, 2)), "lw": 0.9}),
+    Style("train_loss", "target, training points", (2,), {"ls": "-", "lw": 0.8}),
+    Style("baseline", "target, test, no pre-training", (2,), {"ls": "--", "lw": 1.3}),
+)
+
+
+@dataclass(eq=False)
+class Measured:
+    """One width of the experiment: name -> mean and standard error (n_record,)."""
+
+    width: str
+    columns: Mapping[str, tuple[Floats, Floats]]
+
+
+@dataclass(eq=False)
+class Trace:
+    """One point of the grid: its stages, times and columns, each (n_record,)."""
+
+    hue: Mapping[str, Any]
+    stage: NDArray[Any]
+    time: Floats
+    columns: Mapping[str, Floats]
+    measured: Sequence[Measured] = ()
+
+
+@dataclass(eq=False)
+class Row:
+    """One facet: the traces that share its two panels."""
+
+    label: str | None
+    fixed: Mapping[str, Any]
+    traces: list[Trace] = field(default_factory=list)
+
+
+def write_network_figures(
+    blocks: Sequence[Block], drawing: Drawing, folder: Path, facts: Mapping[str, Any], unit: str
+) -> list[Path]:
+    """Draw the curves in time and return the files; `unit` says which loss the times belong to."""
+    paths = []
+    for name, figure in network_figures(blocks, drawing, unit):
+        paths.append(folder / f"{name}.{drawing.format}")
+        save(figure, paths[-1], facts)
+    return paths
+
+
+def network_figures(blocks: Sequence[Block], drawing: Drawing, unit: str) -> Iterator[tuple[str, Figure]]:
+    """Yield file name (without ending) and figure: all losses in one, or one figure per quantity asked for."""
+    quantities, line = plan_records(blocks, drawing)
+    rows = [row for block in blocks for row in _rows(block, line)]
+    pages = [rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)]
+    for quantity in quantities or [None]:
+        styles = STYLES
+        if quantity is not None:
+            styles = (Style(quantity, label_of(quantity), (1, 2), {"ls": "-", "lw": 1.9}, marked=True),)
+        stem = "figure" if len(quantities) < 2 else f"figure-{quantity}"
+        with plt.rc_context(RC):
+            for index, page in enumerate(pages, start=1):
+                figure = draw_rows(page, styles, line, drawing.title, unit)
+                yield (stem if len(pages) == 1 else f"{stem}-{index}"), figure
+
+
+def _rows(block: Block, line: str | None) -> list[Row]:
+    """Return the facets of one block: the axes besides records and `line` are fixed in each."""
+    names = [name for name in block.axes if name not in (RECORD, "experiment")]
+    rows: dict[tuple[int, ...], Row] = {}
+    for index in product(*(range(len(block.axes[name])) for name in names)):
+        at = dict(zip(names, index, strict=True))
+        key = tuple(i for name, i in at.items() if name != line)
+        if key not in rows:
+            rows[key] = Row(block.label, {n: block.axes[n][i] for n, i in at.items() if n != line})
+        hue = {line: block.axes[line][at[line]]} if line in at and line is not None else {}
+        rows[key].traces.append(_trace(block, at, hue))
+    return list(rows.values())
+
+
+def _trace(block: Block, at: Mapping[str, int], hue: Mapping[str, Any]) -> Trace:
+    def read(name: str, variant: int = 0) -> NDArray[Any]:
+        where = tuple(
+            slice(None) if axis == RECORD else variant if axis == "experiment" else at[axis] for axis in block.axes
+        )
+        return block.full(name)[where]
+
+    numeric = [
+        name
+        for name, column in block.columns.items()
+        if not name.startswith("sim_") and np.asarray(column).dtype.kind == "f" and np.ndim(column)
+    ]
+    measured = []
+    names = [name for name in numeric if f"sim_{name}_se" in block.columns]
+    if names:
+        for variant in range(len(block.axes.get("experiment", [0]))):
+            width = str(read("width", variant)[0])
+            pairs = {n: (read(f"sim_{n}", variant), read(f"sim_{n}_se", variant)) for n in names}
+            measured.append(Measured(width, pairs))
+    return Trace(hue, read("stage"), read("time"), {name: read(name) for name in numeric}, measured)
+
+
+def draw_rows(rows: Sequence[Row], styles: Sequence[Style], line: str | None, title: str | None, unit: str) -> Figure:
+    """Return one figure with a row per facet and a panel per stage."""
+    stages = sorted({int(s) for row in rows for trace in row.traces for s in trace.stage})
+    figure, grid = plt.subplots(
+        len(rows),
+        len(stages),
+        figsize=(4.1 * len(stages) + 0.5, 3.1 * len(rows) + 0.9),
+        squeeze=False,
+        sharey="row",
+        layout="constrained",
+    )
+    hues = list(dict.fromkeys(tuple(trace.hue.items()) for row in rows for trace in row.traces))
+    colours = dict(zip(hues, _palette(len(hues)), strict=True))
+    bare = len(styles) == 1
+    for row, axes in zip(rows, grid, strict=True):
+        for stage, axis in zip(stages, axes, strict=True):
+            _draw_stage(axis, row, stage, styles, colours)
+            heading = f"stage {stage}: {'source' if stage == 1 else 'target'}"
+            more = facet_title(row.label, row.fixed)
+            axis.set_title(f"{more}\n{heading}" if more else heading)
+            axis.set_xlabel(f"time $t$ ({unit} units)")
+        _limit(axes, row, styles)
+        axes[0].set_ylabel(styles[0].label if bare else "mean squared error")
+    widths = list(dict.fromkeys(m.width for row in rows for trace in row.traces for m in trace.measured))
+    drawn = [s for s in styles if any(np.any(np.isfinite(t.columns[s.name])) for r in rows for t in r.traces)]
+    _legend(figure, colours, [] if bare else drawn, widths)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def _palette(count: int) -> list[Any]:
+    if count <= len(COLOURS) - 1:  # black is for what all have in common
+        return list(COLOURS[:count])
+    return list(plt.get_cmap("viridis")(np.linspace(0.0, 0.88, count)))
+
+
+def _draw_stage(
+    axis: Axes, row: Row, stage: int, styles: Sequence[Style], colours: Mapping[tuple[Any, ...], Any]
+) -> None:
+    log = False
+    for style in styles:
+        if stage not in style.stages:
+            continue
+        common = len(row.traces) > 1 and _common(row.traces, style.name, stage)
+        for trace in row.traces[:1] if common else row.traces:
+            here = trace.stage == stage
+            log = log or spaced_logarithmically(trace.time[here])
+            alone = len(row.traces) == 1 and style.name == "baseline"
+            colour = "black" if common or alone else colours[tuple(trace.hue.items())]
+            _draw_line(axis, trace, style, here, colour)
+            if style.marked:
+                for marker, measured in zip(_MARKERS, trace.measured, strict=False):
+                    _draw_marks(axis, trace.time, measured, style.name, here, colour, marker)
+    if styles[0].name.endswith("gain"):
+        axis.axhline(0.0, color="0.5", lw=0.8)
+    if log:
+        times = np.concatenate([trace.time[trace.stage == stage] for trace in row.traces])
+        log_axis(axis.xaxis, times[times > 0])
+
+
+def _common(traces: Sequence[Trace], name: str, stage: int) -> bool:
+    """Whether a column looks the same in all traces: what happens before their parameter matters."""
+    first = traces[0]
+    here = first.stage == stage
+    values = first.columns[name][here]
+    if not np.any(np.isfinite(values)):
+        return False
+    width = _INDISTINCT * float(np.nanmax(np.abs(values)))
+    return all(
+        np.array_equal(trace.stage, first.stage)
+        and np.array_equal(trace.time[here], first.time[here])
+        and np.allclose(trace.columns[name][here], values, rtol=0, atol=width, equal_nan=True)
+        for trace in traces
+    )
+
+
+def _draw_line(axis: Axes, trace: Trace, style: Style, here: NDArray[Any], colour: Any) -> None:
+    time, values = trace.time[here], trace.columns[style.name][here]
+    axis.plot(time, values, color=colour, marker="." if len(time) == 1 else "", **style.line)
+    for suffix in ("_draw_se", "_se"):
+        if f"{style.name}{suffix}" in trace.columns:
+            error = 2 * np.nan_to_num(trace.columns[f"{style.name}{suffix}"][here])
+            axis.fill_between(time, values - error, values + error, color=colour, alpha=0.18, lw=0)
+            return
+
+
+def _draw_marks(
+    axis: Axes, time: Floats, measured: Measured, name: str, here: NDArray[Any], colour: Any, marker: str
+) -> None:
+    if name not in measured.columns:
+        return
+    mean, error = measured.columns[name]
+    rows = np.flatnonzero(here & np.isfinite(mean))
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_MARKS, len(rows))).astype(int))] if len(rows) else rows
+    style: dict[str, Any] = {"ls": "", "ms": 4, "mfc": "white", "elinewidth": 1.0, "capsize": 2}
+    axis.errorbar(time[rows], mean[rows], yerr=error[rows], color=colour, marker=marker, **style)
+
+
+def spaced_logarithmically(times: Floats) -> bool:
+    """Whether the positive times are a geometric series that spans more than a factor of five."""
+    positive = times[times > 0]
+    if len(positive) < 4 or positive[-1] < 5 * positive[0]:
+        return False
+    steps = np.diff(np.log(positive))[:-1]  # the last time may be the end of the stage
+    return bool(np.ptp(steps) < 0.05 * steps.mean())
+
+
+def _limit(axes: Sequence[Axes], row: Row, styles: Sequence[Style]) -> None:
+    """Start losses at zero; a jump at the switch must not flatten everything else."""
+    found = [t.columns[s.name][np.isin(t.stage, s.stages)] for t in row.traces for s in styles]
+    values = np.concatenate(found)
+    values = values[np.isfinite(values)]
+    if values.size and values.min() >= 0:
+        high = float(np.quantile(values, 0.95))
+        peak = values.max() > 3 * high > 0
+        axes[0].set_ylim(0, 1.3 * high if peak else None)
+
+
+def _legend(
+    figure: Figure, colours: Mapping[tuple[Any, ...], Any], styles: Sequence[Style], widths: Sequence[str]
+) -> None:
+    handles = [
+        Line2D([], [], lw=1.9, color=colour, label=", ".join(f"{short_symbol(n)} = {number(v)}" for n, v in hue))
+        for hue, colour in colours.items()
+        if hue
+    ]
+    handles += [Line2D([], [], color="0.25", label=style.label, **style.line) for style in styles]
+    handles += [
+        Line2D([], [], ls="", marker=marker, ms=4, color="0.25", mfc="white", label=f"networks, $N$ = {width} (±SE)")
+        for marker, width in zip(_MARKERS, widths, strict=False)
+    ]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3), frameon=False)

@@ -1,0 +1,62 @@
+"""Predictions point by point as a CSV table."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.report.files import atomic
+
+
+def write_predictions(
+    path: Path,
+    points: Sequence[Mapping[str, float]],
+    stages: NDArray[Any],
+    times: NDArray[Any],
+    arrays: Sequence[Mapping[str, NDArray[Any]] | None],
+) -> None:
+    """Write one row per point of the grid, recorded time and input.
+
+    `points` are the values of the grid's axes, `stages` and `times` (n_points, n_record), `arrays` per point those of
+    the engine with `predictions` (n_record, n_input). Inputs are the source's training points, the target's, then
+    the test points; `label` is that of the set (of test points the target's), `label_source` the test points' label of
+    the source; a cell is empty where there is none.
+    """
+    header = [*points[0], "stage", "time", "set", "index", "label", "label_source", "prediction", "prediction_se"]
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        for point, stage, time, found in zip(points, stages.tolist(), times.tolist(), arrays, strict=True):
+            if found is None or "predictions" not in found:
+                continue
+            inputs = list(_inputs(found))
+            ahead = [_text(value) for value in point.values()]
+            for record, (one, at) in enumerate(zip(stage, time, strict=True)):
+                pairs = zip(
+                    found["predictions"][record].tolist(), found["predictions_se"][record].tolist(), strict=True
+                )
+                begin = [*ahead, str(int(one)), _text(at)]
+                writer.writerows(
+                    [*begin, *cells, _text(f), _text(e)] for cells, (f, e) in zip(inputs, pairs, strict=True)
+                )
+
+
+def _inputs(found: Mapping[str, NDArray[Any]]) -> Iterator[list[str]]:
+    """Yield set, index and labels of every input."""
+    blank = np.full(len(found["y_test_target"]), np.nan)
+    for word, labels, others in (
+        ("source", found["y_source"], None),
+        ("target", found["y_target"], None),
+        ("test", found["y_test_target"], found.get("y_test_source", blank)),
+    ):
+        for index, label in enumerate(labels.tolist()):
+            other = "" if others is None else _text(float(others[index]))
+            yield [word, str(index), _text(label), other]
+
+
+def _text(value: float) -> str:
+    """Return the shortest text that reads back as the number; nothing for NaN."""
+    return "" if value != value else repr(float(value)).removesuffix(".0")

@@ -1,0 +1,41 @@
+"""Tables whose rows are the recorded times of two stages: drawn against time, or at their last record."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tlcli.errors import UsageError
+from tlcli.report.plan import Drawing, quantities_of
+from tlcli.report.tables import Block
+
+RECORD = "record"
+
+
+def drawn_by_time(blocks: Sequence[Block], drawing: Drawing) -> bool:
+    """Whether the figure shows curves in time; with another --x it shows the end of training."""
+    recorded = all(RECORD in block.axes for block in blocks)
+    return recorded and drawing.roles.get("x") in (None, "time") and drawing.style != "map"
+
+
+def plan_records(blocks: Sequence[Block], drawing: Drawing) -> tuple[list[str], str | None]:
+    """Return the columns asked for (none: the standard set of losses) and the axis that colours stand for.
+
+    Raises:
+        UsageError: a quantity or an axis that the table does not have.
+    """
+    first = max(blocks, key=lambda block: len(block.axes))
+    axes = [name for name in first.axes if name not in (RECORD, "experiment")]
+    wanted = drawing.roles.get("y")
+    if wanted is not None and wanted not in axes:
+        raise UsageError(f"--y: '{wanted}' has one value only; the axes with several are {', '.join(axes) or 'none'}.")
+    largest = max(axes, key=lambda name: len(first.axes[name]), default=None)
+    return quantities_of(blocks, drawing), wanted or largest
+
+
+def final(block: Block) -> Block:
+    """Return the block at its last record; a block without records as it is."""
+    if RECORD not in block.axes:
+        return block
+    axes = {name: values for name, values in block.axes.items() if name != RECORD}
+    columns = {name: np.asarray(c)[..., -1] if np.ndim(c) else c for name, c in block.columns.items()}
+    return Block(axes, columns, block.scales, block.label)

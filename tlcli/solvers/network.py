@@ -1,0 +1,342 @@
+"""Nonlinear two-layer networks as solvers: which options they take, and the points of a grid as tasks of a sweep.
+
+Every point of the grid is solved on every draw of the data. Data and neurons depend on the seed and the draw alone,
+so that they are the same all over a grid and differences between its points are not hidden by their noise.
+"""
+
+import base64
+import io
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.dmft.activations import activation
+from tlcli.dmft.devices import cuda
+from tlcli.dmft.ensemble import Numerics
+from tlcli.dmft.settings import TransferSettings
+from tlcli.dmft.transfer import solve_transfer
+from tlcli.errors import UsageError
+from tlcli.solvers.base import Case, Solver
+from tlcli.sweep.runner import Task
+from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2
+from tlcli.tasks.polynomial import is_polynomial
+from tlcli.tasks.transfer import TransferData, check_tasks, transfer_data
+
+VERSION = "1"
+FUNCTION = "tlcli.solvers.network:point"
+
+DURATION = 100.0  # of a stage, unless said otherwise
+LONGEST = 1e4  # of a stage that ends at rest
+RECORDS = 31  # of a stage whose curve is asked for
+
+_NUMERICS = (
+    "population",
+    "neurons",
+    "repeats",
+    "accuracy",
+    "integrator",
+    "tolerance",
+    "dt",
+    "until",
+    "device",
+)
+_DATA = ("source", "target", "dim", "rho", "noise1", "noise2", "p1", "p2", "ptest", "raw_inputs", "colour")
+_TRAINING = (
+    "activation",
+    "gamma0",
+    "gamma2",
+    "weight_decay",
+    "weight_decay2",
+    "readout",
+    "kernel",
+    "ridge",
+    "reduction",
+)
+_OUTPUTS = {"curve": ("kernels", "predictions"), "pretrain": ("kernels",), "end": ()}
+_HIDDEN = ("ptest", "raw_inputs", "colour", *_NUMERICS, "nets")
+
+
+def network_solver(command: str, name: str, get: Callable[[str], Any]) -> Solver:
+    """Return the solver `name` with the parameters that the given options leave open.
+
+    `name`: network-pretrain (stage 1 alone), network-frozen (a readout on frozen features) or network-rich (both
+    layers in both stages). `get` returns the parsed value of an option, None where it is not given. The solver's
+    `words` hold its layout, which records make rows: `curve` (dmft-solve) all of both stages, `pretrain` those of
+    stage 1, `end` those of stage 2, by default its end.
+
+    Raises:
+        UsageError: an unknown task or activation (with the nearest name), a missing or impossible one, sizes that
+            the data do not have or that are given twice. Nothing is computed before.
+    """
+    layout = "curve" if command == "dmft-solve" else "pretrain" if name == "network-pretrain" else "end"
+    source, target = get("source"), get("target")
+    if source is None or (target is None and layout != "pretrain"):
+        missing = "--source" if source is None else "--target"
+        raise UsageError(
+            f"{command} with a network needs {missing}, for example --source linear --target hermite:2 or "
+            "--source digits:3v8 --target digits:4v9."
+        )
+    activation(get("activation") or "tanh")
+    polynomial, from_file = is_polynomial(source.strip()), source.strip().startswith("file:")
+    # A source alone is its own target: the same direction, on other points.
+    alone = target is None and not from_file
+    sizes = [_size(stage, get, from_file) for stage in ("1", "2")[: 1 if alone else 2]]
+    dim = _check(source, target or source, sizes, get)
+    parameters = ["source", *(["target"] if not alone else []), "dim", *(size for size, _ in sizes)]
+    parameters += ["rho"] if polynomial and not alone else []
+    parameters += ["noise1", *(["noise2"] if not alone else []), "activation", "gamma0"]
+    parameters += ["gamma2"] if name == "network-rich" else []
+    parameters += ["weight_decay", *(["weight_decay2", "readout"] if name == "network-rich" else [])]
+    parameters += ["kernel"] if layout != "pretrain" else []
+    parameters += ["ridge"] if name == "network-frozen" else []
+    parameters += ["reduction", "draws"]
+    inner, stages = _records(layout, name, get)
+    scale = "list" if get("times") is None else get("times").scale
+    words = {"layout": layout, "alone": alone, "time_scale": scale, **({"target": source} if alone else {})}
+    return Solver(
+        name,
+        (*parameters, *stages),
+        experiments=("network",),
+        closed_form=False,
+        quantity="source_alignment" if layout == "pretrain" else "loss",
+        archive="kernels",
+        inner=inner,
+        words=words,
+        point=FUNCTION,
+        hidden=(*_HIDDEN, "times", *_OUTPUTS[layout]),
+        defaults={"dim": dim, "target": source, **dict(sizes), **stages},
+    )
+
+
+def _size(stage: str, get: Callable[[str], Any], from_file: bool) -> tuple[str, Any]:
+    """Return the option that sets the number of samples of a stage, and its default."""
+    word = {"1": "source", "2": "target"}[stage]
+    if get(f"alpha{stage}") is not None:
+        if get(f"p{stage}") is not None:
+            raise UsageError(
+                f"--p{stage} and --alpha{stage} are both given, but each sets the number of {word} samples "
+                f"(P{stage} = round(alpha{stage} D)); give one."
+            )
+        return f"alpha{stage}", None
+    return f"p{stage}", None if from_file else {"1": DEFAULT_P1, "2": DEFAULT_P2}[stage]
+
+
+def _check(source: str, target: str, sizes: list[tuple[str, Any]], get: Callable[[str], Any]) -> int:
+    """Check tasks and the largest sizes; return the dimension of the inputs."""
+    rest = {name: get(name) for name in ("ptest",)} | {name: bool(get(name)) for name in ("colour", "raw_inputs")}
+    dim = check_tasks(source, target, dim=get("dim"), p1=1, p2=1, **rest)
+    largest: dict[str, int | None] = {"p1": 1, "p2": 1}
+    for size, default in sizes:
+        values = get(size)
+        counts = [default] if values is None else [samples(size, v, dim) for v in values.array.tolist()]
+        largest[f"p{size[-1]}"] = max(counts)
+    return check_tasks(source, target, dim=get("dim"), p1=largest["p1"], p2=largest["p2"], **rest)
+
+
+def samples(name: str, value: float, dim: int) -> int:
+    """Return the number of samples P: `value` itself for p1 and p2, round(value D) for alpha1 and alpha2.
+
+    Raises UsageError where this is no number from 1.
+    """
+    if math.isinf(value):
+        raise UsageError(f"{name} = inf is no number of samples; a network needs a finite {name}.")
+    count = round(value * dim) if name.startswith("alpha") else round(value)
+    if count < 1:
+        raise UsageError(f"{name} = {value:g} leaves no sample at D = {dim}; use at least {name} = {1 / dim:g}.")
+    return count
+
+
+def _records(layout: str, name: str, get: Callable[[str], Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the axes of records, and the durations of the stages with their defaults."""
+    duration = LONGEST if get("until") is not None else DURATION
+    last = math.inf if name == "network-frozen" else duration
+    times = get("times")
+    line = None if times is None else np.sort(times.array)
+    if layout == "curve":
+        default = duration if line is None else float(line[-1])
+        stages = {"t1": default, "t2": default}
+        lengths = [
+            {len(recorded(line, t, duration)) for t in ([default] if get(k) is None else get(k).array.tolist())}
+            for k in stages
+        ]
+        counts = {sum(pair) for pair in itertools.product(*lengths)}
+        if len(counts) > 1:
+            raise UsageError("several t1 or t2 would record different numbers of --times; give one t1 and one t2.")
+        return {"record": np.arange(float(counts.pop()))}, stages
+    before = {} if layout == "pretrain" else {"t1": duration}
+    if line is not None:
+        return {"time": line}, before
+    return {}, {**before, "time": duration if layout == "pretrain" else last}
+
+
+def recorded(line: NDArray[np.float64] | None, end: float, duration: float = DURATION) -> list[float]:
+    """Return the recorded times of a stage that lasts to `end`, for its curve: those of `line`, or 31 times.
+
+    The 31 are equally spaced from 0, or logarithmically where the stage has the length of one that ends at rest.
+    """
+    if line is not None:
+        return [*(t for t in line.tolist() if t < end), end]
+    if not 0 < end < math.inf:
+        return [end]
+    if duration == LONGEST:
+        return [0.0, *np.geomspace(min(0.1, end / 10), end, RECORDS - 1).tolist()[:-1], end]
+    return np.linspace(0.0, end, RECORDS).tolist()
+
+
+def stage_times(case: Case, point: Mapping[str, float]) -> tuple[list[float], list[float]]:
+    """Return the recorded times of both stages at a point of the grid; the last of each is its duration."""
+    words, layout = case.words, case.words["layout"]
+    line = None if words.get("times") is None else np.sort(np.asarray(words["times"], dtype=float))
+    if layout == "curve":
+        duration = LONGEST if words.get("until") is not None else DURATION
+        return recorded(line, point["t1"], duration), recorded(line, point["t2"], duration)
+    last = [point["time"]] if line is None else line.tolist()
+    return (last, []) if layout == "pretrain" else ([point["t1"]], last)
+
+
+def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
+    """Return what determines the training at a point of the grid, JSON-plain: data, network, training and times."""
+    values = {**case.words, **point}
+    dim = int(values["dim"])
+    out = {name: values[name] for name in (*_DATA, *_TRAINING) if name in values}
+    out["dim"], out["rho"] = dim, values.get("rho", 1.0)
+    for stage in ("1", "2"):
+        for size in (f"p{stage}", f"alpha{stage}"):
+            if values.get(size) is not None:
+                out[f"p{stage}"] = samples(size, values[size], dim)
+    if out.get("gamma2") is None:
+        out["gamma2"] = out["gamma0"]
+    out["rule"] = "frozen" if case.solver.name == "network-frozen" else "rich"
+    out["times1"], out["times2"] = stage_times(case, point)
+    return out
+
+
+def tasks_of(case: Case, seed: int) -> list[Task]:
+    """Return a task per point of the grid and draw of the data, draws fastest."""
+    words = case.words
+    more = {name: words[name] for name in _NUMERICS if words.get(name) is not None}
+    if case.words["layout"] != "end":
+        more |= {"predictions": bool(words.get("predictions")), "kernels": words.get("kernels")}
+    identity = _identity(case)
+    tasks = []
+    for point in case.grid.points():
+        parameters = {**parameters_of(case, point), **more, **identity, "seed": seed}
+        for draw in range(int(words["draws"])):
+            keep = draw == 0 and words["layout"] != "end"
+            tasks.append(Task(FUNCTION, {**parameters, "draw": draw, "keep": keep}, seed))
+    return tasks
+
+
+def _identity(case: Case) -> dict[str, str]:
+    """Return checksums of what lies in the user's files: a stored point must not outlive their change."""
+    import hashlib
+    import importlib
+    from pathlib import Path
+
+    found = {}
+    source, phi = str(case.words["source"]).strip(), str(case.words["activation"])
+    if source.startswith("file:"):
+        found["file_sha256"] = hashlib.sha256(Path(source.removeprefix("file:")).read_bytes()).hexdigest()
+    if ":" in phi:
+        activation(phi)
+        path = getattr(importlib.import_module(phi.partition(":")[0]), "__file__", None)
+        if path:
+            found["activation_sha256"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return found
+
+
+def check_points(case: Case) -> None:
+    """Refuse settings that no network has, at any point of the grid, before anything is computed.
+
+    Raises:
+        UsageError: as `TransferSettings` and `Numerics`; a learning rate without gradient descent, kernels at a time
+            that is not recorded, a device that is not there.
+    """
+    words = case.words
+    numerics = numerics_of({**words, "seed": 0, "draw": 0})
+    if numerics.dt is not None and numerics.integrator != "euler":
+        raise UsageError(
+            f"dt = {numerics.dt:g} is the learning rate of --integrator euler; {numerics.integrator} has none."
+        )
+    if numerics.device == "cuda":
+        cuda()
+    for point in case.grid.points():
+        settings = settings_of(parameters_of(case, point))
+        times = np.array([*settings.times1, *settings.times2])
+        for wanted in words.get("kernels") or ():
+            if not np.any(np.isclose(times, wanted, rtol=1e-9, atol=1e-12)):
+                raise UsageError(f"kernels: {wanted:g} is no recorded time; add it to --times.")
+
+
+def settings_of(p: Mapping[str, Any]) -> TransferSettings:
+    """Return the settings of one point of the engine."""
+    given = {name: p[name] for name in _TRAINING if p.get(name) is not None}
+    return TransferSettings(**given, times1=tuple(p["times1"]), times2=tuple(p["times2"]), target=p["rule"])
+
+
+def numerics_of(p: Mapping[str, Any]) -> Numerics:
+    """Return how the engine solves one point."""
+    given = {name: p[name] for name in _NUMERICS if p.get(name) is not None}
+    return Numerics(**given, seed=int(p["seed"]), draw=int(p["draw"]))
+
+
+def data_of(p: Mapping[str, Any]) -> TransferData:
+    """Return the data of one point and draw."""
+    return transfer_data(
+        p["source"],
+        p["target"],
+        dim=p["dim"],
+        rho=p["rho"],
+        noise1=p.get("noise1", 0.0),
+        noise2=p.get("noise2", 0.0),
+        p1=p.get("p1"),
+        p2=p.get("p2"),
+        ptest=p.get("ptest"),
+        seed=int(p["seed"]),
+        draw=int(p["draw"]),
+        raw_inputs=bool(p.get("raw_inputs")),
+        colour=bool(p.get("colour")),
+    )
+
+
+def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[str, Any]:
+    """Solve one point on one draw of the data; the streams are those of its seed and draw, not `seeds`.
+
+    Returns the engine's columns (lists over all records), status, message, info, the description of the data, and
+    with `keep` its arrays as the base64 text of an NPZ file.
+    """
+    p = parameters
+    data: Any = data_of(p)
+    kernels = None if p.get("kernels") is None else tuple(p["kernels"])
+    found = solve_transfer(
+        data, settings_of(p), numerics_of(p), predictions=bool(p.get("predictions")), kernel_times=kernels
+    )
+    record: dict[str, Any] = {
+        "columns": {name: np.asarray(column).tolist() for name, column in found.columns.items()},
+        "status": found.status,
+        "message": found.message,
+        "info": found.info,
+        "data": data.description,
+    }
+    if p["keep"]:
+        variance = float(np.mean(np.sum(data.x_target**2, axis=1)) / data.x_target.shape[1])
+        labels = {"y_test_source": data.y_test_source, "y_test_target": data.y_test_target}
+        record["arrays"] = pack({**found.arrays, **labels, "variance_start": np.array(variance)})
+    return record
+
+
+def pack(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return arrays as text: an NPZ file in base64."""
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
+    return base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def unpack(text: str) -> dict[str, NDArray[Any]]:
+    """Undo `pack`."""
+    with np.load(io.BytesIO(base64.b64decode(text))) as archive:
+        return {name: archive[name] for name in archive.files}
