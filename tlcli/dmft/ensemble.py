@@ -147,7 +147,7 @@ def plan(problem: Problem, numerics: Numerics, coupled: bool = False) -> Plan:
         UsageError: a quadrature of rank > 3, or a request that no population can meet.
     """
     act, rank, error = problem.act, problem.geometry.rank, numerics.accuracy
-    gamma = max(stage.gamma for stage in problem.stages)
+    gamma, least = (choose(stage.gamma for stage in problem.stages) for choose in (max, min))
     low = rank + problem.geometry.still.shape[1] <= 3
     exact = act.name == "linear"
     kind = numerics.population
@@ -156,7 +156,8 @@ def plan(problem: Problem, numerics: Numerics, coupled: bool = False) -> Plan:
     if kind == "quadrature" and rank > MAX_QUADRATURE_RANK:
         quadrature(act, rank, 1)  # refuses
     lazy = gamma <= _LAZY_GAMMA and kind != "quadrature" and not exact
-    pairs = lazy or exact or kind == "sobol"
+    # Without pairs f(0) is of order 1/(gamma sqrt(S)), and a small gamma starts from noise.
+    pairs = least <= _LAZY_GAMMA or exact or kind == "sobol"
     repeats = numerics.repeats or (1 if kind == "quadrature" else 2 if exact else 4)
     streamed = 0
     if exact:
@@ -167,7 +168,7 @@ def plan(problem: Problem, numerics: Numerics, coupled: bool = False) -> Plan:
         neurons = 1024 if error >= 2e-3 else 4096 if error >= 3e-4 else 16384
     elif lazy:
         neurons = 1024 if error >= 5e-3 else 4096
-    elif coupled or error > _STREAMED_ACCURACY or not act.lipschitz:
+    elif coupled or error > _STREAMED_ACCURACY or not act.lipschitz or pairs:
         neurons = max(1024, math.ceil((0.6 / error) ** 2 / repeats))
     else:
         streamed = math.ceil((0.6 / error) ** 2 / repeats)
@@ -183,7 +184,8 @@ def plan(problem: Problem, numerics: Numerics, coupled: bool = False) -> Plan:
             f"1/accuracy^2; use at least {0.6 / math.sqrt(_MOST_NEURONS * repeats):.1g} or give --neurons."
         )
     double = exact or kind == "quadrature" or numerics.integrator == "dop853" or low
-    control = Control(numerics.integrator, _tolerance(problem, numerics, kind, gamma), numerics.dt, numerics.until)
+    tolerance, scaled = _tolerance(problem, numerics, kind, gamma), numerics.tolerance is None
+    control = Control(numerics.integrator, tolerance, numerics.dt, numerics.until, scaled=scaled)
     if numerics.dt is not None and numerics.integrator != "euler":
         raise UsageError(
             f"dt = {numerics.dt:g} is the learning rate of --integrator euler; {numerics.integrator} has none."
@@ -199,14 +201,12 @@ def _tolerance(problem: Problem, numerics: Numerics, kind: str, gamma: float) ->
         return numerics.tolerance
     if numerics.integrator == "dop853":
         return 1e-9 if kind == "quadrature" else 1e-7
-    # An error of the state counts 1/gamma times in f.
-    lazy = min(1.0, *(stage.gamma for stage in problem.stages))
     if problem.act.name == "linear":
-        return 1e-6 * lazy
+        return 1e-6
     if not problem.act.smooth:
-        return 3e-3 * lazy  # kinks: below, single neurons flip branches and nothing is gained (section B)
+        return 3e-3  # kinks: below, single neurons flip branches and nothing is gained (section B)
     base = 3e-4 if gamma < 2 else 1e-4
-    return max(1e-7, min(base, numerics.accuracy / (8 if gamma < 2 else 20)) * lazy)
+    return min(base, numerics.accuracy / (8 if gamma < 2 else 20))
 
 
 def solve(problem: Problem, numerics: Numerics, observe: Observer | None = None, coupled: bool = False) -> Solution:

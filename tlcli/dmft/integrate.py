@@ -9,7 +9,7 @@ explicit Euler is gradient descent with learning rate `dt`.
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,13 +45,24 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Control:
-    """How to integrate: `tolerance` per step, `dt` of gradient descent, `until` the relative speed counts as rest."""
+    """How to integrate: `tolerance` per step, `dt` of gradient descent, `until` the relative speed that counts as rest.
+
+    `scaled`: in a stage of richness gamma < 1 the tolerance is gamma times that, since an error of the state counts
+    1/gamma times in f.
+    """
 
     method: str = "rkc"
     tolerance: float = 3e-4
     dt: float | None = None
     until: float | None = None
     max_evaluations: int = 200_000
+    scaled: bool = False
+
+    def of_stage(self, gamma: float) -> "Control":
+        """Return the control of a stage of richness `gamma`."""
+        if not self.scaled or gamma >= 1:
+            return self
+        return replace(self, tolerance=max(1e-8, self.tolerance * gamma), scaled=False)
 
 
 def integrate(

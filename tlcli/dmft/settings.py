@@ -74,6 +74,11 @@ class TransferSettings:
             if any(not late >= early for early, late in itertools.pairwise((0.0, *times))):
                 shown = ", ".join(f"{t:g}" for t in times)
                 raise UsageError(f"{name} = {shown} must be ascending numbers from 0.")
+        if self.gamma0 == 0 and self.weight_decay > 0 and self.times2:
+            raise UsageError(
+                f"gamma0 = 0 with weight_decay = {self.weight_decay:g}: a lazy network's features only decay; use a "
+                "positive gamma0 or no weight decay on the source."
+            )
         ends = [self.times1[-1] if self.times1 else math.nan]
         if self.times2 and not self.regresses:
             ends.append(self.times2[-1])

@@ -327,7 +327,9 @@ class _Parts:
             (0, setup.source, setup.data.y_source, s.weight_decay, n1 - 1),
             (1, setup.target, setup.data.y_target, s.weight_decay2, n1 + n2 - 1),
         ):
-            if decay == 0 or "phi" not in self.observed[stage] or (stage == 0 and s.gamma0 == 0):
+            # A centred output is not the readout's: what stands still is another predictor.
+            other = s.gamma0 == 0 if stage == 0 else s.readout == "carry-centred"
+            if decay == 0 or "phi" not in self.observed[stage] or other:
                 continue
             phi = self.observed[stage]["phi"][:, -1].mean(axis=0)[:, rows]
             f = samples[stage].mean(axis=0)[-1]

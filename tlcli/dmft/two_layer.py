@@ -180,7 +180,7 @@ def run_population(
         recorder = _Recorder(problem, index, stage, field_, own, shift, extra.response, observe)
         recorder.record(0.0, lambda t, z=z: z)
         recorder.follow(0.0, z)
-        outcome = integrate(field_, z, float(stage.times[-1]), control, recorder.on_step)
+        outcome = integrate(field_, z, float(stage.times[-1]), control.of_stage(stage.gamma), recorder.on_step)
         if not outcome.message and outcome.settled:
             recorder.finish(outcome)
         runs.append(recorder.run(outcome))
