@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 _ROWS = 4  # facets to a file
 _MARKS = 12  # error bars to a curve
 _INDISTINCT = 0.005  # of the largest value: less than a line's width
+_LATE = ("gamma2", "weight_decay2", "t2")  # matter in stage 2 only; before, the engine may choose another accuracy
 _MARKERS = ("o", "^", "s", "D", "v")
 
 
@@ -140,7 +141,8 @@ def _trace(block: Block, at: Mapping[str, int], hue: Mapping[str, Any]) -> Trace
 
 def draw_rows(rows: Sequence[Row], styles: Sequence[Style], line: str | None, title: str | None, unit: str) -> Figure:
     """Return one figure with a row per facet and a panel per stage."""
-    stages = sorted({int(s) for row in rows for trace in row.traces for s in trace.stage})
+    traces = [trace for row in rows for trace in row.traces]
+    stages = _drawn_stages(traces, styles)
     figure, grid = plt.subplots(
         len(rows),
         len(stages),
@@ -149,7 +151,7 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], line: str | None, ti
         sharey="row",
         layout="constrained",
     )
-    hues = list(dict.fromkeys(tuple(trace.hue.items()) for row in rows for trace in row.traces))
+    hues = list(dict.fromkeys(tuple(trace.hue.items()) for trace in traces))
     colours = dict(zip(hues, _palette(len(hues)), strict=True))
     bare = len(styles) == 1
     for row, axes in zip(rows, grid, strict=True):
@@ -161,12 +163,23 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], line: str | None, ti
             axis.set_xlabel(f"time $t$ ({unit} units)")
         _limit(axes, row, styles)
         axes[0].set_ylabel(styles[0].label if bare else "mean squared error")
-    widths = list(dict.fromkeys(m.width for row in rows for trace in row.traces for m in trace.measured))
-    drawn = [s for s in styles if any(np.any(np.isfinite(t.columns[s.name])) for r in rows for t in r.traces)]
+    widths = list(dict.fromkeys(m.width for trace in traces for m in trace.measured))
+    drawn = [style for style in styles if any(np.any(np.isfinite(t.columns[style.name])) for t in traces)]
     _legend(figure, colours, [] if bare else drawn, widths)
     if title:
         figure.suptitle(title)
     return figure
+
+
+def _drawn_stages(traces: Sequence[Trace], styles: Sequence[Style]) -> list[int]:
+    """Return the stages in which there is something to see; a gain has none in the first."""
+    every = sorted({int(stage) for trace in traces for stage in trace.stage})
+    seen = [
+        stage
+        for stage in every
+        if any(np.any(np.isfinite(t.columns[style.name][t.stage == stage])) for t in traces for style in styles)
+    ]
+    return seen or every
 
 
 def _palette(count: int) -> list[Any]:
@@ -197,11 +210,14 @@ def _draw_stage(
     if log:
         times = np.concatenate([trace.time[trace.stage == stage] for trace in row.traces])
         log_axis(axis.xaxis, times[times > 0])
+        axis.set_xlim(times[times > 0].min() / 1.15, 1.15 * times.max())
 
 
 def _common(traces: Sequence[Trace], name: str, stage: int) -> bool:
     """Whether a column looks the same in all traces: what happens before their parameter matters."""
     first = traces[0]
+    if stage == 1 and all(axis in _LATE for axis in first.hue):
+        return True
     here = first.stage == stage
     values = first.columns[name][here]
     if not np.any(np.isfinite(values)):
@@ -240,7 +256,7 @@ def _draw_marks(
 def spaced_logarithmically(times: Floats) -> bool:
     """Whether the positive times are a geometric series that spans more than a factor of five."""
     positive = times[times > 0]
-    if len(positive) < 4 or positive[-1] < 5 * positive[0]:
+    if len(positive) < 5 or positive[-1] < 5 * positive[0]:
         return False
     steps = np.diff(np.log(positive))[:-1]  # the last time may be the end of the stage
     return bool(np.ptp(steps) < 0.05 * steps.mean())

@@ -129,7 +129,7 @@ def _check(source: str, target: str, sizes: list[tuple[str, Any]], get: Callable
     """Check tasks and the largest sizes; return the dimension of the inputs."""
     rest = {name: get(name) for name in ("ptest",)} | {name: bool(get(name)) for name in ("colour", "raw_inputs")}
     dim = check_tasks(source, target, dim=get("dim"), p1=1, p2=1, **rest)
-    largest: dict[str, int | None] = {"p1": 1, "p2": 1}
+    largest: dict[str, int | None] = {"p1": None, "p2": None}  # the default of a source alone
     for size, default in sizes:
         values = get(size)
         counts = [default] if values is None else [samples(size, v, dim) for v in values.array.tolist()]

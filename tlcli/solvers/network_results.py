@@ -1,6 +1,7 @@
 """What the points of a grid of networks found, joined into columns: means over draws of the data, with their errors."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,7 +90,7 @@ def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
     done = [record for record in records if record.get("status") != "failed"]
     if done:
         out.info, out.data = dict(done[0]["info"]), dict(done[0]["data"])
-    out.notes = list(dict.fromkeys(note for record in done for note in record["info"].get("notes", ())))
+    out.notes = _notes(done)
     reached = [(r["info"]["reached"], r["info"]["accuracy"]) for r in done]
     late = [pair for pair in reached if pair[0] > 1.25 * pair[1]]
     if late and case.words.get("neurons") is None:
@@ -103,6 +104,16 @@ def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
         texts = [records[i * draws].get("arrays") for i in range(len(points))]
         out.arrays = [None if text is None else unpack(text) for text in texts]
     return out
+
+
+def _notes(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the engine tells, once where only numbers differ: then with those of the largest error in time."""
+    ordered = sorted(records, key=lambda record: -float(record["info"].get("time_error", 0.0)))
+    found: dict[str, str] = {}
+    for record in ordered:
+        for note in record["info"].get("notes", ()):
+            found.setdefault(re.sub(r"\d[\d.e+-]*", "#", note), note)
+    return list(found.values())
 
 
 def _refuse_if_all_failed(records: Sequence[Mapping[str, Any]]) -> None:

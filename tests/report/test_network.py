@@ -1,0 +1,258 @@
+"""Figures of networks in time, their kernels and densities; and what `check` makes of sampled theories."""
+
+import csv
+from unittest import mock
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import Normalize, TwoSlopeNorm, to_hex
+from scipy import stats
+
+from tlcli.cli.commands import COMMANDS
+from tlcli.cli.execute import execute_recipe
+from tlcli.report.agreement import Agreement, Comparison, _correlation, assess
+from tlcli.report.kernels import Shown, draw_densities, draw_kernels, target_kernels
+from tlcli.report.network import spaced_logarithmically
+from tlcli.report.style import COLOURS
+
+TINY = {"source": "linear", "target": "hermite:2", "dim": 3, "p1": 8, "p2": 6, "ptest": 20, "neurons": 64, "repeats": 2}
+
+
+@pytest.fixture
+def draw(tmp_path):
+    """Return a function: options in, file name -> figure out; the table is in the folder."""
+
+    def figures(command="dmft-solve", **options):
+        found = {}
+
+        def keep(figure, path, facts):
+            found[path.name] = figure
+
+        flags = {**TINY, "times": "0,0.5,1", **options, "output": str(tmp_path), "quiet": True}
+        flags = {name: value for name, value in flags.items() if value is not None}
+        with (
+            mock.patch("tlcli.report.network.save", keep),
+            mock.patch("tlcli.report.kernels.save", keep),
+            mock.patch("tlcli.report.draw.save", keep),
+        ):
+            assert execute_recipe(command, COMMANDS[command].options, None, flags) == 0
+        for figure in found.values():
+            figure.canvas.draw()  # titles, ticks and layout must not warn
+        return found
+
+    yield figures
+    plt.close("all")
+
+
+def rows_of(folder):
+    with (folder / "table.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def words(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def lines(axis, colour=None):
+    found = [line for line in axis.lines if len(line.get_xdata()) > 1]
+    return [line for line in found if colour is None or to_hex(line.get_color()) == to_hex(colour)]
+
+
+def test_stages_stand_side_by_side_and_what_they_share_is_drawn_once(draw, tmp_path):
+    found = draw(gamma2="0.5,2", times="0,2,8")
+    assert sorted(found) == ["figure-densities.png", "figure-kernels.png", "figure.png"]
+    first, second = found["figure.png"].axes
+    assert [axis.get_title() for axis in (first, second)] == ["stage 1: source", "stage 2: target"]
+    assert first.get_xlabel() == "time $t$ (mean-loss units)"
+    assert first.get_ylabel() == "mean squared error"
+    assert len(lines(first, "black")) == len(lines(first)) == 3, "gamma2 does not matter yet"
+    for colour in COLOURS[:2]:
+        assert len(lines(second, colour)) == 4
+    dashed = [line for line in lines(second) if line.get_linewidth() == 1.3]
+    rows = rows_of(tmp_path)
+    wanted = [[float(r["baseline"]) for r in rows if (r["stage"], r["gamma2"]) == ("2", g)] for g in ("0.5", "2")]
+    np.testing.assert_allclose([line.get_ydata() for line in dashed], wanted)
+    legend = words(found["figure.png"])
+    assert legend[:2] == [r"$\gamma_2$ = 0.5", r"$\gamma_2$ = 2"]
+    assert {"target, test", "source, test", "target, test, no pre-training"} <= set(legend)
+    assert len(first.collections) == 3, "bands"
+
+
+def test_networks_stand_beside_the_theory(draw):
+    (first, second) = draw(simulate=True, width="8,16", nets=2)["figure.png"].axes
+    assert len(first.containers) == len(second.containers) == 4, "two widths, target and source"
+    assert first.containers[0].has_yerr
+
+
+def test_quantities_times_and_facets(draw):
+    found = draw(
+        quantity="gain,source_alignment", times="0,0.1,0.2,0.4,0.8,1.6", reduction="sum", gamma0="1,2", rho="0,1"
+    )
+    curves = {name for name in found if "gain" in name or "alignment" in name}
+    assert curves == {"figure-gain.png", "figure-source_alignment.png"}
+    axes = found["figure-gain.png"].axes
+    assert len(axes) == 2, "a row per facet, and no panel for a stage without any gain"
+    assert len(found["figure-source_alignment.png"].axes) == 4
+    titles = [axis.get_title() for axis in axes]
+    assert titles == [f"$\\gamma_0$ = {value}\nstage 2: target" for value in (1, 2)]
+    assert axes[1].get_xscale() == "log"
+    assert axes[1].get_xlabel() == "time $t$ (summed-loss units)"
+
+
+def test_another_x_shows_the_end_of_training(draw, tmp_path):
+    (axis,) = draw(gamma2="0.5,1,2", x="gamma2")["figure.png"].axes
+    rows = [r for r in rows_of(tmp_path) if (r["stage"], r["time"]) == ("2", "1")]
+    curve = next(line for line in axis.lines if len(line.get_xdata()) == 3)
+    np.testing.assert_allclose(curve.get_ydata(), [float(r["loss"]) for r in rows])
+    (bars,) = [c for c in axis.containers if getattr(c, "has_yerr", False)]
+    heights = [np.ptp(segment[:, 1]) / 2 for segment in bars.lines[2][0].get_segments()]
+    np.testing.assert_allclose(heights, [float(r["loss_se"]) for r in rows])
+
+
+def test_a_map_of_networks_has_an_interpolated_boundary(draw):
+    sizes = {"p1": None, "p2": None, "times": None, "t1": 1, "alpha1": 2, "x": "alpha2=1,2,4", "y": "gamma0=0.5,1,2"}
+    found = draw("phase-diagram", solver="network-frozen", **sizes)["figure.png"]
+    texts = [t.get_text() for legend in found.legends for t in legend.get_texts()]
+    assert "gain = 0 (exact)" not in texts
+
+
+def arrays(labels, kernels):
+    n = len(labels)
+    wide = {f"phi_{m}": np.pad(k, ((2, 3), (2, 0))) for m, k in kernels.items()}
+    return {"n_source": np.array(2), "n_target": np.array(n), "y_target": np.array(labels), **wide}
+
+
+def test_kernels_are_those_of_the_target_sorted_by_label():
+    kernel = np.arange(9.0).reshape(3, 3)
+    found, labels = target_kernels(arrays([1, -1, 0.5], {"start": kernel, "stage1": kernel + 1}))
+    assert labels.tolist() == [-1, 0.5, 1]
+    np.testing.assert_array_equal(found["start"], kernel[np.ix_([1, 2, 0], [1, 2, 0])])
+    assert set(found) == {"start", "stage1"}
+
+
+@pytest.mark.parametrize(("sign", "kind"), [(1, Normalize), (-1, TwoSlopeNorm)])
+def test_kernels_share_one_scale_and_show_the_classes(sign, kind):
+    kernel = np.array([[1.0, 0.2 * sign], [0.2 * sign, 1.0]])
+    shown = [Shown(None, {"gamma2": g}, arrays([1, -1], {"start": kernel, "stage1": g * kernel})) for g in (1.0, 2.0)]
+    figure = draw_kernels(shown)
+    assert figure is not None
+    panels = [axis for axis in figure.axes if axis.images]
+    assert len(panels) == 4
+    assert len({id(axis.images[0].norm) for axis in panels}) == 1
+    assert type(panels[0].images[0].norm) is kind
+    assert {tuple(line.get_xydata()[0]) for line in panels[0].lines} == {(0.5, 0.0), (0.0, 0.5)}
+    assert panels[0].get_title().endswith("at initialisation")
+    assert (
+        draw_kernels([Shown(None, {}, {"n_source": np.array(2), "n_target": np.array(0), "y_target": np.empty(0)})])
+        is None
+    )
+    plt.close("all")
+
+
+def test_densities_stand_beside_gaussians_of_their_variance():
+    edges = np.linspace(-6, 6, 121)
+    middle = (edges[1:] + edges[:-1]) / 2
+    density = stats.norm.pdf(middle, scale=2.0)
+    found = {"bin_edges": edges, "variance_start": np.array(1.0)}
+    found |= {"density_stage1": density, "variance_stage1": np.array(4.0), "excess_kurtosis_stage1": np.array(0.256)}
+    figure = draw_densities([Shown("a", {}, found)])
+    assert figure is not None
+    (axis,) = figure.axes
+    curves = [line for line in axis.lines if len(line.get_xdata()) > 2]
+    np.testing.assert_allclose(curves[1].get_ydata(), curves[2].get_ydata(), rtol=1e-12)
+    np.testing.assert_allclose(curves[0].get_ydata(), stats.norm.pdf(middle))
+    texts = [t.get_text() for t in axis.get_legend().get_texts()]
+    assert "after stage 1: excess kurtosis 0.26" in texts
+    assert draw_densities([Shown(None, {}, {"bin_edges": edges})]) is None
+    plt.close("all")
+
+
+def test_which_times_are_drawn_on_a_logarithmic_axis():
+    assert spaced_logarithmically(np.array([0, *np.geomspace(0.1, 10, 5)]))
+    assert spaced_logarithmically(np.array([*np.geomspace(0.1, 10, 5), 10.5]))
+    for times in (np.linspace(0, 10, 11), np.array([1.0, 2, 4]), np.geomspace(1, 2, 8), np.array([0.25, 0.5, 1, 9])):
+        assert not spaced_logarithmically(times)
+
+
+def table(path, rows):
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def row(**changes):
+    return {
+        "alpha1": 0.3,
+        "dim": 7,
+        "p1": 2,
+        "draws": 1,
+        "stage": 1,
+        "time": 0,
+        "loss": 1.0,
+        "loss_se": 0.03,
+        "experiment": "network",
+        "width": 64,
+        "nets": 9,
+        "sim_loss": 1.2,
+        "sim_loss_se": 0.04,
+        "sim_step_error": 0,
+        "time_error": "",
+        "status": "converged",
+        **changes,
+    }
+
+
+def test_the_errors_of_theory_and_experiment_add_in_quadrature(tmp_path):
+    table(tmp_path / "table.csv", [row()])
+    (found,) = assess(tmp_path).comparisons
+    assert found.error == pytest.approx(0.05)
+    assert found.shared == pytest.approx(0.36)
+    # Welch: 8 degrees of freedom of the part 0.64 of the variance are 8 / 0.64^2. Nothing is allowed for D = 7.
+    assert found.probability == pytest.approx(2 * stats.t.sf(4, 8 / 0.64**2), rel=1e-6)
+
+
+def test_the_errors_in_time_are_allowed_for(tmp_path):
+    table(tmp_path / "table.csv", [row(sim_step_error=0.05, time_error=0.1)])
+    (found,) = assess(tmp_path).comparisons
+    assert found.probability == pytest.approx(2 * stats.t.sf(1, 8 / 0.64**2), rel=1e-6)
+    table(tmp_path / "table.csv", [row(loss_se="nan")])
+    (found,) = assess(tmp_path).comparisons
+    assert found.error == pytest.approx(0.04), "a single population has no error"
+
+
+def test_several_draws_have_more_freedom(tmp_path):
+    table(tmp_path / "table.csv", [row(draws=3, loss_se=0)])
+    (found,) = assess(tmp_path).comparisons
+    assert found.probability == pytest.approx(2 * stats.t.sf(5, 24), rel=1e-6)
+
+
+def test_records_of_one_run_belong_together(tmp_path):
+    rows = [row(stage=s, time=t, p1=p) for p in (2, 3) for s in (1, 2) for t in (0, 1)]
+    table(tmp_path / "table.csv", rows)
+    assert [c.run for c in assess(tmp_path).comparisons] == [0] * 4 + [1] * 4
+
+
+def test_the_correlation_of_comparisons_is_the_matrix_it_describes():
+    rng = np.random.default_rng(0)
+    runs = [0, 0, 0, 1, 1, None, None]
+    shared = rng.uniform(0, 1, len(runs))
+    members = [Comparison(i, "loss", 1, 1, 1, 1, run, f) for i, (run, f) in enumerate(zip(runs, shared, strict=True))]
+    matrix = np.sqrt(np.outer(shared, shared))
+    for i, one in enumerate(runs):
+        for j, other in enumerate(runs):
+            if i == j or (one is not None and one == other):
+                matrix[i, j] = 1
+    assert _correlation(members) == pytest.approx((matrix.sum(), (matrix**2).sum()))
+    plain = [Comparison(i, "loss", 1, 1, 1, 1) for i in range(5)]
+    assert _correlation(plain) == (5, 5)
+
+
+def test_one_run_that_is_two_errors_off_is_no_disagreement_however_often_it_is_recorded():
+    def verdict(runs):
+        off = [Comparison(i, "loss", 0, 2.5, 1, 2 * stats.norm.sf(2.5), run) for i, run in enumerate(runs)]
+        return Agreement(40, 40, 0, 0, off, False).disagreeing_columns(4.0)
+
+    assert verdict([0] * 40) == []
+    assert verdict(range(40)), "40 independent ones are"
