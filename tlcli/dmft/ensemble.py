@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from tlcli.dmft.field import Threads, thread_count
+from tlcli.dmft.activations import Activation
+from tlcli.dmft.field import Drive, Field, Threads, thread_count
 from tlcli.dmft.frozen_field import deviation, freeze, stream
+from tlcli.dmft.geometry import Geometry
 from tlcli.dmft.integrate import INTEGRATORS, Control
 from tlcli.dmft.lazy import initial_ntk
 from tlcli.dmft.population import KINDS, MAX_QUADRATURE_RANK, Population, quadrature, sample
-from tlcli.dmft.two_layer import Correction, Machine, Observer, Problem, StageRun, run_population
+from tlcli.dmft.two_layer import Correction, Machine, Observer, Problem, StageRun, View, run_population
 from tlcli.errors import UsageError, check_choice
 
 Array = NDArray[np.float64]
@@ -90,7 +92,7 @@ class Solution:
     `f` per stage (repeat, n_time, n_point); `coarse` the same of the coarser rule (1, n_time, n_point) or None;
     `observed` (and `coarse_observed`) per stage name -> (repeat, record, ...) arrays; `message` why and when the
     worst repeat broke off; `finer`, for activations with kinks, repeat 1 as it was and with a tighter time step,
-    (2, n_time, n_point) per stage.
+    (2, n_time, n_point) per stage; `populations` the repeats' neurons at initialisation.
     """
 
     plan: Plan
@@ -104,6 +106,7 @@ class Solution:
     settled: bool
     notes: list[str] = field(default_factory=list)
     finer: list[Array] | None = None
+    populations: list[Population] = field(default_factory=list)
 
     def estimate(self, statistic: Callable[[list[Array]], Array]) -> tuple[Array, Array]:
         """Return a statistic of the mean f (stages -> (n_time, n_point)) and its standard error."""
@@ -271,6 +274,7 @@ def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer
         all(run.outcome.settled for f in found for run in f.runs),
         notes,
         finer,
+        [f.population for f in found],
     )
 
 
@@ -348,24 +352,23 @@ def _run_repeat(
 
 def _responses(problem: Problem, population: Population, theta: list[Array]) -> list[Array]:
     """Return Theta_0 - Theta_0 of the sample, between all points and those of each stage (section H3)."""
-    from tlcli.dmft.field import Drive, Field
-
     g, out = problem.geometry, []
-    z = np.concatenate([population.hidden.ravel(), population.readout])
     for stage, exact in zip(problem.stages, theta, strict=True):
-        drive = Drive(g.moving[stage.rows], stage.labels, stage.gamma, stage.scale)
-        field_ = Field(problem.act, population.size, drive, population.weights)
-        still = population.still @ g.still.T if g.still.shape[1] else None
-        phi, slope = field_.kernels(
-            z,
-            g.moving,
-            g.moving[stage.rows],
-            still,
-            None if still is None else still[:, stage.rows],
-        )
+        phi, slope = sample_kernels(problem.act, g, population, np.arange(problem.n_points), stage.rows)
         overlap = g.moving @ g.moving[stage.rows].T + g.still @ g.still[stage.rows].T
         out.append(exact - (phi + overlap * slope))
     return out
+
+
+def sample_kernels(
+    act: Activation, geometry: Geometry, population: Population, points: Any, others: Any
+) -> tuple[Array, Array]:
+    """Return Phi and G of a population at initialisation between two index sets of points, in double precision."""
+    z = np.concatenate([population.hidden.ravel(), population.readout])
+    # Labels and richness do not matter to the kernels.
+    drive = Drive(geometry.moving[:1], np.zeros(1), 1.0, 1.0)
+    view = View(Field(act, population.size, drive, population.weights), z, geometry, population.still, 1.0)
+    return view.kernels(points, others)
 
 
 def _machine(numerics: Numerics, chosen: Plan, threads: Threads) -> Machine:

@@ -25,13 +25,40 @@ _MOST_KEPT = 300  # test points in the kernels that are kept
 class Data(Protocol):
     """Inputs and labels of a transfer, see `tlcli.tasks.transfer.TransferData`."""
 
-    x_source: Array
-    y_source: Array
-    x_target: Array
-    y_target: Array
-    x_test: Array
-    y_test_source: Array
-    y_test_target: Array
+    @property
+    def x_source(self) -> Array:
+        """Inputs (P1, D)."""
+        ...
+
+    @property
+    def y_source(self) -> Array:
+        """Labels (P1,)."""
+        ...
+
+    @property
+    def x_target(self) -> Array:
+        """Inputs (P2, D)."""
+        ...
+
+    @property
+    def y_target(self) -> Array:
+        """Labels (P2,)."""
+        ...
+
+    @property
+    def x_test(self) -> Array:
+        """Inputs (n, D)."""
+        ...
+
+    @property
+    def y_test_source(self) -> Array:
+        """Labels (n,), NaN where there is none."""
+        ...
+
+    @property
+    def y_test_target(self) -> Array:
+        """Labels (n,), NaN where there is none."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.dmft.activations import activation
-from tlcli.dmft.ensemble import Numerics, Solution, estimate, solve
+from tlcli.dmft.ensemble import Numerics, Solution, estimate, sample_kernels, solve
 from tlcli.dmft.lazy import initial_kernels, lazy_solution
 from tlcli.dmft.observe import BIN_EDGES, Watch
 from tlcli.dmft.regression import adaptive_predictor, kernel_alignment, kernel_regression
@@ -177,9 +177,14 @@ class _Parts:
             reduction=s.reduction,
         )
 
+    @functools.cached_property
+    def initial(self) -> tuple[Array, Array]:
+        """The exact Phi and G at initialisation, all points x training points."""
+        return initial_kernels(self.setup.act, self.setup.x, self.setup.x[self.setup.trained])
+
     def _initial(self) -> Array:
         """Return the frozen kernel at initialisation, all points x target."""
-        phi, slope = initial_kernels(self.setup.act, self.setup.x, self.setup.x[self.setup.target])
+        phi, slope = (kernel[:, self.setup.target] for kernel in self.initial)
         return self._frozen_kernel(phi, slope)
 
     def _frozen_kernel(self, phi: Array, g: Array) -> Array:
@@ -205,10 +210,11 @@ class _Parts:
             last = [self._frozen_kernel(phi[-1][:, columns], g[-1][:, columns]) for phi, g in pairs]
             return np.array(last)
 
+        correction = self._kernel_correction()
         if "phi" not in self.observed[0] or self.solutions[0].message:
             repeats = len(self.solutions[0].f[0])
             return _Outputs(np.full((repeats, *shape), np.nan), None)
-        all_of_them = kernels(self.observed[0])
+        all_of_them = kernels(self.observed[0]) + correction
         count = len(all_of_them)
         mean = all_of_them.mean(axis=0)
         best = self._regress(mean)
@@ -217,6 +223,21 @@ class _Parts:
             return _Outputs(best[None], None if rough is None else self._regress(kernels(rough)[0])[None])
         left_out = [self._regress((mean * count - k) / (count - 1)) for k in all_of_them]
         return _Outputs(np.array([count * best - (count - 1) * f for f in left_out]))
+
+    def _kernel_correction(self) -> Array:
+        """Return what the samples' frozen kernels lack at initialisation, (repeat, point, target), where nearly lazy.
+
+        The kernel of a richer network is as far from that at initialisation as its samples are: nothing is gained.
+        """
+        solution = self.solutions[0]
+        if not solution.plan.lazy:
+            return np.zeros(1)
+        setup, out = self.setup, []
+        points, target = np.arange(len(setup.x)), setup.target
+        for population in solution.populations:
+            phi, g = sample_kernels(setup.act, setup.geometry, population, points, target)
+            out.append(self._initial() - self._frozen_kernel(phi, g))
+        return np.array(out)
 
     def result(self, predictions: bool) -> TransferResult:
         s = self.setup.settings
@@ -344,7 +365,7 @@ class _Parts:
         """Return kernels, densities and what their rows and columns are."""
         setup = self.setup
         kept = setup.watch(self.moments, whole=False).points
-        phi, g = initial_kernels(setup.act, setup.x[kept], setup.x[setup.trained])
+        phi, g = self.initial
         data = setup.data
         out: dict[str, NDArray[Any]] = {
             "points": kept,
@@ -352,8 +373,8 @@ class _Parts:
             "n_target": np.array(len(setup.target)),
             "y_source": np.asarray(data.y_source),
             "y_target": np.asarray(data.y_target),
-            "phi_start": phi,
-            "g_start": g,
+            "phi_start": phi[: len(kept)],
+            "g_start": g[: len(kept)],
             "bin_edges": BIN_EDGES,
         }
         for stage, (observed, keep) in enumerate(zip(self.observed, self.moments, strict=True), 1):
