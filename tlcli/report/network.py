@@ -142,27 +142,22 @@ def _trace(block: Block, at: Mapping[str, int], hue: Mapping[str, Any]) -> Trace
 def draw_rows(rows: Sequence[Row], styles: Sequence[Style], line: str | None, title: str | None, unit: str) -> Figure:
     """Return one figure with a row per facet and a panel per stage."""
     traces = [trace for row in rows for trace in row.traces]
-    stages = _drawn_stages(traces, styles)
-    figure, grid = plt.subplots(
-        len(rows),
-        len(stages),
-        figsize=(4.1 * len(stages) + 0.5, 3.1 * len(rows) + 0.9),
-        squeeze=False,
-        sharey="row",
-        layout="constrained",
-    )
+    figure, panels = _panels(rows, _drawn_stages(traces, styles))
     hues = list(dict.fromkeys(tuple(trace.hue.items()) for trace in traces))
     colours = dict(zip(hues, _palette(len(hues)), strict=True))
     bare = len(styles) == 1
-    for row, axes in zip(rows, grid, strict=True):
-        for stage, axis in zip(stages, axes, strict=True):
+    for row, axes in zip(rows, panels, strict=True):
+        for stage, axis in axes.items():
             _draw_stage(axis, row, stage, styles, colours)
             heading = f"stage {stage}: {'source' if stage == 1 else 'target'}"
             more = facet_title(row.label, row.fixed)
             axis.set_title(f"{more}\n{heading}" if more else heading)
             axis.set_xlabel(f"time $t$ ({unit} units)")
-        _limit(axes, row, styles)
-        axes[0].set_ylabel(styles[0].label if bare else "mean squared error")
+        first = next(iter(axes.values()))
+        if first.get_subplotspec().colspan.start == 0:  # pyright: ignore[reportOptionalMemberAccess]
+            first.set_ylabel(styles[0].label if bare else "mean squared error")
+    for axes, shared in _scales(rows, panels):
+        _limit(axes, shared, styles)
     widths = list(dict.fromkeys(m.width for trace in traces for m in trace.measured))
     drawn = [style for style in styles if any(np.any(np.isfinite(t.columns[style.name])) for t in traces)]
     _legend(figure, colours, [] if bare else drawn, widths)
@@ -180,6 +175,32 @@ def _drawn_stages(traces: Sequence[Trace], styles: Sequence[Style]) -> list[int]
         if any(np.any(np.isfinite(t.columns[style.name][t.stage == stage])) for t in traces for style in styles)
     ]
     return seen or every
+
+
+def _panels(rows: Sequence[Row], stages: Sequence[int]) -> tuple[Figure, list[dict[int, Axes]]]:
+    """Return a figure and per facet its panels by stage; a stage of no duration has none.
+
+    Facets stand below each other; side by side, on one scale, where a missing panel would leave a hole.
+    """
+    lasting = [[s for s in stages if _lasts(row, s)] or list(stages) for row in rows]
+    total = sum(map(len, lasting))
+    flat = len(rows) > 1 and total <= 3 and len({len(shown) for shown in lasting}) > 1
+    shape = (1, total) if flat else (len(rows), max(map(len, lasting)))
+    size = (4.1 * shape[1] + 0.5, 3.1 * shape[0] + 0.9)
+    figure, grid = plt.subplots(*shape, figsize=size, squeeze=False, sharey="row", layout="constrained")
+    free = iter(grid.ravel())
+    out = []
+    for index, shown in enumerate(lasting):
+        axes = [next(free) for _ in shown] if flat else list(grid[index])
+        for spare in axes[len(shown) :]:
+            spare.remove()
+        out.append(dict(zip(shown, axes, strict=False)))
+    return figure, out
+
+
+def _lasts(row: Row, stage: int) -> bool:
+    """Whether a stage takes any time: one of no duration is nothing to look at."""
+    return any(np.any(trace.time[trace.stage == stage] > 0) for trace in row.traces)
 
 
 def _palette(count: int) -> list[Any]:
@@ -262,15 +283,25 @@ def spaced_logarithmically(times: Floats) -> bool:
     return bool(np.ptp(steps) < 0.05 * steps.mean())
 
 
-def _limit(axes: Sequence[Axes], row: Row, styles: Sequence[Style]) -> None:
+def _scales(rows: Sequence[Row], panels: Sequence[Mapping[int, Axes]]) -> list[tuple[Axes, list[Trace]]]:
+    """Return one panel of each line of panels, which share their scale, and all that the line shows."""
+    lines: dict[int, tuple[Axes, list[Trace]]] = {}
+    for row, axes in zip(rows, panels, strict=True):
+        first = next(iter(axes.values()))
+        line = first.get_subplotspec().rowspan.start  # pyright: ignore[reportOptionalMemberAccess]
+        lines.setdefault(line, (first, []))[1].extend(row.traces)
+    return list(lines.values())
+
+
+def _limit(axis: Axes, traces: Sequence[Trace], styles: Sequence[Style]) -> None:
     """Start losses at zero; a jump at the switch must not flatten everything else."""
-    found = [t.columns[s.name][np.isin(t.stage, s.stages)] for t in row.traces for s in styles]
+    found = [t.columns[s.name][np.isin(t.stage, s.stages)] for t in traces for s in styles]
     values = np.concatenate(found)
     values = values[np.isfinite(values)]
     if values.size and values.min() >= 0:
         high = float(np.quantile(values, 0.95))
         peak = values.max() > 3 * high > 0
-        axes[0].set_ylim(0, 1.3 * high if peak else None)
+        axis.set_ylim(0, 1.3 * high if peak else None)
 
 
 def _legend(
