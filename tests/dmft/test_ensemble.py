@@ -64,6 +64,17 @@ def test_accuracy_streams_neurons(accuracy):
     assert plan(of(WIDE, gamma=3.0), Numerics(accuracy=accuracy)).iterations == 2
 
 
+def test_one_lazy_stage_takes_pairs_and_no_stream():
+    lazy, rich = of(WIDE, gamma=0.1).stages[0], of(WIDE, gamma=1.0).stages[0]
+    chosen = plan(replace(WIDE, stages=[lazy, rich]), Numerics(accuracy=2e-3))
+    assert chosen.pairs
+    assert not chosen.lazy
+    assert chosen.streamed == 0
+    # The noise of f(0) would be of order 1/(gamma sqrt(S)) otherwise.
+    runs = solve(replace(WIDE, stages=[lazy, rich]), Numerics(neurons=256, repeats=2))
+    assert np.max(np.abs(runs.f[0][:, 0])) < 1e-5
+
+
 def test_what_is_never_streamed():
     fine = Numerics(accuracy=2e-3)
     assert plan(of(WIDE, "he3"), fine).streamed == 0  # its neurons run away in a given field
@@ -78,14 +89,18 @@ def test_linear_networks_take_few_neurons():
     chosen = plan(of(WIDE, "linear", 0.1), Numerics(accuracy=1e-4))
     assert (chosen.neurons, chosen.repeats, chosen.pairs, chosen.whiten, chosen.lazy) == (64, 2, True, True, False)
     assert chosen.dtype == "float64"
-    assert chosen.control.tolerance == pytest.approx(1e-7)
+    assert chosen.control.of_stage(0.1).tolerance == pytest.approx(1e-7)
 
 
 def test_tolerances():
     assert plan(WIDE, Numerics(tolerance=1e-5)).control.tolerance == 1e-5
     assert plan(WIDE, Numerics()).control.tolerance == pytest.approx(3e-4)
     assert plan(of(WIDE, gamma=3.0), Numerics()).control.tolerance == pytest.approx(1e-4)
-    assert plan(of(WIDE, gamma=0.1), Numerics()).control.tolerance == pytest.approx(3e-5)
+    # In f an error of the state counts 1/gamma times: the tolerance follows each stage's richness, unless it was given.
+    lazy = plan(of(WIDE, gamma=0.1), Numerics()).control
+    assert lazy.of_stage(0.1).tolerance == pytest.approx(3e-5)
+    assert lazy.of_stage(2.0).tolerance == pytest.approx(3e-4)
+    assert plan(of(WIDE, gamma=0.1), Numerics(tolerance=1e-5)).control.of_stage(0.1).tolerance == 1e-5
     assert plan(of(WIDE, "relu"), Numerics()).control.tolerance == pytest.approx(3e-3)
     assert plan(WIDE, Numerics(integrator="dop853")).control.tolerance == pytest.approx(1e-7)
     assert plan(WIDE, Numerics(accuracy=1e-3)).control.tolerance < 3e-4

@@ -204,6 +204,25 @@ def test_a_frozen_target_leaves_out_the_decay_of_the_features():
     assert np.max(np.abs(decayed - expected)) > 0.1
 
 
+def test_the_frozen_kernel_of_a_nearly_lazy_source_has_its_exact_start(monkeypatch):
+    """At gamma0 -> 0 regression is that with the initial kernel, up to gamma0^2; 128 neurons alone are far from it."""
+    settings = replace(BASIC, gamma0=0.01, target="frozen", times2=(np.inf,))
+    exact = solve_transfer(DATA, settings, QUICK).columns
+    distance = abs(exact["gain"][-1])
+    assert distance < 1e-3 * exact["baseline"][-1]
+    assert distance < 4 * exact["gain_se"][-1] + 1e-4
+    monkeypatch.setattr(transfer._Parts, "_kernel_correction", lambda self: np.zeros(1))
+    sampled = solve_transfer(DATA, settings, QUICK).columns
+    assert abs(sampled["gain"][-1]) > 10 * distance
+
+
+def test_a_centred_output_has_no_kernel_predictor():
+    decaying = replace(BASIC, weight_decay2=0.1)
+    assert np.isfinite(solve_transfer(DATA, decaying, QUICK).columns["predictor_distance"][-1])
+    centred = replace(decaying, readout="carry-centred")
+    assert np.isnan(solve_transfer(DATA, centred, QUICK).columns["predictor_distance"][-1])
+
+
 def test_both_stages_nearly_lazy():
     settings = TransferSettings(gamma0=0.02, gamma2=0.02, times1=(0.0, 3.0, 10.0), times2=(3.0,), readout="reset")
     found = solve_transfer(DATA, settings, Numerics(), predictions=True)
@@ -386,6 +405,9 @@ def test_divergence_before_a_regression():
         ({"times1": (1.0, np.inf)}, "trained for a finite time"),
         ({"times2": (1.0, np.inf)}, "trained for a finite time"),
         ({"times1": ()}, "trained for a finite time"),
+        ({"times1": (10.0, 40.0, 30.0)}, "times1 = 10, 40, 30 must be ascending"),
+        ({"times2": (-1.0, 2.0)}, "times2 = -1, 2 must be ascending numbers from 0"),
+        ({"gamma0": 0.0, "weight_decay": 0.1}, "gamma0 = 0 with weight_decay = 0.1"),
     ],
 )
 def test_settings_that_make_no_sense(words, message):

@@ -408,7 +408,7 @@ class _Parts:
             out["time_error"] = error = self._time_error(finer)
             notes.append(
                 f"{self.setup.act.name} has kinks, at which single neurons flip: a 4 times tighter integration of one "
-                f"population changes its losses by up to {error:.1g}, and no tolerance removes that."
+                f"population changes its losses by up to {error:.1g}; a tighter --tolerance lowers that only slowly."
             )
         out["evaluations"] = sum(p.evaluations for p in self.solutions)
         out["notes"] = notes
