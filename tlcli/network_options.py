@@ -122,7 +122,7 @@ NETWORK = [
         "device",
         "choice",
         "cpu",
-        "Where neurons are computed; cuda needs the extra tlcli[gpu].",
+        "Where coupled neurons are computed; cuda needs the extra 'gpu' of tlcli.",
         choices=("cpu", "cuda"),
         panel="Numerics",
     ),

@@ -285,15 +285,34 @@ def test_failed_points_are_rows_and_one_mistake_everywhere_is_an_error():
 
 
 def test_an_accuracy_that_was_missed_is_told_unless_the_neurons_are_the_users():
-    case = case_of("finetune-loss", neurons=None, repeats=None)
+    case = case_of("finetune-loss", activation="relu", neurons=None, repeats=None)
     (note,) = network_results.combine(case, [made(case, 1.0, 0.1, reached=0.03)]).notes
     assert note.startswith("1 of 1 solution(s) missed the accuracy 0.01, the worst with an error of 0.03")
-    assert network_results.combine(case_of("finetune-loss"), [made(case, 1.0, 0.1, reached=0.03)]).notes == []
+    assert (
+        network_results.combine(case_of("finetune-loss", activation="relu"), [made(case, 1.0, 0.1, reached=0.03)]).notes
+        == []
+    )
     assert network_results.combine(case, [made(case, 1.0, 0.1, reached=0.012)]).notes == []
 
 
+@pytest.mark.parametrize(
+    ("act", "target", "told"),
+    [
+        ("tanh", "hermite:2", True),
+        ("tanh", "he1+0.5*he4", True),
+        ("tanh", "he1-he3", False),
+        ("relu", "hermite:2", False),
+    ],
+)
+def test_an_odd_activation_with_an_even_task_is_told(act, target, told):
+    case = case_of("finetune-loss", activation=act, target=target)
+    notes = network_results.combine(case, [made(case, 1.0, 0.1)]).notes
+    assert (len(notes) == 1) is told
+    assert all(note.startswith("tanh is odd") and target in note for note in notes)
+
+
 def test_notes_that_differ_in_numbers_only_are_told_once_with_the_largest():
-    case = case_of("finetune-loss", gamma0="1,2")
+    case = case_of("finetune-loss", activation="relu", gamma0="1,2")
     records = [made(case, 1.0, 0.1), made(case, 1.0, 0.1)]
     for record, error in zip(records, (2e-3, 5e-3), strict=True):
         record["info"] |= {"time_error": error, "notes": [f"changes by up to {error:.1g}, and no tolerance helps."]}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tlcli.report.style import COLOURS, RC, facet_title, save
 
 _ROWS = 4  # points of the grid in one figure
-_PANELS = 6
+_PANELS = 8
 _MOMENTS = {"start": "at initialisation", "stage1": "after stage 1", "stage2": "after stage 2"}
 
 
@@ -35,14 +35,30 @@ class Shown:
 
 
 def write_kernel_figures(shown: Sequence[Shown], folder: Path, ending: str, facts: Mapping[str, Any]) -> list[Path]:
-    """Draw kernels and densities of the first points, and return the files."""
+    """Draw kernels and densities of a few points spread over the grid, and return the files."""
     paths = []
+    shown = [_without_empty_stage(one, facts.get("recipe", {})) for one in shown]
     with plt.rc_context(RC):
-        for name, figure in (("kernels", draw_kernels(shown[:_ROWS])), ("densities", draw_densities(shown[:_PANELS]))):
+        for name, figure in (("kernels", draw_kernels(_spread(shown, _ROWS))), ("densities", draw_densities(_spread(shown, _PANELS)))):
             if figure is not None:
                 paths.append(folder / f"figure-{name}.{ending}")
                 save(figure, paths[-1], facts)
     return paths
+
+
+def _spread(shown: Sequence[Shown], most: int) -> list[Shown]:
+    """Return at most `most` of the points, evenly spread from the first to the last."""
+    kept = np.unique(np.linspace(0, len(shown) - 1, min(most, len(shown))).round().astype(int))
+    return [shown[i] for i in kept]
+
+
+def _without_empty_stage(one: Shown, recipe: Mapping[str, Any]) -> Shown:
+    """Return the point without what a first stage of no duration leaves: it is the initialisation again."""
+    case = next((c for c in recipe.get("cases", ()) if c.get("label") == one.label), {})
+    duration = {**recipe, **case, **one.fixed}.get("t1")
+    if duration is None or float(duration) > 0:
+        return one
+    return Shown(one.label, one.fixed, {n: array for n, array in one.arrays.items() if not n.endswith("_stage1")})
 
 
 def target_kernels(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
@@ -103,7 +119,7 @@ def draw_densities(shown: Sequence[Shown]) -> Figure | None:
     shown = [one for one in shown if any(f"density_{m}" in one.arrays for m in _MOMENTS)]
     if not shown:
         return None
-    columns = min(len(shown), 3)
+    columns = len(shown) if len(shown) <= 3 else 2 if len(shown) == 4 else 4 if len(shown) > 6 else 3
     figure, grid = plt.subplots(
         math.ceil(len(shown) / columns),
         columns,

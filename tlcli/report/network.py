@@ -159,8 +159,16 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], line: str | None, ti
     for axes, shared in _scales(rows, panels):
         _limit(axes, shared, styles)
     widths = list(dict.fromkeys(m.width for trace in traces for m in trace.measured))
-    drawn = [style for style in styles if any(np.any(np.isfinite(t.columns[style.name])) for t in traces)]
-    _legend(figure, colours, [] if bare else drawn, widths)
+    drawn = [
+        style
+        for style in styles
+        if any(
+            stage in style.stages and _has(row, stage, style)
+            for row, axes in zip(rows, panels, strict=True)
+            for stage in axes
+        )
+    ]
+    _legend(figure, colours, [] if bare else drawn, widths, 2 if sum(map(len, panels)) == 1 else 3)
     if title:
         figure.suptitle(title)
     return figure
@@ -203,6 +211,13 @@ def _lasts(row: Row, stage: int) -> bool:
     return any(np.any(trace.time[trace.stage == stage] > 0) for trace in row.traces)
 
 
+def _has(row: Row, stage: int, style: Style) -> bool:
+    """Whether a facet has this column in this stage; where no stage came before, the baseline is the loss itself."""
+    if style.name == "baseline" and not _lasts(row, 1):
+        return False
+    return any(np.any(np.isfinite(trace.columns[style.name][trace.stage == stage])) for trace in row.traces)
+
+
 def _palette(count: int) -> list[Any]:
     if count <= len(COLOURS) - 1:  # black is for what all have in common
         return list(COLOURS[:count])
@@ -214,7 +229,7 @@ def _draw_stage(
 ) -> None:
     log = False
     for style in styles:
-        if stage not in style.stages:
+        if stage not in style.stages or not (_has(row, stage, style) or len(styles) == 1):
             continue
         common = len(row.traces) > 1 and _common(row.traces, style.name, stage)
         for trace in row.traces[:1] if common else row.traces:
@@ -305,7 +320,11 @@ def _limit(axis: Axes, traces: Sequence[Trace], styles: Sequence[Style]) -> None
 
 
 def _legend(
-    figure: Figure, colours: Mapping[tuple[Any, ...], Any], styles: Sequence[Style], widths: Sequence[str]
+    figure: Figure,
+    colours: Mapping[tuple[Any, ...], Any],
+    styles: Sequence[Style],
+    widths: Sequence[str],
+    columns: int,
 ) -> None:
     handles = [
         Line2D([], [], lw=1.9, color=colour, label=", ".join(f"{short_symbol(n)} = {number(v)}" for n, v in hue))
@@ -318,4 +337,4 @@ def _legend(
         for marker, width in zip(_MARKERS, widths, strict=False)
     ]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3), frameon=False)
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), columns), frameon=False)

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.columns import SAMPLED, SPREAD
+from tlcli.dmft.activations import activation
 from tlcli.errors import UsageError
 from tlcli.solvers.base import Case, Columns
 from tlcli.solvers.network import stage_times, unpack
 from tlcli.status import Phase, Status
+from tlcli.tasks.polynomial import is_polynomial, parse_polynomial
 
 Floats = NDArray[np.float64]
 
@@ -90,7 +92,7 @@ def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
     done = [record for record in records if record.get("status") != "failed"]
     if done:
         out.info, out.data = dict(done[0]["info"]), dict(done[0]["data"])
-    out.notes = _notes(done)
+    out.notes = [*_parity(case.words), *_notes(done)]
     reached = [(r["info"]["reached"], r["info"]["accuracy"]) for r in done]
     late = [pair for pair in reached if pair[0] > 1.25 * pair[1]]
     if late and case.words.get("neurons") is None:
@@ -104,6 +106,20 @@ def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
         texts = [records[i * draws].get("arrays") for i in range(len(points))]
         out.arrays = [None if text is None else unpack(text) for text in texts]
     return out
+
+
+def _parity(words: Mapping[str, Any]) -> list[str]:
+    """Return what an odd activation cannot do: there are no biases, so all its networks are odd functions."""
+    act, tasks = activation(words["activation"]), [words["source"], words["target"]]
+    if not act.odd or not all(is_polynomial(task) for task in tasks):
+        return []
+    even = [task for task in dict.fromkeys(tasks) if any(k % 2 == 0 for k, _ in parse_polynomial(task).terms)]
+    if not even:
+        return []
+    return [
+        f"{act.name} is odd and networks have no biases here, so f(-x) = -f(x): the even part of {' and '.join(even)} "
+        "can be memorised but not learnt; relu, gelu or softplus can learn it."
+    ]
 
 
 def _notes(records: Sequence[Mapping[str, Any]]) -> list[str]:
