@@ -1,5 +1,6 @@
 """The theory of a job: closed forms at once, costly solvers point by point through the sweep and its store."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -76,6 +77,8 @@ def solve_points(
         console.warn(f"{len(found.messages) - _SHOWN} more point(s) broke off.")
     for text in found.notes:
         console.note(text)
+    if math.isfinite(found.reached):
+        console.note(f"{label}: no standard error of a loss is above {found.reached:.2g} (relative to losses above 1)")
     return found
 
 

@@ -39,7 +39,10 @@ def write_kernel_figures(shown: Sequence[Shown], folder: Path, ending: str, fact
     paths = []
     shown = [_without_empty_stage(one, facts.get("recipe", {})) for one in shown]
     with plt.rc_context(RC):
-        for name, figure in (("kernels", draw_kernels(_spread(shown, _ROWS))), ("densities", draw_densities(_spread(shown, _PANELS)))):
+        for name, figure in (
+            ("kernels", draw_kernels(_spread(shown, _ROWS))),
+            ("densities", draw_densities(_spread(shown, _PANELS))),
+        ):
             if figure is not None:
                 paths.append(folder / f"figure-{name}.{ending}")
                 save(figure, paths[-1], facts)
@@ -47,16 +50,16 @@ def write_kernel_figures(shown: Sequence[Shown], folder: Path, ending: str, fact
 
 
 def _spread(shown: Sequence[Shown], most: int) -> list[Shown]:
-    """Return at most `most` of the points, evenly spread from the first to the last."""
-    kept = np.unique(np.linspace(0, len(shown) - 1, min(most, len(shown))).round().astype(int))
-    return [shown[i] for i in kept]
+    """Return at most `most` of the points at equal steps, so that cases show the same values of their axis."""
+    count = min(most, len(shown))
+    return [shown[i * len(shown) // count] for i in range(count)]
 
 
 def _without_empty_stage(one: Shown, recipe: Mapping[str, Any]) -> Shown:
     """Return the point without what a first stage of no duration leaves: it is the initialisation again."""
     case = next((c for c in recipe.get("cases", ()) if c.get("label") == one.label), {})
     duration = {**recipe, **case, **one.fixed}.get("t1")
-    if duration is None or float(duration) > 0:
+    if str(duration) not in ("0", "0.0"):
         return one
     return Shown(one.label, one.fixed, {n: array for n, array in one.arrays.items() if not n.endswith("_stage1")})
 

@@ -29,7 +29,7 @@ class Findings:
     """Columns of the grid's shape and the records' axis; arrays of the first draw per point (None: not kept).
 
     `info` and `data` describe the first point and draw; `messages` say what broke off and where, `notes` what the
-    engine has to tell besides.
+    engine has to tell besides, `reached` the largest standard error of a loss, relative to losses above 1.
     """
 
     columns: Columns
@@ -38,6 +38,7 @@ class Findings:
     data: dict[str, Any] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    reached: float = math.nan
 
 
 def columns_of(case: Case) -> tuple[str, ...]:
@@ -94,6 +95,7 @@ def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
         out.info, out.data = dict(done[0]["info"]), dict(done[0]["data"])
     out.notes = [*_parity(case.words), *_notes(done)]
     reached = [(r["info"]["reached"], r["info"]["accuracy"]) for r in done]
+    out.reached = max((worst for worst, _ in reached if math.isfinite(worst)), default=math.nan)
     late = [pair for pair in reached if pair[0] > 1.25 * pair[1]]
     if late and case.words.get("neurons") is None:
         worst = max(late)
