@@ -134,6 +134,23 @@ def test_a_learning_rate_belongs_to_gradient_descent():
         plan(WIDE, Numerics(dt=0.1))
 
 
+def test_a_learning_rate_longer_than_a_stage():
+    with pytest.raises(UsageError, match=r"dt = 3 is longer than a stage, which lasts 1; use a smaller --dt"):
+        plan(WIDE, Numerics(integrator="euler", dt=3.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "message"),
+    [
+        ("relu", {}, "dop853 needs a smooth activation, and relu"),
+        ("tanh", {"device": "cuda"}, "dop853 runs on the CPU"),
+    ],
+)
+def test_where_high_order_has_no_place(name, more, message):
+    with pytest.raises(UsageError, match=message):
+        plan(of(WIDE, name), Numerics(integrator="dop853", **more))
+
+
 def test_an_accuracy_out_of_reach():
     with pytest.raises(UsageError, match=r"accuracy = 1e-05 needs 3.8e\+09 neurons here.*use at least .* --neurons"):
         plan(WIDE, Numerics(accuracy=1e-5))

@@ -46,7 +46,8 @@ def neuron_by_neuron(problem, stages, population, redrawn=None):
     for k, frozen in enumerate(stages):
         s = frozen.stage
         if k and s.readout == "reset":
-            a = redrawn.copy()
+            u, still = np.concatenate([u, u]), np.concatenate([still, still])
+            a = np.concatenate([redrawn, -redrawn])
         for i in range(len(a)):
 
             def velocity(t, z, frozen=frozen, s=s):

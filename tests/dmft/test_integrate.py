@@ -218,7 +218,14 @@ def test_nothing_to_do(smooth):
     field, z, _ = smooth
     outcome = integrate(field, z, 0.0, Control())
     assert outcome.state is z
-    assert (outcome.time, outcome.steps, outcome.settled, outcome.message) == (0.0, 0, False, "")
+    assert (outcome.time, outcome.steps, outcome.settled, outcome.message) == (0.0, 0, True, "")
+
+
+def test_what_counts_as_rest_follows_the_richness():
+    control = Control(until=1e-3, tolerance=1e-4)
+    assert control.of_stage(2.0) == control
+    assert control.of_stage(0.1) == Control(until=pytest.approx(1e-4), tolerance=1e-4)
+    assert replace(control, scaled=True).of_stage(0.1).tolerance == pytest.approx(1e-5)
 
 
 def test_too_large_a_learning_rate_is_told(smooth):

@@ -24,24 +24,30 @@ LIPSCHITZ = [name for name in ACTIVATIONS if activation(name).lipschitz]
 # ------------------------------------------------------------ weights themselves
 
 
+def split(z, dim):
+    """Return the weights (N, D) and readouts (N,) of a flat state."""
+    size = len(z) // (dim + 1)
+    return z[: size * dim].reshape(size, dim), z[size * dim :]
+
+
 def weights_themselves(name, x, stages, w, a, gammas, decay=0.0, readout="carry", redrawn=None):
     """f (stage, n_time, n) by the equations for the full weights w (N, D), a (N,): no reduction of the inputs.
 
     `stages`: (rows, labels, scale) each; records at TIMES.
     """
-    act, size, dim = activation(name), len(a), x.shape[1]
+    act, dim = activation(name), x.shape[1]
     xs, out = x / np.sqrt(dim), []
     for k, ((rows, y, scale), gamma) in enumerate(zip(stages, gammas, strict=True)):
-        if k and readout == "reset":
-            a = redrawn
+        if k and readout == "reset":  # both signs of the new readouts on copies of the features
+            w, a = np.concatenate([w, w]), np.concatenate([redrawn, -redrawn])
 
         def output(w, a, gamma=gamma):
-            return a @ act.phi(w @ xs.T) / (size * gamma)
+            return a @ act.phi(w @ xs.T) / (len(a) * gamma)
 
         centre = output(w, a) if k and readout == "carry-centred" else np.zeros(len(x))
 
         def velocity(t, z, rows=rows, y=y, scale=scale, gamma=gamma, output=output, centre=centre):
-            w, a = z[: size * dim].reshape(size, dim), z[size * dim :]
+            w, a = split(z, dim)
             phi, slope = act.both(w @ xs[rows].T)
             pull = scale * gamma * (y - (output(w, a) - centre)[rows])
             dw = a[:, None] * (slope * pull) @ xs[rows] - decay * w
@@ -50,7 +56,7 @@ def weights_themselves(name, x, stages, w, a, gammas, decay=0.0, readout="carry"
         path = solve_ivp(
             velocity, (0, TIMES[-1]), np.concatenate([w.ravel(), a]), "DOP853", TIMES, rtol=1e-9, atol=1e-9
         )
-        weights = [(z[: size * dim].reshape(size, dim), z[size * dim :]) for z in path.y.T]
+        weights = [split(z, dim) for z in path.y.T]
         out.append([output(w, a) - centre for w, a in weights])
         w, a = weights[-1]
     return np.array(out)
@@ -125,14 +131,24 @@ def test_a_centred_stage_starts_from_zero_everywhere():
     assert np.max(np.abs(second[-1] - other[1][-1])) > 0.01
 
 
-def test_a_reset_takes_the_new_readouts_and_keeps_the_features():
+def test_a_reset_takes_the_new_readouts_of_both_signs_and_keeps_the_features():
     problem, _ = teacher_problem("tanh", 3, 6, 4, TIMES, gamma2=1.5, readout="reset")
     population = gaussians(problem, 64)
     fresh = np.random.default_rng(9).standard_normal(64)
-    runs = run_population(problem, population, Control("dop853", 1e-10), redrawn=fresh)
+    started = []
+
+    def observe(stage, record, t, view):
+        if stage == 1 and record == 0:
+            started.append(view.field.split(view.state))
+        return {}
+
+    runs = run_population(problem, population, Control("dop853", 1e-10), redrawn=fresh, observe=observe)
     hidden = runs[0].outcome.state[: 64 * 3].reshape(64, 3)
-    expected = fresh @ np.tanh(hidden @ problem.geometry.moving.T) / 64 / 1.5
-    np.testing.assert_allclose(runs[1].f[0], expected, rtol=1e-10)
+    ((u, a),) = started
+    np.testing.assert_array_equal(u, np.concatenate([hidden, hidden]))
+    np.testing.assert_array_equal(a, np.concatenate([fresh, -fresh]))
+    np.testing.assert_allclose(runs[1].f[0], 0.0, atol=1e-14)
+    assert np.max(np.abs(runs[1].f[-1])) > 0.05
 
 
 def test_records_in_any_grid_agree():

@@ -189,10 +189,19 @@ def plan(problem: Problem, numerics: Numerics, coupled: bool = False) -> Plan:
     double = exact or kind == "quadrature" or numerics.integrator == "dop853" or low
     tolerance, scaled = _tolerance(problem, numerics, kind, gamma), numerics.tolerance is None
     control = Control(numerics.integrator, tolerance, numerics.dt, numerics.until, scaled=scaled)
+    if numerics.integrator == "dop853" and not act.smooth:
+        raise UsageError(
+            f"integrator: dop853 needs a smooth activation, and {act.name} has kinks, which would stop it; use rkc."
+        )
+    if numerics.integrator == "dop853" and numerics.device != "cpu":
+        raise UsageError(f"integrator: dop853 runs on the CPU only, not on {numerics.device}; use rkc.")
     if numerics.dt is not None and numerics.integrator != "euler":
         raise UsageError(
             f"dt = {numerics.dt:g} is the learning rate of --integrator euler; {numerics.integrator} has none."
         )
+    shortest = min((float(s.times[-1]) for s in problem.stages if s.times[-1] > 0), default=math.inf)
+    if numerics.dt is not None and numerics.dt > shortest:
+        raise UsageError(f"dt = {numerics.dt:g} is longer than a stage, which lasts {shortest:g}; use a smaller --dt.")
     dtype = "float64" if double else "float32"
     whiten = pairs and kind != "quadrature"
     iterations = 2 if gamma >= 2 else 1
@@ -317,10 +326,7 @@ def _population(problem: Problem, numerics: Numerics, chosen: Plan, repeat: int)
     if not reset:
         return found, None
     fresh = rng.standard_normal(found.size)
-    if chosen.pairs:
-        half = fresh[: found.size // 2]
-        fresh = np.concatenate([half, -half])
-    return found, fresh
+    return found, fresh / np.sqrt(np.mean(fresh**2))
 
 
 def _ntk(problem: Problem) -> list[Array]:
@@ -344,16 +350,18 @@ def _run_repeat(
     machine = _machine(numerics, chosen, threads)
     corrections = None
     if theta is not None:
-        corrections = [Correction(response=r) for r in _responses(problem, population, theta)]
+        corrections = [Correction(response=r) for r in _responses(problem, population, redrawn, theta)]
     seen = observe if not chosen.streamed else None
     runs = run_population(problem, population, chosen.control, machine, corrections, seen, redrawn)
     return _Repeat(population, redrawn, runs, corrections)
 
 
-def _responses(problem: Problem, population: Population, theta: list[Array]) -> list[Array]:
+def _responses(problem: Problem, population: Population, redrawn: Array | None, theta: list[Array]) -> list[Array]:
     """Return Theta_0 - Theta_0 of the sample, between all points and those of each stage (section H3)."""
     g, out = problem.geometry, []
-    for stage, exact in zip(problem.stages, theta, strict=True):
+    for index, (stage, exact) in enumerate(zip(problem.stages, theta, strict=True)):
+        if index and stage.readout == "reset" and redrawn is not None:
+            population = replace(population, readout=redrawn)
         phi, slope = sample_kernels(problem.act, g, population, np.arange(problem.n_points), stage.rows)
         overlap = g.moving @ g.moving[stage.rows].T + g.still @ g.still[stage.rows].T
         out.append(exact - (phi + overlap * slope))

@@ -114,12 +114,16 @@ def outputs_in_field(
     Per stage at the active points and all nodes (n_node, P), and at all points and every stride-th node.
     `weights` None: the plain sum over neurons. Arrays are advanced in place, in their own precision.
     """
-    out, fading = [], 1.0
+    out, fading, share = [], 1.0, 1.0
     for index, frozen in enumerate(stages):
         stage, dtype = frozen.stage, hidden.dtype
         if stage.readout == "reset" and index:
             assert redrawn is not None
-            readout = redrawn.copy()
+            # Every neuron twice, with both signs of its new readout: f starts from 0.
+            hidden, still = np.concatenate([hidden, hidden]), np.concatenate([still, still])
+            readout = np.concatenate([redrawn, -redrawn])
+            weights = None if weights is None else np.concatenate([weights, weights])
+            share = 0.5
         coords = np.ascontiguousarray(frozen.coords.T, dtype=dtype)
         work = _Work(act, hidden, len(frozen.coords), coords, frozen.coords.astype(dtype), stage.decay)
         columns = points.T.astype(dtype)
@@ -132,7 +136,9 @@ def outputs_in_field(
                 h = float(t) - before
                 pulls = [(strength * frozen.residual(s)).astype(dtype) for s in (before, before + h / 2, before + h)]
                 work.advance(hidden, readout, h, pulls)
-            weighted = readout if weights is None else readout * weights
+            weighted = readout * hidden.dtype.type(share)
+            if weights is not None:
+                weighted *= weights
             fine[k] = weighted @ work.response(hidden)
             if k % frozen.stride == 0:
                 pre = hidden @ columns

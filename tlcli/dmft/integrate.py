@@ -47,8 +47,8 @@ class Outcome:
 class Control:
     """How to integrate: `tolerance` per step, `dt` of gradient descent, `until` the relative speed that counts as rest.
 
-    `scaled`: in a stage of richness gamma < 1 the tolerance is gamma times that, since an error of the state counts
-    1/gamma times in f.
+    In a stage of richness gamma < 1 the weights move gamma times less than the output does: `until` is gamma times that
+    there, and with `scaled` the tolerance too, since an error of the state counts 1/gamma times in f.
     """
 
     method: str = "rkc"
@@ -60,9 +60,10 @@ class Control:
 
     def of_stage(self, gamma: float) -> "Control":
         """Return the control of a stage of richness `gamma`."""
-        if not self.scaled or gamma >= 1:
+        if gamma >= 1:
             return self
-        return replace(self, tolerance=max(1e-8, self.tolerance * gamma), scaled=False)
+        tolerance = max(1e-8, self.tolerance * gamma) if self.scaled else self.tolerance
+        return replace(self, tolerance=tolerance, until=None if self.until is None else self.until * gamma)
 
 
 def integrate(
@@ -74,7 +75,7 @@ def integrate(
     says so in `message`, and `time` is how far it came; nothing is raised, so what was computed is kept.
     """
     if duration <= 0:
-        return Outcome(state, 0.0, False, 0)
+        return Outcome(state, 0.0, True, 0)
     stepper = {"rkc": _rkc, "dop853": _dop853, "euler": _euler}[control.method]
     with np.errstate(over="ignore", invalid="ignore"):  # a diverging run is told by its outcome
         return stepper(field, state, float(duration), control, on_step or (lambda step: None))

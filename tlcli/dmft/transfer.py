@@ -22,7 +22,7 @@ from tlcli.dmft.observe import BIN_EDGES, Watch
 from tlcli.dmft.regression import adaptive_predictor, kernel_alignment, kernel_regression
 from tlcli.dmft.settings import Data, Setup, TransferSettings
 from tlcli.dmft.two_layer import Problem, Stage
-from tlcli.errors import UsageError
+from tlcli.errors import DomainError, UsageError
 
 Array = NDArray[np.float64]
 
@@ -210,34 +210,44 @@ class _Parts:
             last = [self._frozen_kernel(phi[-1][:, columns], g[-1][:, columns]) for phi, g in pairs]
             return np.array(last)
 
-        correction = self._kernel_correction()
         if "phi" not in self.observed[0] or self.solutions[0].message:
             repeats = len(self.solutions[0].f[0])
             return _Outputs(np.full((repeats, *shape), np.nan), None)
-        all_of_them = kernels(self.observed[0]) + correction
-        count = len(all_of_them)
-        mean = all_of_them.mean(axis=0)
-        best = self._regress(mean)
+        found = kernels(self.observed[0])
         rough = self.coarse_observed[0]
-        if rough is not None or count < 2:
-            return _Outputs(best[None], None if rough is None else self._regress(kernels(rough)[0])[None])
-        left_out = [self._regress((mean * count - k) / (count - 1)) for k in all_of_them]
+        if rough is not None or len(found) < 2:
+            coarse = None if rough is None else self._regress(kernels(rough)[0])[None]
+            return _Outputs(self._regress(found.mean(axis=0))[None], coarse)
+        corrected = self._corrected_kernels(found)
+        if corrected is not None:
+            # A sum that is not positive is no kernel: then the samples stand alone, all of them.
+            with contextlib.suppress(DomainError):
+                return self._pseudo_values(corrected)
+        return self._pseudo_values(found)
+
+    def _pseudo_values(self, kernels: Array) -> _Outputs:
+        """Return the jackknife's pseudo-values of the regression with the mean of `kernels` (repeat, point, target)."""
+        count, mean = len(kernels), kernels.mean(axis=0)
+        best = self._regress(mean)
+        left_out = [self._regress((mean * count - kernel) / (count - 1)) for kernel in kernels]
         return _Outputs(np.array([count * best - (count - 1) * f for f in left_out]))
 
-    def _kernel_correction(self) -> Array:
-        """Return what the samples' frozen kernels lack at initialisation, (repeat, point, target), where nearly lazy.
+    def _corrected_kernels(self, found: Array) -> Array | None:
+        """Add what the samples' kernels lack at initialisation, where they still are near it.
 
-        The kernel of a richer network is as far from that at initialisation as its samples are: nothing is gained.
+        With weight decay, or after long training, the kernel has forgotten its start and the sum is further off:
+        then it varies more between repeats, and None is returned.
         """
-        solution = self.solutions[0]
-        if not solution.plan.lazy:
-            return np.zeros(1)
-        setup, out = self.setup, []
-        points, target = np.arange(len(setup.x)), setup.target
-        for population in solution.populations:
-            phi, g = sample_kernels(setup.act, setup.geometry, population, points, target)
-            out.append(self._initial() - self._frozen_kernel(phi, g))
-        return np.array(out)
+        solution, setup = self.solutions[0], self.setup
+        if not solution.plan.lazy or setup.settings.weight_decay > 0:
+            return None
+        points, exact = np.arange(len(setup.x)), self._initial()
+        lacking = [
+            exact - self._frozen_kernel(*sample_kernels(setup.act, setup.geometry, population, points, setup.target))
+            for population in solution.populations
+        ]
+        corrected = found + np.array(lacking)
+        return corrected if np.sum(corrected.var(axis=0)) < 0.5 * np.sum(found.var(axis=0)) else None
 
     def result(self, predictions: bool) -> TransferResult:
         s = self.setup.settings
@@ -389,7 +399,8 @@ class _Parts:
         return out
 
     def _info(self, columns: dict[str, NDArray[Any]]) -> dict[str, Any]:
-        errors = columns["loss_se"] / np.maximum(1.0, np.abs(columns["loss"]))
+        judged = "loss" if np.any(np.isfinite(columns["loss"])) else "train_loss"  # no test point has a label
+        errors = columns[f"{judged}_se"] / np.maximum(1.0, np.abs(columns[judged]))
         reached = float(np.nanmax(errors)) if np.any(np.isfinite(errors)) else math.nan
         out: dict[str, Any] = {"rank": self.setup.geometry.rank, "reached": reached}
         if self.solutions:
@@ -404,6 +415,8 @@ class _Parts:
                 "tolerance": chosen.control.tolerance,
             }
         notes = list(dict.fromkeys(note for p in self.solutions for note in p.notes))
+        if self.solutions and self.solutions[0].plan.repeats == 1 and self.solutions[0].coarse is None:
+            notes.append("one population has no standard error; use --repeats 2 or more.")
         if self.solutions and (finer := self.solutions[0].finer) is not None and self.setup.settings.gamma0 > 0:
             out["time_error"] = error = self._time_error(finer)
             notes.append(
@@ -415,9 +428,14 @@ class _Parts:
         return out
 
     def _time_error(self, finer: list[Array]) -> float:
-        """Return the largest change of the target's test loss, relative to losses above 1, in a finer integration."""
+        """Return the largest change of a loss in a finer integration, relative to losses above 1.
+
+        It is the target's test loss, or the training loss of the source where no test point has a label.
+        """
         keep = np.isfinite(self.setup.data.y_test_target)
         points, labels = self.setup.test[keep], self.setup.data.y_test_target[keep]
+        if not len(labels):
+            points, labels = self.setup.source, self.setup.data.y_source
         losses = [np.mean((np.concatenate([f[i] for f in finer])[:, points] - labels) ** 2, axis=1) for i in (0, 1)]
         change = np.abs(losses[1] - losses[0]) / np.maximum(1.0, losses[0])
         return float(np.nanmax(change)) if np.any(np.isfinite(change)) else math.nan

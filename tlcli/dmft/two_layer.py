@@ -151,8 +151,8 @@ def run_population(
         extra = corrections[index] if corrections else Correction()
         if stage.readout == "reset" and index:
             assert redrawn is not None
-            z = np.concatenate([to_numpy(z)[: size * rank], redrawn])
-            carried = np.zeros(problem.n_points)
+            population, z = _mirrored(population, to_numpy(z)[: size * rank], redrawn)
+            size, carried = 2 * size, np.zeros(problem.n_points)
         offset = carried / stage.gamma
         shift = _shift(extra.shift, offset)
         drive = Drive(
@@ -161,7 +161,7 @@ def run_population(
         make = _Fields(problem.act, population, machine)
         field_ = make(drive)
         z = field_.asarray(z)
-        if still is None and population.still.shape[1]:
+        if population.still.shape[1]:
             still = field_.asarray(population.still)
 
         own = _Own(problem.geometry, still, fading, stage.decay)
@@ -206,6 +206,17 @@ class _Fields:
     def __call__(self, drive: Drive) -> Field:
         m = self.machine
         return Field(self.act, self.population.size, drive, self.population.weights, m.dtype, m.xp, m.device, m.threads)
+
+
+def _mirrored(population: Population, hidden: NDArray[Any], redrawn: Array) -> tuple[Population, NDArray[Any]]:
+    """Return every neuron twice, with the readouts +a and -a: a redrawn readout starts from f = 0 exactly."""
+    twice = Population(
+        np.concatenate([population.hidden] * 2),
+        np.concatenate([redrawn, -redrawn]),
+        np.concatenate([population.still] * 2),
+        None if population.weights is None else np.concatenate([population.weights] * 2) / 2,
+    )
+    return twice, np.concatenate([hidden, hidden, redrawn, -redrawn])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Curves against one parameter: theory as lines, baseline dashed, experiments with error bars."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,7 @@ class CurvePanel:
 def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
     """Return one figure with a panel per facet; colours follow the line axis."""
     figure, axes = facet_grid(len(panels), 3.9, 3.1)
-    log = spec.x in spec.log_axes
+    log = spec.x in spec.log_axes or all(geometric(curve.x) for panel in panels for curve in panel.curves)
     colours = _colours(panels, spec)
     for panel, axis in zip(panels, axes, strict=True):
         shared = _shared_baseline(panel)
@@ -84,15 +85,16 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
                 axis.errorbar(curve.x[keep], curve.values[keep], yerr=error, ls="", **style)
             if curve.baseline is not None and shared is None:
                 axis.plot(curve.x[keep], curve.baseline[keep], color=colour, ls="--", lw=1.0, alpha=0.8)
-            for points in curve.points:
-                _draw_points(axis, points, colour, log)
+            for measured in curve.points:
+                _draw_points(axis, measured, colour, log)
             if curve.best is not None and curve.x[keep][0] < curve.best[0] < curve.x[keep][-1]:
                 axis.plot(*curve.best, marker="*", ms=10, color=colour, mec="white", zorder=6)
         if shared is not None:
             keep = _drawn(panel.curves[0].x, log)
             axis.plot(panel.curves[0].x[keep], shared[keep], color="black", ls="--", lw=1.4)
         if len(panel.crossings):
-            axis.plot(*panel.crossings.T, ls="", marker="D", ms=4.5, mfc="white", mec="black", zorder=5)
+            points = panel.crossings if panel.exact else _on_the_lines(panel, log)
+            axis.plot(*points.T, ls="", marker="D", ms=4.5, mfc="white", mec="black", zorder=5)
         if log:
             log_axis(axis.xaxis, panel.curves[0].x[finite_axis(panel.curves[0].x, log)])
         elif spec.x in ("stage", "task"):
@@ -107,6 +109,14 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
     if spec.title:
         figure.suptitle(spec.title)
     return figure
+
+
+def geometric(values: NDArray[np.float64]) -> bool:
+    """Whether at least four values, (n,), rise by one and the same factor."""
+    if len(values) < 4 or not np.all(np.isfinite(values)) or np.any(values <= 0):
+        return False
+    steps = np.diff(np.log(values))
+    return bool(steps.min() > math.log(1.5) and np.ptp(steps) < 1e-6)
 
 
 def _drawn(x: NDArray[np.float64], log: bool) -> NDArray[np.intp]:
@@ -126,6 +136,25 @@ def _colours(panels: Sequence[CurvePanel], spec: FigureSpec) -> dict[Any, Any]:
         return dict(zip(hues, COLOURS, strict=False))
     # Many ordered values read better on an ordered map.
     return dict(zip(hues, plt.get_cmap("viridis")(np.linspace(0.0, 0.88, len(hues))), strict=True))
+
+
+def _on_the_lines(panel: CurvePanel, log: bool) -> NDArray[np.float64]:
+    """Return interpolated crossings, (n, 2), where the drawn lines meet the baseline: straight on the drawn axis.
+
+    The boundary's own points are interpolated on the scale of the grid, which the axis need not have.
+    """
+    found = []
+    for curve in panel.curves:
+        if curve.baseline is None:
+            return panel.crossings
+        keep = _drawn(curve.x, log)
+        x, y, off = curve.x[keep], curve.values[keep], (curve.values - curve.baseline)[keep]
+        x = np.log(x) if log else x
+        for i in np.flatnonzero(off[:-1] * off[1:] < 0):
+            part = off[i] / (off[i] - off[i + 1])
+            at = x[i] + part * (x[i + 1] - x[i])
+            found.append((math.exp(at) if log else at, y[i] + part * (y[i + 1] - y[i])))
+    return np.array(found).reshape(-1, 2)
 
 
 def _shared_baseline(panel: CurvePanel) -> NDArray[np.float64] | None:

@@ -18,8 +18,13 @@ def check(case: Case) -> None:
     """Refuse what networks of finite width cannot be.
 
     Raises:
-        UsageError: a lazy source stage.
+        UsageError: a lazy source stage, or a stage that ends when the theory is at rest.
     """
+    if case.words.get("until") is not None:
+        raise UsageError(
+            f"--until {case.words['until']:g} ends the theory at rest, and networks would go on; give --t1 and --t2 "
+            "instead with --simulate."
+        )
     gammas = case.grid.values["gamma0"].array
     if np.any(gammas == 0):
         raise UsageError("the network experiment has no gamma0 = 0; it needs a positive finite one.")

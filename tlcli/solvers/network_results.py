@@ -93,7 +93,7 @@ def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
     done = [record for record in records if record.get("status") != "failed"]
     if done:
         out.info, out.data = dict(done[0]["info"]), dict(done[0]["data"])
-    out.notes = [*_parity(case.words), *_notes(done)]
+    out.notes = [*_parity(case.words), *_lazy_target(case, points), *_notes(done)]
     reached = [(r["info"]["reached"], r["info"]["accuracy"]) for r in done]
     out.reached = max((worst for worst, _ in reached if math.isfinite(worst)), default=math.nan)
     late = [pair for pair in reached if pair[0] > 1.25 * pair[1]]
@@ -121,6 +121,16 @@ def _parity(words: Mapping[str, Any]) -> list[str]:
     return [
         f"{act.name} is odd and networks have no biases here, so f(-x) = -f(x): the even part of {' and '.join(even)} "
         "can be memorised but not learnt; relu, gelu or softplus can learn it."
+    ]
+
+
+def _lazy_target(case: Case, points: Sequence[Mapping[str, float]]) -> list[str]:
+    """Return which limit gamma2 = 0 is, where the grid has it."""
+    if case.words.get("kernel") != "feature" or not any(point.get("gamma2") == 0 for point in points):
+        return []
+    return [
+        "gamma2 = 0 is regression with the frozen feature kernel, that is of the readout alone; the limit of training "
+        "both layers is --kernel ntk."
     ]
 
 
@@ -181,7 +191,7 @@ def _point_columns(
         columns["predictor_distance"] = np.mean([of(record, "predictor_distance") for record in records], axis=0)
     if any("time_error" in record["info"] for record in records):
         columns["time_error"] = max(float(record["info"].get("time_error", 0.0)) for record in records)
-    columns["residual"] = max(float(record["info"]["reached"]) for record in records)
+    columns["residual"] = float(np.fmax.reduce([float(record["info"]["reached"]) for record in records]))
     columns["status"] = np.max([_row_status(record, of(record, "source_train_loss")) for record in records], axis=0)
     return columns
 
