@@ -392,3 +392,15 @@ def test_a_lazy_source_has_no_experiment():
     with pytest.raises(UsageError, match="no gamma0 = 0"):
         network_experiment.check(case_of(gamma0="0,1"))
     network_experiment.check(case_of(gamma2="0,1"))
+
+
+def test_draws_of_a_whole_file_would_be_one_and_the_same(tmp_path):
+    x = np.random.default_rng(0).standard_normal((12, 4))
+    np.savez(
+        tmp_path / "data.npz", x_source=x[:4], y_source=x[:4, 0], x_target=x[4:8], y_target=x[4:8, 1], x_test=x[8:]
+    )
+    task = f"file:{tmp_path / 'data.npz'}"
+    whole = {"source": task, "target": task, "dim": None, "p1": None, "p2": None, "ptest": None, "rho": None}
+    with pytest.raises(UsageError, match="draws = 3: a file taken as a whole is one draw"):
+        case_of(**whole, draws=3)
+    assert case_of(**{**whole, "p1": 3}, draws=3).words["draws"] == 3

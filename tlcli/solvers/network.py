@@ -86,6 +86,11 @@ def network_solver(command: str, name: str, get: Callable[[str], Any]) -> Solver
     alone = target is None and not from_file
     sizes = [_size(stage, get, from_file) for stage in ("1", "2")[: 1 if alone else 2]]
     dim = _check(source, target or source, sizes, get)
+    if from_file and (get("draws") or 1) > 1 and all(get(size) is None for size, _ in sizes):
+        raise UsageError(
+            f"draws = {get('draws')}: a file taken as a whole is one draw of the data; give --p1 and --p2 smaller "
+            "than it, or leave out --draws."
+        )
     parameters = ["source", *(["target"] if not alone else []), "dim", *(size for size, _ in sizes)]
     parameters += ["rho"] if polynomial and not alone else []
     parameters += ["noise1", *(["noise2"] if not alone else []), "activation", "gamma0"]

@@ -30,6 +30,7 @@ class _Rows:
     """The solver as a function of one axis, with all other axes flattened to row numbers."""
 
     def __init__(self, case: Case, axis: str) -> None:
+        self.case = case
         self.solver: Solver = case.solver
         self.axis = axis
         self.words = case.words
@@ -60,6 +61,17 @@ class _Rows:
         values = function({**self.words, **at_rows, self.axis: np.asarray(x)})
         return np.broadcast_to(values, np.broadcast_shapes(np.shape(x), np.shape(rows)))
 
+    def sorted_gain(self, log: bool, gain: Floats) -> tuple[Floats, Floats] | None:
+        """Return the gain (row, n) along the axis's finite values (n,) in growing order; None if they are too few."""
+        values = self.case.grid.values[self.axis].array
+        keep = np.isfinite(values) & (values > 0 if log else True)
+        if keep.sum() < 2:
+            return None
+        position = self.case.grid.axes.index(self.axis)
+        rows = np.moveaxis(np.broadcast_to(gain, self.case.grid.shape), position, -1).reshape(self.size, -1)
+        order = np.argsort(values[keep])
+        return rows[:, keep][:, order], values[keep][order]
+
 
 def boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryPoints | None:
     """Refine every sign change of the gain along `axis`, and the collapse transition; None where there is none.
@@ -67,14 +79,10 @@ def boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryPoints
     `gain` is the column already computed, of the grid's shape: it brackets the roots without further work.
     """
     rows = _Rows(case, axis)
-    values = case.grid.values[axis].array
-    keep = np.isfinite(values) & (values > 0 if log else True)
-    if keep.sum() < 2:
+    found = rows.sorted_gain(log, gain)
+    if found is None:
         return None
-    position = case.grid.axes.index(axis)
-    known = np.moveaxis(np.broadcast_to(gain, case.grid.shape), position, -1).reshape(rows.size, -1)[:, keep]
-    order = np.argsort(values[keep])
-    known, line = known[:, order], values[keep][order]
+    known, line = found
     parts: list[tuple[NDArray[np.intp], Floats, NDArray[np.str_]]] = []
     with np.errstate(invalid="ignore"):
         changes = ((known > 0).any(axis=1) & (known < 0).any(axis=1)).any()
@@ -111,14 +119,10 @@ def grid_boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryP
     is computed again. `gain` is of the grid's shape.
     """
     rows = _Rows(case, axis)
-    values = case.grid.values[axis].array
-    keep = np.isfinite(values) & (values > 0 if log else True)
-    if keep.sum() < 2:
+    found = rows.sorted_gain(log, gain)
+    if found is None:
         return None
-    position = case.grid.axes.index(axis)
-    known = np.moveaxis(np.broadcast_to(gain, case.grid.shape), position, -1).reshape(rows.size, -1)[:, keep]
-    order = np.argsort(values[keep])
-    known, line = known[:, order], values[keep][order]
+    known, line = found
     at = np.log(line) if log else line
     with np.errstate(invalid="ignore"):
         row, left = np.nonzero((known[:, :-1] < 0) != (known[:, 1:] < 0))
