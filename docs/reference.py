@@ -17,6 +17,7 @@ from tlcli.columns import COLUMNS
 from tlcli.option import Option
 from tlcli.options import OPTIONS
 from tlcli.solvers.linear import PRETRAINING, TRANSFER
+from tlcli.solvers.network import network_solver
 
 
 def write_all(folder: Path) -> None:
@@ -120,7 +121,30 @@ def solvers() -> str:
     for solver in PRETRAINING.values():
         words = ", ".join(f"`{n}`" for n in solver.parameters).replace("`time`", "`t1` or `times`")
         rows.append([f"`{solver.name}` in `pretrain-kernel`", words, ", ".join(solver.experiments)])
+    rows += [network_row(*which) for which in NETWORKS]
     return table(["solver", "parameters", "experiments"], rows)
+
+
+# Command and solver; what the row is called.
+NETWORKS = (
+    ("phase-diagram", "network-rich", "`network-rich`; `dmft-solve`"),
+    ("phase-diagram", "network-frozen", "`network-frozen`; `finetune-loss --model network`"),
+    ("pretrain-kernel", "network-pretrain", "`pretrain-kernel --model network`"),
+)
+
+
+def network_row(command: str, name: str, title: str) -> list[str]:
+    """A network's parameters depend on its tasks; these are the ones of polynomials."""
+    given = (
+        {"source": "linear", "target": "hermite:2", "dim": 10} if name != "network-pretrain" else {"source": "linear"}
+    )
+    solver = network_solver(command, name, given.get)
+    either = {"p1": "`p1` or `alpha1`", "p2": "`p2` or `alpha2`", "time": "`t1` or `times`"}
+    if name != "network-pretrain":
+        either["time"] = "`t2` or `times`"
+    taken = [either.get(option, f"`{option}`") for option in solver.parameters]
+    numerics = ", ".join(f"`{option}`" for option in solver.hidden if option != "times")
+    return [title, f"{', '.join(taken)}; not in the table: {numerics}", ", ".join(solver.experiments)]
 
 
 def process_docstring(app, what, name, obj, options, lines) -> None:

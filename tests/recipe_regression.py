@@ -1,8 +1,16 @@
 """Run a recipe and reduce it to what is pinned: a few hundred rows, boundary points, the structure of its figures."""
 
+import contextlib
 import csv
+import functools
+import io
 import json
 import math
+import os
+import pickle
+import tarfile
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +21,33 @@ import numpy as np
 from tlcli.cli.commands import COMMANDS
 from tlcli.cli.execute import execute_recipe
 from tlcli.recipes import load_recipe
-from tlcli.report import draw
+from tlcli.report import draw, kernels, network
+from tlcli.tasks import cifar
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 REFERENCE = ROOT / "tests" / "reference"
 MOST_ROWS = 300
 
-# Experiments at a cost that CI can pay; the full-size figures come from `make figures`.
-CI_FLAGS: dict[str, dict[str, Any]] = {"digits-spectrum": {"trials": "4"}}
+# Experiments and networks at a cost that CI can pay; the full-size figures come from `make figures`.
+FEW = {"neurons": 256, "repeats": 2, "ptest": 200}
+SMALL = {**FEW, "dim": 10, "p1": 100, "p2": 40, "gamma2": "0.5,2", "t2": "60"}
+IMAGES = {**FEW, "p1": 100, "p2": 20, "gamma0": "0.3,3", "t2": "20"}
+TWO_NETS = {"nets": 2, "width": "32"}
+FROZEN = {"neurons": 256, "repeats": 2, "draws": 2, "t1": "50"}
+CI_FLAGS: dict[str, dict[str, Any]] = {
+    "digits-spectrum": {"trials": "4"},
+    "fig3a": SMALL,
+    "fig3b": {**SMALL, "p1": 200, "p2": 20},
+    "fig4a": {**IMAGES, **TWO_NETS},
+    "fig4b": {**IMAGES, **TWO_NETS, "t1": "20"},
+    "fig4c": {**IMAGES, "t1": "20"},
+    "fig4-cifar10": {**IMAGES, "p1": 60, "ptest": 80},
+    "fig2b": {**FROZEN, "p2": "40,160", "gamma0": "0.5,2"},
+    "fig2c": {**FROZEN, "p2": "40,160", "gamma0": "0.5,2"},
+    "fig9": {**FROZEN, "p2": "40,80", "gamma0": "0.5,3"},
+}
+NETWORKS = tuple(name for name in CI_FLAGS if name.startswith("fig"))
 
 # (relative, absolute) tolerance per column: closed forms to rounding, the rest to what its algorithm promises.
 TOLERANCE: dict[str, tuple[float, float]] = {
@@ -30,6 +56,14 @@ TOLERANCE: dict[str, tuple[float, float]] = {
 }
 INTEGRATED = {"joint-rich": (1e-7, 1e-9), "curriculum": (1e-7, 1e-9)}
 CLOSED_FORM = (1e-9, 1e-12)
+# Sampled neurons are float32 and integrated adaptively. Another BLAS or CPU adds in another order, which alone changes
+# losses by 1e-5; but a neuron of relu near its kink may then end on the other side, and one of 512 neurons that does
+# moves a loss by up to 1/512. OpenBLAS's oldest kernels and NumPy without AVX change losses by at most 0.0022
+# and their standard errors, differences of two repeats or draws, by 0.0055. How much a finer integration changes
+# (`time_error`) is made of such neurons alone.
+SAMPLED = (5e-3, 5e-3)
+SPREAD = (1e-2, 1e-2)
+FLIPS = (1.0, 5e-3)
 LARGEST_RESIDUAL = 1e-6
 
 
@@ -48,16 +82,50 @@ def run_recipe(path: Path, folder: Path) -> Outcome:
     assert recipe.command is not None
     structures: list[dict[str, Any]] = []
     save = draw.save
+    flags = {"output": str(folder), "quiet": True, **CI_FLAGS.get(path.stem, {})}
 
     def record(figure: Any, target: Path, about: Any) -> None:
         structures.append({"file": target.name, **structure(figure)})
         save(figure, target, about)
 
-    flags = {"output": str(folder), "quiet": True, **CI_FLAGS.get(path.stem, {})}
-    with patch.object(draw, "save", record):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(data_of(path.stem))
+        for module in (draw, network, kernels):
+            stack.enter_context(patch.object(module, "save", record))
         code = execute_recipe(recipe.command, COMMANDS[recipe.command].options, recipe, flags)
     assert code == 0, f"{path.name} ended with exit code {code}"
     return Outcome(pinned_rows(folder / "table.csv"), pinned_rows(folder / "boundary.csv"), structures)
+
+
+@contextlib.contextmanager
+def data_of(name: str) -> Iterator[None]:
+    """Provide what the recipe `name` reads: for CIFAR-10 a small archive of its format, never the real one."""
+    if "cifar10" not in name:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / cifar.ARCHIVE
+        path.write_bytes(cifar_like())
+        with patch.dict(os.environ, {cifar.ENVIRONMENT: str(path)}):
+            yield
+
+
+@functools.cache
+def cifar_like(images: int = 400) -> bytes:
+    """An archive of two batches in the format of CIFAR-10; an image is a pattern of its class and three parts noise."""
+    rng = np.random.default_rng(10)
+    patterns = rng.integers(0, 256, (10, 3 * cifar.PIXELS))
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name in (cifar.BATCHES[0], cifar.TEST_BATCH):
+            classes = np.arange(images) % 10
+            noise = rng.integers(0, 256, (images, 3 * cifar.PIXELS))
+            pixels = ((patterns[classes] + 3 * noise) // 4).astype(np.uint8)
+            content = pickle.dumps({b"data": pixels, b"labels": classes.tolist()}, protocol=4)
+            about = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    return stream.getvalue()
 
 
 def structure(figure: Any) -> dict[str, Any]:
@@ -109,7 +177,7 @@ def _difference(name: str, column: str, value: str, wanted: str) -> str | None:
         number, reference = float(value), float(wanted)
     except ValueError:
         return None if value == wanted else f"value {value!r}, reference {wanted!r}"
-    if column == "residual":
+    if column == "residual" and name.split()[0] not in NETWORKS:
         return None if number <= LARGEST_RESIDUAL else f"value {number:g}, tolerance {LARGEST_RESIDUAL:g}"
     if number == reference or (math.isnan(number) and math.isnan(reference)):
         return None
@@ -122,6 +190,10 @@ def _difference(name: str, column: str, value: str, wanted: str) -> str | None:
 
 def tolerance(name: str, column: str) -> tuple[float, float]:
     """Return the (relative, absolute) tolerance of a column in a recipe's table."""
+    if name.split()[0] in NETWORKS:
+        if column == "time_error":
+            return FLIPS
+        return SPREAD if column.endswith("_se") or column == "residual" else SAMPLED
     if column.startswith("sim_"):
         return TOLERANCE["sim_"]
     return TOLERANCE.get(column, INTEGRATED.get(name.split()[0], CLOSED_FORM))
