@@ -93,8 +93,10 @@ def _field() -> Iterator[Line]:
 
 _PEAK = """
 import resource
+from threadpoolctl import threadpool_limits
 from benchmarks.network import _velocity
 from tlcli.dmft.integrate import rkc_step
+threadpool_limits(1)
 field, z = _velocity(16384, 1000, 64, 2)
 v = field(0.0, z)
 field.stiffness(0.0, z)
