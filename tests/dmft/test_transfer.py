@@ -222,14 +222,26 @@ def test_the_frozen_kernel_of_a_nearly_lazy_source_has_its_exact_start(monkeypat
         {"gamma0": 0.3, "times1": (3000.0,), "activation": "relu"},  # nearly lazy by name only
     ],
 )
-def test_a_kernel_that_forgot_its_start_is_left_as_it_is(more):
+def test_a_kernel_that_forgot_its_start_is_left_as_it_is(more, monkeypatch):
     """Just below the richness at which the correction ends, the answer is that just above it."""
-    settings = replace(BASIC, target="frozen", times2=(np.inf,), **more)
+    settings, chosen = replace(BASIC, target="frozen", times2=(np.inf,), **more), []
+    choose = transfer._Parts._corrected_kernels
+    monkeypatch.setattr(
+        transfer._Parts, "_corrected_kernels", lambda self, found: chosen.append(choose(self, found)) or chosen[-1]
+    )
     below = solve_transfer(DATA, settings, QUICK).columns
+    assert [kernels is None for kernels in chosen] == [True]
     above = solve_transfer(DATA, replace(settings, gamma0=0.301), QUICK).columns
     error = np.hypot(below["loss_se"][-1], above["loss_se"][-1])
     assert abs(below["loss"][-1] - above["loss"][-1]) < 4 * error
-    assert below["loss_se"][-1] < 3 * above["loss_se"][-1]
+
+
+def test_few_neurons_for_many_frozen_samples_are_told():
+    settings = replace(BASIC, target="frozen", times2=(np.inf,))
+    few = solve_transfer(DATA, settings, Numerics(neurons=16, repeats=2))
+    assert any(note.startswith("16 neurons are few for a frozen kernel between 8") for note in few.info["notes"])
+    assert not any("are few" in note for note in solve_transfer(DATA, settings, QUICK).info["notes"])
+    assert solve_transfer(DATA, settings, Numerics(accuracy=0.1)).info["neurons"] >= 4 * 8
 
 
 @pytest.mark.parametrize(("gamma", "until"), [(0.03, 1e-3), (0.3, 1e-4), (1.0, 3e-5)])
@@ -241,7 +253,7 @@ def test_rest_is_the_end_of_a_long_stage(gamma, until):
     assert ended.status == "converged"
     assert ended.info["evaluations"] < long.info["evaluations"]
     for name in ("loss", "train_loss"):  # what is forgotten of the source drifts on much longer
-        np.testing.assert_allclose(ended.columns[name], long.columns[name], atol=0.06)
+        np.testing.assert_allclose(ended.columns[name], long.columns[name], atol=0.1)
 
 
 @pytest.mark.parametrize("neurons", [{"neurons": 128}, {"accuracy": 3e-3}])

@@ -396,3 +396,18 @@ def test_the_path_holds_the_residuals_of_all_steps():
     assert (times[0], times[-1]) == (0.0, 1.0)
     np.testing.assert_allclose(run.path[0][1], stage.labels - run.f[0][stage.rows], rtol=1e-12)
     np.testing.assert_allclose(run.path[-1][1], stage.labels - run.f[-1][stage.rows], rtol=1e-12)
+
+
+def test_the_basis_does_not_depend_on_the_signs_of_the_decomposition(monkeypatch):
+    x = np.random.default_rng(0).standard_normal((9, 12))
+    plain, decompose = reduce_inputs(x, 5), np.linalg.svd
+
+    def other_library(*args, **kwargs):
+        left, values, right = decompose(*args, **kwargs)
+        signs = np.where(np.arange(len(right)) % 2, 1.0, -1.0)
+        return left * signs[: left.shape[1]], values, right * signs[:, None]
+
+    monkeypatch.setattr(np.linalg, "svd", other_library)
+    other = reduce_inputs(x, 5)
+    np.testing.assert_array_equal(plain.moving, other.moving)
+    np.testing.assert_array_equal(plain.still, other.still)

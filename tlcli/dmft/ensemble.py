@@ -141,10 +141,11 @@ def jackknife(left_out: Array) -> Array:
     return np.sqrt((count - 1) / count * np.sum((left_out - left_out.mean(axis=0)) ** 2, axis=0))
 
 
-def plan(problem: Problem, numerics: Numerics, coupled: bool = False) -> Plan:
+def plan(problem: Problem, numerics: Numerics, coupled: int = 0) -> Plan:
     """Choose the population, its size and the corrections (section H8 of the theory note).
 
-    `coupled`: kernels are what is wanted, so the neurons themselves must be many, not those of a correction of f.
+    `coupled`: kernels are what is wanted, so the neurons themselves must be many, and this number at least, not those
+    of a correction of f; 0 where f is wanted.
 
     Raises:
         UsageError: a quadrature of rank > 3, or a request that no population can meet.
@@ -179,6 +180,7 @@ def plan(problem: Problem, numerics: Numerics, coupled: bool = False) -> Plan:
         neurons = max(2048, math.ceil(streamed / 16))
         if streamed <= neurons:
             streamed = 0
+    neurons = max(neurons, coupled)
     if numerics.neurons is not None:
         neurons, streamed = numerics.neurons, 0
     if neurons + streamed > _MOST_NEURONS:
@@ -221,7 +223,7 @@ def _tolerance(problem: Problem, numerics: Numerics, kind: str, gamma: float) ->
     return min(base, numerics.accuracy / (8 if gamma < 2 else 20))
 
 
-def solve(problem: Problem, numerics: Numerics, observe: Observer | None = None, coupled: bool = False) -> Solution:
+def solve(problem: Problem, numerics: Numerics, observe: Observer | None = None, coupled: int = 0) -> Solution:
     """Solve a problem by its plan; the standard errors are in the solution. `coupled` as in `plan`.
 
     Raises:

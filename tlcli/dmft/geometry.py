@@ -37,7 +37,7 @@ def reduce_inputs(x: Array, n_train: int) -> Geometry:
     x = np.asarray(x, dtype=float) / np.sqrt(x.shape[1])
     _, singular, basis = np.linalg.svd(x[:n_train], full_matrices=False)
     live = singular > max(x.shape) * np.finfo(float).eps * max(float(singular[0]), np.finfo(float).tiny)
-    basis = basis[live]
+    basis = _signed(basis[live])
     if not len(basis):
         raise DomainError("all training inputs are zero; there is nothing to learn from.")
     moving = x @ basis.T
@@ -45,6 +45,15 @@ def reduce_inputs(x: Array, n_train: int) -> Geometry:
     still = np.zeros((len(x), 0))
     if rest.size and np.linalg.norm(rest) > 1e-10 * np.linalg.norm(x):
         _, singular, outside = np.linalg.svd(rest, full_matrices=False)
-        outside = outside[singular > 1e-12 * singular[0]]
+        outside = _signed(outside[singular > 1e-12 * singular[0]])
         still = np.concatenate([np.zeros((n_train, len(outside))), rest @ outside.T])
     return Geometry(moving, still)
+
+
+def _signed(basis: Array) -> Array:
+    """Make the largest component of every row positive: which sign the decomposition gives depends on the library.
+
+    Neurons are drawn in these coordinates, so that sign would change them.
+    """
+    largest = np.take_along_axis(basis, np.argmax(np.abs(basis), axis=1)[:, None], axis=1)
+    return basis * np.where(largest < 0, -1.0, 1.0)

@@ -26,6 +26,8 @@ from tlcli.errors import DomainError, UsageError
 
 Array = NDArray[np.float64]
 
+_PER_SAMPLE = 4  # neurons of one population per target sample of a frozen kernel
+
 
 @dataclass(eq=False)
 class TransferResult:
@@ -34,8 +36,8 @@ class TransferResult:
     `columns` holds stage, time, and with `_se` standard errors: loss and source_loss (test), train_loss and
     source_train_loss, baseline and gain (NaN in stage 1), source_, target_ and test_alignment;
     predictor_distance. `status`: converged or not_converged; `message` one sentence if not. `info`: population,
-    neurons, repeats, streamed, evaluations, rank, dtype, reached (largest error of the loss, relative to losses
-    above 1), time_error (the same from the integration, for activations with kinks), notes.
+    neurons, repeats, streamed, evaluations, rank, dtype, reached (largest error of the loss and the
+    baseline, relative to losses above 1), time_error (the same from the integration, with kinks), notes.
     """
 
     columns: dict[str, NDArray[Any]]
@@ -155,9 +157,13 @@ class _Parts:
 
     def _solve(self, stages: list[Stage], watch: Watch | None) -> Solution:
         problem = Problem(self.setup.act, self.setup.geometry, stages)
-        found = solve(problem, self.numerics, watch, coupled=self.setup.settings.regresses)
+        found = solve(problem, self.numerics, watch, coupled=self._least())
         self.solutions.append(found)
         return found
+
+    def _least(self) -> int:
+        """Return how many neurons a population needs so that its frozen kernel is one for so many samples."""
+        return _PER_SAMPLE * len(self.setup.target) if self.setup.settings.regresses else 0
 
     def _exact(self, f: Array) -> _Outputs:
         """Give an output without error the shape of the sampled ones."""
@@ -399,8 +405,9 @@ class _Parts:
         return out
 
     def _info(self, columns: dict[str, NDArray[Any]]) -> dict[str, Any]:
-        judged = "loss" if np.any(np.isfinite(columns["loss"])) else "train_loss"  # no test point has a label
-        errors = columns[f"{judged}_se"] / np.maximum(1.0, np.abs(columns[judged]))
+        # Without labels of the test points the training loss has to do.
+        judged = ("loss", "baseline") if np.any(np.isfinite(columns["loss"])) else ("train_loss",)
+        errors = np.array([columns[f"{name}_se"] / np.maximum(1.0, np.abs(columns[name])) for name in judged])
         reached = float(np.nanmax(errors)) if np.any(np.isfinite(errors)) else math.nan
         out: dict[str, Any] = {"rank": self.setup.geometry.rank, "reached": reached}
         if self.solutions:
@@ -417,6 +424,12 @@ class _Parts:
         notes = list(dict.fromkeys(note for p in self.solutions for note in p.notes))
         if self.solutions and self.solutions[0].plan.repeats == 1 and self.solutions[0].coarse is None:
             notes.append("one population has no standard error; use --repeats 2 or more.")
+        if self.solutions and self.solutions[0].plan.neurons < self._least():
+            few, samples = self.solutions[0].plan.neurons, len(self.setup.target)
+            notes.append(
+                f"{few} neurons are few for a frozen kernel between {samples} target samples, and what is learnt "
+                f"from it is biased; use --neurons {self._least()} or more."
+            )
         if self.solutions and (finer := self.solutions[0].finer) is not None and self.setup.settings.gamma0 > 0:
             out["time_error"] = error = self._time_error(finer)
             notes.append(
