@@ -168,8 +168,8 @@ async def _knock(address: str) -> None:
 @contextmanager
 def _mpi(jobs: int) -> Iterator[Executor]:
     try:
-        from mpi4py import MPI
-        from mpi4py.futures import MPIPoolExecutor, _core
+        from mpi4py import MPI  # pyright: ignore[reportMissingImports]
+        from mpi4py.futures import MPIPoolExecutor, _core  # pyright: ignore[reportMissingImports]
     except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there, but no MPI library
         raise MissingExtraError(
             "executor: 'mpi' needs mpi4py and an MPI library such as OpenMPI; pip install 'tlcli[mpi]'."
