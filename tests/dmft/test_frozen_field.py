@@ -184,7 +184,7 @@ def test_the_correction_reproduces_the_coupled_run_of_the_same_neurons(options):
     assert worst < 0.5
     assert np.all(distance(once, target) < noise * np.array([0.4, 1.3]))
     twice, _ = corrected(problem, small, large, once)
-    assert np.all(distance(twice, target) < 0.1 * noise)
+    assert np.all(distance(twice, target) < 0.2 * noise)
 
 
 def test_the_open_loop_alone_would_be_worse():

@@ -229,7 +229,7 @@ class Field:
             if not np.isfinite(top) or top == 0.0:
                 break
             v = image / top
-            if abs(top - last) < 0.01 * top:
+            if abs(top - last) < 0.02 * top:
                 break
             last = top
         return d.scale * top + free_rate(d, delta), v

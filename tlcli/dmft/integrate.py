@@ -21,6 +21,7 @@ from tlcli.dmft.field import Field
 INTEGRATORS = ("rkc", "dop853", "euler")
 _MAX_STAGES = 250
 _REFRESH = 15  # accepted steps between estimates of the stiffness
+_WARM = 3  # sweeps of the power iteration where the last vector is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,12 +189,12 @@ def _rkc(field: Field, z: Any, end: float, control: Control, on_step: Callable[[
         if why := _exhausted(field, control):
             return Outcome(z, t, False, steps, _broken(t, why))
         if since >= _REFRESH:
-            rate, vector = field.stiffness(t, z, vector)
+            rate, vector = field.stiffness(t, z, vector, _WARM)
             since = 0
         if not math.isfinite(rate):
             return Outcome(z, t, False, steps, _broken(t, "the dynamics diverges; lower gamma or the labels' scale"))
-        h = min(h, end - t, (_MAX_STAGES**2 - 1) / (1.54 * 1.15 * max(rate, 1e-300)))
-        stages = 2 + int(math.sqrt(1 + 1.54 * 1.15 * h * rate))
+        h = min(h, end - t, (_MAX_STAGES**2 - 1) / (1.54 * 1.1 * max(rate, 1e-300)))
+        stages = 2 + int(math.sqrt(1 + 1.54 * 1.1 * h * rate))
         new = rkc_step(field, t, z, velocity, h, stages)
         fresh = field(t + h, new)
         error = _error(field, z, new, velocity, fresh, h, tol)
@@ -202,7 +203,7 @@ def _rkc(field: Field, z: Any, end: float, control: Control, on_step: Callable[[
                 return Outcome(z, t, False, steps, _broken(t, "no step is small enough; lower gamma"))
             h *= 0.1 if not math.isfinite(error) else max(0.1, 0.8 * error ** (-1 / 3))
             # A stale estimate of the stiffness shows as a rejected step.
-            rate, vector = field.stiffness(t, z, vector)
+            rate, vector = field.stiffness(t, z, vector, _WARM)
             since = 0
             continue
         t_new = end if t + h >= end * (1 - 1e-12) else t + h
