@@ -1,6 +1,7 @@
 """Networks as solvers: which options they take, what a point of a grid is, how records become columns."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tlcli.solvers import network, network_experiment, network_results
 from tlcli.solvers.experiments import run
 from tlcli.solvers.search import grid_boundaries
 from tlcli.status import Phase, Status
+from tlcli.sweep.grids import parse_values
 from tlcli.sweep.runner import evaluate
 from tlcli.sweep.seeds import point_seed
 from tlcli.tasks.transfer import transfer_data
@@ -194,6 +196,30 @@ def test_a_changed_file_or_activation_is_another_task(tmp_path, monkeypatch):
     second = network.tasks_of(case, 0)[0].parameters
     assert {name for name in first if first[name] != second.get(name)} == {"file_sha256"}
     assert len(first["activation_sha256"]) == 64
+
+
+def test_a_changed_file_or_archive_is_another_experiment(tmp_path, monkeypatch):
+    """Stored networks of old data beside the theory of new data would look like a disagreement."""
+    x = np.random.default_rng(0).standard_normal((6, 4))
+    sets = {f"{kind}_{name}": x[:, 0] if kind == "y" else x for kind in "xy" for name in ("source", "target", "test")}
+    path = tmp_path / "data.npz"
+    np.savez(path, **sets)
+    task = f"file:{path}"
+    case = case_of(source=task, target=task, dim=None, p1=None, p2=None, ptest=None, simulate=True, width="8")
+    settings = {"width": parse_values("8", "width")}
+    first = network_experiment.tasks_of(case, settings, 0)[0][0].parameters
+    np.savez(path, **{**sets, "y_source": -x[:, 0]})
+    second = network_experiment.tasks_of(case, settings, 0)[0][0].parameters
+    assert {name for name in first if first[name] != second[name]} == {"file_sha256"}
+
+    monkeypatch.setattr(network, "cifar_location", lambda: tmp_path / "batches")
+    (tmp_path / "batches").mkdir()
+    images = replace(case, words={**case.words, "source": "cifar10:cat-dog", "target": "cifar10:cat-dog"})
+    found = []
+    for content in (b"one", b"two", b"one"):
+        (tmp_path / "batches" / "data_batch_1").write_bytes(content)
+        found.append(network.identity_of(images)["cifar_sha256"])
+    assert found[0] == found[2] != found[1]
 
 
 def test_a_point_is_the_engine_on_the_data_of_its_seed_and_draw():

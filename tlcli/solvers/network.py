@@ -8,7 +8,8 @@ import base64
 import io
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from tlcli.dmft.transfer import solve_transfer
 from tlcli.errors import UsageError
 from tlcli.solvers.base import Case, Solver
 from tlcli.sweep.runner import Task
+from tlcli.tasks.cifar import cifar_location
 from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2
 from tlcli.tasks.polynomial import is_polynomial
 from tlcli.tasks.transfer import TransferData, check_tasks, transfer_data
@@ -226,7 +228,7 @@ def tasks_of(case: Case, seed: int) -> list[Task]:
     more = {name: words[name] for name in _NUMERICS if words.get(name) is not None}
     if case.words["layout"] != "end":
         more |= {"predictions": bool(words.get("predictions")), "kernels": words.get("kernels")}
-    identity = _identity(case)
+    identity = identity_of(case)
     tasks = []
     for point in case.grid.points():
         parameters = {**parameters_of(case, point), **more, **identity, "seed": seed}
@@ -236,22 +238,36 @@ def tasks_of(case: Case, seed: int) -> list[Task]:
     return tasks
 
 
-def _identity(case: Case) -> dict[str, str]:
-    """Return checksums of what lies in the user's files: a stored point must not outlive their change."""
-    import hashlib
+def identity_of(case: Case) -> dict[str, str]:
+    """Return checksums of what lies in the user's files: a stored point must not outlive their change.
+
+    These are a `file:` task, the CIFAR-10 archive or batch files, and the module of the user's own activation.
+    """
     import importlib
-    from pathlib import Path
 
     found = {}
     source, phi = str(case.words["source"]).strip(), str(case.words["activation"])
     if source.startswith("file:"):
-        found["file_sha256"] = hashlib.sha256(Path(source.removeprefix("file:")).read_bytes()).hexdigest()
+        found["file_sha256"] = _checksum([Path(source.removeprefix("file:"))])
+    if source.startswith("cifar10:"):
+        place = cifar_location()
+        found["cifar_sha256"] = _checksum([place] if place.is_file() else sorted(place.glob("*_batch*")))
     if ":" in phi:
         activation(phi)
         path = getattr(importlib.import_module(phi.partition(":")[0]), "__file__", None)
         if path:
-            found["activation_sha256"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            found["activation_sha256"] = _checksum([Path(path)])
     return found
+
+
+def _checksum(paths: Sequence[Path]) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def check_points(case: Case) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from tlcli.errors import UsageError
 from tlcli.solvers.base import Case
-from tlcli.solvers.network import data_of, parameters_of
+from tlcli.solvers.network import data_of, identity_of, parameters_of
 from tlcli.solvers.network_results import chosen_records
 from tlcli.sweep.runner import Task
 
@@ -43,6 +43,7 @@ def tasks_of(case: Case, settings: Mapping[str, Any], seed: int) -> tuple[list[T
         "colour": bool(case.words.get("colour")),
         "dt": case.words.get("dt") if gradient_descent else None,
         "data_seed": seed,
+        **identity_of(case),
     }
     tasks = [
         Task(FUNCTION, {**parameters_of(case, point), **more, **variant, "draw": draw}, seed)
