@@ -9,7 +9,7 @@ from scipy import stats
 
 from tests.dmft.problems import advance, field_of, gaussians, state_of, teacher_problem
 from tlcli.dmft.field import Field
-from tlcli.dmft.integrate import Control, chebyshev, combine, integrate, rkc_step
+from tlcli.dmft.integrate import Control, chebyshev, integrate, rkc_step
 from tlcli.dmft.two_layer import run_population
 
 
@@ -154,7 +154,7 @@ def test_combinations(smooth):
     field, z, _ = smooth
     other = np.cos(z)
     before = z.copy()
-    np.testing.assert_allclose(combine(field, (2.0, z), (-0.5, other), (0.25, z)), 2.25 * z - 0.5 * other, atol=1e-14)
+    np.testing.assert_allclose(field.combine((2.0, z), (-0.5, other), (0.25, z)), 2.25 * z - 0.5 * other, atol=1e-14)
     np.testing.assert_array_equal(z, before)
 
 

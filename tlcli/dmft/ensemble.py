@@ -40,7 +40,8 @@ class Numerics:
     """What the user may set; None leaves the choice to `plan`.
 
     `accuracy` is the standard error wanted for losses of order one. `tolerance` is that of the integrator, `dt` the
-    learning rate of euler; `until` the relative speed that counts as rest. `seed` and `draw` fix the neurons.
+    learning rate of euler; `until` the relative speed that counts as rest. `seed` and `draw` fix the neurons. For deep
+    networks only: `basis_tolerance`, the part of a direction that counts as known, and the integrator richardson.
     """
 
     population: str = "auto"
@@ -54,12 +55,13 @@ class Numerics:
     seed: int = 0
     draw: int = 0
     device: str = "cpu"
+    basis_tolerance: float | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("population", self.population, ("auto", *KINDS)),
-            ("integrator", self.integrator, INTEGRATORS),
+            ("integrator", self.integrator, (*INTEGRATORS, "richardson")),
             ("device", self.device, ("cpu", "cuda")),
         ):
             check_choice(name, value, allowed)
@@ -92,7 +94,8 @@ class Solution:
     `f` per stage (repeat, n_time, n_point); `coarse` the same of the coarser rule (1, n_time, n_point) or None;
     `observed` (and `coarse_observed`) per stage name -> (repeat, record, ...) arrays; `message` why and when the
     worst repeat broke off; `finer`, for activations with kinks, repeat 1 as it was and with a tighter time step,
-    (2, n_time, n_point) per stage; `populations` the repeats' neurons at initialisation.
+    (2, n_time, n_point) per stage; `populations` the repeats' neurons at initialisation; `rank`, of deep networks, the
+    directions revealed of a hidden matrix.
     """
 
     plan: Plan
@@ -107,6 +110,7 @@ class Solution:
     notes: list[str] = field(default_factory=list)
     finer: list[Array] | None = None
     populations: list[Population] = field(default_factory=list)
+    rank: int | None = None
 
     def estimate(self, statistic: Callable[[list[Array]], Array]) -> tuple[Array, Array]:
         """Return a statistic of the mean f (stages -> (n_time, n_point)) and its standard error."""
@@ -191,6 +195,12 @@ def plan(problem: Problem, numerics: Numerics, coupled: int = 0) -> Plan:
     double = exact or kind == "quadrature" or numerics.integrator == "dop853" or low
     tolerance, scaled = _tolerance(problem, numerics, kind, gamma), numerics.tolerance is None
     control = Control(numerics.integrator, tolerance, numerics.dt, numerics.until, scaled=scaled)
+    if numerics.integrator == "richardson":
+        raise UsageError("integrator: richardson is for deep networks (--depth 2 or more); use rkc for gradient flow.")
+    if numerics.basis_tolerance is not None:
+        raise UsageError(
+            f"basis_tolerance = {numerics.basis_tolerance:g} is for deep networks (--depth 2 or more); leave it out."
+        )
     if numerics.integrator == "dop853" and not act.smooth:
         raise UsageError(
             f"integrator: dop853 needs a smooth activation, and {act.name} has kinks, which would stop it; use rkc."
@@ -277,8 +287,8 @@ def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer
         replace(chosen, neurons=size),
         [np.array([f.runs[k].f for f in found]) for k in range(n_stages)],
         None if rough is None else [run.f[None] for run in rough],
-        [_stacked([f.runs[k].observed for f in found]) for k in range(n_stages)],
-        None if rough is None else [_stacked([run.observed]) for run in rough],
+        [stacked([f.runs[k].observed for f in found]) for k in range(n_stages)],
+        None if rough is None else [stacked([run.observed]) for run in rough],
         next((f.message for f in found if f.message), ""),
         sum(run.evaluations for f in found for run in f.runs),
         sum(run.steps for f in found for run in f.runs),
@@ -289,7 +299,7 @@ def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer
     )
 
 
-def _stacked(parts: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
+def stacked(parts: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
     """Return name -> (repeat, record, ...), records that lack the name left out (all repeats alike)."""
     names = [name for name in parts[0] if all(name in part for part in parts)]
     counts = {name: min(len(part[name]) for part in parts) for name in names}

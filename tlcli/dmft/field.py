@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.dmft.activations import Activation
+from tlcli.dmft.arithmetic import Arithmetic
 
 Array = NDArray[np.float64]
 
@@ -78,7 +79,7 @@ def thread_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Field:
+class Field(Arithmetic):
     """The velocity of a population under a `Drive`, and its outputs.
 
     The state is one flat vector: hidden (S, rank), readout (S,), and the integral I (P,) of the control variate

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 from scipy.integrate import DOP853
-from scipy.linalg import get_blas_funcs
 
-from tlcli.dmft.field import Field
+from tlcli.dmft.arithmetic import Dynamics
 
 INTEGRATORS = ("rkc", "dop853", "euler")
 _MAX_STAGES = 250
@@ -68,7 +67,7 @@ class Control:
 
 
 def integrate(
-    field: Field, state: Any, duration: float, control: Control, on_step: Callable[[Step], None] | None = None
+    field: Dynamics, state: Any, duration: float, control: Control, on_step: Callable[[Step], None] | None = None
 ) -> Outcome:
     """Advance `state` by `duration`, calling `on_step` for every accepted step.
 
@@ -82,23 +81,17 @@ def integrate(
         return stepper(field, state, float(duration), control, on_step or (lambda step: None))
 
 
-def _settled(field: Field, z: Any, velocity: Any, control: Control) -> bool:
+def _settled(field: Dynamics, z: Any, velocity: Any, control: Control) -> bool:
     if control.until is None:
         return False
-    return _rms(field, velocity) < control.until * _rms(field, z)
-
-
-def _rms(field: Field, z: Any) -> float:
-    if field.xp is np:
-        return math.sqrt(float(np.dot(z, z)) / max(len(z), 1))
-    return float(field.xp.mean(z * z)) ** 0.5
+    return field.rms(velocity) < control.until * field.rms(z)
 
 
 def _broken(time: float, why: str) -> str:
     return f"broke off at t = {time:.4g} of the stage: {why}"
 
 
-def _exhausted(field: Field, control: Control) -> str | None:
+def _exhausted(field: Dynamics, control: Control) -> str | None:
     if field.evaluations < control.max_evaluations:
         return None
     return (
@@ -131,29 +124,13 @@ def chebyshev(stages: int) -> tuple[tuple[float, ...], ...]:
     return tuple(mu), tuple(nu), tuple(mu_t), tuple(gamma_t), tuple(c)
 
 
-def combine(field: Field, *terms: tuple[float, Any]) -> Any:
-    """Return the sum of factor * vector as a new vector."""
-    (factor, vector), *rest = terms
-    if field.xp is not np:
-        out = factor * vector
-        for factor, vector in rest:
-            out = out + factor * vector
-        return out
-    out = np.multiply(vector, factor, dtype=vector.dtype)
-    add: Callable[..., Any] = get_blas_funcs("axpy", (out,))  # pyright: ignore[reportAssignmentType]
-    for factor, vector in rest:
-        out = add(vector, out, a=factor)
-    return out
-
-
-def rkc_step(field: Field, t: float, z: Any, velocity: Any, h: float, stages: int) -> Any:
+def rkc_step(field: Dynamics, t: float, z: Any, velocity: Any, h: float, stages: int) -> Any:
     """Return the state after one RKC2 step of size h with the given number of stages (at least 2)."""
     mu, nu, mu_t, gamma_t, c = chebyshev(stages)
-    before, now = z, combine(field, (1.0, z), (mu_t[1] * h, velocity))
+    before, now = z, field.combine((1.0, z), (mu_t[1] * h, velocity))
     for j in range(2, stages + 1):
         slope = field(t + c[j - 1] * h, now)
-        new = combine(
-            field,
+        new = field.combine(
             (1 - mu[j] - nu[j], z),
             (mu[j], now),
             (nu[j], before),
@@ -164,7 +141,7 @@ def rkc_step(field: Field, t: float, z: Any, velocity: Any, h: float, stages: in
     return now
 
 
-def hermite(field: Field, t0: float, h: float, z0: Any, v0: Any, z1: Any, v1: Any) -> Callable[[float], Any]:
+def hermite(field: Dynamics, t0: float, h: float, z0: Any, v0: Any, z1: Any, v1: Any) -> Callable[[float], Any]:
     """Return the cubic interpolant of states and velocities at both ends."""
 
     def at(t: float) -> Any:
@@ -173,12 +150,12 @@ def hermite(field: Field, t0: float, h: float, z0: Any, v0: Any, z1: Any, v1: An
             return z1
         r = 1 - s
         terms = ((1 + 2 * s) * r * r, z0), (s * r * r * h, v0), (s * s * (3 - 2 * s), z1), (-s * s * r * h, v1)
-        return combine(field, *terms)
+        return field.combine(*terms)
 
     return at
 
 
-def _rkc(field: Field, z: Any, end: float, control: Control, on_step: Callable[[Step], None]) -> Outcome:
+def _rkc(field: Dynamics, z: Any, end: float, control: Control, on_step: Callable[[Step], None]) -> Outcome:
     t, tol, steps, since = 0.0, control.tolerance, 0, 0
     velocity = field(t, z)
     rate, vector = field.stiffness(t, z)
@@ -214,23 +191,15 @@ def _rkc(field: Field, z: Any, end: float, control: Control, on_step: Callable[[
     return Outcome(z, t, _settled(field, z, velocity, control), steps)
 
 
-def _error(field: Field, z: Any, new: Any, velocity: Any, fresh: Any, h: float, tol: float) -> float:
-    xp = field.xp
-    estimate = combine(field, (0.8, z), (-0.8, new), (0.4 * h, velocity), (0.4 * h, fresh))
-    if xp is np:
-        weight = np.abs(z)
-        np.maximum(weight, np.abs(new), out=weight)
-        weight += 1
-        estimate /= weight
-        return math.sqrt(float(np.dot(estimate, estimate)) / len(estimate)) / tol
-    estimate = estimate / (1 + xp.maximum(xp.abs(z), xp.abs(new)))
-    return float(xp.mean(estimate * estimate)) ** 0.5 / tol
+def _error(field: Dynamics, z: Any, new: Any, velocity: Any, fresh: Any, h: float, tol: float) -> float:
+    estimate = field.combine((0.8, z), (-0.8, new), (0.4 * h, velocity), (0.4 * h, fresh))
+    return field.error(estimate, z, new) / tol
 
 
 # ------------------------------------------------------------------------------------------------ others
 
 
-def _dop853(field: Field, z: Any, end: float, control: Control, on_step: Callable[[Step], None]) -> Outcome:
+def _dop853(field: Dynamics, z: Any, end: float, control: Control, on_step: Callable[[Step], None]) -> Outcome:
     solver = DOP853(field, 0.0, z, end, rtol=control.tolerance, atol=control.tolerance)
     steps = 0
     while solver.status == "running":
@@ -247,18 +216,18 @@ def _dop853(field: Field, z: Any, end: float, control: Control, on_step: Callabl
     return Outcome(solver.y, float(solver.t), False, steps)
 
 
-def _euler(field: Field, z: Any, end: float, control: Control, on_step: Callable[[Step], None]) -> Outcome:
+def _euler(field: Dynamics, z: Any, end: float, control: Control, on_step: Callable[[Step], None]) -> Outcome:
     """Gradient descent with learning rate `dt` (default: 0.2 of the fastest rate at the start)."""
     dt = control.dt or 0.2 / field.stiffness(0.0, z)[0]
     count = max(1, math.ceil(end / dt * (1 - 1e-12)))
-    start = _rms(field, z)
+    start = field.rms(z)
     for k in range(count):
         t, t_new = k * dt, end if k == count - 1 else (k + 1) * dt
         velocity = field(t, z)
         if _settled(field, z, velocity, control):
             return Outcome(z, t, True, k)
-        new = combine(field, (1.0, z), (t_new - t, velocity))
-        size = _rms(field, new)
+        new = field.combine((1.0, z), (t_new - t, velocity))
+        size = field.rms(new)
         if not size < 1e3 * (start + 1):
             return Outcome(
                 z, t, False, k, _broken(t, f"gradient descent diverges with the step {dt:.3g}; use a smaller --dt")
@@ -270,9 +239,9 @@ def _euler(field: Field, z: Any, end: float, control: Control, on_step: Callable
     return Outcome(z, end, _settled(field, z, field(end, z), control), count)
 
 
-def _line(field: Field, t0: float, t1: float, z0: Any, z1: Any) -> Callable[[float], Any]:
+def _line(field: Dynamics, t0: float, t1: float, z0: Any, z1: Any) -> Callable[[float], Any]:
     def at(t: float) -> Any:
         s = min(1.0, (t - t0) / (t1 - t0))
-        return combine(field, (1 - s, z0), (s, z1))
+        return field.combine((1 - s, z0), (s, z1))
 
     return at

@@ -11,12 +11,14 @@ A quadrature in polar coordinates, whose arcs end where h(x) or h(y) changes sig
 kink, and nearly parallel inputs so large that the function looks like a step.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial import legendre
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
+from scipy.integrate import solve_ivp
 
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.regression import FrozenKernel, force_scale, time_grid
@@ -48,16 +50,33 @@ def initial_kernels(act: Activation, x: Array, y: Array) -> Pair:
     dim = x.shape[1]
     cross = x @ y.T / dim
     var_x, var_y = np.einsum("nd,nd->n", x, x) / dim, np.einsum("md,md->m", y, y) / dim
+    return gaussian_kernels(act, var_x, var_y, cross, lambda: _angles(x, y))
+
+
+def gaussian_kernels(
+    act: Activation, var_x: Array, var_y: Array, cross: Array, angles: Callable[[], Array] | None = None
+) -> Pair:
+    """E φ(h)φ(h') and E φ'(h)φ'(h') (n, m) of Gaussians of variances var_x (n,), var_y (m,) and covariances `cross`.
+
+    `angles` gives their angles (n, m) where they are known better than the arccosine of the correlation, which is good
+    to 1e-8 only for parallel pairs. Accuracy as `initial_kernels`.
+    """
+
+    def arccosine() -> Array:
+        scale = np.sqrt(np.outer(var_x, var_y))
+        rho = np.divide(cross, scale, out=np.zeros_like(cross), where=scale > 0)
+        return np.arccos(np.clip(rho, -1.0, 1.0))
+
+    angles = angles or arccosine
     closed = _closed_form(act.name, var_x[:, None], var_y[None, :], cross)
     if closed is not None:
         return closed
     if act.name == "relu":
-        return _relu(var_x, var_y, _angles(x, y))
+        return _relu(var_x, var_y, angles())
     phi, slopes, accurate = _hermite_kernels(act, var_x, var_y, cross)
     if not accurate.all():
         i, j = np.nonzero(~accurate)
-        angles = _angles(x, y)[i, j]
-        phi[i, j], slopes[i, j] = _polar_kernels(act, np.sqrt(var_x[i]), np.sqrt(var_y[j]), angles)
+        phi[i, j], slopes[i, j] = _polar_kernels(act, np.sqrt(var_x[i]), np.sqrt(var_y[j]), angles()[i, j])
     return phi, slopes
 
 
@@ -80,6 +99,8 @@ def lazy_solution(
     *,
     weight_decay: float = 0.0,
     reduction: str = "mean",
+    kernel: Array | None = None,
+    depth: int = 1,
 ) -> Array:
     """Predictions f (n_times, n) of the lazy network, γ → 0, trained from f = 0 by gradient flow.
 
@@ -91,7 +112,8 @@ def lazy_solution(
 
     Weight decay shrinks the initial weights themselves, w, a ∝ e^{−λt}, and with them the kernel: for a homogeneous
     activation Θ(t) = e^{−2λt} Θ₀ and df/dt = s Θ(t)(·, X) Δ − 2λ f, solved here mode by mode; f → 0 for t → ∞. For
-    other activations the kernel then depends on two times and is not supported.
+    other activations the kernel then depends on two times and is not supported. With L = `depth` hidden layers
+    Θ(t) = e^{−2Lλt} Θ₀ and f decays at (L + 1)λ; `kernel` (n, P) is then Θ₀ between all points and the training points.
 
     Raises DomainError: weight decay with an activation that is not homogeneous, or sizes or values that do not fit.
     """
@@ -105,14 +127,34 @@ def lazy_solution(
     x, rows = _inputs(x), np.asarray(rows, dtype=np.intp)
     if rows.ndim != 1 or rows.size == 0 or rows.min() < 0 or rows.max() >= len(x):
         raise DomainError(f"training rows must be a list of indices between 0 and {len(x) - 1}.")
-    points = initial_ntk(act, x, x[rows])
-    kernel = FrozenKernel(points[rows])
+    points = initial_ntk(act, x, x[rows]) if kernel is None else kernel
+    frozen = FrozenKernel(points[rows])
     if weight_decay == 0:
-        return kernel.predict(points, labels, time=times, reduction=reduction)
-    s = force_scale(reduction, rows.size)
-    residual = kernel.labels(labels)
-    weights = _decaying_weights(s * kernel.eigenvalues, s, weight_decay, time_grid(times))
-    return (weights * (residual @ kernel.eigenvectors)) @ (points @ kernel.eigenvectors).T
+        return frozen.predict(points, labels, time=times, reduction=reduction)
+    s, grid = force_scale(reduction, rows.size), time_grid(times)
+    residual = frozen.labels(labels)
+    rates = s * frozen.eigenvalues
+    if depth == 1:
+        weights = _decaying_weights(rates, s, weight_decay, grid)
+    else:
+        weights = _deep_decaying_weights(rates, s, weight_decay, depth, grid)
+    return (weights * (residual @ frozen.eigenvectors)) @ (points @ frozen.eigenvectors).T
+
+
+def _deep_decaying_weights(rate: Array, s: float, decay: float, depth: int, times: Array) -> Array:
+    """Weights c (n_times, P) as `_decaying_weights` with dc/dt = e^{−2Lλt}(s − rate c) − (L + 1)λ c, integrated."""
+    out = np.zeros((times.size, rate.size))
+    finite = np.isfinite(times)  # t = ∞: everything has decayed
+    if not np.any(times[finite] > 0):
+        return out
+
+    def velocity(t: float, c: Array) -> Array:
+        return np.exp(-2 * depth * decay * t) * (s - rate * c) - (depth + 1) * decay * c
+
+    end, line = float(times[finite].max()), np.unique(times[finite])
+    found = solve_ivp(velocity, (0.0, end), np.zeros(rate.size), method="LSODA", t_eval=line, rtol=1e-9, atol=1e-12)
+    out[finite] = found.y.T[np.searchsorted(line, times[finite])]
+    return out
 
 
 def _decaying_weights(rate: Array, s: float, decay: float, times: Array) -> Array:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from tlcli.dmft.regression import kernel_alignment
 from tlcli.dmft.two_layer import View
@@ -45,10 +46,22 @@ class Watch:
 
 def preactivation_density(view: View, points: Index) -> dict[str, Any]:
     """Return the density of h over neurons and points in `BIN_EDGES`, its variance and its excess kurtosis."""
-    h = view.preactivations(points).astype(float)
-    weights = view.field.neuron_weights()
+    return density_of(view.preactivations(points).astype(float), view.field.neuron_weights())
+
+
+def density_of(h: Array, weights: Array) -> dict[str, Any]:
+    """Return the density, variance and excess kurtosis of preactivations h (S, n) of neurons of `weights` (S,)."""
     second = float(np.mean(weights @ h**2))
     fourth = float(np.mean(weights @ h**4))
     counts, _ = np.histogram(h, BIN_EDGES, weights=np.broadcast_to(weights[:, None], h.shape))
     density = counts / (h.shape[1] * np.diff(BIN_EDGES))
     return {"density": density, "variance": second, "excess_kurtosis": fourth / second**2 - 3.0}
+
+
+def gaussian_density(variances: Array) -> dict[str, Any]:
+    """Return the same of an equal mixture of Gaussians of the given variances (n,)."""
+    scale = np.sqrt(2.0 * np.maximum(variances, 1e-300))
+    below = 0.5 * (1.0 + special.erf(BIN_EDGES[:, None] / scale)).mean(axis=1)
+    second = float(np.mean(variances))
+    kurtosis = 3.0 * float(np.mean(variances**2)) / second**2 - 3.0
+    return {"density": np.diff(below) / np.diff(BIN_EDGES), "variance": second, "excess_kurtosis": kurtosis}

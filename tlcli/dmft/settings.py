@@ -1,5 +1,6 @@
 """What a transfer is: its data, its network, its training, and its points in reduced coordinates."""
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -10,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.dmft.activations import Activation
+from tlcli.dmft.deep.lazy import InitialKernels, initial_deep_kernels
+from tlcli.dmft.deep.observe import DeepWatch
+from tlcli.dmft.deep.run import Surgery
 from tlcli.dmft.geometry import reduce_inputs
 from tlcli.dmft.observe import Watch
-from tlcli.dmft.regression import force_scale
+from tlcli.dmft.regression import force_scale, kernel_alignment
 from tlcli.dmft.two_layer import READOUTS, Stage
 from tlcli.errors import UsageError, check_choice
 
@@ -69,7 +73,8 @@ class TransferSettings:
     empty `times2`: pre-training only. `weight_decay`, `weight_decay2`, `ridge` and the times belong to the loss of
     `reduction`. `target`: rich trains both layers on the target; frozen only a readout, by regression with the
     kernel that pre-training left (`kernel`), from zero output and with `ridge`. gamma2 None means gamma0; gamma2 = 0 is
-    the same regression with the ridge weight_decay2.
+    the same regression with the ridge weight_decay2. `depth` is the number of hidden layers; `freeze`, `reinit_from`
+    and `ablate` are those of `tlcli.dmft.deep.run.Surgery`, between the stages.
     """
 
     activation: str = "tanh"
@@ -85,6 +90,10 @@ class TransferSettings:
     ridge: float = 0.0
     reduction: str = "mean"
     baseline: bool = True
+    depth: int = 1
+    freeze: int = 0
+    reinit_from: int | None = None
+    ablate: str = "none"
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -106,6 +115,14 @@ class TransferSettings:
                 f"gamma0 = 0 with weight_decay = {self.weight_decay:g}: a lazy network's features only decay; use a "
                 "positive gamma0 or no weight decay on the source."
             )
+        if self.depth < 1:
+            raise UsageError(f"depth = {self.depth} must be a whole number from 1, the number of hidden layers.")
+        self.surgery.check(self.depth)
+        if self.surgery != Surgery() and (self.regresses or self.gamma0 == 0 or not self.times2):
+            raise UsageError(
+                "freeze, reinit_from and ablate change a network between two stages that both train it; use positive "
+                "gamma0 and gamma2, and no frozen target."
+            )
         ends = [self.times1[-1] if self.times1 else math.nan]
         if self.times2 and not self.regresses:
             ends.append(self.times2[-1])
@@ -116,6 +133,16 @@ class TransferSettings:
     def second_gamma(self) -> float:
         """The richness of the target stage."""
         return self.gamma0 if self.gamma2 is None else self.gamma2
+
+    @property
+    def surgery(self) -> Surgery:
+        """What happens to a deep network between the stages."""
+        return Surgery(self.freeze, self.reinit_from, self.ablate)
+
+    @property
+    def deep(self) -> bool:
+        """Whether the solver of deep networks is asked."""
+        return self.depth > 1 or self.surgery != Surgery()
 
     @property
     def regresses(self) -> bool:
@@ -155,14 +182,40 @@ class Setup:
         )
         return Stage(rows, labels, gamma, np.asarray(times), force_scale(s.reduction, len(rows)), decay, readout)
 
-    def watch(self, moments: Sequence[frozenset[int]], whole: bool) -> Watch:
+    def watch(self, moments: Sequence[frozenset[int]], whole: bool) -> Watch | DeepWatch:
         """Return the observer of alignments at all records and of kernels at `moments`; `whole`: at every point."""
+        points = np.arange(len(self.x)) if whole else self.kept
+        kind = DeepWatch if self.settings.deep else Watch
+        return kind(self.groups, points, self.trained, self.target, moments)
+
+    @property
+    def kept(self) -> NDArray[np.int_]:
+        """The points whose kernels are written: all that are trained on, and the first test points."""
+        return np.concatenate([self.trained, self.test[:_MOST_KEPT]])
+
+    @functools.cached_property
+    def groups(self) -> dict[str, tuple[NDArray[np.int_], Array]]:
+        """Points and labels whose alignment with the kernel is taken."""
         labelled = self.test[np.isfinite(self.data.y_test_target)][:_MOST_ALIGNED]
         groups = {
             "source": (self.source, self.data.y_source),
             "target": (self.target, self.data.y_target),
             "test": (labelled, self.data.y_test_target[labelled - self.test[0]] if len(self.test) else np.zeros(0)),
         }
-        groups = {name: g for name, g in groups.items() if len(g[0]) and np.any(g[1] != 0)}
-        points = np.arange(len(self.x)) if whole else np.concatenate([self.trained, self.test[:_MOST_KEPT]])
-        return Watch(groups, points, self.trained, self.target, moments)
+        return {name: g for name, g in groups.items() if len(g[0]) and np.any(g[1] != 0)}
+
+    @functools.cached_property
+    def initial(self) -> InitialKernels:
+        """The exact kernels at initialisation, all points x training points."""
+        return initial_deep_kernels(self.act, self.x, self.x[self.trained], self.settings.depth)
+
+    @functools.cached_property
+    def start_alignments(self) -> dict[str, float]:
+        """The alignments of the exact kernels at initialisation, and that nothing has moved."""
+        depth, out = self.settings.depth, {}
+        for name, (points, labels) in self.groups.items():
+            found = initial_deep_kernels(self.act, self.x[points], self.x[points], depth).phi
+            values = [kernel_alignment(phi, labels) for phi in found]
+            out[f"{name}_alignment"] = values[-1]
+            out |= {f"layer{layer}_{name}_alignment": value for layer, value in enumerate(values, 1)}
+        return out | {f"layer{layer}_movement": 0.0 for layer in range(1, depth + 1)}

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.dmft.activations import activation
+from tlcli.dmft.deep.run import Surgery
+from tlcli.dmft.deep.solve import DeepEnsemble
 from tlcli.dmft.ensemble import Numerics, Solution, estimate, sample_kernels, solve
-from tlcli.dmft.lazy import initial_kernels, lazy_solution
-from tlcli.dmft.observe import BIN_EDGES, Watch
-from tlcli.dmft.regression import adaptive_predictor, kernel_alignment, kernel_regression
+from tlcli.dmft.lazy import lazy_solution
+from tlcli.dmft.observe import BIN_EDGES
+from tlcli.dmft.regression import adaptive_predictor, kernel_regression
 from tlcli.dmft.settings import Data, Setup, TransferSettings
 from tlcli.dmft.two_layer import Problem, Stage
 from tlcli.errors import DomainError, UsageError
@@ -155,11 +157,22 @@ class _Parts:
         self.baseline = self._exact(scratch_f)
         self.outputs.append(self._frozen() if s.gamma0 > 0 else self._exact(scratch_f))
 
-    def _solve(self, stages: list[Stage], watch: Watch | None) -> Solution:
-        problem = Problem(self.setup.act, self.setup.geometry, stages)
-        found = solve(problem, self.numerics, watch, coupled=self._least())
+    def _solve(self, stages: list[Stage], watch: Any) -> Solution:
+        if self.setup.settings.deep:
+            # The baseline is a whole network: surgery belongs to the transfer.
+            surgery = self.setup.settings.surgery if len(stages) > 1 else Surgery()
+            found = self.ensemble.solve(stages, surgery, watch)
+        else:
+            problem = Problem(self.setup.act, self.setup.geometry, stages)
+            found = solve(problem, self.numerics, watch, coupled=self._least())
         self.solutions.append(found)
         return found
+
+    @functools.cached_property
+    def ensemble(self) -> DeepEnsemble:
+        """The deep networks of all repeats, with and without pre-training from the same initial weights."""
+        setup = self.setup
+        return DeepEnsemble(setup.act, setup.geometry, setup.settings.depth, setup.trained, self.numerics)
 
     def _least(self) -> int:
         """Return how many neurons a population needs so that its frozen kernel is one for so many samples."""
@@ -181,19 +194,17 @@ class _Parts:
             s.times1,
             weight_decay=s.weight_decay,
             reduction=s.reduction,
+            kernel=setup.initial.ntk[:, setup.source],
+            depth=s.depth,
         )
-
-    @functools.cached_property
-    def initial(self) -> tuple[Array, Array]:
-        """The exact Phi and G at initialisation, all points x training points."""
-        return initial_kernels(self.setup.act, self.setup.x, self.setup.x[self.setup.trained])
 
     def _initial(self) -> Array:
         """Return the frozen kernel at initialisation, all points x target."""
-        phi, slope = (kernel[:, self.setup.target] for kernel in self.initial)
-        return self._frozen_kernel(phi, slope)
+        found = self.setup.initial
+        return (found.phi[-1] if self.setup.settings.kernel == "feature" else found.ntk)[:, self.setup.target]
 
     def _frozen_kernel(self, phi: Array, g: Array) -> Array:
+        """Return the frozen kernel of a two-layer network, all points x target."""
         if self.setup.settings.kernel == "feature":
             return phi
         x = self.setup.x
@@ -212,6 +223,9 @@ class _Parts:
         shape = (len(self.setup.settings.times2), len(self.setup.x))
 
         def kernels(observed: dict[str, Any]) -> Array:
+            if self.setup.settings.deep:
+                word = "phi" if self.setup.settings.kernel == "feature" else "ntk"
+                return np.array([found[-1][:, columns] for found in observed[word]])
             pairs = zip(observed["phi"], observed["g"], strict=True)
             last = [self._frozen_kernel(phi[-1][:, columns], g[-1][:, columns]) for phi, g in pairs]
             return np.array(last)
@@ -319,7 +333,11 @@ class _Parts:
     def _alignments(self) -> dict[str, NDArray[Any]]:
         s, out = self.setup.settings, {}
         counts = (len(s.times1), len(s.times2))
-        for name in ("source_alignment", "target_alignment", "test_alignment"):
+        names = [f"{group}_alignment" for group in ("source", "target", "test")]
+        if s.deep:
+            words = ("movement", *names)
+            names += [f"layer{layer}_{word}" for layer in range(1, s.depth + 1) for word in words]
+        for name in names:
             values, errors = [], []
             for stage, count in enumerate(counts):
                 seen = self._seen(name, stage, count)
@@ -342,18 +360,9 @@ class _Parts:
             return np.pad(seen, ((0, 0), (0, count - seen.shape[1])), constant_values=np.nan)
         if stage and name in self.observed[0]:
             return np.repeat(self.observed[0][name][:, -1:], count, axis=1)
-        if self.setup.settings.gamma0 > 0 or name not in self.start_alignments:
+        if self.setup.settings.gamma0 > 0 or name not in self.setup.start_alignments:
             return np.full((1, count), np.nan)
-        return np.full((2, count), self.start_alignments[name])
-
-    @functools.cached_property
-    def start_alignments(self) -> dict[str, float]:
-        """The alignments of the exact kernel at initialisation."""
-        x, groups = self.setup.x, self.setup.watch(self.moments, whole=False).groups
-        kernels = {
-            name: initial_kernels(self.setup.act, x[points], x[points])[0] for name, (points, _) in groups.items()
-        }
-        return {f"{name}_alignment": kernel_alignment(kernels[name], groups[name][1]) for name in groups}
+        return np.full((2, count), self.setup.start_alignments[name])
 
     def _distances(self, samples: Sequence[Array]) -> Array:
         """Return at the end of a stage with weight decay the rms distance from the adaptive-kernel predictor."""
@@ -380,8 +389,7 @@ class _Parts:
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """Return kernels, densities and what their rows and columns are."""
         setup = self.setup
-        kept = setup.watch(self.moments, whole=False).points
-        phi, g = self.initial
+        kept, start = setup.kept, setup.initial
         data = setup.data
         out: dict[str, NDArray[Any]] = {
             "points": kept,
@@ -389,19 +397,27 @@ class _Parts:
             "n_target": np.array(len(setup.target)),
             "y_source": np.asarray(data.y_source),
             "y_target": np.asarray(data.y_target),
-            "phi_start": phi[: len(kept)],
-            "g_start": g[: len(kept)],
+            "phi_start": start.phi[-1][: len(kept)],
+            "g_start": start.g[-1][: len(kept)],
             "bin_edges": BIN_EDGES,
         }
+        names = ["phi", "g", "density", "variance", "excess_kurtosis"]
+        if setup.settings.deep:
+            layers = range(1, setup.settings.depth + 1)
+            for layer, phi, g in zip(layers, start.phi, start.g, strict=True):
+                out[f"phi_layer{layer}_start"], out[f"g_layer{layer}_start"] = phi[: len(kept)], g[: len(kept)]
+            out["ntk_start"] = start.ntk[: len(kept)]
+            names += ["ntk", *(f"{name}_layer{layer}" for layer in layers for name in names)]
         for stage, (observed, keep) in enumerate(zip(self.observed, self.moments, strict=True), 1):
             times = (setup.settings.times1, setup.settings.times2)[stage - 1]
             for position, record in enumerate(sorted(keep)):
                 end = record == len(times) - 1
                 word = f"stage{stage}" if end else f"stage{stage}_t{times[record]:g}"
-                for name in ("phi", "g", "density", "variance", "excess_kurtosis"):
+                for name in names:
                     if name in observed and observed[name].shape[1] > position:
                         mean = observed[name][:, position].mean(axis=0)
-                        out[f"{name}_{word}"] = mean[: len(kept)] if name in ("phi", "g") else mean
+                        kernel = name.partition("_")[0] in ("phi", "g", "ntk")
+                        out[f"{name}_{word}"] = mean[: len(kept)] if kernel else mean
         return out
 
     def _info(self, columns: dict[str, NDArray[Any]]) -> dict[str, Any]:
@@ -424,7 +440,9 @@ class _Parts:
         notes = list(dict.fromkeys(note for p in self.solutions for note in p.notes))
         if self.solutions and self.solutions[0].plan.repeats == 1 and self.solutions[0].coarse is None:
             notes.append("one population has no standard error; use --repeats 2 or more.")
-        if self.solutions and self.solutions[0].plan.neurons < self._least():
+        if self.setup.settings.deep:
+            out["revealed"] = max((p.rank or 0 for p in self.solutions), default=0)
+        elif self.solutions and self.solutions[0].plan.neurons < self._least():
             few, samples = self.solutions[0].plan.neurons, len(self.setup.target)
             notes.append(
                 f"{few} neurons are few for a frozen kernel between {samples} target samples, and what is learnt "

@@ -1,0 +1,157 @@
+"""One hidden matrix W, looked at only along the directions that training needs ("lazily revealed W(0)").
+
+Conditioned on the products W(0) p and W(0)^T g seen so far, the rest of a Gaussian matrix is Gaussian still. So
+W(0) is kept as pairs of fields, W(0) ~ sum_k out_k <in_k .>: a *feature* pair is an orthonormal direction p of the
+layer below with its Gaussian image u = W(0) p, a *response* pair an orthonormal direction g of the layer above with
+v = W(0)^T g. What training learnt is a small matrix C between responses and features,
+
+    W x = sum_k out_k [r c_k + sum_j C_kj c_j],   c = <in x>,   r = prod (1 - lambda dt) the decay of W(0),
+
+and W^T the same from the other side. Responses then carry A = <d phi / d r> and features B = <d g / d u>, the equal
+time included, without an inverse: M^-1 of the Stein formula is the orthonormalisation (docs/deep.md).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.dmft.deep.space import Fields, Space, without
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What is left out of the theory, to see what it does (section 4 of the theory note).
+
+    `responses`: A and B at all times; `forget` this many leading pairs keep their Gaussian part but lose their
+    responses, those of an earlier stage; `equal_time`: the part of B at equal times alone.
+    """
+
+    responses: bool = False
+    forget: int = 0
+    equal_time: bool = False
+
+
+NOTHING = Ablation()
+_ONCE = 1e-2  # residuals of at least this part are orthogonal to single precision after one projection
+
+
+class Table:
+    """Rows of fields (n, size) that grow by doubling."""
+
+    def __init__(self, space: Space) -> None:
+        self.space, self.count = space, 0
+        self._rows = np.zeros((32, space.size), dtype=space.dtype)
+
+    @property
+    def rows(self) -> Fields:
+        """The fields so far, a view."""
+        return self._rows[: self.count]
+
+    def append(self, new: Fields) -> None:
+        """Add fields (m, size)."""
+        need = self.count + len(new)
+        if need > len(self._rows):
+            more = np.zeros((max(need, 2 * len(self._rows)), self._rows.shape[1]), dtype=self._rows.dtype)
+            more[: self.count] = self.rows
+            self._rows = more
+        self._rows[self.count : need] = new
+        self.count = need
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        return self._rows.nbytes
+
+
+class Hidden:
+    """The revealed part of one hidden matrix from `source` (the layer below) to `sink` (the layer above).
+
+    A direction whose residual has less than tol^2 of the mean square of its block is taken as known.
+    """
+
+    def __init__(self, source: Space, sink: Space, tol: float) -> None:
+        self.source, self.sink, self.tol = source, sink, tol
+        self.ins, self.outs = Table(source), Table(sink)
+        self.is_feature = np.zeros(0, dtype=bool)
+
+    @property
+    def features(self) -> NDArray[np.int_]:
+        """Rows of the tables that are features."""
+        return np.flatnonzero(self.is_feature)
+
+    @property
+    def responses(self) -> NDArray[np.int_]:
+        """Rows of the tables that are responses."""
+        return np.flatnonzero(~self.is_feature)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of both tables."""
+        return self.ins.nbytes + self.outs.nbytes
+
+    def reveal_features(self, x: Fields) -> Array:
+        """Make sure that W(0) is known along x (m, size); return c = <in x> (m, rank)."""
+        known = self.source.inner(x, self.ins.rows)
+        new = self._novel(self.source, x, self.ins, self.is_feature, known)
+        if not len(new):
+            return known
+        image = self.sink.fresh(len(new), self.outs.rows, self.is_feature)
+        self._append(new, image, True)
+        return np.concatenate([known, self.source.inner(x, new)], axis=1)
+
+    def reveal_responses(self, g: Fields) -> Array:
+        """Make sure that W(0)^T is known along g (m, size); return d = <out g> (m, rank)."""
+        known = self.sink.inner(g, self.outs.rows)
+        new = self._novel(self.sink, g, self.outs, ~self.is_feature, known)
+        if not len(new):
+            return known
+        image = self.source.fresh(len(new), self.ins.rows, ~self.is_feature)
+        self._append(image, new, False)
+        return np.concatenate([known, self.sink.inner(g, new)], axis=1)
+
+    def _append(self, ins: Fields, outs: Fields, feature: bool) -> None:
+        self.ins.append(ins)
+        self.outs.append(outs)
+        self.is_feature = np.concatenate([self.is_feature, np.full(len(ins), feature)])
+
+    def _novel(self, space: Space, x: Fields, table: Table, chosen: NDArray[np.bool_], known: Array) -> Fields:
+        """Return orthonormal fields that complete the `chosen` rows of a table to span x, up to the tolerance."""
+        gram = space.inner(x, x)
+        scale = self.tol**2 * max(float(np.trace(gram)) / len(x), 1e-300)
+        residual = gram - known[:, chosen] @ known[:, chosen].T
+        # Most looks find nothing new; the trace bounds the eigenvalues.
+        if not np.trace(residual) > scale or np.linalg.eigvalsh(residual)[-1] <= scale:
+            return x[:0]
+        rest = without(space, x, table.rows, chosen)
+        if space.exact or self.tol < _ONCE:
+            rest = without(space, rest, table.rows, chosen)  # twice is enough
+        values, vectors = np.linalg.eigh(space.inner(rest, rest))
+        keep = values > scale
+        return ((vectors[:, keep] / np.sqrt(values[keep])).T).astype(x.dtype) @ rest
+
+    def forward(self, c: Array, decay: float, learned: Array, ablation: Ablation = NOTHING) -> Fields:
+        """Return W x (m, size of the sink) from c = <in x>; `learned` is C (n_response, n_feature)."""
+        weights = decay * c
+        features, responses = self.features, self.responses
+        if ablation.responses:
+            weights[:, responses] = 0
+        elif ablation.forget:
+            weights[:, responses[responses < ablation.forget]] = 0
+        n_response, n_feature = learned.shape
+        weights[:, responses[:n_response]] += c[:, features[:n_feature]] @ learned.T
+        return weights.astype(self.outs.space.dtype) @ self.outs.rows[: weights.shape[1]]
+
+    def backward(self, d: Array, decay: float, learned: Array, ablation: Ablation = NOTHING) -> Fields:
+        """Return W^T g (m, size of the source) from d = <out g>."""
+        weights = decay * d
+        features, responses = self.features, self.responses
+        if ablation.responses:
+            weights[:, features] = 0
+        elif ablation.forget:
+            weights[:, features[features < ablation.forget]] = 0
+        n_response, n_feature = learned.shape
+        weights[:, features[:n_feature]] += d[:, responses[:n_response]] @ learned
+        return weights.astype(self.ins.space.dtype) @ self.ins.rows[: weights.shape[1]]

@@ -1,0 +1,237 @@
+"""How many samples a deep network needs, independent repeats of them, and their standard errors.
+
+A linear network is solved in its Gaussian Hilbert space, without samples. Otherwise every repeat is a sample of its
+own; f is averaged over repeats, and errors are those of the jackknife, as for two layers (`tlcli.dmft.ensemble`). All
+solutions of one `DeepEnsemble` share their initial weights.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from tlcli.dmft.activations import Activation
+from tlcli.dmft.deep.run import Observer, Surgery, run_stages
+from tlcli.dmft.deep.start import Start, exact, sampled
+from tlcli.dmft.ensemble import Numerics, Plan, Solution, stacked
+from tlcli.dmft.field import thread_count
+from tlcli.dmft.geometry import Geometry
+from tlcli.dmft.integrate import Control
+from tlcli.dmft.two_layer import Stage, StageRun
+from tlcli.errors import UsageError
+
+Array = NDArray[np.float64]
+
+_PER_RANK = 10  # samples per revealed direction: below, the bias r/S of the responses shows
+_MOST = 20_000  # samples per layer and repeat that are taken unasked
+_LEAST = 1024
+_TOL = 0.05
+_EXACT_TOL = 1e-6
+
+
+def deep_plan(act: Activation, stages: Sequence[Stage], numerics: Numerics) -> Plan:
+    """Choose samples, repeats, precision and integration of a deep network.
+
+    One repeat of S samples has an error of f of about 0.5 max(1, gamma) / sqrt(S) (measured).
+
+    Raises:
+        UsageError: a population or a device that deep networks do not have.
+    """
+    if numerics.population not in ("auto", "mc"):
+        raise UsageError(
+            f"population: {numerics.population} is for one hidden layer; deep networks draw Gaussians as they need "
+            "them; leave --population out."
+        )
+    if numerics.device != "cpu":
+        raise UsageError(f"device: deep networks run on the CPU, not on {numerics.device}; leave --device out.")
+    if numerics.integrator == "dop853":
+        raise UsageError("integrator: dop853 cannot follow directions that appear on the way; use rkc, or richardson.")
+    shortest = min((float(s.times[-1]) for s in stages if s.times[-1] > 0), default=math.inf)
+    if numerics.dt is not None and numerics.dt > shortest:
+        raise UsageError(f"dt = {numerics.dt:g} is longer than a stage, which lasts {shortest:g}; use a smaller --dt.")
+    linear = act.name == "linear"
+    tolerance = numerics.tolerance
+    if tolerance is None:
+        tolerance = 1e-6 if linear else 3e-3 if not act.smooth else min(1e-3, numerics.accuracy / 8)
+    method = "euler" if numerics.integrator == "richardson" else numerics.integrator
+    control = Control(method, tolerance, numerics.dt, numerics.until, scaled=numerics.tolerance is None)
+    if linear:
+        return Plan("exact", 0, 1, False, False, False, 0, "float64", control)
+    repeats = numerics.repeats or 4
+    gamma = max(stage.gamma for stage in stages)
+    wanted = math.ceil((0.5 * max(1.0, gamma) / numerics.accuracy) ** 2 / repeats)
+    neurons = numerics.neurons or max(_LEAST, min(wanted, _MOST))
+    dtype = "float64" if basis_tolerance(numerics) < 3e-3 else "float32"
+    return Plan("revealed", neurons, repeats, False, True, False, 0, dtype, control)
+
+
+def basis_tolerance(numerics: Numerics) -> float:
+    """Return what part of a direction counts as known; the error of f is about its square."""
+    if numerics.basis_tolerance is not None:
+        return numerics.basis_tolerance
+    return min(_TOL, max(1e-3, 0.5 * math.sqrt(numerics.accuracy)))
+
+
+@dataclass(eq=False)
+class DeepEnsemble:
+    """Repeats of one deep network; `solve` trains all of them from the same initial weights every time.
+
+    Raises:
+        UsageError: from `solve`, see `deep_plan`; DomainError: layers that are not there.
+    """
+
+    act: Activation
+    geometry: Geometry
+    depth: int
+    trained: NDArray[np.int_]
+    numerics: Numerics
+    starts: list[Start] = field(default_factory=list)
+    neurons: int | None = None
+
+    def solve(self, stages: Sequence[Stage], surgery: Surgery, observe: Observer | None = None) -> Solution:
+        """Train all repeats through `stages`; `observe` sees the records of every repeat."""
+        surgery.check(self.depth)
+        chosen = deep_plan(self.act, stages, self.numerics)
+        with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
+            if chosen.kind == "exact":
+                return self._exact(stages, surgery, chosen, observe)
+            return self._sampled(stages, surgery, chosen, observe)
+
+    def _exact(self, stages: Sequence[Stage], surgery: Surgery, chosen: Plan, observe: Observer | None) -> Solution:
+        """Solve once, and once with coarser tolerances, whose distance is the error."""
+        richardson = self.numerics.integrator == "richardson"
+        fine = self._growing(stages, surgery, chosen.control, _EXACT_TOL, observe, richardson)
+        coarser = chosen.control
+        if coarser.method == "rkc":
+            coarser = replace(coarser, tolerance=8 * coarser.tolerance)
+        rough = self._growing(stages, surgery, coarser, 1e2 * _EXACT_TOL, observe, richardson)
+        return _solution(chosen, [fine], [rough], [])
+
+    def _growing(
+        self,
+        stages: Sequence[Stage],
+        surgery: Surgery,
+        control: Control,
+        tol: float,
+        observe: Observer | None,
+        richardson: bool,
+    ) -> list[StageRun]:
+        size: int | None = None
+        while True:
+            start = exact(self.act, self.geometry, self.depth, self.trained, tol=tol, size=size)
+            try:
+                return self._run(start, stages, surgery, control, observe, richardson)
+            except OverflowError:
+                size = 2 * start.spaces[0].size
+
+    def _sampled(self, stages: Sequence[Stage], surgery: Surgery, chosen: Plan, observe: Observer | None) -> Solution:
+        workers = self.numerics.threads or thread_count()
+        notes: list[str] = []
+        richardson = self.numerics.integrator == "richardson"
+
+        def one(start: Start) -> list[StageRun]:
+            return self._run(start, stages, surgery, chosen.control, observe, richardson)
+
+        runs: list[list[StageRun]] = []
+        if not self.starts:
+            self.neurons = chosen.neurons
+            first = self._start(0, chosen)
+            found = one(first)
+            needed = _PER_RANK * max((hidden.ins.count for hidden in first.hidden), default=0)
+            if self.numerics.neurons is None and chosen.neurons < needed and chosen.neurons < _MOST:
+                self.neurons = min(needed, _MOST)
+                first = self._start(0, chosen)
+            else:
+                runs = [found]
+            self.starts = [first, *(self._start(r, chosen) for r in range(1, chosen.repeats))]
+        rest = self.starts[len(runs) :]
+        if workers > 1 and len(rest) > 1:
+            with ThreadPoolExecutor(min(workers, len(rest)), initializer=_quiet) as pool:
+                runs += list(pool.map(one, rest))
+        else:
+            runs += [one(start) for start in rest]
+        rank = max((hidden.ins.count for start in self.starts for hidden in start.hidden), default=0)
+        if rank * _PER_RANK > 1.2 * (self.neurons or 0):
+            notes.append(
+                f"{self.neurons} neurons are few for {rank} revealed directions, and responses are biased by about "
+                f"their ratio; use --neurons {_PER_RANK * rank} or a larger --basis-tolerance."
+            )
+        solution = _solution(replace(chosen, neurons=self.neurons or 0), runs, None, notes)
+        solution.rank = rank
+        return solution
+
+    def _start(self, repeat: int, chosen: Plan) -> Start:
+        seeds = np.random.SeedSequence(self.numerics.seed, spawn_key=(self.numerics.draw, 102, repeat))
+        return sampled(
+            self.act,
+            self.geometry,
+            self.depth,
+            self.neurons or chosen.neurons,
+            np.random.default_rng(seeds),
+            self.trained,
+            tol=basis_tolerance(self.numerics),
+            dtype=chosen.dtype,
+        )
+
+    def _run(
+        self,
+        start: Start,
+        stages: Sequence[Stage],
+        surgery: Surgery,
+        control: Control,
+        observe: Observer | None,
+        richardson: bool,
+    ) -> list[StageRun]:
+        if not richardson:
+            return run_stages(start, stages, control, surgery, observe)
+        return _extrapolated(lambda c, o: run_stages(start, stages, c, surgery, o), control, stages, observe)
+
+
+def _quiet() -> None:
+    np.seterr(over="ignore", invalid="ignore")
+
+
+def _extrapolated(
+    run: Callable[[Control, Observer | None], list[StageRun]],
+    control: Control,
+    stages: Sequence[Stage],
+    observe: Observer | None,
+) -> list[StageRun]:
+    """Return 2 f(dt/2) - f(dt) of gradient descent: gradient flow to second order in dt.
+
+    Both steps look at the same hidden matrices, so that the noise of their difference is small. What an observer sees
+    is that of the half step.
+    """
+    dt = control.dt or min(float(s.times[-1]) for s in stages if s.times[-1] > 0) / 64
+    halves = run(replace(control, dt=dt / 2), observe)
+    for half, whole in zip(halves, run(replace(control, dt=dt), None), strict=True):
+        half.f = 2 * half.f - whole.f
+        half.evaluations += whole.evaluations
+        if whole.outcome.message and not half.outcome.message:
+            half.outcome = whole.outcome
+    return halves
+
+
+def _solution(
+    plan: Plan, runs: Sequence[list[StageRun]], rough: Sequence[list[StageRun]] | None, notes: list[str]
+) -> Solution:
+    count = len(runs[0])
+    broken = (
+        f"stage {k}: {run.outcome.message}" for found in runs for k, run in enumerate(found, 1) if run.outcome.message
+    )
+    return Solution(
+        plan,
+        [np.array([found[k].f for found in runs]) for k in range(count)],
+        None if rough is None else [np.array([found[k].f for found in rough]) for k in range(count)],
+        [stacked([found[k].observed for found in runs]) for k in range(count)],
+        None if rough is None else [stacked([found[k].observed for found in rough]) for k in range(count)],
+        next(broken, ""),
+        sum(run.evaluations for found in runs for run in found),
+        sum(run.steps for found in runs for run in found),
+        all(run.outcome.settled for found in runs for run in found),
+        notes,
+    )

@@ -1,0 +1,106 @@
+"""Where the fields of one layer live: a sample of neurons, or the exact Gaussian Hilbert space of a linear network.
+
+A field h_mu of a layer is one random variable of its single-site law. Two representations have the same algebra: the
+values of the variable on S sampled neurons, with <x y> the mean over them, and, where the activation is linear and the
+fields are Gaussian, its coefficients on orthonormal Gaussian axes, with <x y> their dot product. The causal sweep is
+written once and is exact in the second. Rows are fields: (n_field, size).
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Fields = NDArray[Any]
+
+DRAWS = ("matched", "projected", "independent")
+
+
+class Samples:
+    """S neurons. Fresh Gaussians are drawn `independent`, `projected` off the known responses, or `matched`.
+
+    Projected draws have the law of a dense network of width S whose weights are looked at as needed; matched draws are
+    orthonormal besides and lie off all known fields, which removes their share of the sampling noise. Independent
+    ones leave a bias of rank/S.
+    """
+
+    exact = False
+
+    def __init__(self, size: int, rng: np.random.Generator, dtype: str = "float32", draws: str = "matched") -> None:
+        self.size, self.rng, self.dtype, self.draws = size, rng, np.dtype(dtype), draws
+        self.weight = 1.0 / size
+
+    def inner(self, x: Fields, y: Fields) -> NDArray[np.float64]:
+        """Return <x y> (n, m), the mean over the neurons."""
+        return (x @ y.T).astype(np.float64) * self.weight
+
+    def normal(self, count: int) -> Fields:
+        """Return (count, S) standard Gaussians."""
+        return self.rng.standard_normal((count, self.size), dtype=np.float64).astype(self.dtype)
+
+    def start(self, count: int) -> Fields:
+        """Return `count` Gaussian fields of exact unit covariance over the sample, where there are neurons enough."""
+        z = self.normal(count)
+        return whitened(self, z) if self.size > 2 * count else z
+
+    def fresh(self, count: int, known: Fields, image: NDArray[np.bool_]) -> Fields:
+        """Return `count` new Gaussian fields beside the `known` ones (n, S): images of W(0), where `image`, and others.
+
+        The images are orthonormal among each other and so are the others.
+        """
+        z = self.normal(count)
+        if self.draws == "independent" or not len(known):
+            return z
+        if self.draws == "matched" and len(known) + count < self.size // 2:
+            return whitened(self, without(self, without(self, z, known, image), known, ~image))
+        return without(self, z, known, ~image)
+
+
+class Axes:
+    """Coefficients on orthonormal Gaussian axes; a fresh Gaussian is the next unused axis.
+
+    Raises:
+        OverflowError: more than `size` axes are needed.
+    """
+
+    exact = True
+    dtype = np.dtype("float64")
+    weight = 1.0
+
+    def __init__(self, size: int) -> None:
+        self.size, self.used = size, 0
+
+    def inner(self, x: Fields, y: Fields) -> NDArray[np.float64]:
+        """Return <x y> (n, m) of Gaussian fields."""
+        return x @ y.T
+
+    def start(self, count: int) -> Fields:
+        """Return the next `count` axes (count, size)."""
+        if self.used + count > self.size:
+            raise OverflowError(f"{self.used + count} axes are more than {self.size}")
+        out = np.zeros((count, self.size))
+        out[np.arange(count), self.used + np.arange(count)] = 1.0
+        self.used += count
+        return out
+
+    def fresh(self, count: int, known: Fields, image: NDArray[np.bool_]) -> Fields:
+        """Return the next `count` axes: new Gaussians are independent of all that is known."""
+        return self.start(count)
+
+
+Space = Samples | Axes
+
+
+def without(space: Space, z: Fields, rows: Fields, chosen: NDArray[np.bool_]) -> Fields:
+    """Return the fields z less their projection on the `chosen` rows (n, size), which are orthonormal."""
+    if not chosen.any():
+        return z
+    parts = space.inner(z, rows)
+    parts[:, ~chosen] = 0  # cheaper than a copy of the chosen rows
+    return z - parts.astype(z.dtype) @ rows
+
+
+def whitened(space: Samples, z: Fields) -> Fields:
+    """Return the fields with <z z^T> = 1 over the sample."""
+    values, vectors = np.linalg.eigh(space.inner(z, z))
+    return ((vectors / np.sqrt(values)) @ vectors.T).astype(z.dtype) @ z

@@ -1,0 +1,132 @@
+"""A deep network before training: one draw of everything that is random, shared by all that is done with it.
+
+Runs that start from the same draw (with and without pre-training, with two time steps) look at the same hidden
+matrices, so that their difference is free of most of the sampling noise.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.dmft.activations import Activation
+from tlcli.dmft.deep.hidden import Hidden
+from tlcli.dmft.deep.space import Axes, Fields, Samples, Space
+from tlcli.dmft.geometry import Geometry
+
+Array = NDArray[np.float64]
+
+_AXES = 24  # axes per input direction and layer that an exact linear network is given at first
+
+
+@dataclass(eq=False)
+class Start:
+    """Initial weights and hidden matrices of one repeat.
+
+    `inputs` (rank, size) and `still` (n_still, size) of the first layer, `readout` and `redrawn` (size,) of the last;
+    `hidden` grow as they are looked at. `trained` are all points that any stage trains on, `origin` Phi^l there before
+    training. The noise (n_point, size) per hidden matrix, there and back, is drawn when first needed.
+    """
+
+    act: Activation
+    geometry: Geometry
+    spaces: Sequence[Space]
+    hidden: list[Hidden]
+    inputs: Fields
+    still: Fields
+    readout: Fields
+    redrawn: Fields
+    tol: float
+    trained: NDArray[np.int_]
+    origin: list[Array] = field(default_factory=list)
+    _noise: dict[tuple[int, bool], Fields] = field(default_factory=dict)
+
+    @property
+    def depth(self) -> int:
+        """Number of hidden layers."""
+        return len(self.spaces)
+
+    def fork(self) -> "Start":
+        """Return the same draw for one run, which may exchange parts of it; matrices and noise stay shared."""
+        return replace(self, hidden=list(self.hidden))
+
+    def noise(self, index: int, points: NDArray[np.int_], backward: bool = False) -> Fields:
+        """Return the Gaussians of `points` that stand in for a hidden matrix where nothing was revealed."""
+        space = self.spaces[index if backward else index + 1]
+        if isinstance(space, Axes):
+            out = np.zeros((len(points), space.size))
+            # The last axes are kept free; those of the way back lie before those of the way there.
+            first = space.size - (2 if backward else 1) * len(points)
+            if first < space.used:
+                raise OverflowError(f"{space.used + 2 * len(points)} axes are more than {space.size}")
+            out[np.arange(len(points)), first + np.arange(len(points))] = 1.0
+            return out
+        if (index, backward) not in self._noise:
+            self._noise[index, backward] = space.normal(len(self.geometry.moving))
+        return self._noise[index, backward][points]
+
+    def redraw(self, above: int) -> None:
+        """Draw the weights above layer `above` (0: all layers) anew, for what is trained from here on."""
+        rank, n_still = len(self.inputs), len(self.still)
+        if above == 0:
+            self.inputs = self.spaces[0].start(rank)
+            if n_still:
+                self.still = self._outside(n_still)
+        for index in range(max(0, above - 1), len(self.hidden)):
+            self.hidden[index] = Hidden(self.spaces[index], self.spaces[index + 1], self.tol)
+            self._noise = {key: value for key, value in self._noise.items() if key[0] != index}
+
+    def _outside(self, count: int) -> Fields:
+        space = self.spaces[0]
+        return space.normal(count) if isinstance(space, Samples) else np.zeros((count, space.size))
+
+
+def sampled(
+    act: Activation,
+    geometry: Geometry,
+    depth: int,
+    neurons: int,
+    rng: np.random.Generator,
+    trained: NDArray[np.int_],
+    *,
+    tol: float = 0.03,
+    dtype: str = "float32",
+    draws: str = "matched",
+) -> Start:
+    """Draw a network whose single-site laws are represented by `neurons` samples per layer."""
+    spaces = [Samples(neurons, child, dtype, draws) for child in rng.spawn(depth)]
+    return _begin(act, geometry, spaces, tol, trained)
+
+
+def exact(
+    act: Activation,
+    geometry: Geometry,
+    depth: int,
+    trained: NDArray[np.int_],
+    *,
+    tol: float = 1e-12,
+    size: int | None = None,
+) -> Start:
+    """Return a linear network in its Gaussian Hilbert space; `size` axes per layer.
+
+    Raises:
+        OverflowError: from any later look, where the axes do not suffice; take more.
+    """
+    size = size or _AXES * (geometry.rank + 2)
+    return _begin(act, geometry, [Axes(size) for _ in range(depth)], tol, trained)
+
+
+def _begin(
+    act: Activation, geometry: Geometry, spaces: Sequence[Space], tol: float, trained: NDArray[np.int_]
+) -> Start:
+    hidden = [Hidden(below, above, tol) for below, above in itertools.pairwise(spaces)]
+    first, last = spaces[0], spaces[-1]
+    inputs = first.start(geometry.rank)
+    readout, redrawn = last.start(1)[0], last.start(1)[0]
+    empty = np.zeros((0, first.size), dtype=first.dtype)
+    start = Start(act, geometry, spaces, hidden, inputs, empty, readout, redrawn, tol, np.unique(trained))
+    if geometry.still.shape[1]:
+        start.still = start._outside(geometry.still.shape[1])
+    return start
