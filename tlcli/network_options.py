@@ -1,6 +1,6 @@
 """The options of nonlinear networks: the network, its tasks, the numerics and what is kept; see `tlcli.options`."""
 
-from tlcli.option import COUNT_FINITE, FINITE, NOT_NEGATIVE, TOLERANCE, Option
+from tlcli.option import COUNT_FINITE, FINITE, NOT_NEGATIVE, TOLERANCE, WHOLE, Option
 
 NETWORK = [
     Option(
@@ -23,6 +23,41 @@ NETWORK = [
         "carry",
         "The readout at the switch: kept, kept with the output measured from there, or drawn anew.",
         choices=("carry", "carry-centred", "reset"),
+        panel="Network",
+    ),
+    Option(
+        "depth",
+        "grid",
+        None,
+        "Number of hidden layers L (default: 1).",
+        symbol=r"hidden layers $L$",
+        domain=COUNT_FINITE,
+        panel="Network",
+    ),
+    Option(
+        "freeze",
+        "grid",
+        None,
+        "Keep the weights of the first K layers after the source, 0 to L (default: 0).",
+        symbol=r"frozen layers $K$",
+        domain=WHOLE,
+        panel="Network",
+    ),
+    Option(
+        "reinit_from",
+        "grid",
+        None,
+        "Draw the weights above layer K anew before the target, 0 (all) to L (the readout alone).",
+        symbol=r"layers kept $K$",
+        domain=WHOLE,
+        panel="Network",
+    ),
+    Option(
+        "ablate",
+        "choice",
+        None,
+        "Leave out a part of the theory of deep networks, to study what it does.",
+        choices=("none", "responses", "stage-responses", "memory", "cross-stage", "equal-time"),
         panel="Network",
     ),
     Option(
@@ -97,8 +132,9 @@ NETWORK = [
         "integrator",
         "choice",
         "rkc",
-        "Stabilised Runge-Kutta, high order for smooth activations, or gradient descent with rate dt.",
-        choices=("rkc", "dop853", "euler"),
+        "Stabilised Runge-Kutta, high order for smooth activations, or gradient descent with rate dt; of deep networks "
+        "also its Richardson extrapolation.",
+        choices=("rkc", "dop853", "euler", "richardson"),
         panel="Numerics",
     ),
     Option(
@@ -109,7 +145,17 @@ NETWORK = [
         domain=TOLERANCE,
         panel="Numerics",
     ),
-    Option("dt", "number", None, "Learning rate of --integrator euler.", domain=TOLERANCE, panel="Numerics"),
+    Option(
+        "dt", "number", None, "Learning rate of --integrator euler or richardson.", domain=TOLERANCE, panel="Numerics"
+    ),
+    Option(
+        "basis_tolerance",
+        "number",
+        None,
+        "Part of a direction of a deep network that counts as known (default: as the accuracy needs).",
+        domain=TOLERANCE,
+        panel="Numerics",
+    ),
     Option(
         "until",
         "number",

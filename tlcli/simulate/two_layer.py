@@ -18,7 +18,7 @@ the mean and 1/sqrt(N) in one network.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -97,10 +97,23 @@ class Experiment:
                     f"{name} ends at inf, but gradient descent needs a finite time (only a frozen stage 2 has a limit)."
                 )
 
+    def draw(self, seed: int, number: int, dim: int) -> tuple["Network", Array]:
+        """Network `number` of inputs of dimension `dim` at its start, and a second readout (N,)."""
+        return draw_network(seed, number, self.width, dim, activation(self.activation))
+
+    def switch(self, net: "Network", second: Array, seed: int, number: int) -> None:
+        """Change network `number` between its stages, in place; `second` is the readout of a reset."""
+        if self.readout == "reset":
+            net.readout = second
+
 
 @dataclass
 class Network:
-    """First-layer weights (N, D) and readout (N,), changed in place by training."""
+    """First-layer weights (N, D) and readout (N,), changed in place by training.
+
+    `descend` and `frozen_outputs` see a network through the methods; xs (P, D) are inputs over sqrt(D), and
+    `passes` is what `forward` returns about them.
+    """
 
     weights: Array
     readout: Array
@@ -118,6 +131,65 @@ class Network:
         for rows in self.blocks(len(x)):
             out += self.readout[rows] @ self.phi.phi(self.weights[rows] @ xs)
         return out / (gamma * len(self.readout))
+
+    def forward(self, xs: Array) -> tuple[Any, Array]:
+        """Return the passes, (rows, phi, phi') of each block, and sum_i a_i phi_i (P,)."""
+        passes, f = [], np.zeros(len(xs))
+        for rows in self.blocks(len(xs)):
+            phi, slope = self.phi.both(self.weights[rows] @ xs.T)
+            f += self.readout[rows] @ phi
+            passes.append((rows, phi, slope))
+        return passes, f
+
+    def force(self, passes: Any, pull: Array) -> Array:
+        """Velocity (N,) of the readout, sum_mu pull_mu phi_mu, for pull = gamma Delta / P (P,)."""
+        return np.concatenate([phi @ pull for _, phi, _ in passes])
+
+    def growth(self, passes: Any, pull: Array, force: Array) -> float:
+        """Relative rate at which the weights behind the tangent kernel grow: here those of the readout."""
+        return float(np.sqrt(np.mean(force**2) / max(float(np.mean(self.readout**2)), 1e-300)))
+
+    def curvature(self, passes: Any, xs: Array, v: Array, turns: int) -> tuple[float, Array]:
+        """Largest eigenvalue of the tangent kernel (P, P) and its vector, from `turns` products.
+
+        The kernel is J J^T / N and is never formed.
+        """
+        a, top = self.readout, 0.0
+        for _ in range(turns):
+            v = v / max(float(np.linalg.norm(v)), 1e-300)
+            image, spread = np.zeros_like(v), v[:, None] * xs
+            for rows, phi, slope in passes:
+                image += (phi @ v) @ phi
+                back = ((slope @ spread) * (a[rows] ** 2)[:, None]) @ xs.T
+                image += np.einsum("ip,ip->p", back, slope)
+            v = image / len(a)
+            top = float(np.linalg.norm(v))
+        return top, v
+
+    def update(self, passes: Any, xs: Array, pull: Array, force: Array, step: float, decay: float) -> None:
+        """Make one step of gradient descent, of length `step`, in place."""
+        w, a = self.weights, self.readout
+        kept, kick = 1.0 - step * decay, (step * pull)[:, None] * xs
+        for rows, _, slope in passes:
+            move = slope @ kick
+            move *= a[rows, None]
+            if decay:
+                w[rows] *= kept
+            w[rows] += move
+        a *= kept
+        a += step * force
+
+    def kernel(self, x: Array, train: slice, kind: str) -> Array:
+        """Kernel (n, P) between the inputs x (n, D) and those of x[train], see `frozen_outputs`."""
+        xs, k = x / np.sqrt(x.shape[1]), np.zeros((len(x), len(x[train])))
+        inputs = xs @ xs[train].T
+        for rows in self.blocks(len(x)):
+            phi, slope = self.phi.both(self.weights[rows] @ xs.T)
+            k += phi.T @ phi[:, train]
+            if kind == "ntk":
+                slope *= self.readout[rows, None]
+                k += (slope.T @ slope[:, train]) * inputs
+        return k / len(self.readout)
 
 
 def draw_network(seed: int, net: int, width: int, dim: int, phi: Activation) -> tuple[Network, Array]:
@@ -153,8 +225,7 @@ def descend(
     Raises:
         ConvergenceError: the training diverges, or needs more than `MAX_STEPS` steps.
     """
-    w, a = net.weights, net.readout
-    (n_points, dim), width = x.shape, len(a)
+    (n_points, dim), width = x.shape, len(net.readout)
     xs = x / np.sqrt(dim)
     share = 1.0 / n_points if reduction == "mean" else 1.0
     vector = np.random.default_rng(0).standard_normal(n_points)  # any start that is not special will do
@@ -162,11 +233,7 @@ def descend(
     advice = "use a smaller dt" if dt is not None else "use a smaller gamma, a shorter time or an explicit dt"
     for end in times:
         while time < end:
-            passes, f = [], np.zeros(n_points)
-            for rows in net.blocks(n_points):
-                phi, slope = net.phi.both(w[rows] @ xs.T)
-                f += a[rows] @ phi
-                passes.append((rows, phi, slope))
+            passes, f = net.forward(xs)
             delta = y - f / (gamma * width)
             error = float(delta @ delta)
             if steps == 0:
@@ -176,12 +243,12 @@ def descend(
                     f"{stage}: gradient descent diverged at t = {time:.4g}, step {step:.3g}; {advice}."
                 )
             pull = gamma * share * delta
-            force = np.concatenate([phi @ pull for _, phi, _ in passes])
+            force = net.force(passes, pull)
             if dt is None:
-                growth = np.sqrt(np.mean(force**2) / max(float(np.mean(a**2)), 1e-300))
+                growth = net.growth(passes, pull, force)
                 if age >= REFRESH or drift > DRIFT:
                     turns = 3 if steps else 12
-                    curvature, vector = _curvature(passes, a, xs, vector, turns)
+                    curvature, vector = net.curvature(passes, xs, vector, turns)
                     age, drift = 0, 0.0
                 step = safety / max(share * curvature + growth + decay, 1e-300)
                 age, drift = age + 1, drift + step * growth
@@ -196,35 +263,9 @@ def descend(
                 step, time = end - time, end
             else:
                 time += step
-            kept, kick = 1.0 - step * decay, (step * pull)[:, None] * xs
-            for rows, _, slope in passes:
-                move = slope @ kick
-                move *= a[rows, None]
-                if decay:
-                    w[rows] *= kept
-                w[rows] += move
-            a *= kept
-            a += step * force
+            net.update(passes, xs, pull, force, step, decay)
             steps += 1
         yield end
-
-
-def _curvature(passes: list, a: Array, xs: Array, v: Array, turns: int) -> tuple[float, Array]:
-    """Largest eigenvalue of the tangent kernel (P, P) of the training points and its vector, from `turns` products.
-
-    `passes` holds (rows, phi, phi') of the forward pass; the kernel is J J^T / N and is never formed.
-    """
-    top = 0.0
-    for _ in range(turns):
-        v = v / max(float(np.linalg.norm(v)), 1e-300)
-        image, spread = np.zeros_like(v), v[:, None] * xs
-        for rows, phi, slope in passes:
-            image += (phi @ v) @ phi
-            back = ((slope @ spread) * (a[rows] ** 2)[:, None]) @ xs.T
-            image += np.einsum("ip,ip->p", back, slope)
-        v = image / len(a)
-        top = float(np.linalg.norm(v))
-    return top, v
 
 
 def frozen_outputs(
@@ -238,15 +279,7 @@ def frozen_outputs(
     gives f(x, t) = c K(x, X) R^{-1} (1 - exp(-t R)) y, R = c K(X, X) + ridge; at t = inf this is kernel ridge
     regression, K(x, X) [K(X, X) + (ridge/c) I]^{-1} y.
     """
-    xs, k = x / np.sqrt(x.shape[1]), np.zeros((len(x), len(y)))
-    inputs = xs @ xs[train].T
-    for rows in net.blocks(len(x)):
-        phi, slope = net.phi.both(net.weights[rows] @ xs.T)
-        k += phi.T @ phi[:, train]
-        if kernel == "ntk":
-            slope *= net.readout[rows, None]
-            k += (slope.T @ slope[:, train]) * inputs
-    k /= len(net.readout)
+    k = net.kernel(x, train, kernel)
     share = 1.0 / len(y) if reduction == "mean" else 1.0
     values, vectors = np.linalg.eigh(k[train])
     # A null direction of K(X, X) is one of K(x, X) too: it never learns.
@@ -270,7 +303,7 @@ def train_networks(
         ConvergenceError: see `descend`.
         DomainError: a stage without training points.
     """
-    e, phi = experiment, activation(experiment.activation)
+    e = experiment
     x = np.concatenate([data.x_source, data.x_target, data.x_test])
     p1, p2 = len(data.x_source), len(data.x_target)
     for name, points, times in (("source", p1, e.times1), ("target", p2, e.times2)):
@@ -296,7 +329,7 @@ def train_networks(
     # One BLAS thread: the sums then do not depend on the machine. Overflows are caught as divergence.
     with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
         for i, number in enumerate(nets):
-            net, second = draw_network(seed, number, e.width, x.shape[1], phi)
+            net, second = e.draw(seed, number, x.shape[1])
             path = descend(
                 net,
                 data.x_source,
@@ -311,12 +344,11 @@ def train_networks(
                 f[i, record] = _finite(net.outputs(x, e.gamma0), t, "stage 1")
             if not n2:
                 continue
-            if e.readout == "reset":
-                net.readout = second
+            e.switch(net, second, seed, number)
             rest = net.outputs(x, gamma2) if e.readout == "carry-centred" else np.zeros(len(x))
             f[i, n1:] = second_stage(net, rest, "stage 2")
             if e.baseline:
-                fresh, _ = draw_network(seed, number, e.width, x.shape[1], phi)
+                fresh, _ = e.draw(seed, number, x.shape[1])
                 scratch[i] = second_stage(fresh, np.zeros(len(x)), "baseline")
     return f, scratch
 
@@ -400,8 +432,6 @@ def simulate_two_layer(
         DomainError: times, scales or decays outside their range, or a stage without training points.
         ConvergenceError: the training diverges, or needs more than `MAX_STEPS` steps.
     """
-    if nets < 1:
-        raise UsageError(f"nets = {nets}: an experiment needs at least one network.")
     experiment = Experiment(
         activation=activation,
         gamma0=gamma0,
@@ -419,6 +449,14 @@ def simulate_two_layer(
         kernel=kernel,
         ridge=ridge,
     )
+    return estimate(experiment, data, nets, seed)
+
+
+def estimate(experiment: Experiment, data: "TransferData", nets: int, seed: int) -> dict[str, Estimate]:
+    """Train `nets` networks with a step that is checked; what `simulate_two_layer` returns, and raises in training."""
+    if nets < 1:
+        raise UsageError(f"nets = {nets}: an experiment needs at least one network.")
+    dt = experiment.dt
 
     def losses(numbers: Sequence[int], halvings: int) -> dict[str, Array]:
         return transfer_losses(*train_networks(experiment, data, numbers, seed, halvings), data)

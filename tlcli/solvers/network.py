@@ -45,6 +45,7 @@ _NUMERICS = (
     "dt",
     "until",
     "device",
+    "basis_tolerance",
 )
 _DATA = ("source", "target", "dim", "rho", "noise1", "noise2", "p1", "p2", "ptest", "raw_inputs", "colour")
 _TRAINING = (
@@ -58,6 +59,7 @@ _TRAINING = (
     "ridge",
     "reduction",
 )
+_DEEP = ("depth", "freeze", "reinit_from", "ablate")
 _OUTPUTS = {"curve": ("kernels", "predictions"), "pretrain": ("kernels",), "end": ()}
 _HIDDEN = ("ptest", "raw_inputs", "colour", *_NUMERICS, "nets")
 
@@ -97,6 +99,9 @@ def network_solver(command: str, name: str, get: Callable[[str], Any]) -> Solver
     parameters += ["rho"] if polynomial and not alone else []
     parameters += ["noise1", *(["noise2"] if not alone else []), "activation", "gamma0"]
     parameters += ["gamma2"] if name == "network-rich" else []
+    # Only where they are asked for: the tables of two-layer networks have no column for them.
+    deep = _DEEP if name == "network-rich" else ("depth",)
+    parameters += [option for option in deep if get(option) is not None]
     parameters += ["weight_decay", *(["weight_decay2", "readout"] if name == "network-rich" else [])]
     parameters += ["kernel"] if layout != "pretrain" else []
     parameters += ["ridge"] if name == "network-frozen" else []
@@ -209,7 +214,8 @@ def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
     """Return what determines the training at a point of the grid, JSON-plain: data, network, training and times."""
     values = {**case.words, **point}
     dim = int(values["dim"])
-    out = {name: values[name] for name in (*_DATA, *_TRAINING) if name in values}
+    out = {name: values[name] for name in (*_DATA, *_TRAINING, "ablate") if name in values}
+    out |= {name: int(values[name]) for name in ("depth", "freeze", "reinit_from") if name in values}
     out["dim"], out["rho"] = dim, values.get("rho", 1.0)
     for stage in ("1", "2"):
         for size in (f"p{stage}", f"alpha{stage}"):
@@ -279,10 +285,12 @@ def check_points(case: Case) -> None:
     """
     words = case.words
     numerics = numerics_of({**words, "seed": 0, "draw": 0})
-    if numerics.dt is not None and numerics.integrator != "euler":
+    if numerics.dt is not None and numerics.integrator not in ("euler", "richardson"):
         raise UsageError(
             f"dt = {numerics.dt:g} is the learning rate of --integrator euler; {numerics.integrator} has none."
         )
+    deep = [settings_of(parameters_of(case, point)).deep for point in case.grid.points()]
+    check_deep(numerics, deep)
     if numerics.device == "cuda":
         cuda()
     for point in case.grid.points():
@@ -293,9 +301,27 @@ def check_points(case: Case) -> None:
                 raise UsageError(f"kernels: {wanted:g} is no recorded time; add it to --times.")
 
 
+def check_deep(numerics: Numerics, deep: Sequence[bool]) -> None:
+    """Refuse numerics that the networks of a grid, `deep` or not, do not have.
+
+    Raises:
+        UsageError: see `tlcli.dmft.deep.solve.check_numerics`; options of deep networks alone for two layers.
+    """
+    from tlcli.dmft.deep.solve import check_numerics
+
+    if any(deep):
+        check_numerics(numerics)
+    for name, given in (
+        ("integrator: richardson", numerics.integrator == "richardson"),
+        ("basis_tolerance", numerics.basis_tolerance is not None),
+    ):
+        if given and not all(deep):
+            raise UsageError(f"{name} is for deep networks; give --depth 2 or more, or leave it out.")
+
+
 def settings_of(p: Mapping[str, Any]) -> TransferSettings:
     """Return the settings of one point of the engine."""
-    given = {name: p[name] for name in _TRAINING if p.get(name) is not None}
+    given = {name: p[name] for name in (*_TRAINING, *_DEEP) if p.get(name) is not None}
     return TransferSettings(**given, times1=tuple(p["times1"]), times2=tuple(p["times2"]), target=p["rule"])
 
 

@@ -56,13 +56,16 @@ def tasks_of(case: Case, settings: Mapping[str, Any], seed: int) -> tuple[list[T
 
 def run(p: Mapping[str, Any], seed: int) -> Any:
     """Train the networks of one width on one draw of the data; `seed` is that of the networks alone."""
-    from tlcli.simulate.two_layer import simulate_two_layer
+    from tlcli.simulate.deep import simulate_deep
 
     frozen = p["rule"] == "frozen" or p["gamma2"] == 0
     ridge = p.get("ridge", 0.0) if p["rule"] == "frozen" else p.get("weight_decay2", 0.0)
-    return simulate_two_layer(
+    return simulate_deep(
         data_of({**p, "seed": p["data_seed"]}),
         activation=p["activation"],
+        depth=p.get("depth", 1),
+        freeze=p.get("freeze", 0),
+        reinit_from=p.get("reinit_from"),
         gamma0=p["gamma0"],
         gamma2=None if frozen else p["gamma2"],
         times1=p["times1"],

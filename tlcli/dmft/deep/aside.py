@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.dmft.deep.hidden import Hidden
-from tlcli.dmft.deep.space import Axes, Fields, Space, without
+from tlcli.dmft.deep.space import Fields, Space, without
 
 Array = NDArray[np.float64]
 
@@ -32,21 +32,21 @@ class Aside:
 def forward_alone(hidden: Hidden, x: Fields, noise: Fields) -> tuple[Array, Fields]:
     """Return c = <in x> (m, rank) and the image of what x (m, size) adds to the features: each point's own law.
 
-    `noise` (m, size of the sink) are standard Gaussians. Enough for outputs, which are averages of one point.
+    `noise` (m, size of the sink) are standard Gaussians off the known responses. Enough for outputs, which are averages
+    of one point.
     """
     c = hidden.source.inner(x, hidden.ins.rows)
     square = np.einsum("ms,ms->m", x, x).astype(np.float64) * hidden.source.weight
     rest = np.sqrt(np.maximum(square - np.sum(c[:, hidden.is_feature] ** 2, axis=1), 0.0))
-    return c, rest[:, None].astype(x.dtype) * _apart(hidden.sink, noise, hidden.outs.rows, ~hidden.is_feature)
+    return c, rest[:, None].astype(x.dtype) * noise
 
 
 def forward_aside(hidden: Hidden, x: Fields, noise: Fields) -> tuple[Array, Fields, Aside]:
     """Return the same with the joint law of all points of the call at one time, and the `Aside`."""
     c = hidden.source.inner(x, hidden.ins.rows)
     rest = without(hidden.source, x, hidden.ins.rows, hidden.is_feature)
-    images = _apart(hidden.sink, noise, hidden.outs.rows, ~hidden.is_feature)
     factor = _cholesky(hidden.source.inner(rest, rest), _mean_square(hidden.source, x))
-    return c, factor.astype(x.dtype) @ images, Aside(rest, factor, images)
+    return c, factor.astype(x.dtype) @ noise, Aside(rest, factor, noise)
 
 
 def backward_aside(hidden: Hidden, g: Fields, noise: Fields, aside: Aside) -> tuple[Array, Fields]:
@@ -55,14 +55,9 @@ def backward_aside(hidden: Hidden, g: Fields, noise: Fields, aside: Aside) -> tu
     rest = without(hidden.sink, g, hidden.outs.rows, ~hidden.is_feature)
     factor = _cholesky(hidden.sink.inner(rest, rest), _mean_square(hidden.sink, g))
     seen, directions = aside.back(hidden.sink, g)
-    fresh = _apart(hidden.source, noise, hidden.ins.rows, hidden.is_feature)
-    fresh = _apart(hidden.source, fresh, directions, np.ones(len(directions), dtype=bool))
-    return d, seen + factor.astype(g.dtype) @ fresh
-
-
-def _apart(space: Space, noise: Fields, rows: Fields, chosen: NDArray[np.bool_]) -> Fields:
-    """Return noise less what is known of the matrix; unused axes have no part in it."""
-    return noise if isinstance(space, Axes) else without(space, noise, rows, chosen)
+    if not hidden.source.exact:  # unused axes have no part in what is known
+        noise = without(hidden.source, noise, directions, np.ones(len(directions), dtype=bool))
+    return d, seen + factor.astype(g.dtype) @ noise
 
 
 def _mean_square(space: Space, x: Fields) -> float:

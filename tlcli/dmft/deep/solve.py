@@ -39,17 +39,9 @@ def deep_plan(act: Activation, stages: Sequence[Stage], numerics: Numerics) -> P
     One repeat of S samples has an error of f of about 0.5 max(1, gamma) / sqrt(S) (measured).
 
     Raises:
-        UsageError: a population or a device that deep networks do not have.
+        UsageError: see `check_numerics`; a dt longer than a stage.
     """
-    if numerics.population not in ("auto", "mc"):
-        raise UsageError(
-            f"population: {numerics.population} is for one hidden layer; deep networks draw Gaussians as they need "
-            "them; leave --population out."
-        )
-    if numerics.device != "cpu":
-        raise UsageError(f"device: deep networks run on the CPU, not on {numerics.device}; leave --device out.")
-    if numerics.integrator == "dop853":
-        raise UsageError("integrator: dop853 cannot follow directions that appear on the way; use rkc, or richardson.")
+    check_numerics(numerics)
     shortest = min((float(s.times[-1]) for s in stages if s.times[-1] > 0), default=math.inf)
     if numerics.dt is not None and numerics.dt > shortest:
         raise UsageError(f"dt = {numerics.dt:g} is longer than a stage, which lasts {shortest:g}; use a smaller --dt.")
@@ -67,6 +59,25 @@ def deep_plan(act: Activation, stages: Sequence[Stage], numerics: Numerics) -> P
     neurons = numerics.neurons or max(_LEAST, min(wanted, _MOST))
     dtype = "float64" if basis_tolerance(numerics) < 3e-3 else "float32"
     return Plan("revealed", neurons, repeats, False, True, False, 0, dtype, control)
+
+
+def check_numerics(numerics: Numerics) -> None:
+    """Refuse what the solver of deep networks does not have.
+
+    Raises:
+        UsageError: a population, a device or an integrator of two-layer networks, or richardson without a step.
+    """
+    if numerics.population not in ("auto", "mc"):
+        raise UsageError(
+            f"population: {numerics.population} is for one hidden layer; deep networks draw Gaussians as they need "
+            "them; leave --population out."
+        )
+    if numerics.device != "cpu":
+        raise UsageError(f"device: deep networks run on the CPU, not on {numerics.device}; leave --device out.")
+    if numerics.integrator == "dop853":
+        raise UsageError("integrator: dop853 cannot follow directions that appear on the way; use rkc or richardson.")
+    if numerics.integrator == "richardson" and numerics.dt is None:
+        raise UsageError("integrator: richardson extrapolates from a step and its half; give the step as --dt.")
 
 
 def basis_tolerance(numerics: Numerics) -> float:
@@ -141,8 +152,9 @@ class DeepEnsemble:
             self.neurons = chosen.neurons
             first = self._start(0, chosen)
             found = one(first)
-            needed = _PER_RANK * max((hidden.ins.count for hidden in first.hidden), default=0)
-            if self.numerics.neurons is None and chosen.neurons < needed and chosen.neurons < _MOST:
+            rank = max((hidden.ins.count for hidden in first.hidden), default=0)
+            needed = math.ceil(1.3 * _PER_RANK * rank)  # the baseline will look at more directions
+            if self.numerics.neurons is None and chosen.neurons < min(_PER_RANK * rank, _MOST):
                 self.neurons = min(needed, _MOST)
                 first = self._start(0, chosen)
             else:
@@ -188,7 +200,7 @@ class DeepEnsemble:
     ) -> list[StageRun]:
         if not richardson:
             return run_stages(start, stages, control, surgery, observe)
-        return _extrapolated(lambda c, o: run_stages(start, stages, c, surgery, o), control, stages, observe)
+        return _extrapolated(lambda c, o: run_stages(start, stages, c, surgery, o), control, observe)
 
 
 def _quiet() -> None:
@@ -198,7 +210,6 @@ def _quiet() -> None:
 def _extrapolated(
     run: Callable[[Control, Observer | None], list[StageRun]],
     control: Control,
-    stages: Sequence[Stage],
     observe: Observer | None,
 ) -> list[StageRun]:
     """Return 2 f(dt/2) - f(dt) of gradient descent: gradient flow to second order in dt.
@@ -206,7 +217,8 @@ def _extrapolated(
     Both steps look at the same hidden matrices, so that the noise of their difference is small. What an observer sees
     is that of the half step.
     """
-    dt = control.dt or min(float(s.times[-1]) for s in stages if s.times[-1] > 0) / 64
+    dt = control.dt
+    assert dt is not None
     halves = run(replace(control, dt=dt / 2), observe)
     for half, whole in zip(halves, run(replace(control, dt=dt), None), strict=True):
         half.f = 2 * half.f - whole.f

@@ -41,7 +41,7 @@ class Start:
     tol: float
     trained: NDArray[np.int_]
     origin: list[Array] = field(default_factory=list)
-    _noise: dict[tuple[int, bool], Fields] = field(default_factory=dict)
+    _noise: dict[tuple[int, bool], tuple[Fields, int]] = field(default_factory=dict)
 
     @property
     def depth(self) -> int:
@@ -53,7 +53,10 @@ class Start:
         return replace(self, hidden=list(self.hidden))
 
     def noise(self, index: int, points: NDArray[np.int_], backward: bool = False) -> Fields:
-        """Return the Gaussians of `points` that stand in for a hidden matrix where nothing was revealed."""
+        """Return the Gaussians of `points` that stand in for a hidden matrix where nothing was revealed.
+
+        They lie off the known responses (on the way back: off the known features).
+        """
         space = self.spaces[index if backward else index + 1]
         if isinstance(space, Axes):
             out = np.zeros((len(points), space.size))
@@ -63,9 +66,17 @@ class Start:
                 raise OverflowError(f"{space.used + 2 * len(points)} axes are more than {space.size}")
             out[np.arange(len(points)), first + np.arange(len(points))] = 1.0
             return out
-        if (index, backward) not in self._noise:
-            self._noise[index, backward] = space.normal(len(self.geometry.moving))
-        return self._noise[index, backward][points]
+        key, hidden = (index, backward), self.hidden[index]
+        if key not in self._noise:
+            self._noise[key] = (space.normal(len(self.geometry.moving)), 0)
+        z, seen = self._noise[key]
+        table, chosen = (hidden.ins, hidden.is_feature) if backward else (hidden.outs, ~hidden.is_feature)
+        # What W does along a response is known: the noise has no part there. Only new ones cost anything.
+        new = table.rows[seen:][chosen[seen:]]
+        if len(new):
+            z -= space.inner(z, new).astype(z.dtype) @ new
+        self._noise[key] = (z, table.count)
+        return z[points]
 
     def redraw(self, above: int) -> None:
         """Draw the weights above layer `above` (0: all layers) anew, for what is trained from here on."""
