@@ -29,7 +29,9 @@ def report(job: Job, how: "Invocation", store: "Stores") -> None:
         title = f"{job.name} [{case.label}]" if case.label else job.name
         print(f"{title}: {case.solver.name} on {axes}: {case.grid.size} points")
         if case.solver.point is not None:
-            _costly(theory_tasks(case, job.settings["seed"]), store.theory)
+            tasks = theory_tasks(case, job.settings["seed"])
+            _costly(tasks, store.theory)
+            _tables(tasks)
             continue
         seconds, size = _theory_cost(case)
         print(f"  theory: {_duration(seconds)}, {_memory(size)}")
@@ -50,6 +52,21 @@ def _costly(tasks: Sequence[Task], store: PointStore | None) -> None:
     """Say how many points of a costly theory there are and are stored: a single one may take minutes to time."""
     count, done = plan(tasks, store)
     print(f"  theory: {count} points and draws of the data, {done} already stored, {count - done} to compute")
+
+
+def _tables(tasks: Sequence[Task]) -> None:
+    """Say what the tables of the largest deep network among the points need."""
+    deep = [task.parameters for task in tasks if task.parameters.get("depth", 1) > 1]
+    if not deep:
+        return
+    from tlcli.solvers.network import expected_size_of
+
+    rank, neurons, size = max((expected_size_of(p) for p in deep), key=lambda found: found[2])
+    if size:
+        print(
+            f"  memory: {_memory(size)} for 2 r S words per hidden matrix and repeat, r = {rank} directions and S = "
+            f"{neurons} neurons expected"
+        )
 
 
 def _theory_cost(case: Case) -> tuple[float, float]:

@@ -218,7 +218,9 @@ def _dop853(field: Dynamics, z: Any, end: float, control: Control, on_step: Call
 
 def _euler(field: Dynamics, z: Any, end: float, control: Control, on_step: Callable[[Step], None]) -> Outcome:
     """Gradient descent with learning rate `dt` (default: 0.2 of the fastest rate at the start)."""
-    dt = control.dt or 0.2 / field.stiffness(0.0, z)[0]
+    rate = field.stiffness(0.0, z)[0]
+    dt = control.dt or 0.2 / rate
+    stable = min(dt / 2, 1.0 / max(rate, 1e-300))
     count = max(1, math.ceil(end / dt * (1 - 1e-12)))
     start = field.rms(z)
     for k in range(count):
@@ -229,9 +231,8 @@ def _euler(field: Dynamics, z: Any, end: float, control: Control, on_step: Calla
         new = field.combine((1.0, z), (t_new - t, velocity))
         size = field.rms(new)
         if not size < 1e3 * (start + 1):
-            return Outcome(
-                z, t, False, k, _broken(t, f"gradient descent diverges with the step {dt:.3g}; use a smaller --dt")
-            )
+            why = f"gradient descent diverges with the step {dt:.3g}; use --dt {stable:.1g} or less"
+            return Outcome(z, t, False, k, _broken(t, why))
         on_step(Step(t, t_new, _line(field, t, t_new, z, new)))
         z = new
         if why := _exhausted(field, control):

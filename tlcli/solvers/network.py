@@ -331,6 +331,20 @@ def numerics_of(p: Mapping[str, Any]) -> Numerics:
     return Numerics(**given, seed=int(p["seed"]), draw=int(p["draw"]))
 
 
+def expected_size_of(p: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return `tlcli.dmft.deep.solve.expected_size` of one point of the engine; without P1 and P2 those of the data."""
+    from tlcli.dmft.deep.solve import expected_size
+
+    sizes = [p.get("p1"), p.get("p2") if p["times2"] else 0]
+    if None in sizes:
+        data = data_of(p)
+        sizes = [len(data.y_source), len(data.y_target) if p["times2"] else 0]
+    gamma = max(float(p["gamma0"]), float(p["gamma2"] or 0.0))
+    return expected_size(
+        activation(p["activation"]), p["depth"], sum(int(n or 0) for n in sizes), gamma, numerics_of(p)
+    )
+
+
 def data_of(p: Mapping[str, Any]) -> TransferData:
     """Return the data of one point and draw."""
     return transfer_data(

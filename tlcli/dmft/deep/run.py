@@ -19,6 +19,7 @@ from tlcli.errors import DomainError, check_choice
 Array = NDArray[np.float64]
 Index = NDArray[np.int_]
 
+_UNSTABLE = 4.0  # step times rate: explicit steps are stable below 2, and the rate is an upper estimate
 BLOCK = 1024  # points looked at at once for their outputs
 ABLATIONS = ("none", "responses", "stage-responses", "memory", "cross-stage", "equal-time")
 
@@ -188,7 +189,9 @@ def run_stages(
         recorder = _Recorder(start, field_, index, stage, shift, observe)
         z = field_.pack(weights)
         recorder.record(0.0, lambda t, z=z: z)
-        outcome = integrate(field_, z, float(stage.times[-1]), control.of_stage(stage.gamma), recorder.on_step)
+        outcome = _unstable(field_, z, control) or integrate(
+            field_, z, float(stage.times[-1]), control.of_stage(stage.gamma), recorder.on_step
+        )
         if not outcome.message and outcome.settled:
             recorder.finish(outcome)
         runs.append(StageRun(recorder.f, recorder.observed, [], outcome, field_.evaluations, outcome.steps))
@@ -200,6 +203,23 @@ def run_stages(
         nothing = np.full((len(stage.times), len(start.geometry.moving)), np.nan)
         runs.append(StageRun(nothing, {}, [], runs[-1].outcome, 0))
     return runs
+
+
+def _unstable(field_: DeepField, z: Any, control: Control) -> Outcome | None:
+    """Refuse a step of gradient descent that can only oscillate: bounded activations hide it."""
+    if control.method != "euler" or control.dt is None:
+        return None
+    rate = field_.stiffness(0.0, z)[0]
+    if control.dt * rate <= _UNSTABLE:
+        return None
+    return Outcome(
+        z,
+        0.0,
+        False,
+        0,
+        f"broke off at t = 0 of the stage: the step {control.dt:.3g} of gradient descent is unstable (fastest rate "
+        f"{rate:.3g}); use --dt {1 / rate:.1g} or less",
+    )
 
 
 def _switch(start: Start, stage: Stage, weights: Weights, surgery: Surgery) -> tuple[Weights, bool]:

@@ -29,7 +29,8 @@ Array = NDArray[np.float64]
 _PER_RANK = 10  # samples per revealed direction: below, the bias r/S of the responses shows
 _MOST = 20_000  # samples per layer and repeat that are taken unasked
 _LEAST = 1024
-_TOL = 0.05
+_TOL = 0.1
+_SINGLE = 3e-3  # smallest tolerance that single precision resolves
 _EXACT_TOL = 1e-6
 
 
@@ -57,7 +58,7 @@ def deep_plan(act: Activation, stages: Sequence[Stage], numerics: Numerics) -> P
     gamma = max(stage.gamma for stage in stages)
     wanted = math.ceil((0.5 * max(1.0, gamma) / numerics.accuracy) ** 2 / repeats)
     neurons = numerics.neurons or max(_LEAST, min(wanted, _MOST))
-    dtype = "float64" if basis_tolerance(numerics) < 3e-3 else "float32"
+    dtype = "float64" if basis_tolerance(act, numerics) < _SINGLE else "float32"
     return Plan("revealed", neurons, repeats, False, True, False, 0, dtype, control)
 
 
@@ -80,11 +81,30 @@ def check_numerics(numerics: Numerics) -> None:
         raise UsageError("integrator: richardson extrapolates from a step and its half; give the step as --dt.")
 
 
-def basis_tolerance(numerics: Numerics) -> float:
-    """Return what part of a direction counts as known; the error of f is about its square."""
+def expected_size(act: Activation, depth: int, samples: int, gamma: float, numerics: Numerics) -> tuple[int, int, int]:
+    """Return a guess of the rank and the neurons of one hidden matrix, and the bytes of all repeats together.
+
+    The tables of a matrix hold 2 r S words, r features and responses of S neurons. Smooth activations reveal about 12
+    directions per training point (`samples` of all stages), kinks about twice as many; long training more.
+    """
+    if act.name == "linear" or depth < 2:
+        return 0, 0, 0
+    rank = (12 if act.smooth else 25) * samples
+    repeats = numerics.repeats or 4
+    wanted = math.ceil((0.5 * max(1.0, gamma) / numerics.accuracy) ** 2 / repeats)
+    neurons = numerics.neurons or min(_MOST, max(_LEAST, wanted, math.ceil(1.3 * _PER_RANK * rank)))
+    word = 8 if basis_tolerance(act, numerics) < _SINGLE else 4
+    return rank, neurons, 2 * rank * neurons * (depth - 1) * repeats * word
+
+
+def basis_tolerance(act: Activation, numerics: Numerics) -> float:
+    """Return what part of a direction counts as known; the error of f is about its square.
+
+    With kinks, every neuron that crosses one adds a direction of its own, of no consequence.
+    """
     if numerics.basis_tolerance is not None:
         return numerics.basis_tolerance
-    return min(_TOL, max(1e-3, 0.5 * math.sqrt(numerics.accuracy)))
+    return max(1e-3, (0.5 if act.smooth else 1.0) * min(_TOL, math.sqrt(numerics.accuracy)))
 
 
 @dataclass(eq=False)
@@ -102,6 +122,7 @@ class DeepEnsemble:
     numerics: Numerics
     starts: list[Start] = field(default_factory=list)
     neurons: int | None = None
+    solved: bool = False
 
     def solve(self, stages: Sequence[Stage], surgery: Surgery, observe: Observer | None = None) -> Solution:
         """Train all repeats through `stages`; `observe` sees the records of every repeat."""
@@ -167,7 +188,9 @@ class DeepEnsemble:
         else:
             runs += [one(start) for start in rest]
         rank = max((hidden.ins.count for start in self.starts for hidden in start.hidden), default=0)
-        if rank * _PER_RANK > 1.2 * (self.neurons or 0):
+        first_look = not self.solved
+        self.solved = True
+        if first_look and rank * _PER_RANK > 1.2 * (self.neurons or 0):
             notes.append(
                 f"{self.neurons} neurons are few for {rank} revealed directions, and responses are biased by about "
                 f"their ratio; use --neurons {_PER_RANK * rank} or a larger --basis-tolerance."
@@ -185,7 +208,7 @@ class DeepEnsemble:
             self.neurons or chosen.neurons,
             np.random.default_rng(seeds),
             self.trained,
-            tol=basis_tolerance(self.numerics),
+            tol=basis_tolerance(self.act, self.numerics),
             dtype=chosen.dtype,
         )
 

@@ -1,0 +1,223 @@
+"""Deep networks through both stages of a transfer: against finite-width networks, limits, and what is refused."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from tlcli.dmft.activations import activation
+from tlcli.dmft.deep.lazy import initial_deep_kernels
+from tlcli.dmft.deep.solve import deep_plan, expected_size
+from tlcli.dmft.ensemble import Numerics
+from tlcli.dmft.settings import Setup, TransferSettings
+from tlcli.dmft.transfer import solve_transfer
+from tlcli.errors import DomainError, UsageError
+from tlcli.simulate.deep import simulate_deep
+from tlcli.tasks.transfer import transfer_data
+
+TIMES = (0.0, 2.0, 5.0)
+WIDTH, NETS = 256, 24
+
+
+@pytest.fixture(scope="module")
+def data():
+    return transfer_data("linear", "he1+0.5*he3", dim=6, rho=0.6, noise1=0, noise2=0, p1=8, p2=6, ptest=60, seed=1)
+
+
+def settings_of(**more) -> TransferSettings:
+    return TransferSettings(**{"times1": TIMES, "times2": TIMES, "gamma0": 1.0, "gamma2": 0.7, "depth": 2, **more})
+
+
+class Swept(TransferSettings):
+    """A network that goes through the sweep of deep networks whatever its depth."""
+
+    deep = property(lambda self: True)  # type: ignore[assignment]
+
+
+CASES = {
+    "two layers": {},
+    "frozen": {"depth": 3, "freeze": 1},
+    "redrawn": {"depth": 3, "reinit_from": 2},
+    "decay": {"activation": "relu", "weight_decay": 0.05, "weight_decay2": 0.1},
+    "tangent": {"target": "frozen", "kernel": "ntk"},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_networks_of_finite_width_agree(data, name):
+    more = CASES[name]
+    theory = solve_transfer(data, settings_of(**more), Numerics(neurons=1500, repeats=4, basis_tolerance=0.1))
+    found = simulate_deep(
+        data,
+        **{
+            "activation": "tanh",
+            "depth": 2,
+            "gamma0": 1.0,
+            "gamma2": 0.7,
+            "times1": TIMES,
+            "times2": TIMES,
+            "width": WIDTH,
+            "nets": NETS,
+            "seed": 5,
+            **more,
+        },
+    )
+    for column in ("loss", "source_loss", "train_loss", "baseline"):
+        value, error = theory.columns[column], theory.columns[f"{column}_se"]
+        mean, spread = np.asarray(found[column].mean), np.asarray(found[column].se)
+        known = np.isfinite(value)
+        # Four standard errors, and the bias of a finite width.
+        allowed = 4 * np.hypot(error, spread) + 4 * np.abs(mean) / WIDTH + 1e-3
+        assert np.all((np.abs(value - mean) <= allowed)[known]), column
+
+
+def test_the_comparison_would_see_layers_that_are_not_frozen(data):
+    numerics = Numerics(neurons=1500, repeats=4, basis_tolerance=0.1)
+    free = solve_transfer(data, settings_of(depth=3), numerics).columns
+    kept = solve_transfer(data, settings_of(depth=3, freeze=3), numerics).columns
+    change = np.abs(free["train_loss"] - kept["train_loss"])[-2:]
+    assert np.any(change > 4 * np.hypot(free["train_loss_se"], kept["train_loss_se"])[-2:] + 1e-2)
+
+
+def test_one_hidden_layer_is_the_two_layer_solver(data):
+    settings = {"times1": TIMES, "times2": TIMES, "activation": "tanh"}
+    two = solve_transfer(data, TransferSettings(**settings), Numerics(neurons=4096, repeats=4))
+    swept = solve_transfer(data, Swept(**settings), Numerics(neurons=4096, repeats=4))
+    for name in ("loss", "source_loss", "train_loss", "baseline", "source_alignment", "predictor_distance"):
+        known = np.isfinite(two.columns[name])
+        error = 0.0
+        if f"{name}_se" in two.columns:
+            error = np.hypot(two.columns[f"{name}_se"], swept.columns[f"{name}_se"])[known]
+        np.testing.assert_array_less(
+            np.abs(two.columns[name] - swept.columns[name])[known], 4 * np.asarray(error) + 2e-3
+        )
+
+
+def test_a_linear_network_of_one_layer_is_exact_in_both_solvers(data):
+    settings = {"times1": TIMES, "times2": TIMES, "activation": "linear", "weight_decay2": 0.1, "readout": "reset"}
+    two = solve_transfer(data, TransferSettings(**settings), Numerics(tolerance=1e-8))
+    swept = solve_transfer(data, Swept(**settings), Numerics(tolerance=1e-7))
+    for name in ("loss", "source_loss", "train_loss", "baseline", "target_alignment"):
+        np.testing.assert_allclose(swept.columns[name], two.columns[name], atol=3e-5, equal_nan=True)
+
+
+def test_a_small_richness_is_the_tangent_kernel(data):
+    lazy = solve_transfer(data, settings_of(gamma0=0.0, gamma2=0.0, kernel="ntk"), Numerics())
+    small = solve_transfer(data, settings_of(gamma0=0.05, gamma2=0.05), Numerics(neurons=4000, repeats=4))
+    difference = np.abs(lazy.columns["source_loss"] - small.columns["source_loss"])[:3]
+    assert np.all(difference <= 4 * small.columns["source_loss_se"][:3] + 2e-3)
+    assert small.columns["layer2_movement"][2] < 0.01
+    # The twin: the kernel of the readout alone is another limit.
+    readout = solve_transfer(data, settings_of(gamma0=0.0, gamma2=0.0, depth=1, kernel="ntk"), Numerics())
+    assert abs(lazy.columns["source_loss"][2] - readout.columns["source_loss"][2]) > 0.01
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu", "erf", "gelu"])
+def test_kernels_at_initialisation_are_those_of_wide_networks(name):
+    act, rng = activation(name), np.random.default_rng(0)
+    x = rng.standard_normal((5, 4))
+    found = initial_deep_kernels(act, x, x, 3)
+    width, nets = 1500, 12
+    samples: dict[str, list] = {"phi": [], "g": []}
+    for _ in range(nets):
+        h = rng.standard_normal((width, 4)) @ x.T / 2.0
+        weights = [rng.standard_normal((width, width)) / math.sqrt(width) for _ in range(2)]
+        values, slopes = [], []
+        for w in (*weights, None):
+            phi, slope = act.both(h)
+            values.append(phi)
+            slopes.append(slope)
+            h = h if w is None else w @ phi
+        g = [slopes[-1] * rng.standard_normal(width)[:, None]]
+        for w, slope in zip(weights[::-1], slopes[-2::-1], strict=True):
+            g.insert(0, slope * (w.T @ g[0]))
+        samples["phi"].append([v.T @ v / width for v in values])
+        samples["g"].append([v.T @ v / width for v in g])
+    for word, exact in (("phi", found.phi), ("g", found.g)):
+        mean, error = np.mean(samples[word], axis=0), np.std(samples[word], axis=0, ddof=1) / math.sqrt(nets)
+        assert np.all(np.abs(mean - np.array(exact)) < 5 * error + 3.0 / width), word
+    below = [x @ x.T / 4, *found.phi[:-1]]
+    np.testing.assert_allclose(found.ntk, found.phi[-1] + sum(a * b for a, b in zip(found.g, below, strict=True)))
+
+
+def test_the_sample_starts_with_the_exact_kernels(data):
+    result = solve_transfer(data, settings_of(times1=(0.0,), times2=(0.0,)), Numerics(neurons=4000, repeats=4))
+    for layer in (1, 2):
+        for word in ("phi", "g"):
+            found, exact = (result.arrays[f"{word}_layer{layer}_{moment}"] for moment in ("stage1", "start"))
+            assert np.max(np.abs(found - exact)) < 6 * np.max(np.abs(exact)) / math.sqrt(16000)
+    assert np.max(np.abs(result.arrays["ntk_stage1"] - result.arrays["ntk_start"])) < 0.2
+
+
+def test_exact_linear_networks_report_the_error_of_their_integration(data):
+    found = solve_transfer(data, settings_of(activation="linear", depth=3), Numerics())
+    assert found.info["population"] == "exact"
+    assert found.info["reached"] < 1e-3
+    finer = solve_transfer(data, settings_of(activation="linear", depth=3), Numerics(tolerance=1e-7))
+    assert np.nanmax(np.abs(found.columns["loss"] - finer.columns["loss"])) < 2e-4
+
+
+def test_richardson_is_gradient_flow(data):
+    settings = settings_of(activation="linear", times1=(0.0, 2.0), times2=(0.0, 2.0))
+    flow = solve_transfer(data, settings, Numerics(tolerance=1e-7))
+    errors = []
+    for dt in (0.1, 0.05):
+        found = solve_transfer(data, settings, Numerics(integrator="richardson", dt=dt))
+        errors.append(np.nanmax(np.abs(found.columns["loss"] - flow.columns["loss"])))
+    plain = solve_transfer(data, settings, Numerics(integrator="euler", dt=0.05))
+    assert errors[1] < 0.35 * errors[0]
+    assert errors[1] < 0.2 * np.nanmax(np.abs(plain.columns["loss"] - flow.columns["loss"]))
+
+
+def test_few_neurons_are_told(data):
+    found = solve_transfer(data, settings_of(), Numerics(neurons=200, repeats=2))
+    note = next(n for n in found.info["notes"] if "revealed directions" in n)
+    assert re.search(r"use --neurons \d+0 or a larger --basis-tolerance", note)
+    assert not any("revealed" in n for n in solve_transfer(data, settings_of(), Numerics(repeats=2)).info["notes"])
+
+
+def test_too_large_a_step_says_when_and_what_to_use(data):
+    settings = settings_of(activation="tanh", times1=(60.0,), times2=(5.0,))
+    found = solve_transfer(data, settings, Numerics(neurons=1024, repeats=2, integrator="euler", dt=4.9))
+    assert found.status == "not_converged"
+    assert re.search(r"stage \d: broke off at t = .* use --dt [\d.e-]+ or less", found.message)
+    assert "use --dt" in found.message
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"depth": 0}, "depth = 0 must be a whole number from 1"),
+        ({"freeze": 3}, "freeze = 3: the network has 2 hidden layers; use 0 to 2"),
+        ({"reinit_from": 3}, "reinit_from = 3: the network has 2 hidden layers"),
+        ({"freeze": 1, "target": "frozen"}, "freeze, reinit_from and ablate change a network between two stages"),
+        ({"ablate": "respones"}, "did you mean 'responses'"),
+    ],
+)
+def test_what_no_deep_network_has_is_refused(more, text):
+    with pytest.raises((DomainError, UsageError), match=text):
+        settings_of(**more)
+
+
+@pytest.mark.parametrize(
+    ("numerics", "text"),
+    [
+        ({"population": "sobol"}, "population: sobol is for one hidden layer"),
+        ({"device": "cuda"}, "deep networks run on the CPU"),
+        ({"integrator": "dop853"}, "dop853 cannot follow"),
+        ({"integrator": "richardson"}, "give the step as --dt"),
+        ({"integrator": "euler", "dt": 50.0}, "dt = 50 is longer than a stage, which lasts 5"),
+    ],
+)
+def test_numerics_of_two_layers_are_refused(data, numerics, text):
+    setup = Setup(data, settings_of(), activation("tanh"), np.concatenate([data.x_source, data.x_target, data.x_test]))
+    with pytest.raises(UsageError, match=text):
+        deep_plan(activation("tanh"), [setup.stage(1)], Numerics(**numerics))
+
+
+def test_the_expected_memory_is_that_of_the_tables():
+    rank, neurons, size = expected_size(activation("tanh"), 3, 16, 1.0, Numerics(repeats=2))
+    assert neurons >= 10 * rank
+    assert size == 2 * rank * neurons * 4 * 2 * 2
+    assert expected_size(activation("linear"), 3, 16, 1.0, Numerics())[2] == 0
