@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.dmft.deep.space import Fields, Space, without
+from tlcli.dmft.deep.space import Fields, Space, whitened, without
 
 Array = NDArray[np.float64]
 
@@ -35,7 +35,6 @@ class Ablation:
 
 
 NOTHING = Ablation()
-_ONCE = 1e-2  # residuals of at least this part are orthogonal to single precision after one projection
 
 
 class Table:
@@ -122,15 +121,21 @@ class Hidden:
         gram = space.inner(x, x)
         scale = self.tol**2 * max(float(np.trace(gram)) / len(x), 1e-300)
         residual = gram - known[:, chosen] @ known[:, chosen].T
-        # Most looks find nothing new; the trace bounds the eigenvalues.
-        if not np.trace(residual) > scale or np.linalg.eigvalsh(residual)[-1] <= scale:
+        # Most looks of samples find nothing new; the trace bounds the eigenvalues. The difference has rounding errors.
+        lost = not np.trace(residual) > scale or np.linalg.eigvalsh(residual)[-1] <= scale
+        if lost and not space.exact:
             return x[:0]
         rest = without(space, x, table.rows, chosen)
-        if space.exact or self.tol < _ONCE:
-            rest = without(space, rest, table.rows, chosen)  # twice is enough
-        values, vectors = np.linalg.eigh(space.inner(rest, rest))
-        keep = values > scale
-        return ((vectors[:, keep] / np.sqrt(values[keep])).T).astype(x.dtype) @ rest
+        if space.exact:  # a Gram matrix does not resolve directions below the root of rounding
+            _, sizes, vectors = np.linalg.svd(rest, full_matrices=False)
+            new = vectors[sizes**2 > scale]
+        else:
+            values, vectors = np.linalg.eigh(space.inner(rest, rest))
+            keep = values > scale
+            new = ((vectors[:, keep] / np.sqrt(values[keep])).T).astype(x.dtype) @ rest
+        # What rounding left along the known directions grew with the division by the residual's size; left there, it
+        # grows from one look to the next. Twice is enough.
+        return whitened(space, without(space, new, table.rows, chosen)) if len(new) else new
 
     def forward(self, c: Array, decay: float, learned: Array, ablation: Ablation = NOTHING) -> Fields:
         """Return W x (m, size of the sink) from c = <in x>; `learned` is C (n_response, n_feature)."""

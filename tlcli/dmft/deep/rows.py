@@ -153,10 +153,9 @@ class _Rows:
         self.hu, self.hr = [np.zeros((size, w)) for w in wide_u], [np.zeros((size, w)) for w in wide_r]
         self.gu, self.gr = [np.zeros((count, w)) for w in wide_u], [np.zeros((count, w)) for w in wide_r]
         self.phi, self.g = [np.zeros((size, size)) for _ in wide_u], [np.zeros((count, count)) for _ in wide_u]
-        self.outer: tuple[Array, Array] = (
-            np.kron(np.eye(first), gram),
-            np.eye(last),
-        )  # covariances of u^1 and of the readout
+        # Covariances of u^1 and of the readout.
+        self.first: Array = np.asarray(np.kron(np.eye(first), gram), dtype=np.float64)
+        self.readout: Array = np.eye(last)
         self.pull = np.zeros((count, n))  # Delta where it trains
 
     def run(self) -> KernelRows:
@@ -188,7 +187,7 @@ class _Rows:
     def _covariance_u(self, layer: int, t: int) -> Array:
         """Return <u u^T> of a layer up to time t."""
         if layer == 0:
-            return self.outer[0]
+            return self.first
         size, same = self.n * (t + 1), self.matrices[layer].same[: t + 1, : t + 1]
         if same.all():
             return self.phi[layer - 1][:size, :size]
@@ -197,7 +196,7 @@ class _Rows:
     def _covariance_r(self, layer: int, t: int) -> Array:
         """Return <r r^T> of a layer up to time t - 1; the row of time t is known later, and nothing needs it yet."""
         if layer == self.depth - 1:
-            return self.outer[1]
+            return self.readout
         return self.g[layer + 1][:t, :t] * self.matrices[layer + 1].same[:t, :t]
 
     def _ascend(self, layer: int, t: int) -> None:

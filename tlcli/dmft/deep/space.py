@@ -100,7 +100,7 @@ def without(space: Space, z: Fields, rows: Fields, chosen: NDArray[np.bool_]) ->
     return z - parts.astype(z.dtype) @ rows
 
 
-def whitened(space: Samples, z: Fields) -> Fields:
+def whitened(space: Space, z: Fields) -> Fields:
     """Return the fields with <z z^T> = 1 over the sample."""
     values, vectors = np.linalg.eigh(space.inner(z, z))
     return ((vectors / np.sqrt(values)) @ vectors.T).astype(z.dtype) @ z
