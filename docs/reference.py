@@ -16,6 +16,7 @@ from tlcli.cli.commands import COMMANDS
 from tlcli.columns import COLUMNS
 from tlcli.option import Option
 from tlcli.options import OPTIONS
+from tlcli.solvers.bayes import bayes_solver
 from tlcli.solvers.linear import PRETRAINING, TRANSFER
 from tlcli.solvers.network import network_solver
 
@@ -122,6 +123,7 @@ def solvers() -> str:
         words = ", ".join(f"`{n}`" for n in solver.parameters).replace("`time`", "`t1` or `times`")
         rows.append([f"`{solver.name}` in `pretrain-kernel`", words, ", ".join(solver.experiments)])
     rows += [network_row(*which) for which in NETWORKS]
+    rows += [bayes_row(*which) for which in BAYES]
     return table(["solver", "parameters", "experiments"], rows)
 
 
@@ -145,6 +147,24 @@ def network_row(command: str, name: str, title: str) -> list[str]:
     taken = [either.get(option, f"`{option}`") for option in solver.parameters]
     numerics = ", ".join(f"`{option}`" for option in solver.hidden if option != "times")
     return [title, f"{', '.join(taken)}; not in the table: {numerics}", ", ".join(solver.experiments)]
+
+
+# Solver, its options, and what the row is called.
+POLYNOMIALS = {"source": "linear", "target": "hermite:2", "dim": 10}
+BAYES = (
+    ("bayes-linear", {**POLYNOMIALS, "activation": "linear"}, "`bayes-linear`; `bayes-saddle`"),
+    ("bayes-network", {**POLYNOMIALS, "activation": "tanh"}, "`bayes-network`; `bayes-saddle --activation`"),
+    ("bayes-whitened", {"whitened": "labels"}, "`bayes-whitened`; `bayes-saddle --whitened`"),
+)
+
+
+def bayes_row(name: str, given: dict, title: str) -> list[str]:
+    solver = bayes_solver("bayes-saddle", name, given.get)
+    either = {"p1": "`p1` or `alpha1`", "p2": "`p2` or `alpha2`"}
+    words = ", ".join(either.get(option, f"`{option}`") for option in solver.parameters)
+    if solver.hidden:
+        words += "; not in the table: " + ", ".join(f"`{option}`" for option in solver.hidden)
+    return [title, words, ", ".join(solver.experiments) or "none"]
 
 
 def process_docstring(app, what, name, obj, options, lines) -> None:

@@ -40,6 +40,11 @@ NAMES = [
     "curriculum",
     "structured",
     "digits-spectrum",
+    "fig11",
+    "fig12",
+    "fig13",
+    "fig14",
+    "bayes-whitened",
 ]
 
 

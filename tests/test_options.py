@@ -11,7 +11,7 @@ from tlcli.columns import COLUMNS, label_of, short_symbol
 from tlcli.errors import EXIT_USAGE, DomainError, UsageError
 from tlcli.jobs import prepare
 from tlcli.option import COUNT, COUNT_FINITE, FINITE, NOT_NEGATIVE, OVERLAP, POSITIVE, Domain, Option
-from tlcli.options import INVOCATION, LINEAR_SOLVERS, NETWORK_SOLVERS, OPTIONS, SOLVERS
+from tlcli.options import BAYES_SOLVERS, INVOCATION, LINEAR_SOLVERS, NETWORK_SOLVERS, OPTIONS, SOLVERS
 from tlcli.recipes import parse_recipe
 from tlcli.solvers.linear import PRETRAINING, TRANSFER
 from tlcli.sweep.grids import Values
@@ -58,6 +58,10 @@ GOOD = {
     "seed": 12,
     "simulate": True,
     "optimal_gamma0": False,
+    "optimal_delta": False,
+    "whitened": "labels",
+    "label_overlap": "-1,0.5",
+    "moves": 200,
     "experiment": "network,population",
     "spectrum": "digits",
     "source": "digits:0v1",
@@ -216,7 +220,7 @@ def test_grids_are_values():
 
 
 def test_solvers_named_in_the_options_exist():
-    assert set(SOLVERS) == set(TRANSFER) | set(NETWORK_SOLVERS)
+    assert set(SOLVERS) == set(TRANSFER) | set(NETWORK_SOLVERS) | set(BAYES_SOLVERS)
     assert not set(TRANSFER) & set(NETWORK_SOLVERS)
     assert set(PRETRAINING) <= set(SOLVERS)
     assert set(LINEAR_SOLVERS) < set(SOLVERS)

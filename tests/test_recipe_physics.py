@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from tests.recipe_regression import CI_FLAGS, NETWORKS, RECIPES, data_of
+from tests.recipe_regression import BAYES, CI_FLAGS, NETWORKS, RECIPES, data_of
 from tlcli.cli.commands import COMMANDS
 from tlcli.cli.execute import execute_recipe
 from tlcli.jobs import prepare
@@ -22,7 +22,8 @@ from tlcli.linear.transfer import transfer_exact
 from tlcli.recipes import load_recipe
 
 PATHS = {path.stem: path for path in RECIPES}
-EXACT = [name for name in PATHS if name not in NETWORKS]
+SADDLES = tuple(name for name in BAYES if name.startswith("fig"))
+EXACT = [name for name in PATHS if name not in (*NETWORKS, *SADDLES)]
 # Their features collapse under weight decay, where the gain jumps.
 COLLAPSING = ("collapse", "phase-alpha2-gamma0", "phase-alpha1-alpha2")
 
@@ -48,7 +49,7 @@ def run(name):
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory())
         stack.enter_context(data_of(name))
-        for module in ("draw", "network", "kernels"):
+        for module in ("draw", "network", "kernels", "bayes"):
             stack.enter_context(patch(f"tlcli.report.{module}.save", lambda figure, *_: plt.close(figure)))
         flags = {"output": folder, "quiet": True, **CI_FLAGS.get(name, {})}
         assert execute_recipe(recipe.command, COMMANDS[recipe.command].options, recipe, flags) == 0
@@ -360,3 +361,64 @@ def test_fig9_data_rich_features_help_and_data_poor_ones_do_not():
             assert rich["gain"] > 4 * rich["gain_se"]
             assert poor["gain"] < rich["gain"] - 4 * np.hypot(rich["gain_se"], poor["gain_se"])
             assert poor["gain"] < 4 * poor["gain_se"]
+
+
+def test_fig11_related_tasks_help_and_a_rich_source_helps_more():
+    for gamma2 in ("0.05", "1", "3"):
+        ends = {
+            case: chosen("fig11", case=case, gamma2=gamma2, delta="inf")
+            for case in ("rich source, $\\rho = 1$", "lazy source, $\\rho = 1$")
+        }
+        rich, lazy = ends.values()
+        # At infinite coupling the features are the source's: the same for every richness of the target.
+        assert rich["loss"] < 0.2 * rich["baseline"]
+        assert rich["loss"] < lazy["loss"] < lazy["baseline"]
+    lines = [chosen("fig11", case="rich source, $\\rho = 1$", gamma2=g, delta="1")["loss"] for g in ("0.05", "1", "3")]
+    assert lines[0] < lines[1] < lines[2], "a rich target forgets the source at the same coupling"
+    for row in run("fig11").rows:
+        if row["delta"] == "0":
+            assert float(row["gain"]) == 0
+
+
+def test_fig12_a_richer_target_wants_a_stronger_coupling():
+    rows = [row for row in run("fig12").rows if row["case"].startswith("rich") and row["delta"] == "0.1"]
+    best = [float(row["delta_opt"]) for row in rows]
+    assert best == sorted(best)
+    assert best[0] < best[-1]
+
+
+def test_fig13_better_aligned_tasks_want_a_stronger_coupling():
+    for p2 in ("10", "20"):
+        rows = [row for row in run("fig13").rows if row["p2"] == p2 and row["delta"] == "0"]
+        best = [float(row["delta_opt"]) for row in rows]
+        assert best == sorted(best)
+        assert best[0] < best[-1]
+    assert all(
+        float(row["delta_low"]) <= float(row["delta_opt"]) <= float(row["delta_high"]) for row in run("fig13").rows
+    )
+
+
+def test_fig14_kernels_cluster_by_label_as_networks_get_richer():
+    for row in run("fig14").rows:
+        if row["delta"] == "0":
+            assert 0.4 < float(row["target_alignment"]) <= 1
+    aligned = [float(row["target_alignment"]) for row in run("fig14").rows if row["delta"] == "0"]
+    assert aligned == sorted(aligned)
+    arrays = run("fig14").arrays
+    n1 = arrays["labels_source"].shape[-1]
+    for index in np.ndindex(arrays["kernel_target"].shape[:2]):
+        labels = arrays["labels_target"][index]
+        kernel = arrays["kernel_target"][index][n1:, n1:]
+        same = labels[:, None] == labels
+        assert kernel[same].mean() > kernel[~same].mean()
+
+
+def test_whitened_kernels_inherit_what_the_labels_share():
+    for row in run("bayes-whitened").rows:
+        if row["case"] == "decoupled inputs":
+            assert float(row["cross_overlap"]) == 0
+            assert float(row["gain"]) <= 1e-12
+        if row["case"] == "same data":
+            assert float(row["cross_overlap"]) == pytest.approx(float(row["target_overlap"]), rel=1e-12)
+    gains = [float(row["gain"]) for row in run("bayes-whitened").rows if row["case"] == "same data"]
+    assert min(gains) < 0 < max(gains)

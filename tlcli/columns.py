@@ -24,7 +24,11 @@ COLUMNS: dict[str, Column] = {
             "Mean squared test error on the target, noiseless labels.",
         ),
         Column("baseline", r"baseline loss $\mathcal{L}_0$", "The same without pre-training."),
-        Column("gain", r"gain $\mathcal{L}_0-\mathcal{L}$", "Baseline minus loss; negative: pre-training hurts."),
+        Column(
+            "gain",
+            r"gain $\mathcal{L}_0-\mathcal{L}$",
+            "Baseline minus loss (bayes-whitened: train loss); negative: pre-training hurts.",
+        ),
         Column(
             "relative_gain",
             r"relative gain $1-\mathcal{L}/\mathcal{L}_0$",
@@ -60,6 +64,42 @@ COLUMNS: dict[str, Column] = {
         Column("kappa2", r"$\kappa_2$", "Effective regularisation of the target stage."),
         Column("gamma0_opt", r"best $\gamma_0$", "The richness with the least loss, everything else equal."),
         Column("loss_opt", r"loss at the best $\gamma_0$", "The loss there."),
+        Column("delta_opt", r"best $\delta$", "The coupling with the least loss, everything else equal."),
+        Column("train_loss_opt", r"train loss at the best $\delta$", "bayes-whitened: the train loss there."),
+        Column(
+            "delta_low", r"least good $\delta$", "Least delta whose loss is within two standard errors of the best."
+        ),
+        Column("delta_high", r"largest good $\delta$", "Largest delta whose loss is within two standard errors of it."),
+        Column(
+            "source_overlap",
+            r"source overlap $\hat y_1^\top\bar\Phi\hat y_1$",
+            "Source kernel between the unit label vectors of the source.",
+        ),
+        Column(
+            "target_overlap",
+            r"target overlap $\hat y_2^\top\Phi\hat y_2$",
+            "Target kernel between the unit label vectors of the target.",
+        ),
+        Column(
+            "cross_overlap",
+            r"cross overlap $\hat y_1^\top\Phi\hat y_2$",
+            "Target kernel between the unit label vectors of source and target.",
+        ),
+        Column(
+            "retained_overlap",
+            r"retained overlap $\hat y_1^\top\Phi\hat y_1$",
+            "Target kernel between the unit label vectors of the source.",
+        ),
+        Column("perpendicular", r"$\Phi$ elsewhere", "Whitened data: target kernel in all other directions."),
+        Column("source_free_energy", r"free energy $F_1$", "Of the source, -log Z per hidden neuron (nats)."),
+        Column("free_energy", r"free energy $F_2$", "Of the target given the source, -log Z per hidden neuron (nats)."),
+        Column(
+            "evidence_gain",
+            r"evidence gain $F_2(\delta=0)-F_2$",
+            "Free energy of the target alone minus that of the target (nats per neuron); positive: the source helps.",
+        ),
+        Column("gap", "primal-dual gap", "Certified distance from the saddle point, nats per neuron."),
+        Column("gap_floor", "floor of the gap", "What the gap of an exact saddle point would be: its noise."),
         Column("spectral_loss", r"spectral test loss", "The same loss from the Marchenko-Pastur integral."),
         Column("response", r"response $R_v(t)$", "Response of the error to a kick at time zero."),
         Column("task", "task", "Index of the teacher whose loss is given, from 1."),
@@ -110,6 +150,8 @@ SAMPLED = (
     "test_alignment",
 )
 SPREAD = ("loss", "baseline", "gain", "source_loss")
+# Columns that belong to all couplings delta of a grid at once.
+PER_DELTA = ("delta_opt", "loss_opt", "train_loss_opt", "delta_low", "delta_high")
 COLUMNS |= {
     f"{name}_se": Column(f"{name}_se", f"error of the {name}", f"Standard error of {name} from the sampled neurons.")
     for name in SAMPLED

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tlcli.errors import UsageError, suggest
-from tlcli.options import INVOCATION, NETWORK_SOLVERS, OPTIONS, SOLVERS
+from tlcli.options import BAYES_SOLVERS, INVOCATION, NETWORK_SOLVERS, OPTIONS, SOLVERS
 from tlcli.recipes import Recipe
 from tlcli.solvers.base import Case, Solver
 from tlcli.sweep.grids import Grid, Values, format_values, parse_values
@@ -17,6 +17,7 @@ DEFAULT_DIM = 400  # of a power-law spectrum
 
 # Options that say how a result is drawn or run, not what is computed.
 _NOT_PHYSICAL = {"x", "y", "style", "quantity", "format", "title", "optimal_gamma0", "solver", "simulate"}
+_NOT_PHYSICAL |= {"optimal_delta"}
 _NOT_PHYSICAL |= {"experiment", "trials", "width", "seed", "dim", "model", *INVOCATION}
 _PER_CASE = {"solver", "model", "simulate", "experiment"}
 # Two ways to say one thing: in a stronger layer of settings one replaces the other.
@@ -196,6 +197,14 @@ def _taken(command: str, solver: Solver) -> set[str]:
 def _solver(command: str, settings: Mapping[str, Any], recipe: Recipe | None) -> Solver:
     from tlcli.solvers import linear
 
+    bayes = _bayes(command, settings)
+    if bayes:
+        from tlcli.solvers.bayes import bayes_solver
+
+        if recipe is not None and recipe.stages:
+            raise UsageError(f"stages need solver: linear-joint, not {bayes}.")
+        name = None if bayes == command else bayes
+        return bayes_solver(command, name, lambda key: _value(key, _given(settings), {key: None}))
     network = _network(command, settings)
     if network is not None:
         from tlcli.solvers.network import network_solver
@@ -214,6 +223,24 @@ def _solver(command: str, settings: Mapping[str, Any], recipe: Recipe | None) ->
     if name not in table:
         raise UsageError(f"{command} has no solver '{name}'; use one of {', '.join(table)}{suggest(name, table)}.")
     return linear.structured_solver(_value("spectrum", settings)) if name == "linear-structured" else table[name]
+
+
+def _bayes(command: str, settings: Mapping[str, Any]) -> str | None:
+    """Return the Bayesian solver that the settings ask for (bayes-saddle: itself), None for others.
+
+    Raises:
+        UsageError: one with a command or a model that has none.
+    """
+    if command == "bayes-saddle":
+        return command
+    solver = settings.get("solver")
+    if solver not in BAYES_SOLVERS:
+        return None
+    if command != "phase-diagram":
+        raise UsageError(f"{command} has no solver '{solver}'; use tlcli bayes-saddle, or phase-diagram with it.")
+    if settings.get("model") is not None:
+        raise UsageError(f"--model {settings['model']} has no solver '{solver}'; leave out --model.")
+    return str(solver)
 
 
 def _network(command: str, settings: Mapping[str, Any]) -> str | None:
@@ -235,7 +262,8 @@ def _network(command: str, settings: Mapping[str, Any]) -> str | None:
             raise UsageError(f"pretrain-kernel has no solver '{solver}' for networks; give --model network alone.")
         return "network-pretrain" if model == "network" else None
     if model is not None and solver is not None and (model == "network") != named:
-        fitting = NETWORK_SOLVERS if model == "network" else tuple(s for s in SOLVERS if s not in NETWORK_SOLVERS)
+        others = (*NETWORK_SOLVERS, *BAYES_SOLVERS)
+        fitting = NETWORK_SOLVERS if model == "network" else tuple(s for s in SOLVERS if s not in others)
         raise UsageError(f"--model {model} has no solver '{solver}'; use one of {', '.join(fitting)}.")
     return solver if named else "network-frozen" if model == "network" else None
 

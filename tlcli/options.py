@@ -4,12 +4,14 @@ An option is named by its recipe key (`weight_decay`); its flag is the same word
 Nothing here imports NumPy, so `--help` is instant.
 """
 
+from tlcli.bayes_options import BAYES
 from tlcli.network_options import NETWORK
 from tlcli.option import COUNT, COUNT_FINITE, FINITE, NOT_NEGATIVE, OVERLAP, POSITIVE, Domain, Option
 
 LINEAR_SOLVERS = ("linear-exact", "linear-ansatz", "linear-joint", "linear-structured")
 NETWORK_SOLVERS = ("network-frozen", "network-rich")
-SOLVERS = (*LINEAR_SOLVERS, "linear-two-time", *NETWORK_SOLVERS)
+BAYES_SOLVERS = ("bayes-linear", "bayes-whitened", "bayes-network")
+SOLVERS = (*LINEAR_SOLVERS, "linear-two-time", *NETWORK_SOLVERS, *BAYES_SOLVERS)
 
 _MODEL = [
     Option(
@@ -269,7 +271,7 @@ _EXPERIMENT = [
         "experiment",
         "text",
         None,
-        "Which: regression, population, network, or a list of them.",
+        "Which: regression, population, network, posterior, or a list of them.",
         panel="Experiment",
     ),
     Option(
@@ -327,6 +329,13 @@ _FIGURE = [
         "Add the best gamma0 at every point (default: when gamma0 is an axis of a map).",
         panel="Figure",
     ),
+    Option(
+        "optimal_delta",
+        "flag",
+        None,
+        "Add the best delta at every point (default: when delta is an axis); of tasks the best of the grid's.",
+        panel="Figure",
+    ),
     Option("format", "choice", "png", "Format of the figures.", choices=("png", "pdf", "svg"), panel="Figure"),
     Option("title", "text", None, "Title of the figure.", panel="Figure"),
 ]
@@ -372,7 +381,7 @@ _RUN = [
 ]
 
 OPTIONS: dict[str, Option] = {
-    o.name: o for o in (_SOLVER, *_MODEL, *_STRUCTURED, *_TWO_TIME, *NETWORK, *_EXPERIMENT, *_FIGURE, *_RUN)
+    o.name: o for o in (_SOLVER, *_MODEL, *_STRUCTURED, *_TWO_TIME, *NETWORK, *BAYES, *_EXPERIMENT, *_FIGURE, *_RUN)
 }
 
 # Settings of one invocation, not of the result: neither a recipe's hash nor a figure holds them.

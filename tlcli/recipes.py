@@ -25,7 +25,7 @@ from tlcli.errors import RecipeError, TlcliError, UsageError, suggest
 from tlcli.option import Option
 from tlcli.options import INVOCATION, OPTIONS
 
-COMMANDS = ("pretrain-kernel", "finetune-loss", "dmft-solve", "phase-diagram")
+COMMANDS = ("pretrain-kernel", "finetune-loss", "dmft-solve", "bayes-saddle", "phase-diagram")
 STAGE_KEYS = ("teacher", "alpha", "gamma", "duration", "sigma", "weight_decay")
 # In YAML a stage's `alpha` reads like the option alpha1, and so on: same grids, same ranges.
 STAGE_OPTIONS = {

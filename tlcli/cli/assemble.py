@@ -9,6 +9,8 @@ from tlcli.report.tables import Block
 from tlcli.solvers.base import Case, Columns
 from tlcli.sweep.runner import SweepResult
 
+_SAME_AS = {"gamma2": "gamma0", "beta2": "beta"}  # the defaults of parameters of the target
+
 
 def block_of(case: Case, found: Columns, sweep: tuple[SweepResult, list[dict[str, Any]]] | None = None) -> Block:
     """Join parameters, theory and experiments into one block of the table."""
@@ -23,8 +25,9 @@ def block_of(case: Case, found: Columns, sweep: tuple[SweepResult, list[dict[str
             columns[name] = opened[name].reshape(opened[name].shape + pad)
         elif case.words.get(name) is not None:
             columns[name] = case.words[name]
-        elif name == "gamma2":
-            columns[name] = opened["gamma0"].reshape(opened["gamma0"].shape + pad)
+        elif name in _SAME_AS:
+            other = opened[_SAME_AS[name]]
+            columns[name] = other.reshape(other.shape + pad)
     for index, (name, values) in enumerate(inner.items()):
         if name in found or name == "record":  # records are told by their stage and time
             continue

@@ -1,13 +1,14 @@
 """The subcommands as data: the options each takes and its help; Typer commands are built from them."""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from tlcli.bayes_options import BAYES
 from tlcli.errors import UsageError
 from tlcli.network_options import NETWORK
 from tlcli.option import Option
@@ -18,7 +19,10 @@ _EXPERIMENT = ("simulate", "experiment", "trials", "width", "dim")
 _RUN = ("seed", *INVOCATION)
 _OUTPUTS = ("predictions", "kernels")
 _NETWORK = ("source", "target", "p1", "p2", *(option.name for option in NETWORK if option.name not in _OUTPUTS), "nets")
-_TRANSFER = tuple(name for name in OPTIONS if name not in (*_FIGURE, *_EXPERIMENT, *_OUTPUTS, *_RUN, "optimal_gamma0"))
+_BEST = ("optimal_gamma0", "optimal_delta")
+_BAYES = tuple(option.name for option in BAYES)
+_TRANSFER = tuple(name for name in OPTIONS if name not in (*_FIGURE, *_EXPERIMENT, *_OUTPUTS, *_RUN, *_BEST, *_BAYES))
+_TASKS = ("source", "target", "p1", "p2", "noise1", "noise2", "ptest", "draws", "raw_inputs", "colour", "activation")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Command:
     summary: str
     examples: tuple[str, ...]
     options: tuple[str, ...]
+    defaults: Mapping[str, str] = field(default_factory=dict)  # where they are not those of the options
 
     @property
     def help(self) -> str:
@@ -107,6 +112,31 @@ COMMANDS = {
             ),
         ),
         Command(
+            "bayes-saddle",
+            "Bayesian networks with an elastic coupling of the target's weights to the source's: kernels and loss.",
+            (
+                "tlcli bayes-saddle --source linear --target linear --dim 50 --p1 200 --p2 25 --rho 0.8 --noise1 0.5 "
+                "--gamma0 2 --gamma2 0.05,0.3,1,3 --delta 0,log:0.1:100:13,inf --draws 8",
+                "tlcli bayes-saddle --source linear --target hermite:3 --dim 2 --activation erf --p1 20 --p2 10 "
+                "--gamma0 0.5,1,2 --delta 0,0.3,1,3,10,inf",
+                "tlcli bayes-saddle --source digits:3v8 --target digits:4v9 --p1 60 --p2 30 --activation linear "
+                "--gamma0 0.3,3 --delta 0,1,10 --predictions",
+                "tlcli bayes-saddle --whitened labels --label-overlap 0.3,0.9 --gamma0 3 --delta log:0.01:100:50",
+                "tlcli bayes-saddle --source linear --target linear --dim 10 --p1 20 --p2 8 --simulate --width 64,128 "
+                "--nets 8",
+            ),
+            (
+                *("alpha1", "alpha2", "dim", "rho", "gamma0", "gamma2"),
+                *_BAYES,
+                *_TASKS,
+                *("optimal_delta", "predictions"),
+                *("simulate", "experiment", "width", "nets"),
+                *_FIGURE,
+                *_RUN,
+            ),
+            {"activation": "linear"},
+        ),
+        Command(
             "phase-diagram",
             "Where pre-training helps, hurts or does nothing: gain over two parameters, its boundary drawn.",
             (
@@ -116,8 +146,10 @@ COMMANDS = {
                 "tlcli phase-diagram recipes/fig1b.yaml --jobs 2",
                 "tlcli phase-diagram --solver network-frozen --source hermite:1 --target hermite:2 --dim 16 --alpha1 4 "
                 "--x alpha2=0.5:6:8 --y gamma0=log:0.1:5:6 --draws 4 --jobs 2",
+                "tlcli phase-diagram --solver bayes-whitened --whitened labels --label-overlap -0.5,0.5,0.9 "
+                "--x delta=log:0.05:50:60 --y gamma2=log:0.1:10:60",
             ),
-            (*_TRANSFER, "optimal_gamma0", *_EXPERIMENT, *_FIGURE, *_RUN),
+            (*_TRANSFER, *_BEST, *_BAYES, *_EXPERIMENT, *_FIGURE, *_RUN),
         ),
     )
 }
@@ -139,7 +171,7 @@ def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]]
             "recipe",
             Annotated[path, typer.Option("--recipe", help="The same, as a flag.", rich_help_panel="Run")],
         ),
-        *(_parameter(name, _annotation(OPTIONS[name])) for name in dict.fromkeys(command.options)),
+        *(_parameter(name, _annotation(_option(command, name))) for name in dict.fromkeys(command.options)),
     ]
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     callback.__doc__ = command.help
@@ -149,6 +181,10 @@ def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]]
 
 def _parameter(name: str, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _option(command: Command, name: str) -> Option:
+    return replace(OPTIONS[name], default=command.defaults.get(name, OPTIONS[name].default))
 
 
 def _annotation(option: Option) -> Any:

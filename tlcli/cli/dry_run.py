@@ -30,7 +30,7 @@ def report(job: Job, how: "Invocation", store: "Stores") -> None:
         print(f"{title}: {case.solver.name} on {axes}: {case.grid.size} points")
         if case.solver.point is not None:
             tasks = theory_tasks(case, job.settings["seed"])
-            _costly(tasks, store.theory)
+            _costly(tasks, store.of(case))
             _tables(tasks)
             continue
         seconds, size = _theory_cost(case)

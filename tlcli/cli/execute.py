@@ -22,7 +22,7 @@ from tlcli.report.files import prepare_folder
 from tlcli.report.tables import Block, write_csv, write_table
 from tlcli.solvers.base import Case, Columns
 from tlcli.solvers.experiments import VERSION, check_experiments, tasks_of
-from tlcli.solvers.search import best_gamma0
+from tlcli.solvers.search import best_gamma0, best_value
 from tlcli.status import Status
 from tlcli.sweep.executors import make_executor
 from tlcli.sweep.runner import SweepResult, Task, plan
@@ -58,8 +58,12 @@ class Invocation:
 class Stores:
     """Where finished points are kept: those of costly theories, and experiments."""
 
-    theory: PointStore | None
+    theory: Mapping[str, PointStore]  # by the function of the points
     experiments: PointStore | None
+
+    def of(self, case: Case) -> PointStore | None:
+        """The store of a case's theory."""
+        return self.theory.get(case.solver.point or "")
 
 
 def execute(command: str, allowed: tuple[str, ...], recipe_path: Path | None, flags: Mapping[str, Any]) -> int:
@@ -108,10 +112,12 @@ def _compute_and_write(job: Job, how: Invocation, stores: Stores, folder: Path, 
     for case, found in zip(job.cases, theories, strict=True):
         if _wants_best(job, case):
             found.columns |= best_gamma0(case)
+        if _wants_delta(job, case):
+            found.columns |= best_value(case, "delta", case.solver.quantity)
     solved = True
     for case, found in zip(job.cases, theories, strict=True):
         if case.solver.point is not None:
-            found.findings = solve_points(job, case, how, stores.theory, console)
+            found.findings = solve_points(job, case, how, stores.of(case), console)
             solved = solved and found.findings is not None
             found.columns = found.findings.columns if found.findings is not None else {}
     sweeps = [_simulate(job, case, how, stores.experiments, console) for case in job.cases]
@@ -143,12 +149,24 @@ def _wants_best(job: Job, case: Case) -> bool:
     wanted = job.settings["optimal_gamma0"]
     if wanted and "gamma0" not in case.grid.values:
         raise UsageError(f"--optimal-gamma0: {case.solver.name} has no gamma0 here.")
+    if wanted and "delta" in case.solver.parameters:
+        raise UsageError(f"--optimal-gamma0 is not for {case.solver.name}; it finds the best delta, --optimal-delta.")
     if wanted and case.solver.point is not None:
         raise UsageError(f"--optimal-gamma0 searches over gamma0, which {case.solver.name} is too costly for.")
     if wanted is None:
         drawn = job.command == "phase-diagram" and "gamma0" in case.grid.axes
-        return drawn and case.solver.closed_form and case.solver.own == {}
+        return drawn and case.solver.closed_form and case.solver.own == {} and "delta" not in case.solver.parameters
     return bool(wanted)
+
+
+def _wants_delta(job: Job, case: Case) -> bool:
+    """Whether the best delta of a closed form is searched; costly solvers choose among the grid's themselves."""
+    wanted = job.settings["optimal_delta"]
+    if wanted and "delta" not in case.solver.parameters:
+        raise UsageError(f"--optimal-delta: {case.solver.name} has no delta.")
+    if "delta" not in case.solver.parameters or case.solver.point is not None:
+        return False
+    return "delta" in case.grid.axes if wanted is None else bool(wanted)
 
 
 def _stores(job: Job, how: Invocation) -> Stores:
@@ -158,14 +176,15 @@ def _stores(job: Job, how: Invocation) -> Stores:
     if not (costly or experiments) and how.shard is not None:
         raise UsageError("--shard divides experiments; it needs --simulate.")
     if how.store is None and how.to_stdout:
-        return Stores(None, None)
+        return Stores({}, None)
     folder = Path(how.store) if how.store else how.folder(job.name)
     force = how.force and not how.dry_run
-    theory = None
-    if costly:
-        from tlcli.solvers import network
-
-        theory = PointStore(folder / "theory", "theory", network.VERSION, force=force)
+    theory: dict[str, PointStore] = {}
+    for case in job.cases:
+        if case.solver.point is not None and case.solver.point not in theory:
+            engine = case.solver.engine()
+            name = getattr(engine, "STORE", "theory")
+            theory[case.solver.point] = PointStore(folder / name, name, engine.VERSION, force=force)
     return Stores(theory, PointStore(folder, "experiments", VERSION, force=force) if experiments else None)
 
 
@@ -181,9 +200,7 @@ def _simulate(
         first = next(r for r in result.records if r is not None and r.get("status") == "failed")
         console.warn(f"{result.n_failed} experiment(s) failed, the first with {first.get('message')}")
     if case.solver.point is not None:
-        from tlcli.solvers.network_experiment import merge
-
-        result = replace(result, records=merge(case, result.records))
+        result = replace(result, records=case.solver.engine("_experiment").merge(case, result.records))
     return result, variants
 
 

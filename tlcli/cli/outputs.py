@@ -4,14 +4,14 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tlcli.cli.assemble import edge_block
 from tlcli.cli.console import Console
 from tlcli.cli.theory import Theory
-from tlcli.columns import COLUMNS
+from tlcli.columns import COLUMNS, PER_DELTA
 from tlcli.jobs import Job
 from tlcli.options import OPTIONS
 from tlcli.report.files import atomic
@@ -19,9 +19,13 @@ from tlcli.report.plan import Drawing, plan_figure
 from tlcli.report.provenance import facts, write_provenance
 from tlcli.report.tables import Block, write_table
 from tlcli.solvers.base import Case, Columns
-from tlcli.solvers.search import boundaries, grid_boundaries
+from tlcli.solvers.search import BoundaryPoints, boundaries, grid_boundaries
 
-_DRAWN = {**COLUMNS, **OPTIONS, "time": None, "densities": None}  # what may stand in the name of a figure
+if TYPE_CHECKING:
+    from tlcli.report.layers import Layers
+
+# What may stand in the name of a figure.
+_DRAWN = {*COLUMNS, *OPTIONS, "time", "densities", "layers", "layer-kernels", "layer-densities"}
 
 
 def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
@@ -31,7 +35,12 @@ def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
     if style == "auto" and job.command != "phase-diagram" and "y" not in job.roles:
         style = "curves"
     default = job.cases[0].solver.quantity
-    return Drawing(style, job.roles, s["quantity"], default, s["title"], s["format"], edges)
+    roles = job.roles
+    if job.command == "bayes-saddle" and all("delta" in case.grid.axes for case in job.cases):
+        drawn = {part.strip() for part in (s["quantity"] or "").split(",")}
+        if "delta" not in roles.values() and not drawn & set(PER_DELTA):
+            roles = {"x": "delta", **roles}
+    return Drawing(style, roles, s["quantity"], default, s["title"], s["format"], edges)
 
 
 def check_drawing(job: Job, blocks: Sequence[Block]) -> None:
@@ -72,6 +81,7 @@ def write_rest(
         boundary_file.unlink(missing_ok=True)
     archives = [_write_arrays(*pair, folder, i) for i, pair in enumerate(zip(job.cases, theories, strict=True), 1)]
     archives += _write_predictions(job, theories, folder)
+    archives += _write_layers(job, theories, folder)
     figures = _draw(job, theories, blocks, folder, about, edges)
     _clean(folder, figures, archives)
     seconds = round(time.perf_counter() - start, 3)
@@ -105,6 +115,7 @@ def _draw(
     else:
         figures += write_figures([final(block) for block in blocks], drawing, folder, about)
     if any(kept):
+        from tlcli.report.bayes import write_bayes_figures
         from tlcli.report.kernels import Shown, write_kernel_figures
 
         shown = [
@@ -113,17 +124,24 @@ def _draw(
             for values, arrays in zip(lines, found, strict=True)
             if arrays is not None
         ]
-        figures += write_kernel_figures(shown, folder, drawing.format, about)
+        write = write_bayes_figures if "kernel_source" in shown[0].arrays else write_kernel_figures
+        figures += write(shown, folder, drawing.format, about)
+        layers = [one for pair in zip(job.cases, theories, strict=True) for one in _layers(*pair)]
+        if layers:
+            from tlcli.report.layers import write_layer_figures
+
+            figures += write_layer_figures(layers, shown, folder, drawing.format, about, unit)
     return figures
 
 
 def _clean(folder: Path, figures: Sequence[Path], archives: Sequence[str | None]) -> None:
     """Remove files of an earlier run with other axes: they would not belong to this table."""
     for old in folder.glob("figure*.*"):
-        name = re.fullmatch(r"figure(?:-([a-z]\w*))?(?:-\d+)?\.(?:png|pdf|svg)", old.name)
+        name = re.fullmatch(r"figure(?:-([a-z][\w-]*?))?(?:-\d+)?\.(?:png|pdf|svg)", old.name)
         if name and old not in figures and (name[1] is None or name[1] in _DRAWN):
             old.unlink()
-    for old in (*folder.glob("kernel*.npz"), *folder.glob("two-time*.npz"), *folder.glob("predictions*.csv")):
+    stems = ("kernel*.npz", "two-time*.npz", "predictions*.csv", "layers*.csv")
+    for old in (path for stem in stems for path in folder.glob(stem)):
         if old.name not in archives:
             old.unlink()
 
@@ -142,7 +160,13 @@ def _edges(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> lis
         for axis in shown
         if axis is not None and axis in case.grid.axes
     ]
-    return [{**edge.values, "kind": edge.kind, "refined": edge.along} for edge in edges if edge is not None]
+    return [_edge(edge) for edge in edges if edge is not None and np.any(edge.values.get("delta", 1.0) > 0)]
+
+
+def _edge(edge: BoundaryPoints) -> dict[str, Any]:
+    """Return boundary points without those at δ = 0, where every gain is zero by definition."""
+    keep = np.asarray(edge.values.get("delta", np.ones(len(edge.kind)))) > 0
+    return {**{n: v[keep] for n, v in edge.values.items()}, "kind": edge.kind[keep], "refined": edge.along}
 
 
 def _archive(case: Case, stem: str, ending: str, index: int) -> str:
@@ -179,6 +203,27 @@ def _joined(case: Case, parts: Sequence[dict[str, Any] | None]) -> dict[str, Any
     return out
 
 
+def _layers(case: Case, found: Theory) -> "list[Layers]":
+    from tlcli.report.layers import Layers
+
+    kept = [] if found.findings is None else getattr(found.findings, "layers", [])
+    points = [{name: point[name] for name in case.grid.axes} for point in case.grid.points()]
+    return [Layers(case.label, at, one) for at, one in zip(points, kept, strict=bool(kept)) if one is not None]
+
+
+def _write_layers(job: Job, theories: Sequence[Theory], folder: Path) -> list[str | None]:
+    """Write layers.csv per case: how far the kernel of every layer has moved, and its alignments."""
+    from tlcli.report.layers import write_layers
+
+    names: list[str | None] = []
+    for index, (case, found) in enumerate(zip(job.cases, theories, strict=True), start=1):
+        layers = _layers(case, found)
+        if layers:
+            names.append(_archive(case, "layers", "csv", index))
+            write_layers(folder / str(names[-1]), layers)
+    return names
+
+
 def _write_predictions(job: Job, theories: Sequence[Theory], folder: Path) -> list[str | None]:
     """Write predictions.csv per case: stage, time, set, index, labels, prediction and its error, of the first draw."""
     from tlcli.report.predictions import write_predictions
@@ -190,6 +235,10 @@ def _write_predictions(job: Job, theories: Sequence[Theory], folder: Path) -> li
         points = [{name: point[name] for name in case.grid.axes} for point in case.grid.points()]
         names.append(_archive(case, "predictions", "csv", index))
         count = len(points)
-        stages, times = (np.asarray(found.columns[n]).reshape(count, -1) for n in ("stage", "time"))
+        timeless = (np.tile([1.0, 2.0], (count, 1)), np.full((count, 2), np.nan))  # source and target network
+        stages, times = (
+            np.asarray(found.columns[n]).reshape(count, -1) if n in found.columns else default
+            for n, default in zip(("stage", "time"), timeless, strict=True)
+        )
         write_predictions(folder / str(names[-1]), points, stages, times, found.findings.arrays)
     return names

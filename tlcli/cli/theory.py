@@ -30,30 +30,24 @@ def theory_tasks(case: Case, seed: int) -> list[Task]:
     """Return the tasks of a costly solver; a closed form has none."""
     if case.solver.point is None:
         return []
-    from tlcli.solvers.network import tasks_of
-
-    return tasks_of(case, seed)
+    return case.solver.engine().tasks_of(case, seed)
 
 
 def check_theory(case: Case) -> None:
     """Refuse what a costly solver cannot compute before anything is computed.
 
     Raises:
-        UsageError: see `tlcli.solvers.network.check_points`.
+        UsageError: see `check_points` of `tlcli.solvers.network` and `tlcli.solvers.bayes`.
     """
     if case.solver.point is not None:
-        from tlcli.solvers.network import check_points
-
-        check_points(case)
+        case.solver.engine().check_points(case)
 
 
 def first_columns(case: Case) -> Columns:
     """Return the columns of a closed form, or the names of a costly solver's without their numbers."""
     if case.solver.point is None:
         return case.solver.evaluate(case.parameters())
-    from tlcli.solvers.network_results import placeholder
-
-    return placeholder(case)
+    return case.solver.engine("_results").placeholder(case)
 
 
 def solve_points(
@@ -64,13 +58,11 @@ def solve_points(
     Raises:
         UsageError: every point fails for a reason that is the user's.
     """
-    from tlcli.solvers.network_results import combine
-
     label = f"{job.name} {case.label}" if case.label else job.name
     result = sweep(f"{label} theory", theory_tasks(case, job.settings["seed"]), how, store, console)
     if None in result.records:
         return None
-    found = combine(case, [record for record in result.records if record is not None])
+    found = case.solver.engine("_results").combine(case, [record for record in result.records if record is not None])
     for text in found.messages[:_SHOWN]:
         console.warn(text)
     if len(found.messages) > _SHOWN:

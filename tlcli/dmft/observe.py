@@ -23,7 +23,8 @@ class Watch:
 
     `groups` name -> (points, labels): the alignment of the feature kernel with these labels is taken at every record.
     `points` (rows) and `trained` (columns) of the kernels Phi and G that are kept at the ends of stages and, per stage,
-    at the records `moments`; `density` the points whose preactivations are counted there.
+    at the records `moments`; `density` the points whose preactivations are counted there. With `origin`, Phi at
+    initialisation between the trained points, also how far the kernel has turned from it, and both as layer 1.
     """
 
     groups: Mapping[str, tuple[Index, Array]]
@@ -31,6 +32,7 @@ class Watch:
     trained: Index
     density: Index
     moments: Sequence[frozenset[int]]
+    origin: Array | None = None
 
     def __call__(self, stage: int, record: int, time: float, view: View) -> dict[str, Any]:
         """Return what this record shows."""
@@ -38,6 +40,10 @@ class Watch:
         for name, (points, labels) in self.groups.items():
             phi = view.kernels(points, points)[0]
             out[f"{name}_alignment"] = kernel_alignment(phi, labels) if np.all(np.isfinite(phi)) else np.nan
+        if self.origin is not None:
+            phi = view.kernels(self.trained, self.trained)[0]
+            turned = float(np.sum(phi * self.origin) / (np.linalg.norm(phi) * np.linalg.norm(self.origin)))
+            out |= {f"layer1_{name}": value for name, value in out.items()} | {"layer1_movement": 1.0 - turned}
         if record in self.moments[stage]:
             out["phi"], out["g"] = view.kernels(self.points, self.trained)
             out |= preactivation_density(view, self.density)

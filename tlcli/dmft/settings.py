@@ -74,7 +74,8 @@ class TransferSettings:
     `reduction`. `target`: rich trains both layers on the target; frozen only a readout, by regression with the
     kernel that pre-training left (`kernel`), from zero output and with `ridge`. gamma2 None means gamma0; gamma2 = 0 is
     the same regression with the ridge weight_decay2. `depth` is the number of hidden layers; `freeze`, `reinit_from`
-    and `ablate` are those of `tlcli.dmft.deep.run.Surgery`, between the stages.
+    and `ablate` are those of `tlcli.dmft.deep.run.Surgery`, between the stages. `layers` asks for what every layer does
+    of a network with one hidden layer too.
     """
 
     activation: str = "tanh"
@@ -94,6 +95,7 @@ class TransferSettings:
     freeze: int = 0
     reinit_from: int | None = None
     ablate: str = "none"
+    layers: bool = False
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -185,8 +187,10 @@ class Setup:
     def watch(self, moments: Sequence[frozenset[int]], whole: bool) -> Watch | DeepWatch:
         """Return the observer of alignments at all records and of kernels at `moments`; `whole`: at every point."""
         points = np.arange(len(self.x)) if whole else self.kept
-        kind = DeepWatch if self.settings.deep else Watch
-        return kind(self.groups, points, self.trained, self.target, moments)
+        if self.settings.deep:
+            return DeepWatch(self.groups, points, self.trained, self.target, moments)
+        origin = self.initial.phi[-1][self.trained] if self.settings.layers else None
+        return Watch(self.groups, points, self.trained, self.target, moments, origin)
 
     @property
     def kept(self) -> NDArray[np.int_]:

@@ -334,7 +334,7 @@ class _Parts:
         s, out = self.setup.settings, {}
         counts = (len(s.times1), len(s.times2))
         names = [f"{group}_alignment" for group in ("source", "target", "test")]
-        if s.deep:
+        if s.deep or s.layers:
             words = ("movement", *names)
             names += [f"layer{layer}_{word}" for layer in range(1, s.depth + 1) for word in words]
         for name in names:

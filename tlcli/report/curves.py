@@ -40,7 +40,8 @@ class Points:
 class Curve:
     """One line: values and baseline of shape (n_x,), experiments, the best richness and its loss.
 
-    `error` (n_x,) is the standard error of sampled values, over draws of the data where there are several.
+    `error` (n_x,) is the standard error of sampled values, over draws of the data where there are several; `ranges`
+    (2, n_x) are the lower and upper ends of values that have no standard error.
     """
 
     x: NDArray[np.float64]
@@ -50,6 +51,7 @@ class Curve:
     points: Sequence[Points] = ()
     best: tuple[float, float] | None = None
     error: NDArray[np.float64] | None = None
+    ranges: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,7 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
     colours = _colours(panels, spec)
     for panel, axis in zip(panels, axes, strict=True):
         shared = _shared_baseline(panel)
-        for curve in panel.curves:
+        for index, curve in enumerate(panel.curves):
             keep = _drawn(curve.x, log)
             colour = colours[_key(curve.hue, spec.lines)]
             axis.plot(
@@ -83,11 +85,18 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
             if curve.error is not None:
                 error, style = np.nan_to_num(curve.error[keep]), {"color": colour, "elinewidth": 1.0, "capsize": 2}
                 axis.errorbar(curve.x[keep], curve.values[keep], yerr=error, ls="", **style)
+            if curve.ranges is not None:
+                low, high = np.abs(curve.ranges[:, keep] - curve.values[keep])
+                style = {"color": colour, "elinewidth": 1.0, "capsize": 2, "alpha": 0.6}
+                # Side by side: ranges often end at the same value.
+                aside = 0.012 * (index - (len(panel.curves) - 1) / 2) * (0.0 if log else float(np.ptp(curve.x[keep])))
+                axis.errorbar(curve.x[keep] + aside, curve.values[keep], yerr=(low, high), ls="", **style)
+                axis.plot(curve.x[keep], curve.values[keep], color=colour, ls="", marker="o", ms=4)
             if curve.baseline is not None and shared is None:
                 axis.plot(curve.x[keep], curve.baseline[keep], color=colour, ls="--", lw=1.0, alpha=0.8)
             for measured in curve.points:
                 _draw_points(axis, measured, colour, log)
-            if curve.best is not None and curve.x[keep][0] < curve.best[0] < curve.x[keep][-1]:
+            if curve.best is not None and _shows_best(curve, keep, spec.x):
                 axis.plot(*curve.best, marker="*", ms=10, color=colour, mec="white", zorder=6)
         if shared is not None:
             keep = _drawn(panel.curves[0].x, log)
@@ -97,7 +106,7 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
             axis.plot(*points.T, ls="", marker="D", ms=4.5, mfc="white", mec="black", zorder=5)
         if log:
             log_axis(axis.xaxis, panel.curves[0].x[finite_axis(panel.curves[0].x, log)])
-        elif spec.x in ("stage", "task"):
+        elif spec.x in ("stage", "task", "depth", "freeze", "reinit_from"):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(facet_title(panel.label, panel.fixed))
     _limit_peaks(panels, axes)
@@ -109,6 +118,13 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
     if spec.title:
         figure.suptitle(spec.title)
     return figure
+
+
+def _shows_best(curve: Curve, keep: NDArray[np.intp], x: str) -> bool:
+    """Whether the best value stands on the axis: the ends of the range of gamma0 are no optimum, those of delta are."""
+    assert curve.best is not None
+    first, last = curve.x[keep][0], curve.x[keep][-1]
+    return bool(first <= curve.best[0] <= last if x == "delta" else first < curve.best[0] < last)
 
 
 def geometric(values: NDArray[np.float64]) -> bool:
@@ -216,7 +232,7 @@ def _legend(
         how = "exact" if all(panel.exact for panel in panels) else "interpolated"
         handles += axis.plot([], [], ls="", marker="D", ms=4.5, mfc="white", mec="black", label=f"gain = 0 ({how})")
     if any(curve.best is not None for curve in curves):
-        handles += axis.plot([], [], ls="", marker="*", ms=9, color="0.3", label=r"best $\gamma_0$")
+        handles += axis.plot([], [], ls="", marker="*", ms=9, color="0.3", label=f"best {short_symbol(spec.x)}")
     for experiment in dict.fromkeys(p.experiment for curve in curves for p in curve.points):
         label = f"{experiment} (mean ± SE)"
         handles += axis.plot([], [], ls="", marker=MARKERS.get(experiment, "x"), ms=4, color="0.3", label=label)

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tlcli.report.bayes import DELTA, ends_of, ends_of_best, mark_ends, placed, summarised
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
 from tlcli.report.maps import GAINS, MapPanel, draw_maps
 from tlcli.report.plan import Drawing, FigureSpec, plan_figure, quantities_of
@@ -32,11 +33,18 @@ def build_figures(blocks: Sequence[Block], drawing: Drawing) -> Iterator[tuple[s
     """Yield file name (without ending) and figure, one at a time."""
     names = quantities_of(blocks, drawing) or [None]
     for quantity in names:
-        spec = plan_figure(blocks, drawing, quantity)
+        shown = [summarised(block, quantity) for block in blocks]
+        spec = plan_figure(shown, drawing, quantity)
         if spec is None:
             return
+        ends, where = None, "x"
+        if spec.kind == "curves" and spec.x == DELTA:
+            ends = ends_of(np.concatenate([block.axes[DELTA] for block in shown]))
+        elif spec.kind == "curves" and spec.quantity == "delta_opt":
+            ends, where = ends_of_best(shown), "y"
+        shown = shown if ends is None else [placed(block, ends) for block in shown]
         panels: list[Any] = []
-        for index, block in enumerate(blocks):
+        for index, block in enumerate(shown):
             points = drawing.boundaries[index] if drawing.boundaries else []
             build = _map_panels if spec.kind == "map" else _curve_panels
             panels += build(block, spec, points)
@@ -45,6 +53,9 @@ def build_figures(blocks: Sequence[Block], drawing: Drawing) -> Iterator[tuple[s
         with plt.rc_context(RC):
             for number, part in enumerate(pages, start=1):
                 figure = draw_maps(part, spec) if spec.kind == "map" else draw_curves(part, spec)
+                if ends is not None:
+                    for axis in figure.axes:
+                        mark_ends(axis, ends, where)
                 yield (stem if len(pages) == 1 else f"{stem}-{number}"), figure
 
 
@@ -92,9 +103,13 @@ def _map_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, 
         found = [_inside(points, fixed, order) for points in boundary]
         jumps = [_inside(points, fixed, order, roots=False) for points in boundary]
         optimum = None
-        if "gamma0_opt" in block.columns and "gamma0" in order and spec.quantity in (*GAINS, "loss"):
-            best = _column(block, "gamma0_opt", index, order)
-            optimum = best[:, 0] if spec.y == "gamma0" else best[0, :]
+        searched = next((name for name in order if f"{name}_opt" in block.columns), "gamma0")
+        if f"{searched}_opt" in block.columns and searched in order and spec.quantity in (*GAINS, "loss"):
+            best = _column(block, f"{searched}_opt", index, order)
+            optimum = np.array(best[:, 0] if spec.y == searched else best[0, :], dtype=float)
+            if searched == DELTA:  # at an end of the grid it is a bound, not a place
+                ends = block.axes[DELTA].min(), block.axes[DELTA].max()
+                optimum[optimum <= ends[0]], optimum[optimum >= ends[1]] = 0.0, np.inf
         signed = spec.quantity in GAINS
         panels.append(
             MapPanel(
@@ -108,6 +123,7 @@ def _map_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, 
                 label=block.label,
                 fixed=fixed,
                 exact=_exact(boundary),
+                searched=searched,
             )
         )
     return panels
@@ -138,12 +154,13 @@ def _curve(
     order = (spec.x, *lines)
     at = (slice(None), *choice)
     baseline = None
-    if spec.quantity == "loss" and "baseline" in block.columns:
+    if _has_baseline(block, spec.quantity):
         baseline = _column(block, "baseline", index, order)[at]
     x = np.asarray(block.axes[spec.x])
     best = None
-    if spec.x == "gamma0" and spec.quantity == "loss" and "gamma0_opt" in block.columns:
-        pair = [float(_column(block, name, index, order)[at][0]) for name in ("gamma0_opt", "loss_opt")]
+    names = (f"{spec.x}_opt", f"{spec.quantity}_opt")
+    if all(name in block.columns for name in names):
+        pair = [float(_column(block, name, index, order)[at][0]) for name in names]
         best = (pair[0], pair[1])
     points = []
     if f"sim_{spec.quantity}" in block.columns:
@@ -158,7 +175,16 @@ def _curve(
     for suffix in ("_draw_se", "_se"):
         if error is None and f"{spec.quantity}{suffix}" in block.columns:
             error = np.asarray(_column(block, f"{spec.quantity}{suffix}", index, order)[at], dtype=float)
-    return Curve(x, _column(block, spec.quantity, index, order)[at], baseline, hue, points, best, error)
+    ranges = None
+    if spec.quantity == "delta_opt" and "delta_low" in block.columns:
+        pair = [_column(block, name, index, order)[at] for name in ("delta_low", "delta_high")]
+        ranges = np.array(pair, dtype=float)
+    return Curve(x, _column(block, spec.quantity, index, order)[at], baseline, hue, points, best, error, ranges)
+
+
+def _has_baseline(block: Block, quantity: str) -> bool:
+    """Whether the column baseline belongs to this quantity: to the train loss where there is no other loss."""
+    return "baseline" in block.columns and quantity == ("loss" if "loss" in block.columns else "train_loss")
 
 
 def _crossing(
@@ -172,7 +198,7 @@ def _crossing(
     found = [np.empty((0, 2))]
     for curve in curves:
         x = _inside(points, {**fixed, **curve.hue}, (spec.x,))[:, 0]
-        if spec.quantity == "loss" and curve.baseline is not None:
+        if spec.quantity not in GAINS and curve.baseline is not None:
             keep = np.isfinite(curve.x)
             found.append(np.column_stack([x, np.interp(x, curve.x[keep], curve.baseline[keep])]))
         elif spec.quantity in GAINS:

@@ -18,6 +18,7 @@ from tlcli.report.style import COLOURS, RC, facet_title, save
 _ROWS = 4  # points of the grid in one figure
 _PANELS = 8
 _MOMENTS = {"start": "at initialisation", "stage1": "after stage 1", "stage2": "after stage 2"}
+_BAYESIAN = {"start": "prior", "stage1": "source network", "stage2": "target network"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ def draw_kernels(shown: Sequence[Shown]) -> Figure | None:
     moments = [m for m in _MOMENTS if any(m in found for found, _ in pairs)]
     if len(moments) < 2:
         return None
-    norm, cmap = _scale([kernel for found, _ in pairs for kernel in found.values()])
+    norm, cmap = kernel_scale([kernel for found, _ in pairs for kernel in found.values()])
     figure, grid = plt.subplots(
         len(shown),
         len(moments),
@@ -108,7 +109,8 @@ def draw_kernels(shown: Sequence[Shown]) -> Figure | None:
     return figure
 
 
-def _scale(kernels: Sequence[NDArray[Any]]) -> tuple[Normalize, Any]:
+def kernel_scale(kernels: Sequence[NDArray[Any]]) -> tuple[Normalize, Any]:
+    """Return norm and map of kernels: from zero, or diverging about it where some entry is negative."""
     flat = np.concatenate([kernel.ravel() for kernel in kernels])
     flat = flat[np.isfinite(flat)] if np.isfinite(flat).any() else np.array([0.0, 1.0])
     top = float(np.quantile(np.abs(flat), 0.995)) or 1.0
@@ -145,9 +147,10 @@ def _draw_density(axis: Axes, one: Shown) -> None:
     edges = one.arrays["bin_edges"]
     middle = (edges[1:] + edges[:-1]) / 2
     widest = 1.0
+    words = _BAYESIAN if "kernel_source" in one.arrays else _MOMENTS
     start = float(one.arrays.get("variance_start", np.array(1.0)))
     if start > 0:
-        axis.plot(middle, _gaussian(middle, start), color="0.45", lw=1.2, label="at initialisation")
+        axis.plot(middle, _gaussian(middle, start), color="0.45", lw=1.2, label=words["start"])
         widest = max(widest, start)
     for colour, moment in zip(COLOURS, ("stage1", "stage2"), strict=False):
         density = one.arrays.get(f"density_{moment}")
@@ -155,7 +158,7 @@ def _draw_density(axis: Axes, one: Shown) -> None:
             continue
         variance = float(one.arrays[f"variance_{moment}"])
         excess = float(one.arrays[f"excess_kurtosis_{moment}"])
-        text = f"{_MOMENTS[moment]}: excess kurtosis {excess:.2f}"
+        text = f"{words[moment]}: excess kurtosis {excess:.2f}"
         axis.plot(middle, density, color=colour, lw=1.6, label=text)
         axis.plot(middle, _gaussian(middle, variance), color=colour, lw=0.9, ls="--")
         widest = max(widest, variance)

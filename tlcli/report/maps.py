@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from tlcli.columns import label_of
+from tlcli.columns import label_of, short_symbol
 from tlcli.report.plan import FigureSpec
 from tlcli.report.style import facet_grid, facet_title, finite_axis, log_axis, outer_labels
 from tlcli.status import Phase
@@ -25,7 +25,7 @@ SIGNED = (*GAINS, "forgetting")
 
 @dataclass(frozen=True, eq=False)
 class MapPanel:
-    """One facet: values and phase (n_x, n_y), boundary points (n, 2), best gamma0 along an axis.
+    """One facet: values and phase (n_x, n_y), boundary points (n, 2), best value of the axis `searched`.
 
     `exact`: the boundary is made of roots, not interpolated on the grid.
     """
@@ -40,6 +40,7 @@ class MapPanel:
     label: str | None
     fixed: Mapping[str, Any]
     exact: bool = True
+    searched: str = "gamma0"
 
 
 def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec) -> Figure:
@@ -184,17 +185,25 @@ def _shade_phases(
 
 def _draw_optimum(axis: Axes, panel: MapPanel, spec: FigureSpec) -> None:
     assert panel.optimum is not None
-    along_y = spec.y == "gamma0"
+    along_y = spec.y == panel.searched
     other = panel.x if along_y else panel.y
     best = np.asarray(panel.optimum, dtype=float)
     best = np.where(np.isfinite(best) & (best > 0), best, np.nan)
     if np.all(np.isinf(panel.optimum)):
         style = {"boxstyle": "round", "fc": "white", "ec": "#E69F00"}
-        axis.text(0.97, 0.96, r"best $\gamma_0=\infty$", transform=axis.transAxes, ha="right", va="top", bbox=style)
+        sign = r"=\infty" if panel.searched == "gamma0" else rf"\geq{_largest(panel, along_y):g}"
+        text = f"best {short_symbol(panel.searched)[:-1]}{sign}$"
+        axis.text(0.97, 0.96, text, transform=axis.transAxes, ha="right", va="top", bbox=style)
         return
     order = np.argsort(other)
     pair = (other[order], best[order]) if along_y else (best[order], other[order])
     axis.plot(*pair, color="#E69F00", lw=1.8, ls="--")
+
+
+def _largest(panel: MapPanel, along_y: bool) -> float:
+    """Return the largest finite value of the searched axis."""
+    values = panel.y if along_y else panel.x
+    return float(values[np.isfinite(values)].max())
 
 
 def _edges(values: NDArray[np.float64], log: bool) -> tuple[float, float]:
@@ -227,8 +236,10 @@ def _legend(figure: Figure, panels: Sequence[MapPanel]) -> None:
         handles.append(Line2D([], [], color="black", lw=1.6, label=f"gain = 0 ({how})"))
     if any(len(panel.jumps) for panel in panels):
         handles.append(Line2D([], [], color="black", lw=1.4, ls=":", label="gain jumps or features collapse"))
-    if any(panel.optimum is not None and np.isfinite(panel.optimum).any() for panel in panels):
-        handles.append(Line2D([], [], color="#E69F00", lw=1.8, ls="--", label=r"best $\gamma_0$"))
+    if any(panel.optimum is not None and np.any(np.isfinite(panel.optimum) & (panel.optimum > 0)) for panel in panels):
+        handles.append(
+            Line2D([], [], color="#E69F00", lw=1.8, ls="--", label=f"best {short_symbol(panels[0].searched)}")
+        )
     if handles:
         columns = len(handles) if len(panels) > 1 else 2
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)

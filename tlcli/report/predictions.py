@@ -33,14 +33,14 @@ def write_predictions(
             if found is None or "predictions" not in found:
                 continue
             inputs = list(_inputs(found))
-            ahead = [_text(value) for value in point.values()]
+            ahead = [text_of(value) for value in point.values()]
             for record, (one, at) in enumerate(zip(stage, time, strict=True)):
                 pairs = zip(
                     found["predictions"][record].tolist(), found["predictions_se"][record].tolist(), strict=True
                 )
-                begin = [*ahead, str(int(one)), _text(at)]
+                begin = [*ahead, str(int(one)), text_of(at)]
                 writer.writerows(
-                    [*begin, *cells, _text(f), _text(e)] for cells, (f, e) in zip(inputs, pairs, strict=True)
+                    [*begin, *cells, text_of(f), text_of(e)] for cells, (f, e) in zip(inputs, pairs, strict=True)
                 )
 
 
@@ -53,10 +53,10 @@ def _inputs(found: Mapping[str, NDArray[Any]]) -> Iterator[list[str]]:
         ("test", found["y_test_target"], found.get("y_test_source", blank)),
     ):
         for index, label in enumerate(labels.tolist()):
-            other = "" if others is None else _text(float(others[index]))
-            yield [word, str(index), _text(label), other]
+            other = "" if others is None else text_of(float(others[index]))
+            yield [word, str(index), text_of(label), other]
 
 
-def _text(value: float) -> str:
+def text_of(value: float) -> str:
     """Return the shortest text that reads back as the number; nothing for NaN."""
     return "" if value != value else repr(float(value)).removesuffix(".0")

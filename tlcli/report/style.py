@@ -24,7 +24,7 @@ from tlcli.report.provenance import png_chunks
 
 # Okabe & Ito's palette without its yellow, which vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = {"regression": "o", "population": "s", "network": "^"}
+MARKERS = {"regression": "o", "population": "s", "network": "^", "posterior": "^"}
 MAX_FACETS = 12
 
 RC: dict[Any, Any] = {

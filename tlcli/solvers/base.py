@@ -1,5 +1,6 @@
 """The one shape that every solver has, whatever theory is behind it, and the grid it is asked to fill."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -49,6 +50,10 @@ class Solver:
     point: str | None = None
     hidden: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def engine(self, part: str = "") -> Any:
+        """Return the module of a costly theory: its tasks, or with a `part` what is named after it (`_results`)."""
+        return importlib.import_module(f"{(self.point or '').partition(':')[0]}{part}")
 
     @property
     def search(self) -> Callable[[Parameters], Columns]:

@@ -20,9 +20,7 @@ FUNCTION = "tlcli.solvers.experiments:run"
 def tasks_of(case: Case, settings: Mapping[str, Any], seed: int) -> tuple[list[Task], list[dict[str, Any]]]:
     """Return a task per experiment (and width) and point, experiments slowest; and what each experiment is."""
     if case.solver.point is not None:
-        from tlcli.solvers import network_experiment
-
-        return network_experiment.tasks_of(case, settings, seed)
+        return case.solver.engine("_experiment").tasks_of(case, settings, seed)
     variants: list[dict[str, Any]] = []
     for experiment in case.experiments:
         if experiment == "network":
@@ -55,10 +53,8 @@ def check_experiments(case: Case, settings: Mapping[str, Any]) -> None:
         UsageError: rho_xi, the NTK or a limit of the richness or the initial scale with an experiment that trains.
     """
     if case.solver.point is not None:
-        from tlcli.solvers import network_experiment
-
         if case.experiments:
-            network_experiment.check(case)
+            case.solver.engine("_experiment").check(case)
         return
     for experiment in case.experiments:
         _check_samples(case, experiment, settings)

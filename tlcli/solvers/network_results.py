@@ -14,6 +14,7 @@ from tlcli.dmft.activations import activation
 from tlcli.errors import UsageError
 from tlcli.solvers.base import Case, Columns
 from tlcli.solvers.network import stage_times, unpack
+from tlcli.solvers.network_layers import layers_of
 from tlcli.status import Phase, Status
 from tlcli.tasks.polynomial import is_polynomial, parse_polynomial
 
@@ -29,7 +30,8 @@ class Findings:
     """Columns of the grid's shape and the records' axis; arrays of the first draw per point (None: not kept).
 
     `info` and `data` describe the first point and draw; `messages` say what broke off and where, `notes` what the
-    engine has to tell besides, `reached` the largest standard error of a loss, relative to losses above 1.
+    engine has to tell besides, `reached` the largest standard error of a loss, relative to losses above 1. `layers` per
+    point what `tlcli.solvers.network_layers.layers_of` says, where depth is an option.
     """
 
     columns: Columns
@@ -39,6 +41,7 @@ class Findings:
     messages: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     reached: float = math.nan
+    layers: list[dict[str, Floats] | None] = field(default_factory=list)
 
 
 def columns_of(case: Case) -> tuple[str, ...]:
@@ -104,6 +107,10 @@ def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
             f"{worst[0]:.2g} (relative to losses above 1)."
         )
     out.messages = [_located(case, points[i // draws], i % draws, r) for i, r in enumerate(records) if r.get("message")]
+    out.layers = [
+        layers_of(case, point, records[i * draws : (i + 1) * draws], chosen_records(case, point))
+        for i, point in enumerate(points)
+    ]
     if case.words["layout"] != "end":
         texts = [records[i * draws].get("arrays") for i in range(len(points))]
         out.arrays = [None if text is None else unpack(text) for text in texts]

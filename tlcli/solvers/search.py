@@ -142,30 +142,35 @@ _JUMP = 1e-6  # a gain larger than this share of the largest at a sign change: n
 
 def best_gamma0(case: Case) -> dict[str, Any]:
     """Return the columns gamma0_opt and loss_opt, of length 1 along gamma0."""
-    rows = _Rows(case, "gamma0")
-    low, high = _admissible(rows)
+    return best_value(case, "gamma0", "loss")
+
+
+def best_value(case: Case, name: str, column: str) -> dict[str, Any]:
+    """Return NAME_opt in [0, inf], the parameter of the least `column`, and COLUMN_opt, that; of length 1 along it."""
+    rows = _Rows(case, name)
+    low, high = _admissible(rows, column)
     # Outside the admissible values the loss is that of their end, so that an optimum near it has a bracket.
-    best, loss = optimal_gamma0(lambda x, at: rows.column("loss", np.clip(x, low[at], high[at]), at), rows.size)
+    best, loss = optimal_gamma0(lambda x, at: rows.column(column, np.clip(x, low[at], high[at]), at), rows.size)
     best = np.clip(best, low, high)
-    shape = tuple(1 if name == "gamma0" else case.grid.values[name].size for name in case.grid.axes)
-    return {"gamma0_opt": best.reshape(shape), "loss_opt": loss.reshape(shape)}
+    shape = tuple(1 if axis == name else case.grid.values[axis].size for axis in case.grid.axes)
+    return {f"{name}_opt": best.reshape(shape), f"{column}_opt": loss.reshape(shape)}
 
 
-def _admissible(rows: _Rows) -> tuple[Floats, Floats]:
-    """Return the least and the largest gamma0 at which a relaxed solver has an answer, (n_rows,) each."""
+def _admissible(rows: _Rows, column: str) -> tuple[Floats, Floats]:
+    """Return the least and the largest parameter at which a relaxed solver has an answer, (n_rows,) each."""
     low, high = np.zeros(rows.size), np.full(rows.size, np.inf)
     if rows.solver.relaxed is None:
         return low, high
     grid = np.concatenate(([0.0], np.geomspace(1e-3, 1e3, 61)))
     every = np.arange(rows.size)
-    good = ~np.isnan(rows.column("loss", grid[None, :], every[:, None]))
+    good = ~np.isnan(rows.column(column, grid[None, :], every[:, None]))
     first, last = good.argmax(axis=1), good.shape[1] - 1 - good[:, ::-1].argmax(axis=1)
     for ends, inner, step in ((low, first, -1), (high, last, 1)):
         cut = np.flatnonzero(good.any(axis=1) & (inner + step >= 0) & (inner + step < grid.size))
         inside, outside = grid[inner[cut]], grid[inner[cut] + step]
         for _ in range(60 if cut.size else 0):
             middle = (inside + outside) / 2
-            holds = ~np.isnan(rows.column("loss", middle, cut))
+            holds = ~np.isnan(rows.column(column, middle, cut))
             inside, outside = np.where(holds, middle, inside), np.where(holds, outside, middle)
         ends[cut] = inside
     return low, high

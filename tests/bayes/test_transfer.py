@@ -1,0 +1,280 @@
+"""One Bayesian transfer against the note, closed forms and brute force; what is solved once; what is refused."""
+
+import dataclasses
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.bayes.problems import SETTINGS, problem_a, problem_b
+from tlcli.bayes import transfer
+from tlcli.bayes.densities import densities
+from tlcli.bayes.observables import NEEDS, Problem, errors_of
+from tlcli.bayes.saddle import NOT_CONVERGED, Saddle
+from tlcli.bayes.transfer import BayesSettings, route_of, solve_bayes
+from tlcli.bayes.whitened import whitened
+from tlcli.dmft.activations import activation
+from tlcli.errors import ConvergenceError, DomainError, UsageError
+
+
+def data_of(points, test_source=None):
+    unknown = np.full(len(points.test), np.nan)
+    return SimpleNamespace(
+        x_source=points.x[points.source],
+        y_source=points.y1,
+        x_target=points.x[points.target],
+        y_target=points.y2,
+        x_test=points.x[points.test],
+        y_test_source=unknown if test_source is None else test_source,
+        y_test_target=points.y_test,
+    )
+
+
+def settings(name, phi, **more):
+    s = SETTINGS[name]
+    given = {"gamma0": s["gamma1"], "gamma2": s["gamma2"], "beta": s["beta1"], "beta2": s["beta2"], "delta": s["delta"]}
+    return BayesSettings(phi, **{**given, **more})
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    transfer._MEMORY.clear()
+
+
+def orthonormal(points, y1, y2, rows2=None):
+    """C = I: the inputs of both tasks are sqrt(D) times unit vectors; `rows2` those of the target."""
+    x = np.eye(points) * math.sqrt(points)
+    target = x if rows2 is None else x[rows2]
+    none = np.full(1, np.nan)
+    return SimpleNamespace(
+        x_source=x[: len(y1)],
+        y_source=y1,
+        x_target=target,
+        y_target=y2,
+        x_test=x[:1],
+        y_test_source=none,
+        y_test_target=none,
+    )
+
+
+# Mean test loss, free energies, and overlaps of problem A as the note prints them.
+@pytest.mark.parametrize(
+    ("name", "loss", "first", "second"),
+    [("A1", 0.03252225373, 1.474484301, 0.555447206), ("A2", 0.04329084504, 3.817218861, 1.758395873)],
+)
+def test_problem_a(name, loss, first, second):
+    found = solve_bayes(data_of(problem_a()), settings(name, "linear"))
+    assert found.info["route"] == "linear"
+    assert found.status == "converged"
+    assert found.values["loss"] == pytest.approx(loss, rel=1e-8)
+    assert found.values["source_free_energy"] == pytest.approx(first, rel=1e-8)
+    assert found.values["free_energy"] == pytest.approx(second, rel=1e-8)
+    assert found.residual < 1e-12
+    assert found.gap < 1e-12
+    assert found.errors == {}
+
+
+@pytest.mark.parametrize(("name", "phi", "second"), [("B1", "tanh", 1.86552938), ("B2", "erf", 5.94820126)])
+def test_problem_b_goes_by_quadrature(name, phi, second):
+    found = solve_bayes(data_of(problem_b()), settings(name, phi))
+    assert found.info["route"] == "quadrature"
+    assert found.values["free_energy"] == pytest.approx(second, abs=1e-8)
+    assert math.isnan(found.values["loss"]), "no label of a test point is known"
+    assert math.isnan(found.values["test_alignment"])
+    assert math.isfinite(found.values["train_loss"])
+    assert found.status == "converged"
+
+
+def test_the_route():
+    a, b = Problem.of(data_of(problem_a())), Problem.of(data_of(problem_b()))
+    assert route_of(activation("linear"), b) == "linear"
+    assert route_of(activation("erf"), a) == "population"
+    assert route_of(activation("erf"), b) == "quadrature"
+    assert Problem.of(data_of(problem_a())).key == a.key
+    assert a.key != b.key
+
+
+@pytest.mark.parametrize("m", [0.6, -0.3])
+@pytest.mark.parametrize("delta", [0.0, 1.5, math.inf])
+def test_overlaps_on_whitened_data_are_the_closed_forms(m, delta):
+    rng = np.random.default_rng(3)
+    one, other = np.linalg.qr(rng.standard_normal((7, 2)))[0].T
+    y1, y2 = 2.0 * one, math.sqrt(2) * (m * one + math.sqrt(1 - m**2) * other)
+    found = solve_bayes(orthonormal(7, y1, y2), BayesSettings("linear", 2.0, 1.5, 10.0, 5.0, delta))
+    closed = whitened("labels", gamma1=2, gamma2=1.5, beta1=10, beta2=5, delta=delta, overlap=m, norm1=4, norm2=2)
+    for name, wanted in (
+        ("source_overlap", closed["lam_source"]),
+        ("target_overlap", closed["k22"]),
+        ("cross_overlap", closed["k12"]),
+        ("retained_overlap", closed["k11"]),
+        ("train_loss", closed["train_loss"] / 7),
+        ("free_energy", closed["free_energy"]),
+    ):
+        assert found.values[name] == pytest.approx(float(wanted), rel=1e-8), name
+
+
+def test_losses_and_alignments_from_the_matrices():
+    """By the definitions, from the saddle's own kernel; the train loss of the fixed point is |v|²/(P β²)."""
+    points = problem_a()
+    labels = np.array([0.5, -1.0, np.nan])
+    found = solve_bayes(data_of(points, labels), settings("A1", "linear"))
+    target, source = found.target, found.source
+    f = target.kernel[:, points.target] @ target.v
+    assert found.values["loss"] == pytest.approx(np.mean((f[points.test] - points.y_test) ** 2))
+    assert found.values["train_loss"] == pytest.approx(target.v @ target.v / (5 * 3.0**2))
+    assert found.values["source_train_loss"] == pytest.approx(source.v @ source.v / (6 * 4.0**2))
+    g = source.kernel[:, points.source] @ source.v
+    assert found.values["source_loss"] == pytest.approx(np.mean((g[points.test] - labels)[:2] ** 2)), "labelled ones"
+    block = target.kernel[np.ix_(points.target, points.target)]
+    aligned = points.y2 @ block @ points.y2 / (points.y2 @ points.y2 * np.linalg.norm(block))
+    assert found.values["target_alignment"] == pytest.approx(aligned)
+    alone = solve_bayes(data_of(points), settings("A1", "linear", delta=0.0))
+    assert found.values["baseline"] == pytest.approx(alone.values["loss"], rel=1e-12)
+    assert found.values["gain"] == pytest.approx(alone.values["loss"] - found.values["loss"])
+    assert found.values["evidence_gain"] == pytest.approx(alone.values["free_energy"] - found.values["free_energy"])
+    assert alone.values["gain"] == alone.values["evidence_gain"] == 0.0
+
+
+def test_a_source_and_a_target_alone_are_solved_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr(transfer, "linear_source", _counted(transfer.linear_source, calls))
+    data = data_of(problem_a())
+    for delta in (0.0, 0.5, 3.0, math.inf):
+        solve_bayes(data, settings("A1", "linear", delta=delta))
+    assert len(calls) == 2, "the source, and the target alone"
+    solve_bayes(data, settings("A1", "linear", gamma2=2.0))
+    assert len(calls) == 3, "another target alone"
+    solve_bayes(data, settings("A1", "linear", gamma0=2.0))
+    assert len(calls) == 4, "another source"
+    data.y_source = data.y_source + 1.0
+    solve_bayes(data, settings("A1", "linear", gamma0=2.0))
+    assert len(calls) == 6, "other data"
+
+
+def _counted(function, calls):
+    def call(*arguments):
+        calls.append(arguments)
+        return function(*arguments)
+
+    return call
+
+
+def _uncertified(function):
+    def call(*arguments, **more):
+        return dataclasses.replace(function(*arguments, **more), status=NOT_CONVERGED, message="raise the budget.")
+
+    return call
+
+
+def test_what_is_not_certified_has_no_number(monkeypatch):
+    monkeypatch.setattr(transfer, "linear_target", _uncertified(transfer.linear_target))
+    found = solve_bayes(data_of(problem_a()), settings("A1", "linear"))
+    assert found.status == "not_converged"
+    assert found.message == "target: raise the budget."
+    for name, needs in NEEDS.items():
+        known = "target" not in needs
+        assert math.isfinite(found.values[name]) == (known and name != "source_loss"), name
+    assert solve_bayes(data_of(problem_a()), settings("A1", "linear", delta=0.0)).status == "converged"
+
+
+def test_an_unsolved_source_leaves_the_baseline(monkeypatch):
+    original = transfer.linear_source
+
+    def failing(x, rows, y, gamma, beta):
+        if len(y) == 6:
+            raise ConvergenceError("the chains do not settle.")
+        return original(x, rows, y, gamma, beta)
+
+    monkeypatch.setattr(transfer, "linear_source", failing)
+    found = solve_bayes(data_of(problem_a()), settings("A1", "linear"))
+    assert found.source is None
+    assert found.target is None
+    assert "the chains do not settle" in found.message
+    assert math.isnan(found.values["loss"])
+    assert math.isfinite(found.values["baseline"])
+
+
+def test_the_same_inputs_are_told():
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((4, 6))
+    data = SimpleNamespace(
+        x_source=x,
+        y_source=x[:, 0],
+        x_target=x,
+        y_target=x[:, 1],
+        x_test=rng.standard_normal((5, 6)),
+        y_test_source=np.zeros(5),
+        y_test_target=np.ones(5),
+    )
+    results = [
+        solve_bayes(data, BayesSettings("linear", 2.0, gamma2, 10.0, math.inf, delta))
+        for gamma2, delta in ((0.5, 0.1), (2.0, 3.0))
+    ]
+    assert results[0].values["loss"] == pytest.approx(results[1].values["loss"], rel=1e-9)
+    assert all("cannot depend on delta" in result.info["notes"][0] for result in results)
+    assert solve_bayes(data, BayesSettings("linear", 2.0, 0.5, 10.0, 5.0, 0.1)).info["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beta": 0.0}, "beta = 0 is outside its range"),
+        ({"beta2": -1.0}, "beta2 = -1 is outside its range"),
+        ({"delta": -0.5}, "delta = -0.5 is outside its range"),
+        ({"gamma0": math.inf}, "gamma0 = inf is outside its range"),
+        ({"gamma2": -1.0}, "gamma2 = -1 is outside its range"),
+    ],
+)
+def test_bad_values_are_refused_at_once(change, message):
+    with pytest.raises(DomainError, match=message):
+        BayesSettings("linear", **{"gamma0": 1.0, **change})
+    with pytest.raises(UsageError, match="did you mean 'tanh'"):
+        BayesSettings("tanhh")
+
+
+def test_labels_that_no_kernel_fits_are_refused_with_their_stage():
+    x = np.random.default_rng(0).standard_normal((9, 3))
+    data = SimpleNamespace(
+        x_source=x[:2],
+        y_source=x[:2, 0],
+        x_target=x[2:7],
+        y_target=np.arange(5.0),
+        x_test=x[7:],
+        y_test_source=np.zeros(2),
+        y_test_target=np.zeros(2),
+    )
+    with pytest.raises(DomainError, match=r"^target alone: beta = inf needs labels that the kernel can fit, but 0\."):
+        solve_bayes(data, BayesSettings("linear", beta=5.0, beta2=math.inf))
+
+
+def test_a_tilt_without_normalisation_is_refused():
+    b = data_of(problem_b())
+    with pytest.raises(DomainError, match="he2 grows faster than linearly"):
+        solve_bayes(b, settings("B1", "he2"))
+
+
+def test_errors_of_the_sampled_route_are_the_documented_bound():
+    saddle = Saddle(np.ones(2), np.full(4, 2.0), np.eye(4), 0.0, 0.0, 0.0, "converged", "", {"spread_v": 0.01})
+    found = errors_of({"source": saddle, "target": saddle, "baseline": saddle}, dict.fromkeys(NEEDS, 0.25))
+    assert found["loss_se"] == pytest.approx(2 * 0.5 * 2.0 * 0.005)
+    assert found["gain_se"] == 0.0, "at delta = 0 target and target alone are one"
+
+
+def test_densities_of_linear_networks_are_those_of_their_kernel():
+    points = problem_a()
+    problem = Problem.of(data_of(points))
+    found = solve_bayes(data_of(points), settings("A1", "linear"))
+    out = densities("linear", problem, found.source, found.target)
+    width = np.diff(out["bin_edges"])
+    middle = (out["bin_edges"][1:] + out["bin_edges"][:-1]) / 2
+    for stage, saddle in (("stage1", found.source), ("stage2", found.target)):
+        density = out[f"density_{stage}"]
+        assert np.sum(density * width) == pytest.approx(1, abs=1e-4)
+        variances = np.diagonal(saddle.kernel)[points.target]
+        # A bin's width adds width²/12 to the variance of a histogram.
+        assert np.sum(density * middle**2 * width) == pytest.approx(variances.mean() + width[0] ** 2 / 12, rel=2e-3)
+        draws = np.random.default_rng(0).standard_normal((400_000, 5)) * np.sqrt(variances)
+        kurtosis = np.mean(draws**4) / np.mean(draws**2) ** 2 - 3
+        assert float(out[f"excess_kurtosis_{stage}"]) == pytest.approx(kurtosis, abs=0.05)
+    assert densities("quadrature", problem, found.source, found.target) == {}

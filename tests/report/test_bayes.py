@@ -1,0 +1,195 @@
+"""Figures of the Bayesian theory: couplings from 0 to infinity on one axis, the best one, kernels sorted by label."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from tlcli.report.bayes import (
+    draw_kernel_grid,
+    ends_of,
+    mark_ends,
+    placed,
+    summarised,
+    write_bayes_figures,
+)
+from tlcli.report.draw import build_figures
+from tlcli.report.kernels import Shown
+from tlcli.report.plan import Drawing
+from tlcli.report.tables import Block
+
+INF = np.inf
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def drawing(quantity=None, style="curves", roles=None, boundaries=()):
+    return Drawing(style, roles or {}, quantity, "loss", None, "png", boundaries)
+
+
+def block(deltas=(0.0, 0.1, 1.0, 10.0, INF), gammas=(0.5, 2.0), draws=True):
+    delta, gamma = np.array(deltas), np.array(gammas)
+    x = np.where(np.isinf(delta), 1e3, delta)[:, None]
+    loss = 1 + (np.log(x + 0.05) - np.log(gamma)) ** 2 / 20
+    best = loss.argmin(axis=0)
+    columns = {
+        "loss": loss,
+        "baseline": np.broadcast_to(loss[:1], loss.shape),
+        "gain": loss[:1] - loss,
+        "delta_opt": delta[best][None, :],
+        "loss_opt": loss.min(axis=0)[None, :],
+    }
+    if draws:
+        columns |= {"loss_draw_se": np.full(loss.shape, 0.02)}
+        columns |= {"delta_low": np.array([[0.0, 0.1]]), "delta_high": np.array([[1.0, INF]])}
+    return Block({"delta": delta, "gamma2": gamma}, columns, {"delta": "list", "gamma2": "list"})
+
+
+def test_zero_and_infinity_stand_beyond_the_others_on_a_logarithmic_axis():
+    values = np.array([INF, 0.0, 0.1, 10.0])
+    ends = ends_of(values)
+    at = ends.place(values)
+    assert at[1] < 0.1 < 10 < at[0]
+    assert at[2:].tolist() == [0.1, 10.0]
+    assert np.isnan(ends_of(np.array([0.1, 10.0])).place([0.0])).all()
+    # The order of the axis is that of the couplings.
+    assert np.array_equal(np.argsort(ends.place(values)), np.argsort(values))
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0, 2.0], [1.0, 3.0], [0.0, INF]])
+def test_few_couplings_of_one_size_stay_on_a_linear_axis(values):
+    assert ends_of(np.array(values)) is None
+
+
+def test_ticks_and_breaks():
+    figure, axis = plt.subplots()
+    ends = ends_of(np.array([0.0, 0.1, 100.0, INF]))
+    axis.plot(ends.place([0.0, 0.1, 100.0, INF]), [1, 2, 3, 4])
+    mark_ends(axis, ends)
+    figure.canvas.draw()
+    texts = [label.get_text() for label in axis.get_xticklabels()]
+    assert texts[-2:] == ["0", r"$\infty$"]
+    assert "0.1" in texts
+    assert "100" in texts
+    low, high = axis.get_xlim()
+    assert low < ends.zero < ends.infinity < high
+    assert len(axis.patches) == 2, "a gap on either side"
+    mark_ends(axis, ends_of(np.array([0.1, 100.0])))
+    assert len(axis.patches) == 2, "no end, no gap"
+
+
+def test_the_best_coupling_is_marked_on_every_line():
+    ((name, figure),) = build_figures([block()], drawing(roles={"x": "delta"}))
+    assert name == "figure"
+    (axis,) = figure.axes
+    stars = [line for line in axis.lines if line.get_marker() == "*" and len(line.get_xdata())]
+    assert len(stars) == 2
+    table = block()
+    assert [star.get_xdata()[0] for star in stars] == table.columns["delta_opt"].ravel().tolist()
+    dashed = [line for line in axis.lines if line.get_linestyle() == "--" and len(line.get_xdata()) > 2]
+    assert len(dashed) == 2, "a baseline of its own for every gamma2"
+    assert len(axis.containers) == 2, "error bars over draws"
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "best $\\delta$" in legend
+    assert "no pre-training" in legend
+
+
+def test_a_best_coupling_at_infinity_is_marked_there():
+    table = block()
+    table.columns["delta_opt"][:] = INF
+    ((_, figure),) = build_figures([table], drawing(roles={"x": "delta"}))
+    stars = [line for line in figure.axes[0].lines if line.get_marker() == "*" and len(line.get_xdata())]
+    place = float(ends_of(table.axes["delta"]).infinity)
+    assert [star.get_xdata()[0] for star in stars] == [place, place]
+
+
+def test_the_best_coupling_itself_has_no_axis_of_couplings():
+    table = block()
+    assert tuple(summarised(table, "delta_opt").axes) == ("gamma2",)
+    assert summarised(table, "loss") is table
+    ((_, figure),) = build_figures([table], drawing("delta_opt"))
+    (axis,) = figure.axes
+    assert axis.get_ylabel() == "best $\\delta$"
+    assert axis.get_yscale() == "log"
+    assert axis.get_xlabel() == "target richness $\\gamma_2$"
+    (bars,) = axis.containers
+    segments = bars[2][0].get_segments()
+    ends = ends_of(np.array([*table.columns["delta_opt"].ravel(), 0.0, 0.1, 1.0, INF]))
+    assert [s[1, 1] for s in segments] == pytest.approx([1.0, ends.infinity])
+    assert segments[0][0, 1] == pytest.approx(ends.zero)
+
+
+def test_maps_show_the_best_coupling_inside_the_grid_only():
+    def lines(opt):
+        table = block(deltas=(0.1, 1.0, 10.0), gammas=(0.5, 1.0, 2.0), draws=False)
+        table.columns["delta_opt"] = np.array([opt])
+        ((_, figure),) = build_figures([table], drawing("gain", "map", {"x": "delta", "y": "gamma2"}))
+        axis = figure.axes[0]
+        found = [line for line in axis.lines if line.get_linestyle() == "--"]
+        return [line.get_xdata().tolist() for line in found], [text.get_text() for text in axis.texts]
+
+    ((line,), texts) = lines([1.0, 0.1, 10.0])
+    assert line[0] == 1.0
+    assert np.isnan(line[1:]).all()
+    assert texts == []
+    assert lines([10.0, 10.0, 10.0]) == ([], ["best $\\delta\\geq10$"])
+
+
+def test_positions_are_those_of_the_block():
+    table = block()
+    ends = ends_of(table.axes["delta"])
+    moved = placed(table, ends)
+    assert moved.scales["delta"] == "log"
+    assert moved.columns["loss"] is table.columns["loss"]
+    assert np.isfinite(moved.axes["delta"]).all()
+
+
+def shown(gamma, delta, solved=True, sizes=(6, 4)):
+    n1, n2 = sizes
+    labels = [np.sort(np.where(np.arange(n) % 2, 1.0, -1.0)) for n in sizes]
+    y = np.concatenate(labels)
+    kernel = np.eye(n1 + n2) + gamma * np.outer(y, y)
+    arrays = {
+        "kernel_source": kernel,
+        "kernel_target": kernel if solved else np.full_like(kernel, np.nan),
+        "labels_source": labels[0],
+        "labels_target": labels[1],
+    }
+    return Shown(None, {"gamma0": gamma, "delta": delta}, arrays)
+
+
+def test_kernels_over_a_grid_sorted_by_label():
+    points = [shown(g, d) for g in (0.1, 1.0) for d in (0.0, 1.0, INF)]
+    figure = draw_kernel_grid(points)
+    panels = [axis for axis in figure.axes if axis.images]
+    assert len(panels) == 2 * 4
+    assert [axis.get_title() for axis in panels[:4]] == [
+        *("source $\\bar\\Phi$", "$\\delta$ = 0", "$\\delta$ = 1", "$\\delta$ = $\\infty$")
+    ]
+    assert [panels[i].get_ylabel() for i in (0, 4)] == ["$\\gamma_0$ = 0.1", "$\\gamma_0$ = 1"]
+    image = np.asarray(panels[4].images[0].get_array())
+    assert np.mean(np.diagonal(image)) == pytest.approx(1)
+    assert image[0, 1] == pytest.approx(0.5), "kernel over the mean of its diagonal"
+    assert image[0, 5] == pytest.approx(-0.5)
+    borders = [line for line in panels[0].lines if np.allclose(line.get_ydata(), 2.5)]
+    assert len(borders) == 1, "between the two labels"
+
+
+def test_what_is_not_certified_is_not_drawn(tmp_path):
+    assert draw_kernel_grid([shown(1.0, 0.0, solved=False)]) is not None, "the source is"
+    none = shown(1.0, 0.0, solved=False)
+    empty = Shown(None, none.fixed, {**none.arrays, "kernel_source": none.arrays["kernel_target"]})
+    assert draw_kernel_grid([empty]) is None
+    paths = write_bayes_figures([shown(1.0, 1.0), shown(2.0, 1.0)], tmp_path, "png", {"recipe": {}})
+    assert [path.name for path in paths] == ["figure-kernels.png"], "no densities without any"
+
+
+def test_large_grids_are_thinned():
+    figure = draw_kernel_grid([shown(g, d) for g in np.arange(1.0, 8.0) for d in np.arange(1.0, 10.0)])
+    panels = [axis for axis in figure.axes if axis.images]
+    assert len(panels) == 4 * 6
+    assert panels[-1].get_title() == "$\\delta$ = 9"
+    assert panels[-6].get_ylabel() == "$\\gamma_0$ = 7"

@@ -1,0 +1,58 @@
+"""Densities of preactivations on the target's training points, where a solver gives them.
+
+In a linear network h is Gaussian at every point, with variance Φ(x, x): its density over all points is a mixture. The
+population gives neurons of the source. The quadrature keeps neither, and gives none.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from tlcli.bayes.observables import Problem
+from tlcli.bayes.saddle import Floats, Saddle
+
+BINS = 100
+
+
+def densities(route: str, problem: Problem, source: Saddle | None, target: Saddle | None) -> dict[str, NDArray[Any]]:
+    """Return bin_edges (n + 1,), and density_stageK (n,), variance_stageK and excess_kurtosis_stageK of h.
+
+    Stage 1 is the source network, stage 2 the target network, both on the target's training points; a stage that is
+    not certified or has no density is left out. Empty without any.
+    """
+    moments: dict[str, Any] = {}
+    samples: dict[str, Floats] = {}
+    for stage, saddle in (("stage1", source), ("stage2", target)):
+        if saddle is None or not saddle.converged:
+            continue
+        if route == "linear":
+            moments[stage] = np.diagonal(saddle.kernel)[problem.rows2]
+        elif (neurons := getattr(saddle, "neurons", np.zeros((0, 0)))).size:
+            samples[stage] = neurons @ problem.x[problem.rows2].T / np.sqrt(problem.x.shape[1])
+    if not (moments or samples):
+        return {}
+    sizes = [float(np.sqrt(np.max(v))) for v in moments.values()] + [float(np.std(h)) for h in samples.values()]
+    reach = 6 * max(max(sizes), 1.0)
+    edges = np.linspace(-reach, reach, BINS + 1)
+    out: dict[str, Any] = {"bin_edges": edges}
+    for stage, variances in moments.items():
+        width = np.sqrt(np.maximum(variances, 1e-300))[:, None]
+        mass = np.diff(norm.cdf(edges[None, :], scale=width), axis=1).mean(axis=0)
+        fourth = 3 * float(np.mean(variances**2))
+        out |= _described(stage, mass / np.diff(edges), float(variances.mean()), fourth)
+    for stage, h in samples.items():
+        counts, _ = np.histogram(h, edges)
+        density = counts / (h.size * np.diff(edges))
+        out |= _described(stage, density, float(np.mean(h**2)), float(np.mean(h**4)))
+    return out
+
+
+def _described(stage: str, density: Floats, second: float, fourth: float) -> dict[str, Any]:
+    kurtosis = fourth / second**2 - 3 if second > 0 else 0.0
+    return {
+        f"density_{stage}": density,
+        f"variance_{stage}": np.array(second),
+        f"excess_kurtosis_{stage}": np.array(kurtosis),
+    }

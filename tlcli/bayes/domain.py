@@ -1,0 +1,87 @@
+"""Whether the tilt exp(½γ²(v·φ(Bz))²) of a standard Gaussian z can be normalised, at any input rank.
+
+Along z = ρu the exponent grows like ½ρ²(γ²s∞(u)² - 1) with s∞(u) = v·φ∞(Bu), φ∞(h) = lim φ(ch)/c. It is bounded if
+γ²s∞(u)² < 1 for every unit vector u; for φ homogeneous of degree 1 the integral diverges where it is above 1. A φ that grows
+faster than linearly has no normalisable tilt at all (γ > 0, v ≠ 0).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.bayes.quadrature_tilt import asymptote, direction_words, superlinear
+from tlcli.dmft.activations import Activation
+from tlcli.errors import DomainError
+
+Floats = NDArray[np.float64]
+
+_STARTS, _STEPS = 256, 60
+
+
+def normalisable(act: Activation, directions: Floats, v: Floats, gamma: float) -> tuple[bool, Floats, float]:
+    """Return (whether the tilt is normalisable, the steepest unit vector u (r,), γ²s∞(u)²).
+
+    Args:
+        act: activation.
+        directions: B, (P, r): preactivations of z are Bz, z standard Gaussian.
+        v: dual variable, (P,).
+        gamma: richness.
+
+    The maximum over u is searched by power iterations u ← ±Bᵀ(v φ∞'(Bu)) from 256 fixed starts and the ±rows of B; for
+    a convex s∞ each of them ascends. Infinite for activations that grow faster than linearly.
+    """
+    rank = directions.shape[1]
+    if superlinear(act):
+        u = directions.T @ v
+        return gamma == 0 or not np.any(v), _unit(u), 0.0 if gamma == 0 or not np.any(v) else np.inf
+    if rank == 0 or not np.any(asymptote(act, np.array([1.0, -1.0]))):
+        return True, np.zeros(rank), 0.0
+    start = np.random.default_rng(0).standard_normal((_STARTS, rank))
+    u = _rows(np.concatenate([start, directions, -directions, directions.T[None] @ v, -(directions.T[None] @ v)]))
+    best, value = u[0], 0.0
+    for _ in range(_STEPS):
+        h = u @ directions.T
+        s = asymptote(act, h) @ v
+        top = int(np.argmax(s**2))
+        if s[top] ** 2 > value:
+            best, value = u[top], float(s[top] ** 2)
+        slope = asymptote(act, np.sign(h)) * np.sign(h)
+        u = _rows(np.sign(s)[:, None] * ((slope * v) @ directions))
+    steepness = gamma**2 * value
+    return steepness < 1.0, best, steepness
+
+
+def refuse_growth(act: Activation, directions: Floats, labels: Floats, gamma: float, basis: Floats) -> None:
+    """Refuse activations whose tilt has no normalisation at any richness.
+
+    Raises:
+        DomainError: φ grows faster than linearly and γ > 0; a direction of input space, (D, r) `basis` times u, is named.
+    """
+    if gamma > 0 and np.any(labels) and superlinear(act):
+        _, u, _ = normalisable(act, directions, labels, gamma)
+        raise DomainError(
+            f"gamma = {gamma:.6g}: {act.name} grows faster than linearly, so the posterior of the weights along the input "
+            f"direction {direction_words(basis, u)} is not normalisable; the largest gamma that is, is 0."
+        )
+
+
+def refuse_tilt(act: Activation, directions: Floats, v: Floats, gamma: float, basis: Floats) -> None:
+    """Refuse a v whose tilt is not normalisable.
+
+    Raises:
+        DomainError: it is not; the message names the direction and the largest richness that this v allows.
+    """
+    fine, u, steepness = normalisable(act, directions, v, gamma)
+    if not fine:
+        largest = gamma / np.sqrt(steepness) if np.isfinite(steepness) else 0.0
+        raise DomainError(
+            f"gamma = {gamma:.6g}: the posterior of the weights along the input direction {direction_words(basis, u)} is not "
+            f"normalisable (gamma^2 s^2 = {steepness:.4g}, it must be below 1); the largest gamma for this v is {largest:.4g}."
+        )
+
+
+def _rows(u: Floats) -> Floats:
+    return u / np.maximum(np.linalg.norm(u, axis=1, keepdims=True), 1e-300)
+
+
+def _unit(u: Floats) -> Floats:
+    return u / max(float(np.linalg.norm(u)), 1e-300)

@@ -1,0 +1,196 @@
+"""Sample-average dual: on a pool of states the dual of the saddle point is strictly concave and Newton solves it.
+
+D(v) = γ²(v·y - |v|²/2β) - mean_i log Σ_{j in i} exp(½γ²s_j² - B_j),  s_j = v·φ_j
+
+The groups i are source neurons of a target, or independent pools of a source. Within a group the weights of the states are
+normalised; states of one group never replace those of another.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.bayes.population.tilt import Singles, Tilt
+
+Floats = NDArray[np.float64]
+
+_BLOCK = 4096
+
+
+class Pool(NamedTuple):
+    """States of an umbrella run.
+
+    Attributes:
+        z: (T, M, r), single precision: T snapshots of M chains, the chains of a group side by side.
+        bias: B at the time of sampling, (T, M).
+    """
+
+    z: Singles
+    bias: Floats
+
+    @property
+    def states(self) -> int:
+        """Number of states T·M."""
+        return self.bias.size
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Moments of a pool at one v.
+
+    Attributes:
+        log_z: mean over groups of log E exp(½γ²s²) relative to the base Gaussian, nats.
+        kernel: Φ (P, P). spread: mean over groups of Cov((v·φ)φ) within the group, (P, P).
+        square: E s². ess: effective number of states, (G,).
+        weights: of the states, (T, M), summing to 1/G in each group.
+    """
+
+    log_z: float
+    kernel: Floats
+    spread: Floats
+    square: float
+    ess: Floats
+    weights: Floats = field(repr=False)
+
+
+def weights_of(s: Floats, bias: Floats, gamma: float, groups: int) -> tuple[Floats, Floats, Floats]:
+    """Return weights (T, M), log Z (G,) relative to the base and ESS (G,) of states with s, B (T, M)."""
+    snapshots, chains = s.shape
+    exponent = (0.5 * gamma**2 * s**2 - bias).reshape(snapshots, groups, -1)
+    top = exponent.max(axis=(0, 2), keepdims=True)
+    weight = np.exp(exponent - top)
+    total = weight.sum(axis=(0, 2))
+    # The umbrella contains the base itself (a = 0), so exp(-B) reweights to it: no reference run is needed.
+    base = -bias.reshape(snapshots, groups, -1)
+    base_top = base.max(axis=(0, 2), keepdims=True)
+    log_base = base_top[0, :, 0] + np.log(np.exp(base - base_top).sum(axis=(0, 2)))
+    log_z = top[0, :, 0] + np.log(total) - log_base
+    ess = total**2 / (weight**2).sum(axis=(0, 2))
+    return (weight / (groups * total[:, None])).reshape(snapshots, chains), log_z, ess
+
+
+def project(tilt: Tilt, pool: Pool, v: Floats, groups: int) -> Floats:
+    """Return s (T, M) of the pool at v (P,)."""
+    group = _group_of(tilt, pool, groups)
+    single = v.astype(np.float32)
+    return np.stack([tilt.project(z, single, group) for z in pool.z]).astype(float)
+
+
+def moments(tilt: Tilt, pool: Pool, v: Floats, gamma: float, groups: int = 1, *, spread: bool = True) -> Moments:
+    """Return the moments of the measure of v (P,) from the pool."""
+    s = project(tilt, pool, v, groups)
+    weights, log_z, ess = weights_of(s, pool.bias, gamma, groups)
+    kernel, covariance = gram(tilt, pool, weights, s if spread else None, groups)
+    if spread and groups > 1:
+        covariance -= _between(tilt, pool, weights, s, groups)
+    elif spread:
+        mean = kernel @ v
+        covariance -= np.outer(mean, mean)
+    return Moments(float(log_z.mean()), kernel, covariance, float(np.sum(weights * s**2)), ess, weights)
+
+
+def gram(
+    tilt: Tilt, pool: Pool, weights: Floats, s: Floats | None, groups: int, owner: NDArray[np.intp] | None = None
+) -> tuple[Floats, Floats]:
+    """Return Σ w φφᵀ and Σ w s²φφᵀ (zero if s is None), (P, P), over all states; negligible weights are skipped.
+
+    `owner` (M,) are the groups of the chains, if they do not lie side by side.
+    """
+    points = len(tilt.b)
+    kernel, second = np.zeros((points, points)), np.zeros((points, points))
+    group = _group_of(tilt, pool, groups) if owner is None else owner
+    flat, at = weights.ravel(), pool.z.reshape(-1, pool.z.shape[-1])
+    used = np.flatnonzero(flat > 1e-9 * flat.max() / np.sqrt(flat.size))
+    owners = None if group is None else np.tile(group, len(pool.z))
+    for start in range(0, len(used), _BLOCK):
+        rows = used[start : start + _BLOCK]
+        φ = tilt.features(at[rows], None if owners is None else owners[rows])
+        φ *= np.sqrt(flat[rows] * flat.size).astype(np.float32)[:, None]
+        kernel += φ.T @ φ
+        if s is not None:
+            φ *= s.ravel()[rows].astype(np.float32)[:, None]
+            second += φ.T @ φ
+    return kernel / flat.size, second / flat.size
+
+
+def _between(tilt: Tilt, pool: Pool, weights: Floats, s: Floats, groups: int) -> Floats:
+    """Return mean over groups of m mᵀ with m = E(sφ) in the group, (P, P)."""
+    points = len(tilt.b)
+    mean = np.zeros((groups, points))
+    group = _group_of(tilt, pool, groups)
+    for z, w, at in zip(pool.z, weights, s, strict=True):
+        φ = tilt.features(z, group) * (w * at * groups).astype(np.float32)[:, None]
+        mean += φ.reshape(groups, -1, points).sum(axis=1)
+    return mean.T @ mean / groups
+
+
+def _group_of(tilt: Tilt, pool: Pool, groups: int) -> NDArray[np.intp] | None:
+    if tilt.offset is None:
+        return None
+    return np.repeat(np.arange(groups), pool.z.shape[1] // groups)
+
+
+class Solved(NamedTuple):
+    """Result of `newton`: v (P,), the moments there, D(v), the size of the last full step in nats and whether the ESS guard cut it."""
+
+    v: Floats
+    moments: Moments
+    value: float
+    decrement: float
+    guarded: bool
+
+
+def newton(
+    tilt: Tilt,
+    pool: Pool,
+    start: Floats,
+    labels: Floats,
+    gamma: float,
+    beta: float,
+    groups: int = 1,
+    *,
+    guard: float = 0.3,
+    steps: int = 12,
+    allowed: Callable[[Floats], bool] = lambda v: True,
+) -> Solved:
+    """Maximise the dual of the pool from `start` (P,), keeping the ESS above `guard` times its starting value.
+
+    `allowed` says whether the measure of a v exists (relu): steps that leave its domain are cut. The pool knows the measure only near the v it was sampled at: beyond the guard its weights say nothing.
+    """
+    identity = np.eye(len(labels)) / beta
+
+    def value_of(v: Floats) -> tuple[float, float]:
+        s = project(tilt, pool, v, groups)
+        _, log_z, ess = weights_of(s, pool.bias, gamma, groups)
+        return gamma**2 * float(v @ labels - v @ v / (2 * beta)) - float(log_z.mean()), float(np.log(ess).mean())
+
+    v = start
+    found = moments(tilt, pool, v, gamma, groups)
+    value = gamma**2 * float(v @ labels - v @ v / (2 * beta)) - found.log_z
+    floor = float(np.log(found.ess).mean()) + np.log(guard)
+    guarded, decrement = False, np.inf
+    for _ in range(steps):
+        gradient = labels - v / beta - found.kernel @ v
+        step = np.linalg.solve(identity + found.kernel + gamma**2 * found.spread, gradient)
+        decrement = 0.5 * gamma**2 * float(gradient @ step)
+        # Single-precision features leave 1e-6 of the dual: smaller steps are round-off.
+        if decrement < 1e-7 * (gamma**2 + abs(value)):
+            break
+        size = 1.0
+        while size > 1e-3:
+            trial, ess = value_of(v + size * step) if allowed(v + size * step) else (-np.inf, -np.inf)
+            if trial > value + 1e-4 * size * decrement and ess > floor:
+                break
+            guarded |= ess <= floor
+            size *= 0.5
+        else:
+            break
+        v = v + size * step
+        found = moments(tilt, pool, v, gamma, groups)
+        value = gamma**2 * float(v @ labels - v @ v / (2 * beta)) - found.log_z
+        if guarded:
+            break
+    return Solved(v, found, value, decrement, guarded)

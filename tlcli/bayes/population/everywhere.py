@@ -1,0 +1,76 @@
+"""From a pool in the row space of the training inputs to all points: kernels, predictor, and equal-weight neurons."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.bayes.population.tilt import Tilt
+
+Floats = NDArray[np.float64]
+
+_BLOCK = 4_000_000  # numbers in one table of features
+
+
+def row_space(x: Floats, at: NDArray[np.intp]) -> Floats:
+    """Return an orthonormal basis (D, r) of the rows `at` of x (n, D)."""
+    _, size, right = np.linalg.svd(x[at], full_matrices=False)
+    return right[: int(np.sum(size > 1e-10 * max(size.max(initial=0.0), np.finfo(float).tiny)))].T
+
+
+def outside(x: Floats, basis: Floats) -> Floats:
+    """Return coordinates (n, k) of the parts of x (n, D) outside `basis` (D, r), over √D, in a basis of their own.
+
+    Parts below 1e-10 of the norm of a point are round-off and set to zero.
+    """
+    scaled = x / np.sqrt(x.shape[1])
+    rest = scaled - (scaled @ basis) @ basis.T
+    rest[np.linalg.norm(rest, axis=1) <= 1e-10 * np.linalg.norm(scaled, axis=1)] = 0.0
+    left, size, _ = np.linalg.svd(rest, full_matrices=False)
+    kept = size > 1e-12 * max(float(size.max(initial=0.0)), 1e-300)
+    return left[:, kept] * size[kept]
+
+
+def kernel_everywhere(
+    tilt: Tilt, z: NDArray[np.float32], weights: Floats, rest: Floats, rng: np.random.Generator, centre: Floats | None = None
+) -> Floats:
+    """Return E φ(h)φ(h)ᵀ between all points, (n, n).
+
+    Args:
+        tilt: preactivations of all points: b is (n, r).
+        z: states (m, r). weights: (m,), summing to 1.
+        rest: coordinates (n, k) of the parts outside the row space: there a weight is a base Gaussian given the state, and one
+            is drawn per state.
+        rng: generator of these draws.
+        centre: preactivations (m, n) to add (a target's αw̄·x/√D), or None.
+    """
+    used = np.flatnonzero(weights > 1e-9 * weights.max() / np.sqrt(len(weights)))
+    points = len(tilt.b)
+    kernel = np.zeros((points, points))
+    size = max(256, _BLOCK // points)
+    away = rest.astype(np.float32)
+    for start in range(0, len(used), size):
+        rows = used[start : start + size]
+        h = z[rows] @ tilt.b.T
+        if away.size:
+            h += rng.standard_normal((len(rows), away.shape[1]), dtype=np.float32) @ away.T
+        if centre is not None:
+            h += centre[rows].astype(np.float32)
+        φ = np.asarray(tilt.act.phi(h), dtype=np.float32)
+        φ *= np.sqrt(weights[rows] * len(weights)).astype(np.float32)[:, None]
+        kernel += φ.T @ φ
+    return kernel / len(weights)
+
+
+def draw_neurons(
+    z: NDArray[np.float32], weights: Floats, order: Floats, basis: Floats, count: int, rng: np.random.Generator
+) -> Floats:
+    """Return `count` equally weighted weights w (count, D) from weighted states z (m, r).
+
+    Systematic draws along `order` (m,), the values of s: the shares of the lobes are then exact to 1/count. The part outside the
+    row space is base Gaussian.
+    """
+    by = np.argsort(order)
+    edges = np.cumsum(weights[by])
+    at = (rng.random() + np.arange(count)) / count * edges[-1]
+    chosen = z[by[np.minimum(np.searchsorted(edges, at), len(by) - 1)]].astype(float)
+    full = rng.standard_normal((count, len(basis)))
+    return full + (chosen - full @ basis) @ basis.T

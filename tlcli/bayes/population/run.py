@@ -1,0 +1,185 @@
+"""One start of the source solver: slaved population, field ladder, rounds of umbrella sampling and Newton."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.bayes.domain import normalisable
+from tlcli.bayes.population.dual import Pool, newton, project
+from tlcli.bayes.population.jumps import Mixture, fit, jump
+from tlcli.bayes.population.ladder import Ladder, ladder
+from tlcli.bayes.population.moves import Chains, hmc
+from tlcli.bayes.population.slaved import slaved
+from tlcli.bayes.population.start import walk
+from tlcli.bayes.population.tilt import Tilt
+
+Floats = NDArray[np.float64]
+
+KEEP = 5  # every fifth state enters the pool: neighbours are correlated, and the pool is what costs memory
+HIGHEST_FIELD = 44
+_MARGIN = 10.0  # nats below its maximum at which log p(a) may be cut: one node more than the certificate asks
+_LARGEST_STEP = 0.25
+_COMPONENTS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One source problem in the row space of its inputs: measures, labels (P,), γ, β, and whether φ is odd."""
+
+    tilt: Tilt
+    labels: Floats
+    gamma: float
+    beta: float
+    odd: bool
+
+    def allowed(self, v: Floats) -> bool:
+        """Whether the tilt of v (P,) can be normalised."""
+        return normalisable(self.tilt.act, self.tilt.b.astype(float), v, self.gamma)[0]
+
+
+class Trips:
+    """Counts round trips of every chain between |γs| < 1 and |γs| > top."""
+
+    def __init__(self, chains: int, top: float) -> None:
+        self.top = top
+        self.side = np.zeros(chains, dtype=int)
+        self.crossings = np.zeros(chains)
+
+    def add(self, u: Floats) -> None:
+        """Add one snapshot of u = γs, (M,)."""
+        size = np.abs(u)
+        side = np.where(size > self.top, 1, np.where(size < 1, -1, 0))
+        self.crossings += side * self.side == -1
+        self.side = np.where(side == 0, self.side, side)
+
+    @property
+    def mean(self) -> float:
+        """Round trips per chain."""
+        return float(self.crossings.mean()) / 2
+
+
+@dataclass(eq=False)
+class Run:
+    """State of one start: v (P,), the v of sampling, ladder, jump proposals, chains, final pool and diagnostics."""
+
+    v: Floats
+    sampled: Floats
+    ladder: Ladder
+    mixture: Mixture
+    chains: Chains
+    pool: Pool | None
+    trips: Trips
+    acceptance: tuple[float, float] = (0.0, 0.0)
+    newton: float = np.inf
+    guarded: bool = False
+
+
+def first_run(stage: Stage, seed: np.random.SeedSequence, *, chains: int, moves: int, rounds: int = 8) -> Run:
+    """Go from nothing to a frozen umbrella near the saddle.
+
+    Args:
+        stage: problem.
+        seed: seed of this start.
+        chains: M.
+        moves: HMC moves of each of the first rounds; doubled after half of them.
+        rounds: Newton steps, each on a pool of its own.
+
+    Raises:
+        ConvergenceError: the slaved population does not settle.
+    """
+    tilt, gamma, odd = stage.tilt, stage.gamma, stage.odd
+    rng = np.random.default_rng(seed)
+    begun = slaved(tilt, stage.labels, gamma, stage.beta, rng, size=2 * chains)
+    v = begun.v
+    while not stage.allowed(v):
+        v = 0.98 * v
+    reach = int(np.clip(np.ceil(begun.largest + 4), 6, HIGHEST_FIELD))
+    umbrella, state = walk(tilt, v, gamma, reach, chains, rng, odd=odd)
+    run = Run(v, v, _trimmed(umbrella), Mixture.none(), state, None, Trips(chains, 1.0))
+    for n in range(rounds):
+        pool, trips = sample(stage, run, moves if n < rounds // 2 else 2 * moves)
+        improve(stage, run, pool)
+        run.trips = trips
+        run.ladder = refreshed(stage, run, pool)
+        run.mixture = fit(tilt, pool, run.v, gamma, run.ladder, even=odd, components=_COMPONENTS * (1 if odd else 2))
+    run.chains.refresh(tilt, run.v.astype(np.float32))
+    run.sampled = run.v
+    top = float(np.quantile(np.abs(gamma * run.chains.s), 0.93))
+    run.trips = Trips(chains, max(top, 1.0))
+    return run
+
+
+def improve(stage: Stage, run: Run, pool: Pool) -> None:
+    """Replace run.v by the maximum of the pool's dual."""
+    found = newton(stage.tilt, pool, run.v, stage.labels, stage.gamma, stage.beta, allowed=stage.allowed)
+    run.newton = float(np.linalg.norm(found.v - run.v) / max(np.linalg.norm(found.v), 1e-300))
+    run.v, run.guarded = found.v, found.guarded
+
+
+def extend(stage: Stage, run: Run, moves: int, burn: int) -> None:
+    """Sample `moves` more under the frozen umbrella (after `burn`) and solve on the whole pool."""
+    if burn:
+        sample(stage, run, burn, frozen=True)
+    pool, _ = sample(stage, run, moves, trips=run.trips, frozen=True)
+    old = run.pool
+    run.pool = pool if old is None else Pool(np.concatenate([old.z, pool.z]), np.concatenate([old.bias, pool.bias]))
+    improve(stage, run, run.pool)
+
+
+def sample(
+    stage: Stage, run: Run, moves: int, *, trips: Trips | None = None, frozen: bool = False
+) -> tuple[Pool, Trips]:
+    """Move the chains under the run's umbrella; return the pool of every fifth state and the round trips.
+
+    A frozen umbrella keeps its v and its step size; otherwise the chains follow run.v and the step adapts to 80 %.
+    """
+    tilt, gamma, chains = stage.tilt, stage.gamma, run.chains
+    v = (run.sampled if frozen else run.v).astype(np.float32)
+    if not frozen:
+        chains.refresh(tilt, v)
+    count = trips or Trips(len(chains.z), max(1.0, float(np.quantile(np.abs(gamma * chains.s), 0.93))))
+    states, biases, rates, hits = [], [], [], []
+    for n in range(moves):
+        if stage.odd:
+            chains.flip()
+        rates.append(hmc(tilt, chains, v, gamma, run.ladder))
+        if not frozen:
+            chains.step = min(chains.step * float(np.exp(0.1 * (rates[-1] - 0.8))), _LARGEST_STEP)
+        if len(run.mixture.mean):
+            hits.append(jump(tilt, chains, v, gamma, run.ladder, run.mixture))
+        u = gamma * chains.s.astype(float)
+        count.add(u)
+        if n % KEEP == KEEP - 1:
+            states.append(chains.z.copy())
+            biases.append(run.ladder.bias(u)[0])
+    run.acceptance = float(np.mean(rates)), float(np.mean(hits)) if hits else 0.0
+    return Pool(np.stack(states), np.stack(biases)), count
+
+
+def refreshed(stage: Stage, run: Run, pool: Pool) -> Ladder:
+    """Return the ladder with log Z(a_k) at run.v from the pool, extended or trimmed to where p(a) matters."""
+    reach = int(np.abs(run.ladder.nodes).max())
+    low, high = int(run.ladder.nodes[0]), int(run.ladder.nodes[-1])
+    if run.ladder.tail() > -_MARGIN and reach < HIGHEST_FIELD:
+        low, high = (low - 2 if not stage.odd or low < 0 else low), high + 2
+    nodes = np.arange(low, high + 1, dtype=float)
+    u = stage.gamma * project(stage.tilt, pool, run.v, 1).ravel()
+    exponent = nodes[:, None] * u - pool.bias.ravel()
+    top = exponent.max(axis=1)
+    log_z = top + np.log(np.exp(exponent - top[:, None]).mean(axis=1))
+    log_z -= log_z[nodes == 0]
+    if stage.odd:
+        log_z = 0.5 * (log_z + log_z[::-1])
+    return _trimmed(ladder(nodes, log_z[None]))
+
+
+def _trimmed(umbrella: Ladder) -> Ladder:
+    """Drop the nodes beyond the one where log p(a) has fallen by the margin: every node costs the chains time."""
+    log_p = umbrella.log_z - 0.5 * umbrella.nodes**2
+    needed = np.flatnonzero((log_p > log_p.max(axis=1, keepdims=True) - _MARGIN).any(axis=0))
+    zero = int(np.flatnonzero(umbrella.nodes == 0)[0])
+    first = max(min(needed[0] - 1, zero - 1), 0)
+    last = min(max(needed[-1] + 1, zero + 1), len(umbrella.nodes) - 1)
+    kept = slice(first, last + 1)
+    return ladder(umbrella.nodes[kept], umbrella.log_z[:, kept], umbrella.log_c[kept])

@@ -1,0 +1,182 @@
+"""Source saddle point at any input rank by the umbrella population (sections 4 and 4c of the theory).
+
+Two independent starts (slaved population, field ladder, rounds of umbrella sampling and Newton on the pool's dual) are
+sampled under frozen umbrellas, and each one's v is judged on the other one's pool. The budget is doubled until the rule of
+`certificate.verdict` is met.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
+
+from tlcli.bayes.domain import refuse_growth, refuse_tilt
+from tlcli.bayes.population.certificate import Check, check, verdict
+from tlcli.bayes.population.dual import Pool, newton
+from tlcli.bayes.population.everywhere import draw_neurons, kernel_everywhere, outside, row_space
+from tlcli.bayes.population.run import Run, Stage, extend, first_run
+from tlcli.bayes.population.tilt import Tilt
+from tlcli.bayes.saddle import NOT_CONVERGED, Saddle, check_beta, check_gamma, check_problem
+from tlcli.dmft.activations import Activation
+from tlcli.errors import DomainError
+
+Floats = NDArray[np.float64]
+
+NEURONS = 4096
+_SMALLEST_GAMMA = 1e-3  # the saddle is even in γ: γ = 0 is read off here, to 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class PopulationSaddle(Saddle):
+    """A saddle point with `neurons` (N, D): equally weighted draws of w from its measure, for a target."""
+
+    neurons: Floats = field(default_factory=lambda: np.zeros((0, 0)), repr=False)
+
+
+def population_source(
+    act: Activation,
+    x: ArrayLike,
+    rows: ArrayLike,
+    labels: ArrayLike,
+    gamma: float,
+    beta: float,
+    *,
+    seed: int,
+    chains: int = 1024,
+    moves: int = 500,
+    doublings: int = 3,
+    threads: int = 1,
+) -> PopulationSaddle:
+    """Return the saddle point of a source network of any activation and input rank.
+
+    Args:
+        act: activation.
+        x: all points (n, D).
+        rows: training points, (P,) indices or a mask (n,).
+        labels: (P,).
+        gamma: richness >= 0.
+        beta: inverse temperature, finite and > 0.
+        seed: seed of both starts.
+        chains: chains of each start, a multiple of 16.
+        moves: HMC moves of the first certified pool; each doubling doubles the pool.
+        doublings: how often the pool may be doubled before the answer is returned as not converged.
+        threads: 2 runs the two starts side by side.
+
+    Raises:
+        DomainError: a bad value, or a tilt that is not normalisable (its direction is named).
+        ConvergenceError: the first population does not settle.
+    """
+    points, at, y = check_problem(x, rows, labels)
+    check_gamma(gamma)
+    check_finite_beta(beta)
+    if chains < 64 or chains % 16 or moves < 5:
+        raise DomainError(f"chains = {chains}, moves = {moves}: use a multiple of 16 from 64 on, and at least 5 moves.")
+    basis = row_space(points, at)
+    b = points @ basis / np.sqrt(points.shape[1])
+    refuse_growth(act, b[at], y, float(gamma), basis)
+    stage = Stage(Tilt(act, b[at].astype(np.float32)), y, max(float(gamma), _SMALLEST_GAMMA), float(beta), act.odd)
+    seeds = np.random.SeedSequence(seed).spawn(3)
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
+
+        def each(work: Callable[[int], object]) -> list:
+            return list(pool.map(work, range(2)))
+
+        runs: list[Run] = each(lambda i: first_run(stage, seeds[i], chains=chains, moves=max(10, moves // 8)))
+        done = 0
+        for level in range(doublings + 1):
+            more, burn = (moves, moves // 4) if level == 0 else (done, 0)
+            each(lambda i, more=more, burn=burn: extend(stage, runs[i], more, burn))
+            done += more
+            checks: list[Check] = each(lambda i: check(stage.tilt, _pool(runs[1 - i]), runs[i].v, y, stage.gamma, beta))
+            status, message = _verdict(runs, checks, len(y))
+            if status != NOT_CONVERGED:
+                break
+    refuse_tilt(act, b[at], runs[0].v, stage.gamma, basis)
+    return _record(stage, points, at, basis, runs, checks, np.random.default_rng(seeds[2]), (status, message), done, gamma)
+
+
+def check_finite_beta(beta: float) -> None:
+    """Refuse a β that is not positive and finite: the sampled kernel has noise, and only 1/β keeps it from being inverted.
+
+    Raises:
+        DomainError: it is not.
+    """
+    check_beta(beta)
+    if not np.isfinite(beta):
+        raise DomainError(f"beta = {beta}: the population solver needs a finite beta, for example 1e3.")
+
+
+def _pool(run: Run) -> Pool:
+    if run.pool is None:
+        raise ValueError("the run has no pool yet")
+    return run.pool
+
+
+def _verdict(runs: list[Run], checks: list[Check], points: int) -> tuple[str, str]:
+    return verdict(
+        gap=max(c.gap for c in checks),
+        floor=floor_of(checks),
+        trips=min(r.trips.mean for r in runs),
+        tail=max(r.ladder.tail() for r in runs),
+        ess=min(c.ess for c in checks),
+        points=points,
+    )
+
+
+def floor_of(checks: list[Check]) -> float:
+    """Noise floor of a cross gap: r is the difference of the two pools' Φv, so both noises contribute."""
+    return float(sum(c.noise for c in checks))
+
+
+def _record(stage: Stage, x: Floats, at, basis: Floats, runs: list[Run], checks: list[Check], rng, verdict_, moves, gamma):
+    y, γ, β = stage.labels, stage.gamma, stage.beta
+    pools = [_pool(r) for r in runs]
+    both = Pool(*(np.concatenate([getattr(p, name) for p in pools], axis=1) for name in ("z", "bias")))
+    found = newton(stage.tilt, both, 0.5 * (runs[0].v + runs[1].v), y, γ, β, groups=2, allowed=stage.allowed)
+    v, weights = found.v, found.moments.weights.ravel()
+    z = both.z.reshape(-1, basis.shape[1])
+    everywhere = Tilt(stage.tilt.act, (x @ basis / np.sqrt(x.shape[1])).astype(np.float32))
+    kernel = kernel_everywhere(everywhere, z, weights, outside(x, basis), rng)
+    own = [check(stage.tilt, p, r.v, y, γ, β) for p, r in zip(pools, runs, strict=True)]
+    # The dual at its maximum on a pool is too high by what the other pool's is too low.
+    duals = [γ**2 * (r.v @ y - r.v @ r.v / (2 * β)) - 0.5 * (o.log_z + c.log_z) for r, o, c in zip(runs, own, checks, strict=True)]
+    s = stage.tilt.project(z, v.astype(np.float32))
+    saddle = γ**2 * float(v @ y - v @ v / β)
+    info = {
+        "gaps": [c.gap for c in checks],
+        "noises": [c.noise for c in checks],
+        "round_trips": [r.trips.mean for r in runs],
+        "ess": [c.ess for c in checks],
+        "states": both.states,
+        "moves": moves,
+        "tail": max(r.ladder.tail() for r in runs),
+        "square": [c.square for c in checks],
+        "square_saddle": saddle,
+        "spread_v": _relative(runs[0].v, runs[1].v),
+        "spread_kernel": _relative(own[0].kernel, own[1].kernel),
+        "spread_outputs": _relative(y - runs[0].v / β, y - runs[1].v / β),
+        "free_energies": [float(d) for d in duals],
+        "acceptance": [list(r.acceptance) for r in runs],
+        "largest_field": float(max(np.abs(r.ladder.nodes).max() for r in runs)),
+    }
+    status, message = verdict_
+    return PopulationSaddle(
+        v=v,
+        outputs=kernel[:, at] @ v,
+        kernel=kernel,
+        free_energy=float(np.mean(duals)) if gamma > 0 else 0.0,
+        gap=max(c.gap for c in checks),
+        gap_floor=floor_of(checks),
+        status=status,
+        message=message,
+        info=info,
+        neurons=draw_neurons(z, weights, s.astype(float), basis, NEURONS, rng),
+    )
+
+
+def _relative(a: Floats, b: Floats) -> float:
+    return float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-300))

@@ -1,0 +1,182 @@
+"""Target saddle point at any input rank, with source neurons from the population of the source.
+
+p(w) = mean_i p(w|w̄_i), p(w|w̄_i) ∝ N(w; αw̄_i, I/(1+δ)) exp(½γ²(v·φ)²), each normalised on its own: a chain never leaves its source
+neuron. Φ needs no log Z(v|w̄_i): the chains sample the tilted measure itself, with jumps between its lobes, so there is no bias
+of the order of one over the states per neuron at the v of sampling. The two starts use disjoint halves of the source neurons.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
+
+from tlcli.bayes.domain import refuse_growth, refuse_tilt
+from tlcli.bayes.population.certificate import Check, check, verdict
+from tlcli.bayes.population.everywhere import kernel_everywhere, outside, row_space
+from tlcli.bayes.population.run import Stage
+from tlcli.bayes.population.source import PopulationSaddle, check_finite_beta, floor_of, population_source
+from tlcli.bayes.population.target_run import TargetRun, alone_tilt, extend_target, first_target_run, mean_log_z
+from tlcli.bayes.population.tilt import Tilt
+from tlcli.bayes.saddle import NOT_CONVERGED, Saddle, check_delta, check_gamma, check_problem, mean_weight
+from tlcli.dmft.activations import Activation
+from tlcli.errors import DomainError
+
+Floats = NDArray[np.float64]
+
+
+def population_target(
+    act: Activation,
+    x: ArrayLike,
+    rows: ArrayLike,
+    labels: ArrayLike,
+    gamma: float,
+    beta: float,
+    delta: float,
+    source: PopulationSaddle,
+    *,
+    seed: int,
+    moves: int = 100,
+    doublings: int = 3,
+    threads: int = 1,
+) -> Saddle:
+    """Return the saddle point of a target network tied to a source with strength δ.
+
+    Args:
+        act: activation of both networks.
+        x: all points (n, D).
+        rows: training points of the target, (P,) indices or a mask.
+        labels: (P,).
+        gamma: richness of the target >= 0.
+        beta: inverse temperature, finite and > 0.
+        delta: elastic coupling >= 0, inf allowed; 0 is a network that learns the target alone.
+        source: saddle of the source; its `neurons` (N, D) are used, half of them by each start. Their number and
+            the accuracy of the source's own measure are part of the error.
+        seed: seed of both starts.
+        moves: HMC moves of every chain in the first certified pool; each doubling doubles the pool.
+        doublings: how often the pool may be doubled before the answer is returned as not converged.
+        threads: 2 runs the two starts side by side.
+
+    Raises:
+        DomainError: a bad value, or a tilt that is not normalisable (its direction is named).
+        ConvergenceError: the first population does not settle.
+    """
+    check_delta(delta)
+    if delta == 0:
+        return population_source(act, x, rows, labels, gamma, beta, seed=seed, threads=threads)
+    points, at, y = check_problem(x, rows, labels)
+    check_gamma(gamma)
+    check_finite_beta(beta)
+    neurons = source.neurons
+    if neurons.ndim != 2 or neurons.shape[1] != points.shape[1] or len(neurons) < 64:
+        raise DomainError(
+            f"source neurons of shape {neurons.shape}: a target in dimension {points.shape[1]} needs at least 64 of them, "
+            "one row each, from population_source."
+        )
+    α, precision, γ = float(mean_weight(delta)), 1.0 + float(delta), max(float(gamma), 1e-3)
+    basis = row_space(points, at)
+    scaled = points / np.sqrt(points.shape[1])
+    own = scaled[at] @ basis
+    refuse_growth(act, own, y, float(gamma), basis)
+    b = own / np.sqrt(precision)
+    half = len(neurons) // 32 * 16
+    # Neurons come in the order of their s: even and odd ones have the same shares of every lobe.
+    halves = [neurons[: 2 * half : 2], neurons[1 : 2 * half : 2]]
+    seeds = np.random.SeedSequence(seed).spawn(3)
+    stages = [
+        Stage(Tilt(act, b.astype(np.float32), (α * h @ scaled[at].T).astype(np.float32)), y, γ, float(beta), act.odd)
+        for h in halves
+    ]
+    alone = Stage(Tilt(act, own.astype(np.float32)), y, γ, float(beta), act.odd)
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
+
+        def each(work) -> list:
+            return list(pool.map(work, range(2)))
+
+        runs: list[TargetRun] = each(
+            lambda i: first_target_run(stages[i], alone, α * halves[i] @ basis, precision, seeds[i], moves=max(20, moves // 4))
+        )
+        done, status, message, checks = 0, NOT_CONVERGED, "", []
+        for level in range(doublings + 1):
+            more, burn = (moves, max(1, moves // 4)) if level == 0 else (done, 0)
+            each(lambda i, more=more, burn=burn: extend_target(runs[i], more, burn))
+            done += more
+            checks = each(lambda i: _judge(runs[1 - i], runs[i].v))
+            status, message = _verdict(runs, checks, len(y), done)
+            if status != NOT_CONVERGED:
+                break
+        log_z = each(lambda i: mean_log_z(runs[i]))
+    for run in runs:
+        refuse_tilt(act, b, run.v, γ, basis)
+    return _record(runs, points, at, basis, checks, log_z, (status, message), done, gamma, α, precision, halves, seeds[2])
+
+
+def _judge(run: TargetRun, v: Floats) -> Check:
+    if run.pool is None:
+        raise ValueError("the run has no pool yet")
+    stage = run.stage
+    return check(stage.tilt, run.pool, v, stage.labels, stage.gamma, stage.beta, groups=len(run.centre))
+
+
+def _verdict(runs: list[TargetRun], checks: list[Check], points: int, moves: int) -> tuple[str, str]:
+    # Chains of a target have lobes of their own, so a round trip is counted as two accepted jumps per chain.
+    return verdict(
+        gap=max(c.gap for c in checks),
+        floor=floor_of(checks),
+        trips=min(r.hits for r in runs) / 2,
+        tail=-np.inf,
+        ess=min(c.ess * len(r.centre) for c, r in zip(checks, runs, strict=True)),
+        points=points,
+    )
+
+
+def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, α, precision, halves, seed) -> Saddle:
+    stage = runs[0].stage
+    y, γ, β = stage.labels, stage.gamma, stage.beta
+    rng = np.random.default_rng(seed)
+    own = [_judge(r, r.v) for r in runs]
+    rest = outside(x, basis) / np.sqrt(precision)
+    everywhere = Tilt(stage.tilt.act, (x @ basis / np.sqrt(x.shape[1] * precision)).astype(np.float32))
+    kernels = []
+    for run, half in zip(runs, halves, strict=True):
+        # Outside the row space of the target's inputs the mean αw̄ counts in full, and the tilt does not act.
+        centre = α * half @ x.T / np.sqrt(x.shape[1])
+        parts = [
+            kernel_everywhere(everywhere, z, np.full(len(z), 1 / len(z)), rest, rng, centre) for z in run.pool.z
+        ]
+        kernels.append(np.mean(parts, axis=0))
+    kernel = 0.5 * (kernels[0] + kernels[1])
+    train = kernel[np.ix_(at, at)]
+    v = np.linalg.solve(train + np.eye(len(y)) / β, y)
+    duals = [γ**2 * (r.sampled @ y - r.sampled @ r.sampled / (2 * β)) - z for r, z in zip(runs, log_z, strict=True)]
+    info = {
+        "gaps": [c.gap for c in checks],
+        "noises": [c.noise for c in checks],
+        "ess_per_neuron": [c.ess for c in checks],
+        "source_neurons": 2 * len(halves[0]),
+        "moves": moves,
+        "square": [c.square for c in checks],
+        "square_saddle": γ**2 * float(v @ y - v @ v / β),
+        "spread_v": _relative(runs[0].v, runs[1].v),
+        "spread_kernel": _relative(own[0].kernel, own[1].kernel),
+        "spread_outputs": _relative(y - runs[0].v / β, y - runs[1].v / β),
+        "free_energies": [float(d) for d in duals],
+        "acceptance": [list(r.acceptance) for r in runs],
+    }
+    status, message = verdict_
+    return Saddle(
+        v=v,
+        outputs=kernel[:, at] @ v,
+        kernel=kernel,
+        free_energy=float(np.mean(duals)) if gamma > 0 else 0.0,
+        gap=max(c.gap for c in checks),
+        gap_floor=floor_of(checks),
+        status=status,
+        message=message,
+        info=info,
+    )
+
+
+def _relative(a: Floats, b: Floats) -> float:
+    return float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-300))

@@ -1,0 +1,68 @@
+"""Where the tilt exp(½γ²(v·φ(Bz))²) can be normalised: growth of an activation along rays and the steepest ray.
+
+Along z = ru the exponent is ½γ²s(ru)² - ½(1+δ)r². It is bounded if γ²s∞(u)² < 1 + δ for every unit vector u, with
+s∞ = v·φ∞(Bu) and φ∞ the slopes of φ at ±∞; a φ that grows faster than linearly has no normalisable tilt at all.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.dmft.activations import Activation
+
+Floats = NDArray[np.float64]
+
+_NEAR, _FAR = 1e4, 1e7
+
+
+def _at(act: Activation, h: float) -> Floats:
+    """φ(h) and φ(-h), infinite where they overflow."""
+    with np.errstate(all="ignore"):
+        values = np.asarray(act.phi(np.array([h, -h])), dtype=float)
+    return np.where(np.isnan(values), np.inf, values)
+
+
+def superlinear(act: Activation) -> bool:
+    """Whether |φ(h)| grows faster than |h| (he2, he3)."""
+    return bool(np.any(np.abs(_at(act, _FAR)) > 2.0 * _FAR / _NEAR * np.abs(_at(act, _NEAR)) + 1e-3 * _FAR))
+
+
+def homogeneous(act: Activation) -> bool:
+    """Whether φ(ch) = cφ(h) for c > 0: φ is then given by its two slopes."""
+    h = np.array([-3.7, -1.0, -0.2, 0.0, 0.2, 1.0, 3.7])
+    φ = np.asarray(act.phi(h), dtype=float)
+    return act.homogeneous or all(np.allclose(act.phi(c * h), c * φ, rtol=1e-12, atol=1e-14) for c in (0.3, 6.0))
+
+
+def asymptote(act: Activation, h: Floats) -> Floats:
+    """φ∞(h) = lim φ(ch)/c, of the shape of h; zero for bounded activations."""
+    slopes = _at(act, _FAR) / _FAR * [1.0, -1.0]
+    slopes[np.abs(slopes) < 1e-5] = 0.0
+    return np.where(h > 0, slopes[0] * h, slopes[1] * h)
+
+
+def steepest_ray(act: Activation, directions: Floats, v: Floats) -> tuple[Floats, float]:
+    """Return the unit vector u (r,) with the largest s∞(u)² and that value (0 for bounded activations or r = 0).
+
+    `directions` is B (P, r) with r <= 2 and `v` (P,). For activations that grow faster than linearly u is the ray
+    with the largest |v·φ(Bru)| at a large r, and the value is infinite.
+    """
+    rank = directions.shape[1]
+    if rank == 0:
+        return np.zeros(0), 0.0
+    angle = np.linspace(0, 2 * np.pi, 4097)[:-1]
+    if rank == 2:  # the largest slope may sit at a kink
+        kinks = np.arctan2(directions[:, 1], directions[:, 0])[:, None] + np.array([0.5, -0.5]) * np.pi
+        angle = np.append(angle, kinks)
+    u = np.array([[1.0], [-1.0]]) if rank == 1 else np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    fast = superlinear(act)
+    with np.errstate(all="ignore"):
+        s = (act.phi(_NEAR * (u @ directions.T)) if fast else asymptote(act, u @ directions.T)) @ v
+    best = int(np.argmax(s**2))
+    return u[best], np.inf if fast else float(s[best] ** 2)
+
+
+def direction_words(basis: Floats, u: Floats) -> str:
+    """Write the direction of input space that belongs to u (r,): (D, r) basis times u, at most six entries."""
+    full = basis @ u
+    words = ", ".join(f"{value:.3g}" for value in full[:6] + 0.0)
+    return f"({words}{', ...' if len(full) > 6 else ''})"

@@ -1,0 +1,269 @@
+"""Source, target and the target alone: one Bayesian transfer, by whichever route solves it (docs/bayes.md).
+
+The points of a transfer stand in the order [source train, target train, test]. Linear networks are solved exactly
+(`linear`); nonlinear ones by deterministic quadrature where all training inputs span at most two dimensions, else by
+the population (`population`). The target never feeds back on the source, so a source is solved once for all targets
+that share it, and a target alone (δ = 0, the baseline) once for all sources: both are remembered by this process.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tlcli.bayes.linear import linear_source, linear_target, same_inputs_note
+from tlcli.bayes.observables import ALONE, NEEDS, SOURCE, TARGET, Problem, errors_of, residual_of, values_of
+from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED, Floats, Rows, Saddle, check_beta, check_delta, check_gamma
+from tlcli.dmft.activations import Activation, activation
+from tlcli.dmft.settings import Data
+from tlcli.errors import ConvergenceError, DomainError
+
+ROUTES = ("linear", "quadrature", "population")
+
+_REMEMBERED = 16  # saddles of sources and of targets alone
+# Relative difference of v and Φ on two quadrature rules that counts as agreement: the finer one is far better than it.
+_AGREEMENT = 1e-5
+
+
+@dataclass(frozen=True)
+class BayesSettings:
+    """The two networks: richness γ₁ = gamma0 and γ₂ = gamma2 (None: gamma0), inverse temperatures, coupling δ.
+
+    `beta` multiplies the sum of squares (kernel ridge 1/β); `beta2` None means `beta`.
+    """
+
+    activation: str = "linear"
+    gamma0: float = 1.0
+    gamma2: float | None = None
+    beta: float = 50.0
+    beta2: float | None = None
+    delta: float = 1.0
+
+    def __post_init__(self) -> None:
+        activation(self.activation)
+        for name, gamma in (("gamma0", self.gamma0), ("gamma2", self.second_gamma)):
+            check_gamma(gamma, name)
+        for name, beta in (("beta", self.beta), ("beta2", self.second_beta)):
+            check_beta(beta, name)
+        check_delta(self.delta)
+
+    @property
+    def second_gamma(self) -> float:
+        """The richness of the target."""
+        return self.gamma0 if self.gamma2 is None else self.gamma2
+
+    @property
+    def second_beta(self) -> float:
+        """The inverse temperature of the target."""
+        return self.beta if self.beta2 is None else self.beta2
+
+
+@dataclass(frozen=True)
+class BayesNumerics:
+    """How the sampled route is run: its seed, HMC moves of the first pool (None: its default), threads of one point.
+
+    The answer does not depend on `threads`.
+    """
+
+    seed: int = 0
+    moves: int | None = None
+    threads: int = 2
+
+
+@dataclass(frozen=True, eq=False)
+class BayesResult:
+    """One transfer, solved.
+
+    Attributes:
+        values: the columns named in `NEEDS`; NaN where a stage they need is not certified, or labels are missing.
+        errors: standard errors of the losses, by column; empty for the deterministic routes.
+        status: "converged" if source, target and target alone are.
+        message: empty, or what is not certified and the remedy.
+        residual: largest |y − v/β − f|/|y| of the three stages.
+        gap, gap_floor: largest certified gap of the three stages and its floor, nats per neuron.
+        source, target, baseline: the three saddles; None where the solver gave up.
+        info: route, notes and the diagnostics of each stage, JSON-plain.
+    """
+
+    values: dict[str, float]
+    errors: dict[str, float]
+    status: str
+    message: str
+    residual: float
+    gap: float
+    gap_floor: float
+    source: Saddle | None
+    target: Saddle | None
+    baseline: Saddle | None
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def route_of(act: Activation, problem: Problem) -> str:
+    """Return which of `ROUTES` solves the problem."""
+    if act.name == "linear":
+        return "linear"
+    return "quadrature" if problem.rank <= 2 else "population"
+
+
+def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | None = None) -> BayesResult:
+    """Solve source, target and target alone, and evaluate losses, alignments, overlaps and free energies.
+
+    Losses are mean squared errors (test labels noiseless, missing ones left out). With unit label vectors ŷ, Φ̄ the
+    kernel of the source and Φ that of the target: source_overlap ŷ₁ᵀΦ̄ŷ₁, target_overlap ŷ₂ᵀΦŷ₂, cross_overlap ŷ₁ᵀΦŷ₂,
+    retained_overlap ŷ₁ᵀΦŷ₁, each between training points (on whitened data these are the λ̄, k22, k12 and k11 of
+    `whitened`). Free energies are the minima of -log Z/N, nats per neuron; evidence_gain is that of the target alone
+    minus that of the target. Errors of the population route are bounds |ΔL| ≤ 2√L |Δf| with |Δf|/|f| half the spread
+    of v over its two starts.
+
+    Raises:
+        DomainError: beta = inf with labels that the kernel cannot fit, or a tilt that is not normalisable; the
+            message starts with the stage.
+    """
+    how = numerics or BayesNumerics()
+    act, problem = activation(settings.activation), Problem.of(data)
+    route = route_of(act, problem)
+    solver = _Solver(act, problem, settings, how, route)
+    source = solver.source()
+    alone = solver.alone()
+    target = alone if settings.delta == 0 else solver.target(source)
+    found = {SOURCE: source, TARGET: target, ALONE: alone}
+    saddles = {name: one if isinstance(one, Saddle) else None for name, one in found.items()}
+    values = values_of(data, problem, saddles)
+    solved = {name: saddle is not None and saddle.converged for name, saddle in saddles.items()}
+    for name, needs in NEEDS.items():
+        if not all(solved[stage] for stage in needs):
+            values[name] = math.nan
+    reasons = [_reason(name, one) for name, one in found.items() if not solved[name]]
+    kept = [saddle for saddle in saddles.values() if saddle is not None]
+    residuals = [
+        residual_of(s, y, rows, beta)
+        for s, y, rows, beta in (
+            (saddles[SOURCE], problem.y1, problem.rows1, settings.beta),
+            (saddles[TARGET], problem.y2, problem.rows2, settings.second_beta),
+            (saddles[ALONE], problem.y2, problem.rows2, settings.second_beta),
+        )
+        if s is not None
+    ]
+    note = None
+    if route == "linear":
+        note = same_inputs_note(problem.x, problem.rows1, problem.rows2, settings.second_beta)
+    return BayesResult(
+        values,
+        errors_of(saddles, values) if route == "population" else {},
+        CONVERGED if all(solved.values()) else NOT_CONVERGED,
+        " ".join(dict.fromkeys(reasons)),
+        max(residuals, default=math.nan),
+        max((s.gap for s in kept), default=math.nan),
+        max((s.gap_floor for s in kept), default=math.nan),
+        saddles[SOURCE],
+        saddles[TARGET],
+        saddles[ALONE],
+        {
+            "route": route,
+            "notes": [] if note is None else [note],
+            **{name: _diagnostics(saddle) for name, saddle in saddles.items()},
+        },
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Solver:
+    """The three stages of one transfer by one route; a stage that gives up is the text of its error."""
+
+    act: Activation
+    problem: Problem
+    settings: BayesSettings
+    numerics: BayesNumerics
+    route: str
+
+    @property
+    def _agreement(self) -> float | None:
+        return _AGREEMENT if self.act.smooth or self.act.homogeneous else None
+
+    def source(self) -> Saddle | str:
+        s, p = self.settings, self.problem
+        return self._one(SOURCE, p.rows1, p.y1, s.gamma0, s.beta)
+
+    def alone(self) -> Saddle | str:
+        s, p = self.settings, self.problem
+        return self._one(ALONE, p.rows2, p.y2, s.second_gamma, s.second_beta)
+
+    def _one(self, stage: str, rows: Rows, y: Floats, gamma: float, beta: float) -> Saddle | str:
+        sampled = (self.numerics.seed, self.numerics.moves) if self.route == "population" else ()
+        key = (self.problem.key, stage, self.act.name, gamma, beta, *sampled)
+        return _remembered(key, lambda: _told(stage, lambda: self._solve(rows, y, gamma, beta)))
+
+    def _solve(self, rows: Rows, y: Floats, gamma: float, beta: float) -> Saddle:
+        x, how = self.problem.x, self.numerics
+        if self.route == "linear":
+            return linear_source(x, rows, y, gamma, beta)
+        if self.route == "quadrature":
+            from tlcli.bayes.quadrature import quadrature_source
+
+            return quadrature_source(self.act, x, rows, y, gamma, beta, accuracy=self._agreement)
+        from tlcli.bayes.population.source import population_source
+
+        more = {} if how.moves is None else {"moves": how.moves}
+        return population_source(self.act, x, rows, y, gamma, beta, seed=how.seed, threads=how.threads, **more)
+
+    def target(self, source: Saddle | str) -> Saddle | str:
+        if isinstance(source, str):
+            return "the source is not solved, so neither is its target: repair the source first."
+        if not source.converged and self.route != "linear":  # hours of sampling on a wrong measure
+            return "the source is not certified, so neither is its target: repair the source first."
+        return _told(TARGET, lambda: self._tied(source))
+
+    def _tied(self, source: Saddle) -> Saddle:
+        s, p, how = self.settings, self.problem, self.numerics
+        where = (p.x, p.rows2, p.y2, s.second_gamma, s.second_beta, s.delta)
+        if self.route == "linear":
+            return linear_target(*where, source)
+        if self.route == "quadrature":
+            from tlcli.bayes.quadrature import quadrature_target
+
+            before = {"source_rows": p.rows1, "source_gamma": s.gamma0}
+            return quadrature_target(self.act, *where, source, **before, accuracy=self._agreement)
+        from tlcli.bayes.population.source import PopulationSaddle
+        from tlcli.bayes.population.target import population_target
+
+        assert isinstance(source, PopulationSaddle)
+        # A target's chains are many more, and shorter, than a source's: its default is a fifth of the latter's.
+        more = {} if how.moves is None else {"moves": max(5, how.moves // 5)}
+        return population_target(self.act, *where, source, seed=how.seed, threads=how.threads, **more)
+
+
+_MEMORY: OrderedDict[Any, Any] = OrderedDict()
+
+
+def _remembered(key: Any, compute: Callable[[], Any]) -> Any:
+    """Return what `compute` gave for this key, the last `_REMEMBERED` ones being kept."""
+    if key not in _MEMORY:
+        _MEMORY[key] = compute()
+        while len(_MEMORY) > _REMEMBERED:
+            _MEMORY.popitem(last=False)
+    _MEMORY.move_to_end(key)
+    return _MEMORY[key]
+
+
+def _told(stage: str, solve: Callable[[], Saddle]) -> Saddle | str:
+    """Return the saddle, or the text of a solver that gave up; a refused value names its stage."""
+    try:
+        return solve()
+    except DomainError as error:
+        raise DomainError(f"{_WORDS[stage]}: {error}") from None
+    except ConvergenceError as error:
+        return str(error)
+
+
+_WORDS = {SOURCE: "source", TARGET: "target", ALONE: "target alone"}
+
+
+def _reason(stage: str, found: Saddle | str) -> str:
+    return f"{_WORDS[stage]}: {found if isinstance(found, str) else found.message}"
+
+
+def _diagnostics(saddle: Saddle | None) -> dict[str, Any]:
+    if saddle is None:
+        return {}
+    return {**saddle.info, "gap": saddle.gap, "gap_floor": saddle.gap_floor, "status": saddle.status}

@@ -1,0 +1,212 @@
+"""Figures of the Bayesian theory: a coupling that runs from 0 to infinity, its best value, and kernels by label."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from numpy.typing import NDArray
+
+from tlcli.columns import PER_DELTA
+from tlcli.report.kernels import Shown, draw_densities, kernel_scale
+from tlcli.report.style import RC, facet_title, number, save
+from tlcli.report.tables import Block
+
+Floats = NDArray[np.float64]
+
+DELTA = "delta"
+_PLACED = ("delta_opt", "delta_low", "delta_high")
+_SPAN = 8.0  # couplings that span more than this factor stand on a logarithmic axis
+_ROWS, _COLUMNS = 4, 6  # kernels in one figure
+_PANELS = 8  # densities in one figure
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A logarithmic axis of couplings from `first` to `last`; `zero` and `infinity` are where 0 and inf stand on it."""
+
+    first: float
+    last: float
+    zero: float | None
+    infinity: float | None
+
+    def place(self, values: Any) -> Floats:
+        """Return positions on the axis, of the shape of `values`; NaN for what has none."""
+        array = np.array(values, dtype=float)
+        for end, at in ((0.0, self.zero), (np.inf, self.infinity)):
+            array[array == end] = np.nan if at is None else at
+        return array
+
+
+def ends_of(values: Floats) -> Ends | None:
+    """Return how couplings (n,) stand on a logarithmic axis; None where they fit a linear one."""
+    inside = values[(values > 0) & np.isfinite(values)]
+    if not inside.size or (np.isfinite(values).all() and inside.max() < _SPAN * inside.min()):
+        return None
+    first, last = float(inside.min()), float(inside.max())
+    gap = max(2.5, (last / first) ** 0.12)
+    zero = first / gap if np.any(values == 0) else None
+    return Ends(first, last, zero, last * gap if np.isinf(values).any() else None)
+
+
+def placed(block: Block, ends: Ends) -> Block:
+    """Return the block with couplings, and the best of them, at their positions on the axis."""
+    columns = {name: ends.place(c) if name in _PLACED else c for name, c in block.columns.items()}
+    axes = {name: ends.place(values) if name == DELTA else values for name, values in block.axes.items()}
+    return Block(axes, columns, {**block.scales, DELTA: "log"}, block.label)
+
+
+def ends_of_best(blocks: Sequence[Block]) -> Ends | None:
+    """Return how the best couplings of the blocks, and their ranges, stand on an axis; None where it is linear."""
+    found = [np.ravel(block.columns[name]) for block in blocks for name in _PLACED if name in block.columns]
+    return ends_of(np.concatenate(found)) if found else None
+
+
+def summarised(block: Block, quantity: str | None) -> Block:
+    """Return the block without its axis of couplings where the quantity drawn belongs to all of them at once."""
+    if quantity not in PER_DELTA or DELTA not in block.axes:
+        return block
+    at = list(block.axes).index(DELTA)
+    axes = {name: values for name, values in block.axes.items() if name != DELTA}
+    columns = {
+        name: np.take(np.asarray(c), 0, axis=at) if np.ndim(c) == len(block.axes) else c
+        for name, c in block.columns.items()
+    }
+    return Block(axes, columns, block.scales, block.label)
+
+
+def mark_ends(axis: Axes, ends: Ends, which: str = "x") -> None:
+    """Write 0 and ∞ where they stand, and break the axis and all lines between them and their neighbours."""
+    line: Axis = axis.xaxis if which == "x" else axis.yaxis
+    inside = _decades(ends.first, ends.last)
+    marks = {at: text for at, text in ((ends.zero, "0"), (ends.infinity, r"$\infty$")) if at is not None}
+    (axis.set_xscale if which == "x" else axis.set_yscale)("log")
+    line.set_major_locator(FixedLocator([*inside, *marks]))
+    line.set_major_formatter(FuncFormatter(lambda value, _: marks.get(value) or f"{value:g}"))
+    line.set_minor_locator(NullLocator())
+    line.set_minor_formatter(NullFormatter())
+    edges = [ends.zero or ends.first, ends.infinity or ends.last]
+    room = (edges[1] / edges[0]) ** 0.04
+    (axis.set_xlim if which == "x" else axis.set_ylim)(edges[0] / room, edges[1] * room)
+    for at, neighbour in ((ends.zero, ends.first), (ends.infinity, ends.last)):
+        if at is not None:
+            _break(axis, float(np.sqrt(at * neighbour)), (neighbour / at) ** 0.12, which)
+
+
+def _break(axis: Axes, middle: float, factor: float, which: str) -> None:
+    """Cut a gap out of the lines and out of the spine, with a stroke on either side of it."""
+    low, high = sorted((middle / factor, middle * factor))
+    across = which == "x"
+    span = axis.axvspan if across else axis.axhspan
+    spine = axis.get_xaxis_transform() if across else axis.get_yaxis_transform()
+    span(low, high, color="white", zorder=4.5, lw=0)
+    style: dict[str, Any] = {"color": "black", "lw": 0.8, "clip_on": False, "zorder": 7, "transform": spine}
+    gap, cover = ([low, high], [0.0, 0.0]), {**style, "color": "white", "lw": 2.0, "zorder": 6}
+    axis.plot(*(gap if across else gap[::-1]), **cover)
+    slant = (high / low) ** 0.25
+    for at in (low, high):
+        stroke = ([at / slant, at * slant], [-0.018, 0.018])
+        axis.plot(*(stroke if across else stroke[::-1]), **style)
+
+
+def _decades(first: float, last: float) -> list[float]:
+    """Return powers of ten (and 2 and 5 of them where there are few) from `first` to `last`."""
+    powers = 10.0 ** np.arange(np.floor(np.log10(first)), np.ceil(np.log10(last)) + 1)
+    inside = powers[(powers >= first * 0.999) & (powers <= last * 1.001)]
+    if len(inside) >= 3:
+        step = -(-len(inside) // 6)
+        return inside[::step].tolist()
+    more = np.sort(np.outer(powers, [1.0, 2.0, 5.0]).ravel())
+    return more[(more >= first * 0.999) & (more <= last * 1.001)].tolist()
+
+
+def write_bayes_figures(shown: Sequence[Shown], folder: Path, ending: str, facts: Mapping[str, Any]) -> list[Path]:
+    """Draw kernels sorted by label and densities of preactivations, and return the files."""
+    paths = []
+    with plt.rc_context(RC):
+        for name, figure in (
+            ("kernels", draw_kernel_grid(shown)),
+            ("densities", draw_densities([shown[i] for i in _steps(len(shown), _PANELS)])),
+        ):
+            if figure is not None:
+                paths.append(folder / f"figure-{name}.{ending}")
+                save(figure, paths[-1], facts)
+    return paths
+
+
+def draw_kernel_grid(shown: Sequence[Shown]) -> Figure | None:
+    """Return Φ̄ of each source beside Φ of its targets for growing δ, points sorted by label; None without any.
+
+    A row is a point of the other axes of the grid, at most four at equal steps; a column a coupling, at most five.
+    """
+    rows: dict[Any, list[Shown]] = {}
+    for one in shown:
+        rest = tuple((name, value) for name, value in one.fixed.items() if name != DELTA)
+        rows.setdefault((one.label, rest), []).append(one)
+    picked = [list(rows.items())[i] for i in _steps(len(rows), _ROWS)]
+    picked = [(key, [line[i] for i in _steps(len(line), _COLUMNS - 1)]) for key, line in picked]
+    tables = [array for _, line in picked for one in line for array in _tables(one) if np.isfinite(array).all()]
+    if not tables:
+        return None
+    norm, cmap = kernel_scale([_cut(table) for table in tables])
+    count = 1 + max(len(line) for _, line in picked)
+    figure, grid = plt.subplots(
+        len(picked),
+        count,
+        figsize=(2.35 * count + 1.0, 2.55 * len(picked) + 0.35),
+        squeeze=False,
+        layout="constrained",
+    )
+    image = None
+    for (key, line), axes in zip(picked, grid, strict=True):
+        source, _ = _tables(line[0])
+        image = _draw_table(axes[0], source, line[0].arrays["labels_source"], norm, cmap)
+        for one, axis in zip(line, axes[1:], strict=False):
+            image = _draw_table(axis, _tables(one)[1], one.arrays["labels_target"], norm, cmap)
+            if DELTA in one.fixed or axes is grid[0]:
+                axis.set_title(rf"$\delta$ = {number(one.fixed[DELTA])}" if DELTA in one.fixed else r"target $\Phi$")
+        for spare in axes[1 + len(line) :]:
+            spare.set_axis_off()
+        axes[0].set_title(r"source $\bar\Phi$")
+        axes[0].set_ylabel(facet_title(key[0], dict(key[1])) or "sorted by label")
+    assert image is not None
+    # One colour bar for kernels of very different size: each is shown in units of its largest diagonal entry.
+    figure.colorbar(image, ax=grid, label="kernel / mean of its diagonal", shrink=0.85, aspect=28)
+    figure.supxlabel(r"points of the source ($\bar\Phi$) and of the target ($\Phi$), sorted by label", fontsize=9.5)
+    return figure
+
+
+def _steps(count: int, most: int) -> list[int]:
+    """Return at most `most` indices at equal steps, first and last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+
+
+def _tables(one: Shown) -> tuple[Floats, Floats]:
+    """Return Φ̄ between source points and Φ between target points, each over the mean of its diagonal."""
+    n1 = len(one.arrays["labels_source"])
+    pair = one.arrays["kernel_source"][:n1, :n1], one.arrays["kernel_target"][n1:, n1:]
+    means = [float(np.mean(np.diagonal(table))) for table in pair]
+    first, second = (table / mean if mean > 0 else table for table, mean in zip(pair, means, strict=True))
+    return first, second
+
+
+def _cut(table: Floats) -> Floats:
+    """Return the entries off the diagonal: the diagonal of a lazy kernel would hide everything else."""
+    return table[~np.eye(len(table), dtype=bool)] if len(table) > 1 else table.ravel()
+
+
+def _draw_table(axis: Axes, table: Floats, labels: Floats, norm: Any, cmap: Any) -> Any:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    image = axis.imshow(table, norm=norm, cmap=cmap, interpolation="nearest")
+    for at in np.flatnonzero(np.diff(np.sign(labels))) + 0.5:
+        axis.axhline(at, color="black", lw=0.8)
+        axis.axvline(at, color="black", lw=0.8)
+    axis.spines[:].set_visible(True)
+    return image

@@ -1,0 +1,249 @@
+"""The experiment that the Bayesian theory predicts: samples of the posterior of networks of finite width.
+
+Conventions of section 0 of the Bayesian part of docs/theory.md: f(x) = (γN)⁻¹ Σ aᵢφ(wᵢ·x/√D), N(0, 1) priors,
+likelihood exp(-½βγ²N Σ(y - f)²), and the target's hidden weights (not its readout) drawn around the source's,
+N(αw̄, I/(1+δ)). Each replica samples a source network; some of its states are kept, and a target is sampled around
+each with the source fixed. Sources are never weighted by how well their targets fit: the source is learnt first.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tlcli.bayes.saddle import check_beta, check_delta, check_gamma, check_problem, mean_weight
+from tlcli.dmft.activations import Activation
+from tlcli.errors import ConvergenceError, DomainError, check_choice
+from tlcli.simulate.posterior_hmc import Chains, Network
+from tlcli.simulate.posterior_linear import GibbsChains
+
+Floats = NDArray[np.float64]
+
+SAMPLERS = ("auto", "gibbs", "hmc")
+LOWEST_ACCEPTANCE = 0.4
+
+
+@dataclass(frozen=True, eq=False)
+class StagePosterior:
+    """Posterior means of one stage and their standard errors over replicas.
+
+    Attributes:
+        outputs: f at all points, (n,), in units of the labels; the readout is averaged exactly given the weights.
+        outputs_error: (n,).
+        kernel: Φ = Σ φᵢφᵢᵀ/N between all points, (n, n).
+        kernel_error: (n, n).
+        test_loss: mean over test points of (f - y)² of the mean predictor, without the noise of f; NaN if none.
+        test_loss_error: by the jackknife over replicas.
+        acceptance: mean acceptance of the moves kept.
+        drift: difference of yᵀΦy on the training points between the halves of the samples, in standard errors.
+        replica_outputs: f of each replica, (R, n).
+        replica_kernels: Φ of each replica, (R, n, n).
+    """
+
+    outputs: Floats
+    outputs_error: Floats
+    kernel: Floats
+    kernel_error: Floats
+    test_loss: float
+    test_loss_error: float
+    acceptance: float
+    drift: float
+    replica_outputs: Floats
+    replica_kernels: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """The sampled posterior: source and, if there is one, target."""
+
+    source: StagePosterior
+    target: StagePosterior | None
+    width: int
+    replicas: int
+
+
+def sample_posterior(
+    x: ArrayLike,
+    source_rows: ArrayLike,
+    source_labels: ArrayLike,
+    target_rows: ArrayLike | None = None,
+    target_labels: ArrayLike | None = None,
+    test_rows: ArrayLike | None = None,
+    test_labels: ArrayLike | None = None,
+    *,
+    activation: Activation,
+    width: int,
+    gamma1: float,
+    beta1: float,
+    gamma2: float = 1.0,
+    beta2: float = 1.0,
+    delta: float = 0.0,
+    replicas: int = 16,
+    sources: int = 4,
+    samples: int = 200,
+    burn: int = 200,
+    seed: int = 0,
+    sampler: str = "auto",
+) -> Posterior:
+    """Sample the posterior of source networks and of targets tied to them.
+
+    Args:
+        x: all points (n, D), ordered [source train, target train, test].
+        source_rows: training points of the source, (P1,).
+        source_labels: (P1,).
+        target_rows: training points of the target, (P2,), or None for the source alone.
+        target_labels: (P2,).
+        test_rows: points of the test loss, or None.
+        test_labels: their labels.
+        activation: activation of both networks.
+        width: hidden neurons N.
+        gamma1: richness of the source >= 0.
+        beta1: inverse temperature of the source > 0, or inf (then width >= P1).
+        gamma2: richness of the target.
+        beta2: inverse temperature of the target.
+        delta: elastic coupling >= 0; inf keeps the weights of the source.
+        replicas: independent networks, at least 2; standard errors are over them.
+        sources: states of each source network around which a target is sampled, evenly spaced among `samples`.
+        samples: states kept per replica and stage, one after every move.
+        burn: moves before them, during which the step is adapted.
+        seed: of all random numbers.
+        sampler: "gibbs" (linear networks only), "hmc", or "auto": Gibbs for linear networks.
+
+    Raises:
+        UsageError: an unknown sampler.
+        DomainError: a bad value.
+        ConvergenceError: HMC accepts less than 40 % of its moves.
+    """
+    points, at1, y1 = check_problem(x, source_rows, source_labels)
+    stages = [(at1, y1, gamma1, beta1)]
+    if target_rows is not None and target_labels is not None:
+        stages.append((*check_problem(x, target_rows, target_labels)[1:], gamma2, beta2))
+    test = None if test_rows is None or test_labels is None else check_problem(x, test_rows, test_labels)[1:]
+    check_delta(delta)
+    check_choice("sampler", sampler, SAMPLERS)
+    for number, (at, _, gamma, beta) in enumerate(stages, start=1):
+        check_gamma(gamma, f"gamma{number}")
+        check_beta(beta, f"beta{number}")
+        if np.isinf(beta) and width < len(at):
+            raise DomainError(
+                f"width = {width}: beta = inf needs at least as many neurons as training points, {len(at)}."
+            )
+    for name, value, least in (
+        ("width", width, 1),
+        ("replicas", replicas, 2),
+        ("samples", samples, 2),
+        ("burn", burn, 0),
+    ):
+        if value < least:
+            raise DomainError(f"{name} = {value} is too small: use {least} or more.")
+    if sampler == "gibbs" and activation.name != "linear":
+        raise DomainError(f"sampler = gibbs is exact for linear networks only, not for {activation.name}: use hmc.")
+
+    # Weights enter through their components along the inputs; the others keep their prior and are never seen.
+    _, size, right = np.linalg.svd(points / np.sqrt(points.shape[1]), full_matrices=False)
+    inputs = points @ right[size > 1e-12 * max(size[0], 1e-300)].T / np.sqrt(points.shape[1])
+    gibbs = activation.name == "linear" and sampler != "hmc"
+    mean, found = np.zeros((replicas, width, inputs.shape[1])), []
+    streams = np.random.SeedSequence(seed).spawn(len(stages))
+    for number, ((at, y, gamma, beta), stream) in enumerate(zip(stages, streams, strict=True)):
+        δ = float(delta) if number == 1 else 0.0
+        frozen = bool(np.isinf(δ))
+        network = Network(activation, inputs[at], y, float(gamma), 1.0 / float(beta), 1.0 + δ, mean)
+        chains = (GibbsChains if gibbs else Chains)(network, np.random.default_rng(stream)) if not frozen else None
+        outputs, kernels, states = _run(network, chains, inputs, at, samples, burn, min(sources, samples))
+        outputs, kernels = (
+            table.reshape(2, replicas, -1, *table.shape[2:]).mean(axis=2) for table in (outputs, kernels)
+        )
+        found.append(_summary(outputs, kernels, at, y, test, 1.0 if chains is None else chains.acceptance))
+        mean = float(mean_weight(delta)) * states.reshape(-1, width, inputs.shape[1])
+    return Posterior(found[0], found[1] if len(found) == 2 else None, width, replicas)
+
+
+def _run(
+    network: Network,
+    chains: Chains | GibbsChains | None,
+    inputs: Floats,
+    at: NDArray[np.intp],
+    samples: int,
+    burn: int,
+    kept: int,
+) -> tuple[Floats, Floats, Floats]:
+    """Return time means of f (2, R, n) and Φ (2, R, n, n) over the two halves, and `kept` states (R, kept, N, d).
+
+    Without chains W stays at its mean.
+    """
+    count = samples if chains is not None else 2
+    outputs: list[Floats] = [np.zeros(0)] * 2
+    kernels: list[Floats] = [np.zeros(0)] * 2
+    halves = (count // 2, count - count // 2)
+    states, keep = [], set(np.linspace(samples / kept, samples, kept).astype(int)) if chains is not None else set()
+    done = 0
+    if chains is not None:
+        for _ in range(burn):
+            chains.move(adapt=True)
+    for half, moves in enumerate(halves):
+        f, Φ = np.zeros((len(network.mean), len(inputs))), np.zeros((len(network.mean), len(inputs), len(inputs)))
+        for _ in range(moves):
+            if chains is not None:
+                chains.move(adapt=False)
+            done += 1
+            if chains is not None and done in keep:
+                states.append(chains.weights)
+            one_f, one_Φ = _observe(network, network.mean if chains is None else chains.weights, inputs, at)
+            f += one_f / moves
+            Φ += one_Φ / moves
+        outputs[half], kernels[half] = f, Φ
+    if chains is not None and chains.acceptance < LOWEST_ACCEPTANCE:
+        raise ConvergenceError(
+            f"the sampler accepts {chains.acceptance:.2f} of its moves, less than {LOWEST_ACCEPTANCE}: raise burn, "
+            "or lower beta or gamma."
+        )
+    return np.stack(outputs), np.stack(kernels), np.stack(states or [network.mean], axis=1)
+
+
+def _observe(network: Network, weights: Floats, inputs: Floats, at: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """Return E f given the weights, Φ(·, train) M⁻¹ y, (R, n), and Φ (R, n, n)."""
+    φ = np.asarray(network.act.phi(weights @ inputs.T), dtype=float)
+    kernel = np.swapaxes(φ, 1, 2) @ φ / weights.shape[1]
+    M = kernel[:, at[:, None], at] + network.inverse_beta * np.eye(len(at))
+    v = np.linalg.solve(M, np.broadcast_to(network.labels[:, None], (len(M), len(at), 1)))
+    return (kernel[:, :, at] @ v)[..., 0], kernel
+
+
+def _summary(
+    outputs: Floats,
+    kernels: Floats,
+    at: NDArray[np.intp],
+    y: Floats,
+    test: tuple[NDArray[np.intp], Floats] | None,
+    acceptance: float,
+) -> StagePosterior:
+    f, Φ = outputs.mean(axis=0), kernels.mean(axis=0)
+    replicas = len(f)
+    root = np.sqrt(replicas)
+    alignment = np.einsum("hrij,i,j->hr", kernels[:, :, at[:, None], at], y, y)
+    change = alignment[1] - alignment[0]
+    error = float(np.std(change, ddof=1) / root)
+    loss, loss_error = np.nan, np.nan
+    if test is not None:
+        rows, labels = test
+
+        def of(part: Floats) -> float:
+            noise = np.var(part, axis=0, ddof=1) / len(part) if len(part) > 1 else 0.0
+            return float(np.mean((part.mean(axis=0) - labels) ** 2 - noise))
+
+        loss = of(f[:, rows])
+        left_out = np.array([of(np.delete(f[:, rows], r, axis=0)) for r in range(replicas)])
+        loss_error = float(np.sqrt((replicas - 1) * np.var(left_out)))
+    return StagePosterior(
+        outputs=f.mean(axis=0),
+        outputs_error=np.std(f, axis=0, ddof=1) / root,
+        kernel=Φ.mean(axis=0),
+        kernel_error=np.std(Φ, axis=0, ddof=1) / root,
+        test_loss=loss,
+        test_loss_error=loss_error,
+        acceptance=acceptance,
+        drift=float(change.mean() / error) if error > 0 else 0.0,
+        replica_outputs=f,
+        replica_kernels=Φ,
+    )

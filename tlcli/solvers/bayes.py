@@ -1,0 +1,215 @@
+"""The Bayesian theory as solvers: which options they take, and the points of a grid as tasks of a sweep.
+
+bayes-linear and bayes-network solve a pair of tasks point by point, on every draw of the data; bayes-whitened is a
+closed form over whole grids (`tlcli.solvers.bayes_whitened`). Data depend on the seed and the draw alone, so that
+differences between the points of a grid are not hidden by their noise.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tlcli.bayes.densities import densities
+from tlcli.bayes.observables import Problem
+from tlcli.bayes.transfer import BayesNumerics, BayesResult, BayesSettings, solve_bayes
+from tlcli.dmft.activations import activation
+from tlcli.errors import UsageError
+from tlcli.solvers.base import Case, Solver
+from tlcli.solvers.network import data_of, identity_of, network_solver, pack, samples
+from tlcli.sweep.runner import Task
+from tlcli.tasks.polynomial import is_polynomial
+
+VERSION = "1"
+STORE = "bayes"
+FUNCTION = "tlcli.solvers.bayes:point"
+SOLVERS = ("bayes-linear", "bayes-network", "bayes-whitened")
+
+DEFAULT_PTEST = 200  # where kernels between all points are sums over many neurons
+_MOST_KEPT = 400  # training points of each task in the kernels that are kept
+_TASK = ("source", "target", "dim", "p1", "alpha1", "p2", "alpha2", "rho", "noise1", "noise2")
+_NETWORK = ("gamma0", "beta", "gamma2", "beta2", "delta")
+
+
+def bayes_solver(command: str, name: str | None, get: Callable[[str], Any]) -> Solver:
+    """Return the solver `name` with the parameters that the given options leave open.
+
+    `name` None (bayes-saddle): whitened where `whitened` is given, else by the activation. `get` returns the parsed
+    value of an option, None where it is not given. The solver's `words` hold its layout: `saddle` keeps kernels and
+    predictions, `end` (phase-diagram) does not.
+
+    Raises:
+        UsageError: an unknown task or activation, a missing or impossible one, sizes that the data do not have, a
+            nonlinear activation for bayes-linear, an activation for whitened data.
+    """
+    from tlcli.solvers.bayes_whitened import whitened_solver
+
+    if name is None:
+        linear = (get("activation") or "linear").strip() == "linear"
+        name = "bayes-whitened" if get("whitened") else "bayes-linear" if linear else "bayes-network"
+    if name == "bayes-whitened":
+        tasks = [option for option in ("source", "target") if get(option) is not None]
+        if tasks:
+            raise UsageError(
+                f"--{tasks[0]} and whitened data are two ways to say what is learned; leave out --{tasks[0]}, or "
+                "--whitened and bayes-whitened."
+            )
+        return whitened_solver(get("whitened") or "same")
+    phi = (get("activation") or ("linear" if name == "bayes-linear" else "tanh")).strip()
+    if (activation(phi).name == "linear") != (name == "bayes-linear"):
+        allowed = "linear alone" if name == "bayes-linear" else "every other one; use bayes-linear"
+        raise UsageError(f"{name} has no activation '{phi}'; it takes {allowed}.")
+    tasks = network_solver(command, "network-rich", get)  # checks tasks and sizes
+    parameters = [option for option in tasks.parameters if option in _TASK]
+    layout = "saddle" if command == "bayes-saddle" else "end"
+    outputs = ("predictions",) if layout == "saddle" else ()
+    sampled = ("moves",) if name == "bayes-network" else ()
+    return Solver(
+        name,
+        (*parameters, "activation", *_NETWORK, "draws"),
+        experiments=("posterior",),
+        closed_form=False,
+        archive="kernels",
+        words={"layout": layout},
+        point=FUNCTION,
+        hidden=("ptest", "raw_inputs", "colour", "nets", "optimal_delta", *sampled, *outputs),
+        defaults={**{k: v for k, v in tasks.defaults.items() if k in _TASK}, "activation": phi},
+    )
+
+
+def tasks_of(case: Case, seed: int) -> list[Task]:
+    """Return a task per point of the grid and draw of the data, in the order that `execution_order` says.
+
+    Neighbours share their source, which a process solves once.
+    """
+    words = case.words
+    more: dict[str, Any] = {"seed": seed, **identity_of(case)}
+    if words.get("moves") is not None:
+        more["moves"] = words["moves"]
+    if words["layout"] == "saddle":
+        more["predictions"] = bool(words.get("predictions"))
+    points = list(case.grid.points())
+    tasks = []
+    for index in execution_order(case):
+        position, draw = divmod(index, int(words["draws"]))
+        keep = draw == 0 and words["layout"] == "saddle"
+        parameters = {**parameters_of(case, points[position]), **more, "draw": draw, "keep": keep}
+        tasks.append(Task(FUNCTION, parameters, seed))
+    return tasks
+
+
+def execution_order(case: Case) -> list[int]:
+    """Return the numbers of the points and draws (draws fastest) in the order of their tasks: draws slowest.
+
+    The parameters of the source stand before those of the target in the grid, so that points of one source follow
+    each other in it.
+    """
+    draws = int(case.words["draws"])
+    return [point * draws + draw for draw in range(draws) for point in range(case.grid.size)]
+
+
+def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
+    """Return what determines the answer at a point of the grid, JSON-plain: data and networks."""
+    values = {**case.words, **point}
+    dim = int(values["dim"])
+    out = {name: values[name] for name in ("source", "target", "noise1", "noise2", "activation")}
+    out |= {name: float(values[name]) for name in ("gamma0", "beta", "delta")}
+    for name, other in (("gamma2", "gamma0"), ("beta2", "beta")):
+        out[name] = float(values[other] if values.get(name) is None else values[name])
+    out["dim"], out["rho"] = dim, values.get("rho", 1.0)
+    for stage in ("1", "2"):
+        for size in (f"p{stage}", f"alpha{stage}"):
+            if values.get(size) is not None:
+                out[f"p{stage}"] = samples(size, values[size], dim)
+    out["ptest"] = values.get("ptest")
+    costly = case.solver.name == "bayes-network" or case.experiments
+    if out["ptest"] is None and costly and is_polynomial(str(values["source"]).strip()):
+        out["ptest"] = DEFAULT_PTEST
+    out |= {name: True for name in ("raw_inputs", "colour") if values.get(name)}
+    return out
+
+
+def check_points(case: Case) -> None:
+    """Refuse values that no network has, at any point of the grid, before anything is computed.
+
+    Raises:
+        DomainError: as `BayesSettings`.
+        UsageError: a number of samples that is none, --optimal-delta without several delta.
+    """
+    if case.words.get("optimal_delta") and "delta" not in case.grid.axes:
+        raise UsageError(f"--optimal-delta chooses among the grid's; {case.solver.name} needs several --delta for it.")
+    for point in case.grid.points():
+        settings_of(parameters_of(case, point))
+
+
+def settings_of(p: Mapping[str, Any]) -> BayesSettings:
+    """Return the settings of one point."""
+    return BayesSettings(p["activation"], p["gamma0"], p["gamma2"], p["beta"], p["beta2"], p["delta"])
+
+
+def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[str, Any]:
+    """Solve one point on one draw of the data; the streams are those of its seed and draw, not `seeds`.
+
+    Returns columns, errors, status, message, residual, gap, gap_floor, info, the description of the data, and with
+    `keep` kernels and predictions as the base64 text of an NPZ file.
+    """
+    p = parameters
+    data: Any = data_of(p)
+    # The same streams all over a grid: a source keeps its neurons while its targets change.
+    numerics = BayesNumerics(seed=int(p["seed"]) * 1_000_003 + int(p["draw"]), moves=p.get("moves"))
+    found = solve_bayes(data, settings_of(p), numerics)
+    record: dict[str, Any] = {
+        "columns": {**found.values, **found.errors},
+        "status": found.status,
+        "message": found.message,
+        "residual": found.residual,
+        "gap": found.gap,
+        "gap_floor": found.gap_floor,
+        "info": found.info,
+        "data": data.description,
+    }
+    if p["keep"]:
+        record["arrays"] = pack(arrays_of(data, found, predictions=bool(p.get("predictions"))))
+    return record
+
+
+def arrays_of(data: Any, found: BayesResult, *, predictions: bool) -> dict[str, Any]:
+    """Return the arrays of one point: kernels between training points sorted by their labels, and predictions.
+
+    Of each task at most 400 training points, spread evenly over the sorted ones, in `points_source` and
+    `points_target` (indices into the task's training points), with their labels. `kernel_source` is Φ̄ and
+    `kernel_target` Φ, both (n, n) between [source points, target points] in single precision; NaN where a stage is
+    not certified.
+    `predictions` (2, n_input) are those of the source network and of the target network at all points in the order of
+    the data, `predictions_se` their unknown errors. The rest are `tlcli.bayes.densities`.
+    """
+    n1, n2 = len(data.y_source), len(data.y_target)
+    at1, at2 = _spread(data.y_source), _spread(data.y_target)
+    rows = np.concatenate([at1, n1 + at2])
+    out: dict[str, Any] = {
+        "points_source": at1,
+        "points_target": at2,
+        "labels_source": data.y_source[at1],
+        "labels_target": data.y_target[at2],
+    }
+    out |= densities(str(found.info["route"]), Problem.of(data), found.source, found.target)
+    if "bin_edges" in out:
+        out["variance_start"] = np.array(np.mean(np.sum(data.x_target**2, axis=1)) / data.x_target.shape[1])
+    outputs = []
+    for name, saddle in (("source", found.source), ("target", found.target)):
+        if saddle is None or not saddle.converged:
+            out[f"kernel_{name}"] = np.full((len(rows), len(rows)), np.nan, dtype=np.float32)
+            outputs.append(np.full(n1 + n2 + len(data.x_test), np.nan))
+            continue
+        out[f"kernel_{name}"] = saddle.kernel[np.ix_(rows, rows)].astype(np.float32)
+        outputs.append(saddle.outputs)
+    if predictions:
+        out |= {"predictions": np.array(outputs), "predictions_se": np.full((2, len(outputs[0])), np.nan)}
+        out |= {name: getattr(data, name) for name in ("y_source", "y_target", "y_test_source", "y_test_target")}
+    return out
+
+
+def _spread(labels: np.ndarray) -> np.ndarray:
+    """Return the indices of points sorted by label, at most `_MOST_KEPT` of them at equal steps."""
+    order = np.argsort(labels, kind="stable")
+    return order[np.unique(np.linspace(0, len(order) - 1, min(len(order), _MOST_KEPT)).round().astype(int))]
