@@ -35,8 +35,8 @@ SMALL = {**FEW, "dim": 10, "p1": 100, "p2": 40, "gamma2": "0.5,2", "t2": "60"}
 IMAGES = {**FEW, "p1": 100, "p2": 20, "gamma0": "0.3,3", "t2": "20"}
 TWO_NETS = {"nets": 2, "width": "32"}
 FROZEN = {"neurons": 256, "repeats": 2, "draws": 2, "t1": "50"}
-# Deep networks: in CI linear ones, which are exact. Samples draw Gaussians in the order in which directions appear, which
-# the rounding of another library may change.
+# Deep networks: in CI linear ones, which are exact. Samples draw Gaussians in the order in which directions appear,
+# which the rounding of another library may change.
 DEEP = {"activation": "linear", "dim": 6, "p1": 10, "ptest": 100, "t1": "5", "t2": "5"}
 CI_FLAGS: dict[str, dict[str, Any]] = {
     "digits-spectrum": {"trials": "4"},

@@ -20,6 +20,11 @@ INF = math.inf
 
 # A good value of every option that a recipe can hold.
 GOOD = {
+    "depth": "1,2",
+    "freeze": "0,1",
+    "reinit_from": "0,1",
+    "ablate": "memory",
+    "basis_tolerance": 0.1,
     "solver": "linear-joint",
     "kernel": "ntk",
     "reduction": "sum",

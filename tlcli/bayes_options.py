@@ -1,6 +1,6 @@
 """The options of the Bayesian theory: inverse temperatures, elastic coupling, whitened data; see `tlcli.options`."""
 
-from tlcli.option import COUNT_FINITE, NOT_NEGATIVE, OVERLAP, POSITIVE, Domain, Option
+from tlcli.option import NOT_NEGATIVE, OVERLAP, POSITIVE, Domain, Option
 
 BAYES = [
     Option(
@@ -70,7 +70,7 @@ BAYES = [
         "integer",
         None,
         "Moves of the sampled population in its first certified pool, which is doubled as needed (default: 500).",
-        domain=COUNT_FINITE,
+        domain=Domain(20, whole=True, finite=True),
         panel="Numerics",
     ),
 ]

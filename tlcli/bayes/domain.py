@@ -1,8 +1,8 @@
 """Whether the tilt exp(½γ²(v·φ(Bz))²) of a standard Gaussian z can be normalised, at any input rank.
 
 Along z = ρu the exponent grows like ½ρ²(γ²s∞(u)² - 1) with s∞(u) = v·φ∞(Bu), φ∞(h) = lim φ(ch)/c. It is bounded if
-γ²s∞(u)² < 1 for every unit vector u; for φ homogeneous of degree 1 the integral diverges where it is above 1. A φ that grows
-faster than linearly has no normalisable tilt at all (γ > 0, v ≠ 0).
+γ²s∞(u)² < 1 for every unit vector u; for φ homogeneous of degree 1 the integral diverges where it is above 1. A φ
+that grows faster than linearly has no normalisable tilt at all (γ > 0, v ≠ 0).
 """
 
 import numpy as np
@@ -54,13 +54,14 @@ def refuse_growth(act: Activation, directions: Floats, labels: Floats, gamma: fl
     """Refuse activations whose tilt has no normalisation at any richness.
 
     Raises:
-        DomainError: φ grows faster than linearly and γ > 0; a direction of input space, (D, r) `basis` times u, is named.
+        DomainError: φ grows faster than linearly and γ > 0; a direction of input space, (D, r) `basis` times u, is
+        named.
     """
     if gamma > 0 and np.any(labels) and superlinear(act):
         _, u, _ = normalisable(act, directions, labels, gamma)
         raise DomainError(
-            f"gamma = {gamma:.6g}: {act.name} grows faster than linearly, so the posterior of the weights along the input "
-            f"direction {direction_words(basis, u)} is not normalisable; the largest gamma that is, is 0."
+            f"gamma = {gamma:.6g}: {act.name} grows faster than linearly, so the posterior of the weights along the "
+            f"input direction {direction_words(basis, u)} is not normalisable; the largest gamma that is, is 0."
         )
 
 
@@ -74,8 +75,9 @@ def refuse_tilt(act: Activation, directions: Floats, v: Floats, gamma: float, ba
     if not fine:
         largest = gamma / np.sqrt(steepness) if np.isfinite(steepness) else 0.0
         raise DomainError(
-            f"gamma = {gamma:.6g}: the posterior of the weights along the input direction {direction_words(basis, u)} is not "
-            f"normalisable (gamma^2 s^2 = {steepness:.4g}, it must be below 1); the largest gamma for this v is {largest:.4g}."
+            f"gamma = {gamma:.6g}: the posterior of the weights along the input direction {direction_words(basis, u)} "
+            f"is not normalisable (gamma^2 s^2 = {steepness:.4g}, it must be below 1); the largest gamma for this v is "
+            f"{largest:.4g}."
         )
 
 

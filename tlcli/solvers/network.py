@@ -322,8 +322,8 @@ def check_deep(numerics: Numerics, deep: Sequence[bool]) -> None:
 def settings_of(p: Mapping[str, Any]) -> TransferSettings:
     """Return the settings of one point of the engine."""
     given = {name: p[name] for name in (*_TRAINING, *_DEEP) if p.get(name) is not None}
-    times = {"times1": tuple(p["times1"]), "times2": tuple(p["times2"])}
-    return TransferSettings(**given, **times, target=p["rule"], layers="depth" in p)
+    given |= {"times1": tuple(p["times1"]), "times2": tuple(p["times2"])}
+    return TransferSettings(**given, target=p["rule"], layers="depth" in p)
 
 
 def numerics_of(p: Mapping[str, Any]) -> Numerics:

@@ -1,8 +1,8 @@
 """Certificate of a saddle point: the gap of one run's v on the other run's pool, with its noise floor.
 
-For any v, with Φ of its measure, A = Φ + I/β and r = y - Av, the primal at that measure minus the dual at v is ½γ²rᵀA⁻¹r,
-in nats per neuron; it bounds the Kullback-Leibler divergence from the saddle's measure. On the pool that gave v the residual
-vanishes by construction, so each v is judged on the pool of the other run.
+For any v, with Φ of its measure, A = Φ + I/β and r = y - Av, the primal at that measure minus the dual at v is
+½γ²rᵀA⁻¹r, in nats per neuron; it bounds the Kullback-Leibler divergence from the saddle's measure. On the pool that
+gave v the residual vanishes by construction, so each v is judged on the pool of the other run.
 """
 
 from dataclasses import dataclass
@@ -69,15 +69,19 @@ def check(tilt: Tilt, pool: Pool, v: Floats, labels: Floats, gamma: float, beta:
 def verdict(gap: float, floor: float, trips: float, tail: float, ess: float, points: int) -> tuple[str, str]:
     """Return (status, message) of the documented rule; every number is the worse of the two cross evaluations.
 
-    Converged: gap <= 0.02 nats and at most three times its floor (or <= 0.001 nats outright), at least one round trip per
-    chain between the bulk and the outermost lobe, log p(a) at the ladder's ends at least 9 below its maximum, and an
-    effective number of states of at least 20 per training point.
+    Converged: gap <= 0.02 nats and at most three times its floor (or <= 0.001 nats outright), at least one round trip
+    per chain between the bulk and the outermost lobe, log p(a) at the ladder's ends at least 9 below its maximum, and
+    an effective number of states of at least 20 per training point.
     """
     reasons = []
     if not gap <= LARGEST_GAP:
-        reasons.append(f"the gap between primal and dual is {gap:.2g} nats per neuron (at most {LARGEST_GAP:g} is accepted)")
+        reasons.append(
+            f"the gap between primal and dual is {gap:.2g} nats per neuron (at most {LARGEST_GAP:g} is accepted)"
+        )
     if not (gap <= FLOORS * floor or gap <= NEGLIGIBLE_GAP):
-        reasons.append(f"the gap {gap:.2g} is above {FLOORS:g} times its noise floor {floor:.2g}: the two starts disagree")
+        reasons.append(
+            f"the gap {gap:.2g} is above {FLOORS:g} times its noise floor {floor:.2g}: the two starts disagree"
+        )
     if not trips >= LEAST_TRIPS:
         reasons.append(f"chains made {trips:.2g} round trips between the lobes (at least {LEAST_TRIPS:g} is needed)")
     if not tail <= LARGEST_TAIL:

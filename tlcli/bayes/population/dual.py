@@ -2,8 +2,8 @@
 
 D(v) = γ²(v·y - |v|²/2β) - mean_i log Σ_{j in i} exp(½γ²s_j² - B_j),  s_j = v·φ_j
 
-The groups i are source neurons of a target, or independent pools of a source. Within a group the weights of the states are
-normalised; states of one group never replace those of another.
+The groups i are source neurons of a target, or independent pools of a source. Within a group the weights of the
+states are normalised; states of one group never replace those of another.
 """
 
 from collections.abc import Callable
@@ -134,7 +134,8 @@ def _group_of(tilt: Tilt, pool: Pool, groups: int) -> NDArray[np.intp] | None:
 
 
 class Solved(NamedTuple):
-    """Result of `newton`: v (P,), the moments there, D(v), the size of the last full step in nats and whether the ESS guard cut it."""
+    """Result of `newton`: v (P,), the moments there, D(v), the size of the last full step in nats and whether the ESS
+    guard cut it."""
 
     v: Floats
     moments: Moments
@@ -158,7 +159,8 @@ def newton(
 ) -> Solved:
     """Maximise the dual of the pool from `start` (P,), keeping the ESS above `guard` times its starting value.
 
-    `allowed` says whether the measure of a v exists (relu): steps that leave its domain are cut. The pool knows the measure only near the v it was sampled at: beyond the guard its weights say nothing.
+    `allowed` says whether the measure of a v exists (relu): steps that leave its domain are cut. The pool knows the
+    measure only near the v it was sampled at: beyond the guard its weights say nothing.
     """
     identity = np.eye(len(labels)) / beta
 

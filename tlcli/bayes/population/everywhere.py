@@ -30,14 +30,20 @@ def outside(x: Floats, basis: Floats) -> Floats:
 
 
 def kernel_everywhere(
-    tilt: Tilt, z: NDArray[np.float32], weights: Floats, rest: Floats, rng: np.random.Generator, centre: Floats | None = None
+    tilt: Tilt,
+    z: NDArray[np.float32],
+    weights: Floats,
+    rest: Floats,
+    rng: np.random.Generator,
+    centre: Floats | None = None,
 ) -> Floats:
     """Return E φ(h)φ(h)ᵀ between all points, (n, n).
 
     Args:
         tilt: preactivations of all points: b is (n, r).
         z: states (m, r). weights: (m,), summing to 1.
-        rest: coordinates (n, k) of the parts outside the row space: there a weight is a base Gaussian given the state, and one
+        rest: coordinates (n, k) of the parts outside the row space: there a weight is a base Gaussian given the
+        state, and one
             is drawn per state.
         rng: generator of these draws.
         centre: preactivations (m, n) to add (a target's αw̄·x/√D), or None.
@@ -65,8 +71,8 @@ def draw_neurons(
 ) -> Floats:
     """Return `count` equally weighted weights w (count, D) from weighted states z (m, r).
 
-    Systematic draws along `order` (m,), the values of s: the shares of the lobes are then exact to 1/count. The part outside the
-    row space is base Gaussian.
+    Systematic draws along `order` (m,), the values of s: the shares of the lobes are then exact to 1/count. The part
+    outside the row space is base Gaussian.
     """
     by = np.argsort(order)
     edges = np.cumsum(weights[by])

@@ -1,8 +1,9 @@
 """Exact non-local moves: replace a chain's state by a draw from Gaussians fitted along the field ladder.
 
-Where the tilted measure has several lobes the field alone does not connect them: near one field two states with the same s
-and different overlap with the mean direction of the outer lobe coexist. A proposal z' ~ q = mixture of Gaussians, accepted
-with the Metropolis-Hastings ratio of an independence sampler, crosses in one step; q only decides how often it is accepted.
+Where the tilted measure has several lobes the field alone does not connect them: near one field two states with the
+same s and different overlap with the mean direction of the outer lobe coexist. A proposal z' ~ q = mixture of
+Gaussians, accepted with the Metropolis-Hastings ratio of an independence sampler, crosses in one step; q only decides
+how often it is accepted.
 """
 
 from dataclasses import dataclass
@@ -89,8 +90,8 @@ class Mixture:
 def fit(tilt: Tilt, pool: Pool, v: Floats, gamma: float, ladder: Ladder, *, even: bool, components: int) -> Mixture:
     """Fit one Gaussian to the states at each of `components` fields of the ladder (source: one group).
 
-    With `even` only fields a >= 0 are fitted. The covariance is inflated by 10 % and drawn towards the identity where the
-    pool has few effective states: a proposal with light tails would leave chains stuck in the tails.
+    With `even` only fields a >= 0 are fitted. The covariance is inflated by 10 % and drawn towards the identity where
+    the pool has few effective states: a proposal with light tails would leave chains stuck in the tails.
     """
     nodes = ladder.nodes[ladder.nodes >= 0] if even else ladder.nodes
     chosen = nodes[np.unique(np.linspace(0, len(nodes) - 1, min(components, len(nodes))).round().astype(int))]
@@ -115,9 +116,7 @@ def fit(tilt: Tilt, pool: Pool, v: Floats, gamma: float, ladder: Ladder, *, even
     return Mixture(mean, root.astype(np.float32), whiten.astype(np.float32), log_norm, even, chosen)
 
 
-def jump(
-    tilt: Tilt, chains: Chains, v: Singles, gamma: float, umbrella: Ladder | Square, proposal: Proposal
-) -> float:
+def jump(tilt: Tilt, chains: Chains, v: Singles, gamma: float, umbrella: Ladder | Square, proposal: Proposal) -> float:
     """Propose one replacement for every chain; return the mean acceptance probability."""
     rng = chains.rng
     drawn = proposal.draw(len(chains.z), rng)

@@ -1,6 +1,7 @@
 """The field ladder: an umbrella in s = v·φ that is flat from the free prior to beyond the outermost lobe.
 
-exp(½γ²s²) is the mixture over a ~ N(0, 1) of exp(γas), so the tilted measure is a mixture of measures with a linear tilt.
+exp(½γ²s²) is the mixture over a ~ N(0, 1) of exp(γas), so the tilted measure is a mixture of measures with a linear
+tilt.
 p(a) is a convolution with a unit Gaussian: the trapezoid rule with spacing 1 has a relative error of 2exp(-2π²) = 5e-9.
 The umbrella density is prior times exp(B(u)), u = γs, B(u) = log Σ_k c_k exp(a_k u - g_k), with g_k near log Z(a_k).
 """

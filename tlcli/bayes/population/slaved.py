@@ -66,7 +66,7 @@ def _flow(tilt: Tilt, labels: Floats, gamma: float, beta: float, rng, z: Singles
         s = φ @ single
         dφ *= single
         dφ *= (np.float32(g**2) * s)[:, None]
-        return dφ @ tilt.b, v, s
+        return dφ @ tilt.b, np.asarray(v, dtype=np.float64), s
 
     for n in range(trajectories):
         g = gamma * min(1.0, 0.15 + 0.85 * 2 * n / trajectories)

@@ -1,8 +1,8 @@
 """Source saddle point at any input rank by the umbrella population (sections 4 and 4c of the theory).
 
 Two independent starts (slaved population, field ladder, rounds of umbrella sampling and Newton on the pool's dual) are
-sampled under frozen umbrellas, and each one's v is judged on the other one's pool. The budget is doubled until the rule of
-`certificate.verdict` is met.
+sampled under frozen umbrellas, and each one's v is judged on the other one's pool. The budget is doubled until the
+rule of `certificate.verdict` is met.
 """
 
 from collections.abc import Callable
@@ -72,8 +72,8 @@ def population_source(
     points, at, y = check_problem(x, rows, labels)
     check_gamma(gamma)
     check_finite_beta(beta)
-    if chains < 64 or chains % 16 or moves < 5:
-        raise DomainError(f"chains = {chains}, moves = {moves}: use a multiple of 16 from 64 on, and at least 5 moves.")
+    if chains < 64 or chains % 16 or moves < 20:
+        raise DomainError(f"chains = {chains}, moves = {moves}: use a multiple of 16 from 64 on, and at least 20 moves.")
     basis = row_space(points, at)
     b = points @ basis / np.sqrt(points.shape[1])
     refuse_growth(act, b[at], y, float(gamma), basis)
@@ -86,21 +86,25 @@ def population_source(
             return list(pool.map(work, range(2)))
 
         runs: list[Run] = each(lambda i: first_run(stage, seeds[i], chains=chains, moves=max(10, moves // 8)))
-        done = 0
+        done, status, message = 0, NOT_CONVERGED, ""
+        checks: list[Check] = []
         for level in range(doublings + 1):
             more, burn = (moves, moves // 4) if level == 0 else (done, 0)
             each(lambda i, more=more, burn=burn: extend(stage, runs[i], more, burn))
             done += more
-            checks: list[Check] = each(lambda i: check(stage.tilt, _pool(runs[1 - i]), runs[i].v, y, stage.gamma, beta))
+            checks = each(lambda i: check(stage.tilt, _pool(runs[1 - i]), runs[i].v, y, stage.gamma, beta))
             status, message = _verdict(runs, checks, len(y))
             if status != NOT_CONVERGED:
                 break
     refuse_tilt(act, b[at], runs[0].v, stage.gamma, basis)
-    return _record(stage, points, at, basis, runs, checks, np.random.default_rng(seeds[2]), (status, message), done, gamma)
+    return _record(
+        stage, points, at, basis, runs, checks, np.random.default_rng(seeds[2]), (status, message), done, gamma
+    )
 
 
 def check_finite_beta(beta: float) -> None:
-    """Refuse a β that is not positive and finite: the sampled kernel has noise, and only 1/β keeps it from being inverted.
+    """Refuse a β that is not positive and finite: the sampled kernel has noise, and only 1/β keeps it from being
+    inverted.
 
     Raises:
         DomainError: it is not.
@@ -132,7 +136,9 @@ def floor_of(checks: list[Check]) -> float:
     return float(sum(c.noise for c in checks))
 
 
-def _record(stage: Stage, x: Floats, at, basis: Floats, runs: list[Run], checks: list[Check], rng, verdict_, moves, gamma):
+def _record(
+    stage: Stage, x: Floats, at, basis: Floats, runs: list[Run], checks: list[Check], rng, verdict_, moves, gamma
+):
     y, γ, β = stage.labels, stage.gamma, stage.beta
     pools = [_pool(r) for r in runs]
     both = Pool(*(np.concatenate([getattr(p, name) for p in pools], axis=1) for name in ("z", "bias")))
@@ -143,7 +149,10 @@ def _record(stage: Stage, x: Floats, at, basis: Floats, runs: list[Run], checks:
     kernel = kernel_everywhere(everywhere, z, weights, outside(x, basis), rng)
     own = [check(stage.tilt, p, r.v, y, γ, β) for p, r in zip(pools, runs, strict=True)]
     # The dual at its maximum on a pool is too high by what the other pool's is too low.
-    duals = [γ**2 * (r.v @ y - r.v @ r.v / (2 * β)) - 0.5 * (o.log_z + c.log_z) for r, o, c in zip(runs, own, checks, strict=True)]
+    duals = [
+        γ**2 * (r.v @ y - r.v @ r.v / (2 * β)) - 0.5 * (o.log_z + c.log_z)
+        for r, o, c in zip(runs, own, checks, strict=True)
+    ]
     s = stage.tilt.project(z, v.astype(np.float32))
     saddle = γ**2 * float(v @ y - v @ v / β)
     info = {

@@ -1,8 +1,9 @@
 """Target saddle point at any input rank, with source neurons from the population of the source.
 
-p(w) = mean_i p(w|w̄_i), p(w|w̄_i) ∝ N(w; αw̄_i, I/(1+δ)) exp(½γ²(v·φ)²), each normalised on its own: a chain never leaves its source
-neuron. Φ needs no log Z(v|w̄_i): the chains sample the tilted measure itself, with jumps between its lobes, so there is no bias
-of the order of one over the states per neuron at the v of sampling. The two starts use disjoint halves of the source neurons.
+p(w) = mean_i p(w|w̄_i), p(w|w̄_i) ∝ N(w; αw̄_i, I/(1+δ)) exp(½γ²(v·φ)²), each normalised on its own: a chain never
+leaves its source neuron. Φ needs no log Z(v|w̄_i): the chains sample the tilted measure itself, with jumps between
+its lobes, so there is no bias of the order of one over the states per neuron at the v of sampling. The two starts use
+disjoint halves of the source neurons.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from tlcli.bayes.population.certificate import Check, check, verdict
 from tlcli.bayes.population.everywhere import kernel_everywhere, outside, row_space
 from tlcli.bayes.population.run import Stage
 from tlcli.bayes.population.source import PopulationSaddle, check_finite_beta, floor_of, population_source
-from tlcli.bayes.population.target_run import TargetRun, alone_tilt, extend_target, first_target_run, mean_log_z
+from tlcli.bayes.population.target_run import TargetRun, extend_target, first_target_run, mean_log_z
 from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import NOT_CONVERGED, Saddle, check_delta, check_gamma, check_problem, mean_weight
 from tlcli.dmft.activations import Activation
@@ -70,8 +71,8 @@ def population_target(
     neurons = source.neurons
     if neurons.ndim != 2 or neurons.shape[1] != points.shape[1] or len(neurons) < 64:
         raise DomainError(
-            f"source neurons of shape {neurons.shape}: a target in dimension {points.shape[1]} needs at least 64 of them, "
-            "one row each, from population_source."
+            f"source neurons of shape {neurons.shape}: a target in dimension {points.shape[1]} needs at least 64 of "
+            "them, one row each, from population_source."
         )
     α, precision, γ = float(mean_weight(delta)), 1.0 + float(delta), max(float(gamma), 1e-3)
     basis = row_space(points, at)
@@ -95,7 +96,9 @@ def population_target(
             return list(pool.map(work, range(2)))
 
         runs: list[TargetRun] = each(
-            lambda i: first_target_run(stages[i], alone, α * halves[i] @ basis, precision, seeds[i], moves=max(20, moves // 4))
+            lambda i: first_target_run(
+                stages[i], alone, α * halves[i] @ basis, precision, seeds[i], moves=max(20, moves // 4)
+            )
         )
         done, status, message, checks = 0, NOT_CONVERGED, "", []
         for level in range(doublings + 1):
@@ -109,7 +112,9 @@ def population_target(
         log_z = each(lambda i: mean_log_z(runs[i]))
     for run in runs:
         refuse_tilt(act, b, run.v, γ, basis)
-    return _record(runs, points, at, basis, checks, log_z, (status, message), done, gamma, α, precision, halves, seeds[2])
+    return _record(
+        runs, points, at, basis, checks, log_z, (status, message), done, gamma, α, precision, halves, seeds[2]
+    )
 
 
 def _judge(run: TargetRun, v: Floats) -> Check:
@@ -142,9 +147,7 @@ def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, α, preci
     for run, half in zip(runs, halves, strict=True):
         # Outside the row space of the target's inputs the mean αw̄ counts in full, and the tilt does not act.
         centre = α * half @ x.T / np.sqrt(x.shape[1])
-        parts = [
-            kernel_everywhere(everywhere, z, np.full(len(z), 1 / len(z)), rest, rng, centre) for z in run.pool.z
-        ]
+        parts = [kernel_everywhere(everywhere, z, np.full(len(z), 1 / len(z)), rest, rng, centre) for z in run.pool.z]
         kernels.append(np.mean(parts, axis=0))
     kernel = 0.5 * (kernels[0] + kernels[1])
     train = kernel[np.ix_(at, at)]

@@ -1,8 +1,8 @@
 """Jump proposals of a target: one tilt for all source neurons, each with a base Gaussian of its own.
 
-At the field a the tilt exp(aγs(w)) is fitted, on a network that learns the target alone, by exp(k - ½wᵀAw + bᵀw): its measure
-there is N(μ, Σ) with A = Σ⁻¹ - I, b = Σ⁻¹μ. Times the base N(m_i, I/λ) of source neuron i this is a Gaussian again, with a mass of
-its own; the fields enter with the density of a, N(0, 1).
+At the field a the tilt exp(aγs(w)) is fitted, on a network that learns the target alone, by exp(k - ½wᵀAw + bᵀw): its
+measure there is N(μ, Σ) with A = Σ⁻¹ - I, b = Σ⁻¹μ. Times the base N(m_i, I/λ) of source neuron i this is a Gaussian
+again, with a mass of its own; the fields enter with the density of a, N(0, 1).
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ class GroupMixture:
     """Mixture of C Gaussians in z for each of G chains.
 
     Attributes:
-        mean: (C, G, r). root, whiten: (C, r, r). log_norm: -½ log det of the covariances, (C,). share: (G, C), rows sum to 1.
+        mean: (C, G, r). root, whiten: (C, r, r). log_norm: -½ log det of the covariances, (C,). share: (G, C), rows
+        sum to 1.
     """
 
     mean: Singles
@@ -67,7 +68,11 @@ def adapt(alone: Mixture, fields: Floats, log_z: Floats, centre: Floats, precisi
     index = np.arange(len(mu))
     if alone.even:
         mirrored = np.flatnonzero(a > 0)
-        mu, a, g = np.concatenate([mu, -mu[mirrored]]), np.concatenate([a, -a[mirrored]]), np.concatenate([g, g[mirrored]])
+        mu, a, g = (
+            np.concatenate([mu, -mu[mirrored]]),
+            np.concatenate([a, -a[mirrored]]),
+            np.concatenate([g, g[mirrored]]),
+        )
         index = np.concatenate([index, mirrored])
     rank = mu.shape[1]
     means, roots, whitens, norms, masses = [], [], [], [], []

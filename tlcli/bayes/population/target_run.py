@@ -6,13 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.bayes.population.dual import Pool, newton
-from tlcli.bayes.population.jumps import fit, jump
+from tlcli.bayes.population.jumps import Mixture, fit, jump
 from tlcli.bayes.population.ladder import Square
 from tlcli.bayes.population.moves import Chains, hmc, start_chains
 from tlcli.bayes.population.run import HIGHEST_FIELD, KEEP, Run, Stage, Trips, refreshed, sample
 from tlcli.bayes.population.slaved import slaved
 from tlcli.bayes.population.start import walk
-from tlcli.bayes.population.jumps import Mixture
 from tlcli.bayes.population.target_jumps import GroupMixture, adapt
 from tlcli.bayes.population.tilt import Tilt
 
@@ -37,7 +36,14 @@ class TargetRun:
 
 
 def first_target_run(
-    stage: Stage, alone: Stage, centre: Floats, precision: float, seed: np.random.SeedSequence, *, moves: int, rounds: int = 8
+    stage: Stage,
+    alone: Stage,
+    centre: Floats,
+    precision: float,
+    seed: np.random.SeedSequence,
+    *,
+    moves: int,
+    rounds: int = 8,
 ) -> TargetRun:
     """Go from nothing to a frozen v near the target's saddle.
 
@@ -113,7 +119,8 @@ def sample_target(run: TargetRun, moves: int, *, frozen: bool = False, strength:
 def mean_log_z(run: TargetRun, *, nodes: int = 12, moves: int = 20) -> float:
     """Return mean_i log Z(v|w̄_i) at the v of sampling by thermodynamic integration over the strength of the tilt.
 
-    log Z = ∫₀¹ E_t ½γ²s² dt with t times the tilt; Gauss-Legendre nodes, from the full tilt down. The chains end at a small t.
+    log Z = ∫₀¹ E_t ½γ²s² dt with t times the tilt; Gauss-Legendre nodes, from the full tilt down. The chains end at a
+    small t.
     """
     t, w = np.polynomial.legendre.leggauss(nodes)
     t, w = 0.5 * (1 + t), 0.5 * w
@@ -126,7 +133,8 @@ def mean_log_z(run: TargetRun, *, nodes: int = 12, moves: int = 20) -> float:
 
 
 def _proposals(alone: Stage, v: Floats, largest: float, centre: Floats, precision: float, rng) -> GroupMixture:
-    """Fit the lobes of a network that learns the target alone, at the target's v, and adapt them to every source neuron."""
+    """Fit the lobes of a network that learns the target alone, at the target's v, and adapt them to every source
+    neuron."""
     reach = int(np.clip(np.ceil(largest + 4), 6, HIGHEST_FIELD))
     umbrella, chains = walk(alone.tilt, v, alone.gamma, reach, 512, rng, odd=alone.odd)
     helper = Run(v, v, umbrella, Mixture.none(), chains, None, Trips(512, 1.0))
