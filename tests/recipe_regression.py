@@ -58,7 +58,7 @@ CI_FLAGS: dict[str, dict[str, Any]] = {
     "fig14": {"p1": "30", "p2": "20"},
 }
 BAYES = ("fig11", "fig12", "fig13", "fig14", "bayes-whitened")
-NETWORKS = tuple(name for name in CI_FLAGS if name.startswith("fig") and name not in BAYES)
+NETWORKS = tuple(name for name in CI_FLAGS if name.startswith(("fig", "deep")) and name not in BAYES)
 
 # (relative, absolute) tolerance per column: closed forms to rounding, the rest to what its algorithm promises.
 TOLERANCE: dict[str, tuple[float, float]] = {

@@ -79,7 +79,12 @@ def test_a_tilt_without_a_norm_names_its_direction():
 
 @pytest.mark.parametrize(
     ("more", "text"),
-    [({"beta": np.inf}, "finite beta"), ({"beta": -1.0}, "beta = -1"), ({"chains": 100}, "chains = 100"), ({"moves": 5}, "moves = 5")],
+    [
+        ({"beta": np.inf}, "finite beta"),
+        ({"beta": -1.0}, "beta = -1"),
+        ({"chains": 100}, "chains = 100"),
+        ({"moves": 5}, "moves = 5"),
+    ],
 )
 def test_bad_values_are_refused(more, text):
     settings = {"gamma": 1.0, "beta": 10.0, "seed": 0, **more}

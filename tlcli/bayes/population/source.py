@@ -73,7 +73,7 @@ def population_source(
     check_gamma(gamma)
     check_finite_beta(beta)
     if chains < 64 or chains % 16 or moves < 20:
-        raise DomainError(f"chains = {chains}, moves = {moves}: use a multiple of 16 from 64 on, and at least 20 moves.")
+        raise DomainError(f"chains = {chains}, moves = {moves}: use a multiple of 16 from 64, and 20 moves or more.")
     basis = row_space(points, at)
     b = points @ basis / np.sqrt(points.shape[1])
     refuse_growth(act, b[at], y, float(gamma), basis)
