@@ -69,7 +69,7 @@ BAYES = [
         "moves",
         "integer",
         None,
-        "Moves of the sampled population in its first certified pool, which is doubled as needed (default: 500).",
+        "Moves of the sampled population in its first pool, doubled as needed (default: 500, or 15 per point).",
         domain=Domain(20, whole=True, finite=True),
         panel="Numerics",
     ),

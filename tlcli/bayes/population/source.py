@@ -46,7 +46,7 @@ def population_source(
     *,
     seed: int,
     chains: int = 1024,
-    moves: int = 500,
+    moves: int | None = None,
     doublings: int = 3,
     threads: int = 1,
 ) -> PopulationSaddle:
@@ -61,7 +61,8 @@ def population_source(
         beta: inverse temperature, finite and > 0.
         seed: seed of both starts.
         chains: chains of each start, a multiple of 16.
-        moves: HMC moves of the first certified pool; each doubling doubles the pool.
+        moves: HMC moves of the first certified pool; each doubling doubles the pool. None: 500, and 15 per training
+            point, with which two starts agree to 1 % in v and 3 % in Φ for 100 points.
         doublings: how often the pool may be doubled before the answer is returned as not converged.
         threads: 2 runs the two starts side by side.
 
@@ -72,6 +73,7 @@ def population_source(
     points, at, y = check_problem(x, rows, labels)
     check_gamma(gamma)
     check_finite_beta(beta)
+    moves = max(500, 15 * len(y)) if moves is None else moves
     if chains < 64 or chains % 16 or moves < 20:
         raise DomainError(f"chains = {chains}, moves = {moves}: use a multiple of 16 from 64, and 20 moves or more.")
     basis = row_space(points, at)
