@@ -52,7 +52,7 @@ class Activation:
 def _erf(h: Any, xp: Any) -> Any:
     """The error function in whatever library holds h."""
     if xp is np or isinstance(h, np.ndarray):
-        return _erf_single(h) if h.dtype == np.float32 else special.erf(h)
+        return erf_and_slope(h)[0] if h.dtype == np.float32 else special.erf(h)
     for attempt in (
         lambda: xp.special.erf(h),  # torch
         lambda: importlib.import_module("cupyx.scipy.special").erf(h),  # cupy
@@ -64,8 +64,11 @@ def _erf(h: Any, xp: Any) -> Any:
     return xp.asarray(special.erf(np.asarray(h)))  # a library of the CPU, for example array-api-strict
 
 
-def _erf_single(h: Any) -> Any:
-    """The error function to 6e-7, near single precision, at a third of the cost (Abramowitz-Stegun 7.1.26)."""
+def erf_and_slope(h: Any) -> tuple[Any, Any]:
+    """The error function of float32 numbers to 6e-7, and its derivative: they share exp(-h^2).
+
+    Near single precision at a third of the cost of the exact one (Abramowitz-Stegun 7.1.26).
+    """
     t = np.abs(h)
     t *= np.float32(0.3275911)
     t += np.float32(1)
@@ -79,7 +82,9 @@ def _erf_single(h: Any) -> Any:
     np.exp(t, out=t)
     tail *= t
     np.subtract(np.float32(1), tail, out=tail)
-    return np.copysign(tail, h, out=tail)
+    np.copysign(tail, h, out=tail)
+    t *= np.float32(2.0 / math.sqrt(math.pi))
+    return tail, t
 
 
 def _gauss_cdf(h: Any, xp: Any) -> Any:

@@ -91,3 +91,8 @@ def verdict(gap: float, floor: float, trips: float, tail: float, ess: float, poi
     if not reasons:
         return CONVERGED, ""
     return NOT_CONVERGED, "Not certified: " + "; ".join(reasons) + ". Raise the budget (moves), or lower gamma or beta."
+
+
+def relative(a: Floats, b: Floats) -> float:
+    """Return |a - b| / |a|, how far two starts differ."""
+    return float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-300))

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from tlcli.bayes.domain import refuse_growth, refuse_tilt
-from tlcli.bayes.population.certificate import Check, check, verdict
+from tlcli.bayes.population.certificate import Check, check, relative, verdict
 from tlcli.bayes.population.dual import Pool, newton
 from tlcli.bayes.population.everywhere import draw_neurons, kernel_everywhere, outside, row_space
 from tlcli.bayes.population.run import Run, Stage, extend, first_run
@@ -167,9 +167,9 @@ def _record(
         "tail": max(r.ladder.tail() for r in runs),
         "square": [c.square for c in checks],
         "square_saddle": saddle,
-        "spread_v": _relative(runs[0].v, runs[1].v),
-        "spread_kernel": _relative(own[0].kernel, own[1].kernel),
-        "spread_outputs": _relative(y - runs[0].v / β, y - runs[1].v / β),
+        "spread_v": relative(runs[0].v, runs[1].v),
+        "spread_kernel": relative(own[0].kernel, own[1].kernel),
+        "spread_outputs": relative(y - runs[0].v / β, y - runs[1].v / β),
         "free_energies": [float(d) for d in duals],
         "acceptance": [list(r.acceptance) for r in runs],
         "largest_field": float(max(np.abs(r.ladder.nodes).max() for r in runs)),
@@ -187,7 +187,3 @@ def _record(
         info=info,
         neurons=draw_neurons(z, weights, s.astype(float), basis, NEURONS, rng),
     )
-
-
-def _relative(a: Floats, b: Floats) -> float:
-    return float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-300))

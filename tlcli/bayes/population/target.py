@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from tlcli.bayes.domain import refuse_growth, refuse_tilt
-from tlcli.bayes.population.certificate import Check, check, verdict
+from tlcli.bayes.population.certificate import Check, check, relative, verdict
 from tlcli.bayes.population.everywhere import kernel_everywhere, outside, row_space
 from tlcli.bayes.population.run import Stage
 from tlcli.bayes.population.source import PopulationSaddle, check_finite_beta, floor_of, population_source
@@ -161,9 +161,9 @@ def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, α, preci
         "moves": moves,
         "square": [c.square for c in checks],
         "square_saddle": γ**2 * float(v @ y - v @ v / β),
-        "spread_v": _relative(runs[0].v, runs[1].v),
-        "spread_kernel": _relative(own[0].kernel, own[1].kernel),
-        "spread_outputs": _relative(y - runs[0].v / β, y - runs[1].v / β),
+        "spread_v": relative(runs[0].v, runs[1].v),
+        "spread_kernel": relative(own[0].kernel, own[1].kernel),
+        "spread_outputs": relative(y - runs[0].v / β, y - runs[1].v / β),
         "free_energies": [float(d) for d in duals],
         "acceptance": [list(r.acceptance) for r in runs],
     }
@@ -179,7 +179,3 @@ def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, α, preci
         message=message,
         info=info,
     )
-
-
-def _relative(a: Floats, b: Floats) -> float:
-    return float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-300))

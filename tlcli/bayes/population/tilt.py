@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.dmft.activations import Activation
+from tlcli.dmft.activations import Activation, erf_and_slope
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -76,26 +76,6 @@ class Tilt:
     def both(self, h: Singles) -> tuple[Singles, Singles]:
         """Return φ(h) and φ'(h), which the caller may overwrite; h is overwritten."""
         if self.act.name == "erf":
-            return _erf_and_slope(h)
+            return erf_and_slope(h)
         φ, dφ = self.act.both(h)
         return np.asarray(φ, dtype=np.float32), np.array(dφ, dtype=np.float32)
-
-
-def _erf_and_slope(h: Singles) -> tuple[Singles, Singles]:
-    """The error function to 6e-7 (Abramowitz-Stegun 7.1.26) and its derivative, which share exp(-h²)."""
-    t = np.abs(h)
-    t *= np.float32(0.3275911)
-    t += np.float32(1)
-    np.reciprocal(t, out=t)
-    φ = t * np.float32(1.061405429)
-    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
-        φ += np.float32(coefficient)
-        φ *= t
-    np.multiply(h, h, out=t)
-    np.negative(t, out=t)
-    np.exp(t, out=t)
-    φ *= t
-    np.subtract(np.float32(1), φ, out=φ)
-    np.copysign(φ, h, out=φ)
-    t *= np.float32(2 / np.sqrt(np.pi))
-    return φ, t
