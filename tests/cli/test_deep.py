@@ -32,7 +32,7 @@ def test_every_layer_has_its_rows_and_pictures(tlcli, tmp_path):
     assert float(top[-1]["target_alignment"]) == pytest.approx(float(last[-1]["target_alignment"]))
     with np.load(tmp_path / "kernels.npz") as arrays:
         names = set(arrays.files)
-        assert {"phi_layer3_stage2_point1", "g_layer1_stage1_point1", "ntk_stage2_point1"} <= names
+        assert {"phi_layer3_stage2_point1", "g_layer1_stage1", "ntk_stage2"} <= names
         assert arrays["phi_layer2_stage2_point1"].shape == (30, 10)
         assert arrays["density_layer2_stage1_point1"].shape == (241,)
     for name in ("figure", "figure-layers", "figure-layer-kernels", "figure-layer-densities"):
@@ -76,7 +76,7 @@ def test_networks_of_finite_width_stand_beside_the_theory(tlcli, tmp_path):
 def test_a_dry_run_tells_the_memory(tlcli, tmp_path):
     done = tlcli("dmft-solve", *TINY, "--depth", "3", "--dry-run", "-o", str(tmp_path))
     assert done.code == 0
-    assert "MB for 2 r S words per hidden matrix and repeat, r = 120 directions and S = 128 neurons" in done.out
+    assert "MB for (2 r + n) S words per hidden matrix and repeat, r = 120 directions, S = 128 neurons" in done.out
 
 
 def test_an_unstable_step_exits_3_and_keeps_what_is_known(tlcli, tmp_path):

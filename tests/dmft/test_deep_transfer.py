@@ -217,7 +217,70 @@ def test_numerics_of_two_layers_are_refused(data, numerics, text):
 
 
 def test_the_expected_memory_is_that_of_the_tables():
-    rank, neurons, size = expected_size(activation("tanh"), 3, 16, 1.0, Numerics(repeats=2))
+    rank, neurons, size = expected_size(activation("tanh"), 3, 16, 100, 1.0, Numerics(repeats=2))
     assert neurons >= 10 * rank
-    assert size == 2 * rank * neurons * 4 * 2 * 2
-    assert expected_size(activation("linear"), 3, 16, 1.0, Numerics())[2] == 0
+    assert size == (2 * rank + 116) * neurons * 4 * 2 * 2
+    assert expected_size(activation("linear"), 3, 16, 100, 1.0, Numerics())[2] == 0
+
+
+# Fewer training points than dimensions: test inputs have a part that no training point has.
+@pytest.fixture(scope="module")
+def wide():
+    return transfer_data("linear", "linear", dim=40, rho=0.6, noise1=0, noise2=0, p1=5, p2=4, ptest=60, seed=2)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_linear_networks_align_with_test_points_outside_the_span(wide, depth):
+    settings = settings_of(activation="linear", depth=depth, times1=(0.0, 1.0), times2=(0.0, 1.0), layers=True)
+    exact = Setup(
+        wide, settings, activation("linear"), np.concatenate([wide.x_source, wide.x_target, wide.x_test])
+    ).start_alignments
+    found = solve_transfer(wide, settings, Numerics(tolerance=1e-7)).columns
+    for layer in range(1, depth + 1):
+        for group in ("source", "target", "test"):
+            name = f"layer{layer}_{group}_alignment"
+            assert found[name][0] == pytest.approx(exact[name], abs=1e-6), name
+
+
+def test_a_step_that_becomes_too_long_is_told(data):
+    settings = settings_of(times1=(0.0, 20.0, 60.0), times2=())
+    found = solve_transfer(data, settings, Numerics(neurons=1024, repeats=2, integrator="euler", dt=3.0))
+    assert any(re.search(r"unstable at t = .*use --dt [\d.e-]+ or less", note) for note in found.info["notes"])
+    fine = solve_transfer(data, settings, Numerics(neurons=1024, repeats=2, integrator="euler", dt=0.2))
+    assert not any("unstable" in note for note in fine.info["notes"])
+
+
+@pytest.mark.parametrize("name", ["loss", "target_alignment", "layer1_movement"])
+def test_all_that_richardson_gives_is_of_second_order(data, name):
+    settings = settings_of(activation="linear", times1=(0.0, 2.0), times2=(0.0, 2.0))
+    flow = solve_transfer(data, settings, Numerics(tolerance=1e-8)).columns[name]
+    found = [solve_transfer(data, settings, Numerics(integrator="richardson", dt=dt)).columns for dt in (0.2, 0.1)]
+    errors = [np.abs(columns[name] - flow)[-1] for columns in found]
+    assert errors[1] < 0.35 * errors[0]
+    assert errors[1] < 2 * found[1][f"{name}_se"][-1] < 40 * errors[1] + 1e-6
+
+
+def test_redrawn_layers_are_the_same_for_both_steps_of_richardson(data):
+    settings = settings_of(reinit_from=1, times1=(0.0, 2.0), times2=(0.0, 2.0))
+    numerics = {"neurons": 600, "repeats": 4, "dt": 0.1}
+    errors = [
+        solve_transfer(data, settings, Numerics(integrator=method, **numerics)).columns["train_loss_se"][-1]
+        for method in ("euler", "richardson")
+    ]
+    assert errors[1] < 2.5 * errors[0]  # independent draws would give sqrt(4 + 1) and more
+
+
+def test_layers_that_are_kept_and_redrawn_under_decay_are_those_of_networks(data):
+    more = {"depth": 3, "freeze": 1, "reinit_from": 2, "weight_decay": 0.05, "weight_decay2": 0.1}
+    theory = solve_transfer(data, settings_of(**more), Numerics(neurons=1500, repeats=4)).columns
+    shared = {"activation": "tanh", "gamma0": 1.0, "gamma2": 0.7, "times1": TIMES, "times2": TIMES}
+    found = simulate_deep(data, **shared, **more, width=WIDTH, nets=NETS, seed=5)
+    for column in ("loss", "train_loss"):
+        mean, spread = np.asarray(found[column].mean), np.asarray(found[column].se)
+        allowed = 4 * np.hypot(theory[f"{column}_se"], spread) + 4 * np.abs(mean) / WIDTH + 1e-3
+        assert np.all(np.abs(theory[column] - mean) <= allowed), column
+
+
+def test_one_hidden_layer_has_no_memory_to_leave_out():
+    with pytest.raises(UsageError, match="one hidden layer has no hidden matrix"):
+        settings_of(depth=1, ablate="memory")

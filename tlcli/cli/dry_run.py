@@ -64,8 +64,8 @@ def _tables(tasks: Sequence[Task]) -> None:
     rank, neurons, size = max((expected_size_of(p) for p in deep), key=lambda found: found[2])
     if size:
         print(
-            f"  memory: {_memory(size)} for 2 r S words per hidden matrix and repeat, r = {rank} directions and S = "
-            f"{neurons} neurons expected"
+            f"  memory: {_memory(size)} for (2 r + n) S words per hidden matrix and repeat, r = {rank} directions, "
+            f"S = {neurons} neurons and all n points expected"
         )
 
 

@@ -169,7 +169,7 @@ def plan(problem: Problem, numerics: Numerics, coupled: int = 0) -> Plan:
     repeats = numerics.repeats or (1 if kind == "quadrature" else 2 if exact else 4)
     streamed = 0
     if exact:
-        neurons = max(64, 4 * (rank + 2))
+        neurons = max(64, 4 * (rank + problem.geometry.still.shape[1] + 2))
     elif kind == "quadrature":
         neurons = 4096 * 8 ** (rank - 1)
     elif kind == "sobol" and low:
@@ -334,7 +334,16 @@ def _population(problem: Problem, numerics: Numerics, chosen: Plan, repeat: int)
             )
         return quadrature(problem.act, g.rank, chosen.neurons), None
     rng = np.random.default_rng(_seeds(numerics, 100, repeat))
-    found = sample(chosen.kind, chosen.neurons, g.rank, g.still.shape[1], rng, pairs=chosen.pairs, whiten=chosen.whiten)
+    found = sample(
+        chosen.kind,
+        chosen.neurons,
+        g.rank,
+        g.still.shape[1],
+        rng,
+        pairs=chosen.pairs,
+        whiten=chosen.whiten,
+        whiten_still=problem.act.name == "linear",
+    )
     if not reset:
         return found, None
     fresh = rng.standard_normal(found.size)

@@ -47,8 +47,12 @@ def sample(
     *,
     pairs: bool = False,
     whiten: bool = False,
+    whiten_still: bool = False,
 ) -> Population:
     """Draw `neurons` neurons (rounded up to an even number with pairs, to a power of two for sobol).
+
+    `whiten_still`: the still coordinates too get exact moments and no correlation with the moving ones, if there are
+    neurons enough: kernels between test points of linear networks are then exact.
 
     Raises:
         UsageError: too few neurons to whiten `rank` coordinates.
@@ -65,6 +69,9 @@ def sample(
         v = rng.standard_normal((half, n_still))
     if whiten:
         z = _whitened(z, pairs)
+    if whiten_still and n_still and half >= 2 * (rank + n_still):
+        u = z[:, :rank]
+        v = _scaled(v - u @ (u.T @ v / half))
     if pairs:
         z, v = np.concatenate([z, z * np.r_[np.ones(rank), -1.0]]), np.concatenate([v, v])
     return Population(z[:, :rank], z[:, rank], v)

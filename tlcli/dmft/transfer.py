@@ -418,7 +418,21 @@ class _Parts:
                         mean = observed[name][:, position].mean(axis=0)
                         kernel = name.partition("_")[0] in ("phi", "g", "ntk")
                         out[f"{name}_{word}"] = mean[: len(kept)] if kernel else mean
+        if setup.settings.layers and not setup.settings.deep:
+            out |= self._single_layer(out, kept)
         return out
+
+    def _single_layer(self, arrays: dict[str, NDArray[Any]], kept: NDArray[np.int_]) -> dict[str, NDArray[Any]]:
+        """Return the arrays of one hidden layer under the names that those of deep networks have."""
+        x, found = self.setup.x, {}
+        below = x[kept] @ x[self.setup.trained].T / x.shape[1]
+        for name in ("phi", "g", "density", "variance", "excess_kurtosis"):
+            for key in [key for key in arrays if key.startswith(f"{name}_s")]:  # start, stage1, stage2
+                word = key.removeprefix(f"{name}_")
+                found[f"{name}_layer1_{word}"] = arrays[key]
+                if name == "phi":
+                    found[f"ntk_{word}"] = arrays[key] + below * arrays[f"g_{word}"]
+        return found
 
     def _info(self, columns: dict[str, NDArray[Any]]) -> dict[str, Any]:
         # Without labels of the test points the training loss has to do.

@@ -80,6 +80,7 @@ class StageRun:
     evaluations: int
     steps: int = 0
     states: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -105,7 +105,8 @@ def _draw(axis: Axes, one: Layers, name: str, colours: NDArray[Any]) -> None:
     joined = time + np.where(stage == 2, switch, 0.0)
     if switch and np.any(stage == 2):
         axis.axvline(switch, color="0.5", lw=0.8, ls=":")
-    values, errors = one.columns[name], np.nan_to_num(one.columns[f"{name}_se"])
+    values = one.columns[name]
+    errors = np.nan_to_num(one.columns.get(f"{name}_draw_se", one.columns[f"{name}_se"]))
     for layer in range(values.shape[1]):
         axis.plot(joined, values[:, layer], color=colours[layer], lw=1.7)
         low, high = values[:, layer] - 2 * errors[:, layer], values[:, layer] + 2 * errors[:, layer]

@@ -24,7 +24,7 @@ from tlcli.errors import UsageError
 from tlcli.solvers.base import Case, Solver
 from tlcli.sweep.runner import Task
 from tlcli.tasks.cifar import cifar_location
-from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2
+from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2, DEFAULT_PTEST
 from tlcli.tasks.polynomial import is_polynomial
 from tlcli.tasks.transfer import TransferData, check_tasks, transfer_data
 
@@ -315,7 +315,7 @@ def check_deep(numerics: Numerics, deep: Sequence[bool]) -> None:
         ("integrator: richardson", numerics.integrator == "richardson"),
         ("basis_tolerance", numerics.basis_tolerance is not None),
     ):
-        if given and not all(deep):
+        if given and not any(deep):
             raise UsageError(f"{name} is for deep networks; give --depth 2 or more, or leave it out.")
 
 
@@ -323,12 +323,16 @@ def settings_of(p: Mapping[str, Any]) -> TransferSettings:
     """Return the settings of one point of the engine."""
     given = {name: p[name] for name in (*_TRAINING, *_DEEP) if p.get(name) is not None}
     given |= {"times1": tuple(p["times1"]), "times2": tuple(p["times2"])}
-    return TransferSettings(**given, target=p["rule"], layers="depth" in p)
+    return TransferSettings(**given, target=p["rule"], layers=any(name in p for name in _DEEP))
 
 
 def numerics_of(p: Mapping[str, Any]) -> Numerics:
-    """Return how the engine solves one point."""
+    """Return how the engine solves one point; what only deep networks have is left out for the others of a grid."""
     given = {name: p[name] for name in _NUMERICS if p.get(name) is not None}
+    if "rule" in p and not settings_of(p).deep:
+        given.pop("basis_tolerance", None)
+        if given.get("integrator") == "richardson":  # gradient flow, as rkc is
+            given = {name: value for name, value in given.items() if name not in ("integrator", "dt")}
     return Numerics(**given, seed=int(p["seed"]), draw=int(p["draw"]))
 
 
@@ -341,9 +345,9 @@ def expected_size_of(p: Mapping[str, Any]) -> tuple[int, int, int]:
         data = data_of(p)
         sizes = [len(data.y_source), len(data.y_target) if p["times2"] else 0]
     gamma = max(float(p["gamma0"]), float(p["gamma2"] or 0.0))
-    return expected_size(
-        activation(p["activation"]), p["depth"], sum(int(n or 0) for n in sizes), gamma, numerics_of(p)
-    )
+    others = DEFAULT_PTEST if p.get("ptest") is None else int(p["ptest"])
+    samples = sum(int(n or 0) for n in sizes)
+    return expected_size(activation(p["activation"]), p["depth"], samples, others, gamma, numerics_of(p))
 
 
 def data_of(p: Mapping[str, Any]) -> TransferData:

@@ -17,12 +17,16 @@ LAYER_COLUMNS = ("movement", "source_alignment", "target_alignment", "test_align
 def layers_of(
     case: Case, point: Mapping[str, float], records: Sequence[Mapping[str, Any]], keep: slice
 ) -> dict[str, Floats] | None:
-    """Return stage and time (n_record,), and per column of `LAYER_COLUMNS` and its `_se` (n_record, L).
+    """Return stage and time (n_record,), and per column of `LAYER_COLUMNS` with its `_se` (n_record, L).
+
+    `_se` is the error that the sampled neurons leave, `_draw_se` the spread of several draws over the
+    root of their number.
 
     `records` are the draws of one point, `keep` the records that are rows of the table. None where `depth` is no
     option of the case, or a draw failed. A column that no layer has, or that has no error, is NaN.
     """
-    depth = {**case.words, **point}.get("depth")
+    values = {**case.words, **point}
+    depth = values.get("depth", 1 if any(values.get(name) is not None for name in ("freeze", "reinit_from")) else None)
     if depth is None or any(record.get("status") == "failed" for record in records):
         return None
 
@@ -38,7 +42,7 @@ def layers_of(
         values = np.array([of(record, name) for record in records])
         errors = np.array([of(record, f"{name}_se") for record in records])
         out[name] = values.mean(axis=0)
-        # Several draws: their spread holds the error of the sampled neurons as well.
-        spread = values.std(axis=0, ddof=1) / math.sqrt(len(records)) if len(records) > 1 else errors[0]
-        out[f"{name}_se"] = spread
+        out[f"{name}_se"] = np.sqrt(np.sum(errors**2, axis=0)) / len(records)
+        if len(records) > 1:  # holds the error of the sampled neurons as well
+            out[f"{name}_draw_se"] = values.std(axis=0, ddof=1) / math.sqrt(len(records))
     return out

@@ -262,6 +262,15 @@ class DeepField:
             theta = theta + self.spaces[layer].inner(g, g) * below
         return theta
 
+    def relaxation(self, t: float, z: Any) -> float:
+        """Return s lambda_max(Theta) + (L + 1) lambda, the rate at which the fastest residual relaxes."""
+        weights = self.unpack(z)
+        theta = self.tangent_kernel(weights, self.forward(t, weights))
+        self._extend()
+        if not np.all(np.isfinite(theta)):
+            return math.inf
+        return self.training.scale * float(np.linalg.eigvalsh(theta)[-1]) + self.training.decay * (self.depth + 1)
+
     def stiffness(self, t: float, z: Any, vector: Any = None, sweeps: int = 20) -> tuple[float, Any]:
         """Return the fastest rate: s lambda_max(Theta), the rates of the forces themselves, and the decay."""
         d, weights = self.training, self.unpack(z)

@@ -14,12 +14,13 @@ from tlcli.dmft.deep.space import Axes, Fields
 from tlcli.dmft.deep.start import Start
 from tlcli.dmft.integrate import Control, Outcome, Step, integrate
 from tlcli.dmft.two_layer import Stage, StageRun
-from tlcli.errors import DomainError, check_choice
+from tlcli.errors import DomainError, UsageError, check_choice
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int_]
 
-_UNSTABLE = 4.0  # step times rate: explicit steps are stable below 2, and the rate is an upper estimate
+_UNSTABLE = 2.0  # step times rate: the linearised descent grows beyond, though the dynamics may bend it back,
+_HOPELESS = 4.0  # which it hardly does from here on
 BLOCK = 1024  # points looked at at once for their outputs
 ABLATIONS = ("none", "responses", "stage-responses", "memory", "cross-stage", "equal-time")
 
@@ -43,6 +44,8 @@ class Surgery:
             DomainError: more layers than there are. UsageError: an unknown ablation.
         """
         check_choice("ablate", self.ablate, ABLATIONS)
+        if self.ablate != "none" and depth == 1:
+            raise UsageError(f"ablate = {self.ablate}: one hidden layer has no hidden matrix; give --depth 2 or more.")
         for name, value in (("freeze", self.freeze), ("reinit_from", self.reinit_from)):
             if value is not None and not 0 <= value <= depth:
                 raise DomainError(
@@ -171,7 +174,9 @@ def run_stages(
             weights, renewed = _switch(start, stage, weights, surgery)
             offset = None if renewed else offset
             if surgery.ablate in ("stage-responses", "cross-stage"):
-                ablations = [Ablation(forget=hidden.ins.count) for hidden in start.hidden]
+                # Another step size has looked at other directions of the first stage: all forget the same ones.
+                counts = start.counts.setdefault(index, [hidden.ins.count for hidden in start.hidden])
+                ablations = [Ablation(forget=count) for count in counts]
         trained = Training(
             start.geometry.moving[stage.rows], stage.labels, stage.gamma, stage.scale, stage.decay, None, frozen
         )
@@ -186,7 +191,8 @@ def run_stages(
         shift = _shift(faded, centre, stage.gamma)
         trained = Training(**{**vars(trained), "shift": lambda t, shift=shift, rows=stage.rows: shift(t)[rows]})
         field_ = DeepField(start.act, start.spaces, start.hidden, trained, ablations)
-        recorder = _Recorder(start, field_, index, stage, shift, observe)
+        dt = control.dt if control.method == "euler" else None
+        recorder = _Recorder(start, field_, index, stage, shift, observe, dt)
         z = field_.pack(weights)
         recorder.record(0.0, lambda t, z=z: z)
         outcome = _unstable(field_, z, control) or integrate(
@@ -195,6 +201,7 @@ def run_stages(
         if not outcome.message and outcome.settled:
             recorder.finish(outcome)
         runs.append(StageRun(recorder.f, recorder.observed, [], outcome, field_.evaluations, outcome.steps))
+        runs[-1].note = recorder.note
         if outcome.message:
             break
         weights = field_.unpack(outcome.state)
@@ -209,8 +216,8 @@ def _unstable(field_: DeepField, z: Any, control: Control) -> Outcome | None:
     """Refuse a step of gradient descent that can only oscillate: bounded activations hide it."""
     if control.method != "euler" or control.dt is None:
         return None
-    rate = field_.stiffness(0.0, z)[0]
-    if control.dt * rate <= _UNSTABLE:
+    rate = field_.relaxation(0.0, z)
+    if control.dt * rate <= _HOPELESS:
         return None
     return Outcome(
         z,
@@ -278,6 +285,8 @@ class _Recorder:
     stage: Stage
     shift: Callable[[float], Array]
     observe: Observer | None
+    dt: float | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         self.f = np.full((len(self.stage.times), len(self.start.geometry.moving)), np.nan)
@@ -303,6 +312,18 @@ class _Recorder:
             for name, value in self.observe(self.index, self.next, t, scene).items():
                 self.observed.setdefault(name, []).append(value)
         self.next += 1
+        self._warn(t, z)
+
+    def _warn(self, t: float, z: Any) -> None:
+        """Say once when a step of gradient descent has become too long: bounded activations only oscillate."""
+        if self.dt is None or self.note:
+            return
+        rate = self.field.relaxation(t, z)
+        if self.dt * rate > _UNSTABLE:
+            self.note = (
+                f"the step {self.dt:.3g} of gradient descent is unstable at t = {t:.3g} (fastest rate {rate:.3g}): it "
+                f"oscillates; use --dt {1 / rate:.1g} or less."
+            )
 
     def finish(self, outcome: Outcome) -> None:
         """Nothing moves any more: later records are the state at rest."""

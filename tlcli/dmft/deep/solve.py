@@ -30,6 +30,7 @@ _PER_RANK = 10  # samples per revealed direction: below, the bias r/S of the res
 _MOST = 20_000  # samples per layer and repeat that are taken unasked
 _LEAST = 1024
 _TOL = 0.1
+_DENSITIES = ("density", "variance", "excess_kurtosis")
 _SINGLE = 3e-3  # smallest tolerance that single precision resolves
 _EXACT_TOL = 1e-6
 
@@ -81,10 +82,13 @@ def check_numerics(numerics: Numerics) -> None:
         raise UsageError("integrator: richardson extrapolates from a step and its half; give the step as --dt.")
 
 
-def expected_size(act: Activation, depth: int, samples: int, gamma: float, numerics: Numerics) -> tuple[int, int, int]:
+def expected_size(
+    act: Activation, depth: int, samples: int, others: int, gamma: float, numerics: Numerics
+) -> tuple[int, int, int]:
     """Return a guess of the rank and the neurons of one hidden matrix, and the bytes of all repeats together.
 
-    The tables of a matrix hold 2 r S words, r features and responses of S neurons. Smooth activations reveal about 12
+    The tables of a matrix hold 2 r S words, r features and responses of S neurons, and the noise of all points, trained
+    on (`samples`) or not (`others`), S words each. Smooth activations reveal about 12
     directions per training point (`samples` of all stages), kinks about twice as many; long training more.
     """
     if act.name == "linear" or depth < 2:
@@ -94,7 +98,7 @@ def expected_size(act: Activation, depth: int, samples: int, gamma: float, numer
     wanted = math.ceil((0.5 * max(1.0, gamma) / numerics.accuracy) ** 2 / repeats)
     neurons = numerics.neurons or min(_MOST, max(_LEAST, wanted, math.ceil(1.3 * _PER_RANK * rank)))
     word = 8 if basis_tolerance(act, numerics) < _SINGLE else 4
-    return rank, neurons, 2 * rank * neurons * (depth - 1) * repeats * word
+    return rank, neurons, (2 * rank + samples + others) * neurons * (depth - 1) * repeats * word
 
 
 def basis_tolerance(act: Activation, numerics: Numerics) -> float:
@@ -140,6 +144,8 @@ class DeepEnsemble:
         coarser = chosen.control
         if coarser.method == "rkc":
             coarser = replace(coarser, tolerance=8 * coarser.tolerance)
+        elif richardson and coarser.dt is not None:
+            coarser = replace(coarser, dt=2 * coarser.dt)
         rough = self._growing(stages, surgery, coarser, 1e2 * _EXACT_TOL, observe, richardson)
         return _solution(chosen, [fine], [rough], [])
 
@@ -237,14 +243,17 @@ def _extrapolated(
 ) -> list[StageRun]:
     """Return 2 f(dt/2) - f(dt) of gradient descent: gradient flow to second order in dt.
 
-    Both steps look at the same hidden matrices, so that the noise of their difference is small. What an observer sees
-    is that of the half step.
+    Both steps look at the same hidden matrices, so that the noise of their difference is small. Kernels and alignments
+    are extrapolated as f is; densities are those of the half step.
     """
     dt = control.dt
     assert dt is not None
     halves = run(replace(control, dt=dt / 2), observe)
-    for half, whole in zip(halves, run(replace(control, dt=dt), None), strict=True):
+    for half, whole in zip(halves, run(replace(control, dt=dt), observe), strict=True):
         half.f = 2 * half.f - whole.f
+        for name, values in half.observed.items():
+            if not name.startswith(_DENSITIES):
+                half.observed[name] = [2 * a - b for a, b in zip(values, whole.observed.get(name, []), strict=False)]
         half.evaluations += whole.evaluations
         if whole.outcome.message and not half.outcome.message:
             half.outcome = whole.outcome
@@ -257,6 +266,9 @@ def _solution(
     count = len(runs[0])
     broken = (
         f"stage {k}: {run.outcome.message}" for found in runs for k, run in enumerate(found, 1) if run.outcome.message
+    )
+    notes += list(
+        dict.fromkeys(f"stage {k}: {run.note}" for found in runs for k, run in enumerate(found, 1) if run.note)
     )
     return Solution(
         plan,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.deep.hidden import Hidden
-from tlcli.dmft.deep.space import Axes, Fields, Samples, Space
+from tlcli.dmft.deep.space import Axes, Fields, Samples, Space, without
 from tlcli.dmft.geometry import Geometry
 
 Array = NDArray[np.float64]
@@ -27,7 +27,8 @@ class Start:
 
     `inputs` (rank, size) and `still` (n_still, size) of the first layer, `readout` and `redrawn` (size,) of the last;
     `hidden` grow as they are looked at. `trained` are all points that any stage trains on, `origin` Phi^l there before
-    training. The noise (n_point, size) per hidden matrix, there and back, is drawn when first needed.
+    training, `counts` per stage how many directions each matrix had when the stage was first entered. The noise
+    (n_point, size) per hidden matrix is drawn when first needed.
     """
 
     act: Activation
@@ -41,7 +42,9 @@ class Start:
     tol: float
     trained: NDArray[np.int_]
     origin: list[Array] = field(default_factory=list)
-    _noise: dict[tuple[int, bool], tuple[Fields, int]] = field(default_factory=dict)
+    counts: dict[int, list[int]] = field(default_factory=dict)
+    _noise: dict[int, tuple[Fields, int]] = field(default_factory=dict)
+    _renewed: dict[int, "Start"] = field(default_factory=dict)
 
     @property
     def depth(self) -> int:
@@ -66,32 +69,39 @@ class Start:
                 raise OverflowError(f"{space.used + 2 * len(points)} axes are more than {space.size}")
             out[np.arange(len(points)), first + np.arange(len(points))] = 1.0
             return out
-        key, hidden = (index, backward), self.hidden[index]
-        if key not in self._noise:
-            self._noise[key] = (space.normal(len(self.geometry.moving)), 0)
-        z, seen = self._noise[key]
-        table, chosen = (hidden.ins, hidden.is_feature) if backward else (hidden.outs, ~hidden.is_feature)
+        hidden = self.hidden[index]
+        if backward:  # at the few moments when kernels are kept: not worth its memory
+            return without(space, space.normal(len(points)), hidden.ins.rows, hidden.is_feature)
+        if index not in self._noise:
+            self._noise[index] = (space.normal(len(self.geometry.moving)), 0)
+        z, seen = self._noise[index]
         # What W does along a response is known: the noise has no part there. Only new ones cost anything.
-        new = table.rows[seen:][chosen[seen:]]
+        new = hidden.outs.rows[seen:][~hidden.is_feature[seen:]]
         if len(new):
             z -= space.inner(z, new).astype(z.dtype) @ new
-        self._noise[key] = (z, table.count)
+        self._noise[index] = (z, hidden.outs.count)
         return z[points]
 
     def redraw(self, above: int) -> None:
-        """Draw the weights above layer `above` (0: all layers) anew, for what is trained from here on."""
-        rank, n_still = len(self.inputs), len(self.still)
-        if above == 0:
-            self.inputs = self.spaces[0].start(rank)
-            if n_still:
-                self.still = self._outside(n_still)
-        for index in range(max(0, above - 1), len(self.hidden)):
-            self.hidden[index] = Hidden(self.spaces[index], self.spaces[index + 1], self.tol)
-            self._noise = {key: value for key, value in self._noise.items() if key[0] != index}
+        """Draw the weights above layer `above` (0: all layers) anew, for what is trained from here on.
+
+        All forks of one draw get the same new weights.
+        """
+        if above not in self._renewed:
+            new = replace(self, hidden=list(self.hidden), _noise=dict(self._noise))
+            if above == 0:
+                new.inputs, new.still = self.spaces[0].start(len(self.inputs)), self._outside(len(self.still))
+            for index in range(max(0, above - 1), len(self.hidden)):
+                new.hidden[index] = Hidden(self.spaces[index], self.spaces[index + 1], self.tol)
+                new._noise.pop(index, None)
+            self._renewed[above] = new
+        new = self._renewed[above]
+        self.inputs, self.still, self.hidden, self._noise = new.inputs, new.still, list(new.hidden), new._noise
 
     def _outside(self, count: int) -> Fields:
+        """Return the input weights outside the row space of the training data, which nothing moves."""
         space = self.spaces[0]
-        return space.normal(count) if isinstance(space, Samples) else np.zeros((count, space.size))
+        return space.normal(count) if isinstance(space, Samples) else space.start(count)
 
 
 def sampled(
@@ -125,8 +135,8 @@ def exact(
     Raises:
         OverflowError: from any later look, where the axes do not suffice; take more.
     """
-    size = size or _AXES * (geometry.rank + 2)
-    return _begin(act, geometry, [Axes(size) for _ in range(depth)], tol, trained)
+    axes = _AXES * (geometry.rank + 2) + geometry.still.shape[1] if size is None else size
+    return _begin(act, geometry, [Axes(axes) for _ in range(depth)], tol, trained)
 
 
 def _begin(
