@@ -14,10 +14,12 @@ from tlcli.errors import DomainError
 
 Floats = NDArray[np.float64]
 
-_STARTS, _STEPS = 256, 60
+_STARTS, _STEPS, _FIRST, _KEPT = 256, 120, 40, 32
 
 
-def normalisable(act: Activation, directions: Floats, v: Floats, gamma: float) -> tuple[bool, Floats, float]:
+def normalisable(
+    act: Activation, directions: Floats, v: Floats, gamma: float, near: Floats | None = None
+) -> tuple[bool, Floats, float]:
     """Return (whether the tilt is normalisable, the steepest unit vector u (r,), γ²s∞(u)²).
 
     Args:
@@ -25,9 +27,11 @@ def normalisable(act: Activation, directions: Floats, v: Floats, gamma: float) -
         directions: B, (P, r): preactivations of z are Bz, z standard Gaussian.
         v: dual variable, (P,).
         gamma: richness.
+        near: further starting points (k, r) of the search, such as states of a population.
 
-    The maximum over u is searched by power iterations u ← ±Bᵀ(v φ∞'(Bu)) from 256 fixed starts and the ±rows of B; for
-    a convex s∞ each of them ascends. Infinite for activations that grow faster than linearly.
+    The maximum over u is searched by ascent of |s∞| on the sphere, with a step of its own for each of 256 fixed starts
+    and the ±rows of B. s∞ is neither convex nor smooth where v has both signs: its maximum may lie on a kink, and a
+    step that does not ascend is halved. Infinite for activations that grow faster than linearly.
     """
     rank = directions.shape[1]
     if superlinear(act):
@@ -36,18 +40,48 @@ def normalisable(act: Activation, directions: Floats, v: Floats, gamma: float) -
     if rank == 0 or not np.any(asymptote(act, np.array([1.0, -1.0]))):
         return True, np.zeros(rank), 0.0
     start = np.random.default_rng(0).standard_normal((_STARTS, rank))
-    u = _rows(np.concatenate([start, directions, -directions, directions.T[None] @ v, -(directions.T[None] @ v)]))
-    best, value = u[0], 0.0
-    for _ in range(_STEPS):
-        h = u @ directions.T
+    more = [] if near is None else [near]
+    u = _rows(
+        np.concatenate([start, directions, -directions, directions.T[None] @ v, -(directions.T[None] @ v), *more])
+    )
+
+    def size_and_slope(at: Floats) -> tuple[Floats, Floats]:
+        h = at @ directions.T
         s = asymptote(act, h) @ v
-        top = int(np.argmax(s**2))
-        if s[top] ** 2 > value:
-            best, value = u[top], float(s[top] ** 2)
-        slope = asymptote(act, np.sign(h)) * np.sign(h)
-        u = _rows(np.sign(s)[:, None] * ((slope * v) @ directions))
+        return np.abs(s), np.sign(s)[:, None] * ((asymptote(act, np.sign(h)) * np.sign(h) * v) @ directions)
+
+    value, slope = size_and_slope(u)
+    step = np.ones(len(u))
+    for n in range(_STEPS):
+        tangent = slope - np.einsum("ij,ij->i", slope, u)[:, None] * u
+        trial = _rows(u + step[:, None] * tangent / np.maximum(value, 1e-300)[:, None])
+        reached, there = size_and_slope(trial)
+        better = reached > value
+        u, slope = np.where(better[:, None], trial, u), np.where(better[:, None], there, slope)
+        value, step = np.maximum(value, reached), np.where(better, np.minimum(1.5 * step, 2.0), 0.4 * step)
+        if n == _FIRST:  # the best ones go on
+            kept = np.argsort(value)[-_KEPT:]
+            u, value, slope, step = u[kept], value[kept], slope[kept], np.full(len(kept), 0.1)
+    for near_kink in (0.1, 0.03, 0.01, 0.003, 0.001):
+        for j in range(len(u)):
+            trial = _along_kinks(directions, u[j], slope[j], near_kink)
+            reached, there = size_and_slope(trial[None])
+            if reached[0] > value[j]:
+                u[j], value[j], slope[j] = trial, reached[0], there[0]
+    top = int(np.argmax(value))
+    best, value = u[top], float(value[top] ** 2)
     steepness = gamma**2 * value
     return steepness < 1.0, best, steepness
+
+
+def _along_kinks(directions: Floats, u: Floats, slope: Floats, near: float) -> Floats:
+    """Return where |s∞|, linear along the kinks h_μ = 0 that u nearly lies on, is largest on them, as a unit vector."""
+    h = directions @ u
+    on = np.abs(h) < near * np.linalg.norm(directions, axis=1)
+    if not on.any():
+        return _unit(slope)
+    rows = directions[on]
+    return _unit(slope - np.linalg.lstsq(rows, rows @ slope, rcond=None)[0])
 
 
 def refuse_growth(act: Activation, directions: Floats, labels: Floats, gamma: float, basis: Floats) -> None:

@@ -49,7 +49,7 @@ def check(tilt: Tilt, pool: Pool, v: Floats, labels: Floats, gamma: float, beta:
         at = np.arange(j, chains, JACKKNIFE)
         part = Pool(pool.z[:, at], pool.bias[:, at])
         owner = None if tilt.offset is None else (at * groups // chains)
-        kernels.append(gram(tilt, part, np.ascontiguousarray(found.weights[:, at]), None, groups, owner)[0])
+        kernels.append(gram(tilt, part, np.ascontiguousarray(found.stretched[:, at]), None, groups, owner)[0])
         shares.append(found.weights[:, at].sum())
     total, share = np.sum(kernels, axis=0), np.sum(shares)
     left = np.stack([labels - ((total - k) / (share - q) + identity) @ v for k, q in zip(kernels, shares, strict=True)])

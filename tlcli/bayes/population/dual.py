@@ -46,6 +46,7 @@ class Moments:
         kernel: Φ (P, P). spread: mean over groups of Cov((v·φ)φ) within the group, (P, P).
         square: E s². ess: effective number of states, (G,).
         weights: of the states, (T, M), summing to 1/G in each group.
+        stretched: the same times ρ², (T, M), which weigh φφᵀ.
     """
 
     log_z: float
@@ -54,12 +55,18 @@ class Moments:
     square: float
     ess: Floats
     weights: Floats = field(repr=False)
+    stretched: Floats = field(repr=False)
 
 
-def weights_of(s: Floats, bias: Floats, gamma: float, groups: int) -> tuple[Floats, Floats, Floats]:
-    """Return weights (T, M), log Z (G,) relative to the base and ESS (G,) of states with s, B (T, M)."""
-    snapshots, chains = s.shape
-    exponent = (0.5 * gamma**2 * s**2 - bias).reshape(snapshots, groups, -1)
+def weights_of(tilt: Tilt, u: Floats, bias: Floats, groups: int) -> tuple[Floats, Floats, Floats]:
+    """Return weights (T, M), log Z (G,) relative to the base and ESS (G,) of states with u = γs, B (T, M).
+
+    The ESS is that of Φ: states count with their ρ². A state outside the domain (sphere) makes log Z infinite.
+    """
+    snapshots, chains = u.shape
+    exponent = (tilt.exponent(u) - bias).reshape(snapshots, groups, -1)
+    if not np.all(np.isfinite(exponent)):
+        return np.full_like(u, np.nan), np.full(groups, np.inf), np.zeros(groups)
     top = exponent.max(axis=(0, 2), keepdims=True)
     weight = np.exp(exponent - top)
     total = weight.sum(axis=(0, 2))
@@ -68,7 +75,8 @@ def weights_of(s: Floats, bias: Floats, gamma: float, groups: int) -> tuple[Floa
     base_top = base.max(axis=(0, 2), keepdims=True)
     log_base = base_top[0, :, 0] + np.log(np.exp(base - base_top).sum(axis=(0, 2)))
     log_z = top[0, :, 0] + np.log(total) - log_base
-    ess = total**2 / (weight**2).sum(axis=(0, 2))
+    counted = weight * tilt.stretch(u).reshape(snapshots, groups, -1)
+    ess = counted.sum(axis=(0, 2)) ** 2 / (counted**2).sum(axis=(0, 2))
     return (weight / (groups * total[:, None])).reshape(snapshots, chains), log_z, ess
 
 
@@ -82,14 +90,16 @@ def project(tilt: Tilt, pool: Pool, v: Floats, groups: int) -> Floats:
 def moments(tilt: Tilt, pool: Pool, v: Floats, gamma: float, groups: int = 1, *, spread: bool = True) -> Moments:
     """Return the moments of the measure of v (P,) from the pool."""
     s = project(tilt, pool, v, groups)
-    weights, log_z, ess = weights_of(s, pool.bias, gamma, groups)
-    kernel, covariance = gram(tilt, pool, weights, s if spread else None, groups)
+    weights, log_z, ess = weights_of(tilt, gamma * s, pool.bias, groups)
+    rho = tilt.stretch(gamma * s)
+    stretched = weights * rho
+    kernel, covariance = gram(tilt, pool, stretched, s * np.sqrt(tilt.fourth * rho) if spread else None, groups)
     if spread and groups > 1:
-        covariance -= _between(tilt, pool, weights, s, groups)
+        covariance -= _between(tilt, pool, stretched, s, groups)
     elif spread:
         mean = kernel @ v
         covariance -= np.outer(mean, mean)
-    return Moments(float(log_z.mean()), kernel, covariance, float(np.sum(weights * s**2)), ess, weights)
+    return Moments(float(log_z.mean()), kernel, covariance, float(np.sum(stretched * s**2)), ess, weights, stretched)
 
 
 def gram(
@@ -166,7 +176,9 @@ def newton(
 
     def value_of(v: Floats) -> tuple[float, float]:
         s = project(tilt, pool, v, groups)
-        _, log_z, ess = weights_of(s, pool.bias, gamma, groups)
+        _, log_z, ess = weights_of(tilt, gamma * s, pool.bias, groups)
+        if not np.all(np.isfinite(log_z)):
+            return -np.inf, -np.inf
         return gamma**2 * float(v @ labels - v @ v / (2 * beta)) - float(log_z.mean()), float(np.log(ess).mean())
 
     v = start

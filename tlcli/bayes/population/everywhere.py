@@ -36,6 +36,7 @@ def kernel_everywhere(
     rest: Floats,
     rng: np.random.Generator,
     centre: Floats | None = None,
+    stretch: Floats | None = None,
 ) -> Floats:
     """Return E φ(h)φ(h)ᵀ between all points, (n, n).
 
@@ -43,11 +44,14 @@ def kernel_everywhere(
         tilt: preactivations of all points: b is (n, r).
         z: states (m, r). weights: (m,), summing to 1.
         rest: coordinates (n, k) of the parts outside the row space: there a weight is a base Gaussian given the
-        state, and one
-            is drawn per state.
+            state, and one is drawn per state.
         rng: generator of these draws.
         centre: preactivations (m, n) to add (a target's αw̄·x/√D), or None.
+        stretch: ρ² (m,) of a tilt on the sphere. E|z|²F(|z|) is E|z|² times the mean of F over the size-biased radius,
+            χ²_{r+2}ρ²: for a homogeneous φ the part outside over that radius leaves the points inside exact.
     """
+    if stretch is not None:
+        weights = weights * stretch
     used = np.flatnonzero(weights > 1e-9 * weights.max() / np.sqrt(len(weights)))
     points = len(tilt.b)
     kernel = np.zeros((points, points))
@@ -55,9 +59,13 @@ def kernel_everywhere(
     away = rest.astype(np.float32)
     for start in range(0, len(used), size):
         rows = used[start : start + size]
-        h = z[rows] @ tilt.b.T
+        h = tilt.preactivations(z[rows], None)
         if away.size:
-            h += rng.standard_normal((len(rows), away.shape[1]), dtype=np.float32) @ away.T
+            drawn = rng.standard_normal((len(rows), away.shape[1]), dtype=np.float32)
+            if stretch is not None:
+                radius = rng.chisquare(tilt.rank + 2, len(rows)) * stretch[rows] / tilt.rank
+                drawn /= np.sqrt(radius).astype(np.float32)[:, None]
+            h += drawn @ away.T
         if centre is not None:
             h += centre[rows].astype(np.float32)
         φ = np.asarray(tilt.act.phi(h), dtype=np.float32)

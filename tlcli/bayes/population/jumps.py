@@ -95,12 +95,12 @@ def fit(tilt: Tilt, pool: Pool, v: Floats, gamma: float, ladder: Ladder, *, even
     """
     nodes = ladder.nodes[ladder.nodes >= 0] if even else ladder.nodes
     chosen = nodes[np.unique(np.linspace(0, len(nodes) - 1, min(components, len(nodes))).round().astype(int))]
-    u = gamma * project(tilt, pool, v, 1).ravel()
+    t, _ = tilt.statistic(gamma * project(tilt, pool, v, 1).ravel())
     bias, z = pool.bias.ravel(), pool.z.reshape(-1, pool.z.shape[-1])
     rank = z.shape[1]
     mean, root = np.zeros((len(chosen), rank)), np.zeros((len(chosen), rank, rank))
     for c, a in enumerate(chosen):
-        exponent = a * u - bias
+        exponent = a * t - bias
         weight = np.exp(exponent - exponent.max())
         ess = weight.sum() ** 2 / (weight**2).sum()
         used = np.flatnonzero(weight > 1e-6)
@@ -123,7 +123,7 @@ def jump(tilt: Tilt, chains: Chains, v: Singles, gamma: float, umbrella: Ladder 
     s = tilt.project(drawn, v, chains.group)
 
     def log_weight(z: Singles, at: Singles) -> Floats:
-        bias = umbrella.bias(gamma * at.astype(float), chains.group)[0]
+        bias = umbrella.bias(tilt.statistic(gamma * at.astype(float))[0], chains.group)[0]
         return bias - 0.5 * np.einsum("ij,ij->i", z, z).astype(float) - proposal.log_density(z)
 
     log_ratio = np.minimum(log_weight(drawn, s) - log_weight(chains.z, chains.s), 0.0)

@@ -47,16 +47,17 @@ def hmc(
 ) -> float:
     """Move every chain once under prior × exp(B(γs)); return the mean acceptance probability.
 
-    `umbrella` is a ladder, the tilt itself, or an array (M,) of fields a: B = aγs. The trajectory alternates kicks by
-    the force of B and exact rotations of the Gaussian part, with a step jittered per chain by 0.6-1.4.
+    `umbrella` is a ladder, the tilt itself, or an array (M,) of fields a: B = at, t the statistic of the tilt. The
+    trajectory alternates kicks by the force of B and exact rotations of the Gaussian part, with a step jittered per chain by 0.6-1.4.
     """
     rng, z, s = chains.rng, chains.z, chains.s
 
     def bias(at: Singles) -> tuple[Floats, Floats]:
-        u = gamma * at.astype(float)
+        t, rate = tilt.statistic(gamma * at.astype(float))
         if isinstance(umbrella, np.ndarray):
-            return umbrella * u, umbrella
-        return umbrella.bias(u, chains.group)
+            return umbrella * t, umbrella * rate
+        value, slope = umbrella.bias(t, chains.group)
+        return value, slope * rate
 
     size, rank = z.shape
     momentum = rng.standard_normal((size, rank), dtype=np.float32)

@@ -94,20 +94,31 @@ def first_run(stage: Stage, seed: np.random.SeedSequence, *, chains: int, moves:
     v = begun.v
     while not stage.allowed(v):
         v = 0.98 * v
-    reach = int(np.clip(np.ceil(begun.largest + 4), 6, HIGHEST_FIELD))
-    umbrella, state = walk(tilt, v, gamma, reach, chains, rng, odd=odd)
-    run = Run(v, v, _trimmed(umbrella), Mixture.none(), state, None, Trips(chains, 1.0))
+    umbrella, state = walk(tilt, v, gamma, fields(tilt, begun.largest), chains, rng, odd=odd)
+    run = Run(v, v, _trimmed(tilt, umbrella), Mixture.none(), state, None, Trips(chains, 1.0))
     for n in range(rounds):
         pool, trips = sample(stage, run, moves if n < rounds // 2 else 2 * moves)
         improve(stage, run, pool)
         run.trips = trips
         run.ladder = refreshed(stage, run, pool)
-        run.mixture = fit(tilt, pool, run.v, gamma, run.ladder, even=odd, components=_COMPONENTS * (1 if odd else 2))
+        count = _COMPONENTS * (1 if odd or tilt.sphere else 2)
+        run.mixture = fit(tilt, pool, run.v, gamma, run.ladder, even=odd, components=count)
     run.chains.refresh(tilt, run.v.astype(np.float32))
     run.sampled = run.v
     top = float(np.quantile(np.abs(gamma * run.chains.s), 0.93))
     run.trips = Trips(chains, max(top, 1.0))
     return run
+
+
+def fields(tilt: Tilt, largest: float) -> Floats:
+    """Return the fields of a ladder on one side, rising from 0: beyond the outermost lobe at |u| = `largest`.
+
+    On the sphere the measure itself has the field r, the rank; its second and fourth moments are those of r + 2 and
+    r + 4.
+    """
+    if tilt.sphere:
+        return np.linspace(0, tilt.rank + 4, min(tilt.rank + 5, HIGHEST_FIELD + 1))
+    return np.arange(int(np.clip(np.ceil(largest + 4), 6, HIGHEST_FIELD)) + 1, dtype=float)
 
 
 def improve(stage: Stage, run: Run, pool: Pool) -> None:
@@ -152,30 +163,31 @@ def sample(
         count.add(u)
         if n % KEEP == KEEP - 1:
             states.append(chains.z.copy())
-            biases.append(run.ladder.bias(u)[0])
+            biases.append(run.ladder.bias(tilt.statistic(u)[0])[0])
     run.acceptance = float(np.mean(rates)), float(np.mean(hits)) if hits else 0.0
     return Pool(np.stack(states), np.stack(biases)), count
 
 
 def refreshed(stage: Stage, run: Run, pool: Pool) -> Ladder:
     """Return the ladder with log Z(a_k) at run.v from the pool, extended or trimmed to where p(a) matters."""
-    reach = int(np.abs(run.ladder.nodes).max())
-    low, high = int(run.ladder.nodes[0]), int(run.ladder.nodes[-1])
-    if run.ladder.tail() > -_MARGIN and reach < HIGHEST_FIELD:
-        low, high = (low - 2 if not stage.odd or low < 0 else low), high + 2
-    nodes = np.arange(low, high + 1, dtype=float)
-    u = stage.gamma * project(stage.tilt, pool, run.v, 1).ravel()
-    exponent = nodes[:, None] * u - pool.bias.ravel()
+    nodes = run.ladder.nodes
+    if not stage.tilt.sphere and run.ladder.tail() > -_MARGIN and np.abs(nodes).max() < HIGHEST_FIELD:
+        low, high = int(nodes[0]), int(nodes[-1])
+        nodes = np.arange(low - 2 if not stage.odd or low < 0 else low, high + 3, dtype=float)
+    t, _ = stage.tilt.statistic(stage.gamma * project(stage.tilt, pool, run.v, 1).ravel())
+    exponent = nodes[:, None] * t - pool.bias.ravel()
     top = exponent.max(axis=1)
     log_z = top + np.log(np.exp(exponent - top[:, None]).mean(axis=1))
     log_z -= log_z[nodes == 0]
     if stage.odd:
         log_z = 0.5 * (log_z + log_z[::-1])
-    return _trimmed(ladder(nodes, log_z[None]))
+    return _trimmed(stage.tilt, ladder(nodes, log_z[None]))
 
 
-def _trimmed(umbrella: Ladder) -> Ladder:
+def _trimmed(tilt: Tilt, umbrella: Ladder) -> Ladder:
     """Drop the nodes beyond the one where log p(a) has fallen by the margin: every node costs the chains time."""
+    if tilt.sphere:  # there the measure is a node itself
+        return umbrella
     log_p = umbrella.log_z - 0.5 * umbrella.nodes**2
     needed = np.flatnonzero((log_p > log_p.max(axis=1, keepdims=True) - _MARGIN).any(axis=0))
     zero = int(np.flatnonzero(umbrella.nodes == 0)[0])

@@ -33,9 +33,8 @@ def slaved(
     Raises:
         ConvergenceError: it does not fit after five halvings.
     """
-    points, rank = tilt.b.shape
-    step = 0.12 * min(1.0, np.sqrt(100 / points))
-    start = rng.standard_normal((size, rank), dtype=np.float32)
+    step = 0.12 * min(1.0, np.sqrt(100 / len(labels)))
+    start = rng.standard_normal((size, tilt.rank), dtype=np.float32)
     balance = np.inf
     for _ in range(5):
         found = _flow(tilt, labels, gamma, beta, rng, start, step, group)
@@ -51,31 +50,32 @@ def slaved(
 
 def _flow(tilt: Tilt, labels: Floats, gamma: float, beta: float, rng, z: Singles, step: float, group) -> Slaved:
     steps, trajectories = 8, int(80 * 0.12 / step)
-    points = len(labels)
-    identity = np.eye(points) / beta
+    v = np.zeros(len(labels))
     cos, sin = np.float32(np.cos(step)), np.float32(np.sin(step))
     means: list[Floats] = []
     balances: list[float] = []
     largest = 0.0
 
-    def force(at: Singles, g: float) -> tuple[Singles, Floats, Singles]:
-        h = tilt.preactivations(at, group)
-        φ, dφ = tilt.both(h)
-        v = np.linalg.solve((φ.T @ φ).astype(float) / len(at) + identity, labels)
-        single = v.astype(np.float32)
+    def force(at: Singles, g: float, near: Floats) -> tuple[Singles, Floats, Singles]:
+        φ, dφ = tilt.both(tilt.preactivations(at, group))
+        now = following(tilt, φ, labels, g, beta, near)
+        single = now.astype(np.float32)
         s = φ @ single
         dφ *= single
-        dφ *= (np.float32(g**2) * s)[:, None]
-        return dφ @ tilt.b, np.asarray(v, dtype=np.float64), s
+        slope = dφ @ tilt.b
+        u = g * s.astype(float)
+        if tilt.sphere:
+            slope = tilt.tangential(at, s, slope)
+        return (g * u * tilt.stretch(u)).astype(np.float32)[:, None] * slope, now, s
 
     for n in range(trajectories):
         g = gamma * min(1.0, 0.15 + 0.85 * 2 * n / trajectories)
         momentum = rng.standard_normal(z.shape, dtype=np.float32)
-        kick, v, s = force(z, g)
+        kick, v, s = force(z, g, v)
         momentum += np.float32(step / 2) * kick
         for k in range(steps):
             z, momentum = cos * z + sin * momentum, cos * momentum - sin * z
-            kick, v, s = force(z, g)
+            kick, v, s = force(z, g, v)
             momentum += np.float32(step if k < steps - 1 else step / 2) * kick
         if n >= 0.6 * trajectories:
             means.append(v)
@@ -83,10 +83,44 @@ def _flow(tilt: Tilt, labels: Floats, gamma: float, beta: float, rng, z: Singles
             balances.append(float(square.mean()))
             largest = max(largest, float(np.sqrt(square.max())))
     mean = np.mean(means, axis=0)
+    if tilt.sphere:  # v is inside the domain of its population whatever the step: nothing runs away
+        return Slaved(mean, z, largest, 1.0)
     # v follows the population, so the average of γ²Es² over the run is compared with the saddle value of the average v.
     saddle = gamma**2 * float(mean @ labels - mean @ mean / beta)
     measured = _mean_square(tilt, z, mean, gamma, group)
     return Slaved(mean, z, largest, measured / saddle if saddle > 0 else 1.0)
+
+
+def following(tilt: Tilt, φ: Singles, labels: Floats, gamma: float, beta: float, near: Floats) -> Floats:
+    """Return v (P,) of equally weighted neurons with features φ (N, P): the maximum of their own dual.
+
+    That is (Φ_N + I/β)⁻¹y; on the sphere Φ_N depends on v through the radii, and Newton steps from `near` (P,), kept
+    inside the domain by backtracking, maximise γ²(v·y - |v|²/2β) - mean of the log tilt.
+    """
+    count, points = φ.shape
+    identity = np.eye(points) / beta
+    if not tilt.sphere:
+        return np.linalg.solve((φ.T @ φ).astype(float) / count + identity, labels)
+
+    def value(v: Floats) -> float:
+        return float(v @ labels - v @ v / (2 * beta) - tilt.exponent(gamma * (φ @ v)).mean() / gamma**2)
+
+    v = near
+    while not np.isfinite(value(v)):
+        v = 0.9 * v
+    for _ in range(20):
+        u = gamma * (φ @ v)
+        rho = tilt.stretch(u)
+        gradient = labels - v / beta - (rho * u) @ φ / (gamma * count)
+        curved = φ * np.sqrt(rho * (1 + 2 * rho * u**2 / tilt.rank)).astype(np.float32)[:, None]
+        step = np.linalg.solve((curved.T @ curved).astype(float) / count + identity, gradient)
+        size, now, slope = 1.0, value(v), float(gradient @ step)
+        if slope < 1e-5 * max(abs(now), 1e-300):
+            break
+        while value(v + size * step) < now + 1e-4 * size * slope and size > 1e-3:
+            size *= 0.5
+        v = v + size * step
+    return v
 
 
 def _mean_square(tilt: Tilt, z: Singles, v: Floats, gamma: float, group) -> float:

@@ -25,7 +25,8 @@ from tlcli.errors import DomainError
 
 Floats = NDArray[np.float64]
 
-NEURONS = 4096
+NEURONS = 32768  # each target start uses up to half of them
+_NEURON_NUMBERS = 12_000_000  # fewer neurons in high dimension: at most 50 MB
 _SMALLEST_GAMMA = 1e-3  # the saddle is even in γ: γ = 0 is read off here, to 1e-6
 
 
@@ -79,7 +80,8 @@ def population_source(
     basis = row_space(points, at)
     b = points @ basis / np.sqrt(points.shape[1])
     refuse_growth(act, b[at], y, float(gamma), basis)
-    stage = Stage(Tilt(act, b[at].astype(np.float32)), y, max(float(gamma), _SMALLEST_GAMMA), float(beta), act.odd)
+    tilt = Tilt(act, b[at].astype(np.float32), sphere=act.homogeneous)
+    stage = Stage(tilt, y, max(float(gamma), _SMALLEST_GAMMA), float(beta), act.odd)
     seeds = np.random.SeedSequence(seed).spawn(3)
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
@@ -95,7 +97,7 @@ def population_source(
             each(lambda i, more=more, burn=burn: extend(stage, runs[i], more, burn))
             done += more
             checks = each(lambda i: check(stage.tilt, _pool(runs[1 - i]), runs[i].v, y, stage.gamma, beta))
-            status, message = _verdict(runs, checks, len(y))
+            status, message = _verdict(tilt, runs, checks, len(y))
             if status != NOT_CONVERGED:
                 break
     refuse_tilt(act, b[at], runs[0].v, stage.gamma, basis)
@@ -122,15 +124,29 @@ def _pool(run: Run) -> Pool:
     return run.pool
 
 
-def _verdict(runs: list[Run], checks: list[Check], points: int) -> tuple[str, str]:
+def _verdict(tilt: Tilt, runs: list[Run], checks: list[Check], points: int) -> tuple[str, str]:
     return verdict(
         gap=max(c.gap for c in checks),
         floor=floor_of(checks),
         trips=min(r.trips.mean for r in runs),
-        tail=max(r.ladder.tail() for r in runs),
+        tail=_tail(tilt, runs),
         ess=min(c.ess for c in checks),
         points=points,
     )
+
+
+def _tail(tilt: Tilt, runs: list[Run]) -> float:
+    # On the sphere the field of the measure itself is a node, and the ladder goes beyond it.
+    return -np.inf if tilt.sphere else max(r.ladder.tail() for r in runs)
+
+
+def _with_radius(tilt: Tilt, z, stretch: Floats, rng):
+    radius = np.sqrt(rng.chisquare(tilt.rank, len(z)) * stretch / tilt.rank)
+    return tilt.directions(z) * radius.astype(np.float32)[:, None]
+
+
+def _count(x: Floats) -> int:
+    return int(np.clip(_NEURON_NUMBERS // x.shape[1], 4096, NEURONS))
 
 
 def floor_of(checks: list[Check]) -> float:
@@ -147,15 +163,17 @@ def _record(
     found = newton(stage.tilt, both, 0.5 * (runs[0].v + runs[1].v), y, γ, β, groups=2, allowed=stage.allowed)
     v, weights = found.v, found.moments.weights.ravel()
     z = both.z.reshape(-1, basis.shape[1])
-    everywhere = Tilt(stage.tilt.act, (x @ basis / np.sqrt(x.shape[1])).astype(np.float32))
-    kernel = kernel_everywhere(everywhere, z, weights, outside(x, basis), rng)
-    own = [check(stage.tilt, p, r.v, y, γ, β) for p, r in zip(pools, runs, strict=True)]
+    tilt = stage.tilt
+    everywhere = Tilt(tilt.act, (x @ basis / np.sqrt(x.shape[1])).astype(np.float32), sphere=tilt.sphere)
+    s = tilt.project(z, v.astype(np.float32)).astype(float)
+    rho = tilt.stretch(γ * s) if tilt.sphere else None
+    kernel = kernel_everywhere(everywhere, z, weights, outside(x, basis), rng, stretch=rho)
+    own = [check(tilt, p, r.v, y, γ, β) for p, r in zip(pools, runs, strict=True)]
     # The dual at its maximum on a pool is too high by what the other pool's is too low.
     duals = [
         γ**2 * (r.v @ y - r.v @ r.v / (2 * β)) - 0.5 * (o.log_z + c.log_z)
         for r, o, c in zip(runs, own, checks, strict=True)
     ]
-    s = stage.tilt.project(z, v.astype(np.float32))
     saddle = γ**2 * float(v @ y - v @ v / β)
     info = {
         "gaps": [c.gap for c in checks],
@@ -164,7 +182,7 @@ def _record(
         "ess": [c.ess for c in checks],
         "states": both.states,
         "moves": moves,
-        "tail": max(r.ladder.tail() for r in runs),
+        "tail": _tail(tilt, runs),
         "square": [c.square for c in checks],
         "square_saddle": saddle,
         "spread_v": relative(runs[0].v, runs[1].v),
@@ -185,5 +203,5 @@ def _record(
         status=status,
         message=message,
         info=info,
-        neurons=draw_neurons(z, weights, s.astype(float), basis, NEURONS, rng),
+        neurons=draw_neurons(z if rho is None else _with_radius(tilt, z, rho, rng), weights, s, basis, _count(x), rng),
     )

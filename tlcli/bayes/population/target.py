@@ -2,8 +2,9 @@
 
 p(w) = mean_i p(w|w̄_i), p(w|w̄_i) ∝ N(w; αw̄_i, I/(1+δ)) exp(½γ²(v·φ)²), each normalised on its own: a chain never
 leaves its source neuron. Φ needs no log Z(v|w̄_i): the chains sample the tilted measure itself, with jumps between
-its lobes, so there is no bias of the order of one over the states per neuron at the v of sampling. The two starts use
-disjoint halves of the source neurons.
+its lobes, so there is no bias of the order of one over the states per neuron at the v of sampling. What limits the
+accuracy is the number of source neurons: a larger budget takes more of them, not more moves of each. The two starts use
+disjoint sets, so that their gap knows this error.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from tlcli.bayes.population.certificate import Check, check, relative, verdict
 from tlcli.bayes.population.everywhere import kernel_everywhere, outside, row_space
 from tlcli.bayes.population.run import Stage
 from tlcli.bayes.population.source import PopulationSaddle, check_finite_beta, floor_of, population_source
-from tlcli.bayes.population.target_run import TargetRun, extend_target, first_target_run, mean_log_z
+from tlcli.bayes.population.target_run import TargetRun, Tied, first_target_run, judged_pool, mean_log_z
 from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import NOT_CONVERGED, Saddle, check_delta, check_gamma, check_problem, mean_weight
 from tlcli.dmft.activations import Activation
@@ -38,7 +39,7 @@ def population_target(
     *,
     seed: int,
     moves: int = 100,
-    doublings: int = 3,
+    doublings: int = 4,
     threads: int = 1,
 ) -> Saddle:
     """Return the saddle point of a target network tied to a source with strength δ.
@@ -51,11 +52,12 @@ def population_target(
         gamma: richness of the target >= 0.
         beta: inverse temperature, finite and > 0.
         delta: elastic coupling >= 0, inf allowed; 0 is a network that learns the target alone.
-        source: saddle of the source; its `neurons` (N, D) are used, half of them by each start. Their number and
-            the accuracy of the source's own measure are part of the error.
+        source: saddle of the source; of its `neurons` (N, D) each start uses 1024 and, at most, half of them. The
+            accuracy of the source's own measure is part of the error, and is certified with the source.
         seed: seed of both starts.
-        moves: HMC moves of every chain in the first certified pool; each doubling doubles the pool.
-        doublings: how often the pool may be doubled before the answer is returned as not converged.
+        moves: HMC moves of every chain in a pool that is judged.
+        doublings: how often the number of neurons may be doubled, each time with new chains at the best v, before the
+            answer is returned as not converged.
         threads: 2 runs the two starts side by side.
 
     Raises:
@@ -80,63 +82,75 @@ def population_target(
     own = scaled[at] @ basis
     refuse_growth(act, own, y, float(gamma), basis)
     b = own / np.sqrt(precision)
-    half = len(neurons) // 32 * 16
-    # Neurons come in the order of their s: even and odd ones have the same shares of every lobe.
-    halves = [neurons[: 2 * half : 2], neurons[1 : 2 * half : 2]]
     seeds = np.random.SeedSequence(seed).spawn(3)
-    stages = [
-        Stage(Tilt(act, b.astype(np.float32), (α * h @ scaled[at].T).astype(np.float32)), y, γ, float(beta), act.odd)
-        for h in halves
-    ]
     alone = Stage(Tilt(act, own.astype(np.float32)), y, γ, float(beta), act.odd)
+
+    def tied(centres: Floats) -> Tied:
+        offset = (centres @ scaled[at].T).astype(np.float32)
+        stage = Stage(Tilt(act, b.astype(np.float32), offset), y, γ, float(beta), act.odd)
+        return Tied(stage, centres, centres @ basis)
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
 
         def each(work) -> list:
             return list(pool.map(work, range(2)))
 
+        sets = _subsets(neurons, _FEWEST)
         runs: list[TargetRun] = each(
-            lambda i: first_target_run(
-                stages[i], alone, α * halves[i] @ basis, precision, seeds[i], moves=max(20, moves // 4)
-            )
+            lambda i: first_target_run(tied(α * sets[i]), alone, precision, seeds[i], moves=max(20, moves // 4))
         )
-        done, status, message, checks = 0, NOT_CONVERGED, "", []
+        status, message, checks = NOT_CONVERGED, "", []
         for level in range(doublings + 1):
-            more, burn = (moves, max(1, moves // 4)) if level == 0 else (done, 0)
-            each(lambda i, more=more, burn=burn: extend_target(runs[i], more, burn))
-            done += more
+            if level:
+                more = _subsets(neurons, _FEWEST << level)
+                if len(more[0]) == len(sets[0]):
+                    break
+                sets = more
+                each(lambda i, sets=sets: runs[i].replace(tied(α * sets[i])))
+            each(lambda i: judged_pool(runs[i], moves, max(10, moves // 3)))
             checks = each(lambda i: _judge(runs[1 - i], runs[i].v))
-            status, message = _verdict(runs, checks, len(y), done)
+            status, message = _verdict(runs, checks, len(y))
             if status != NOT_CONVERGED:
                 break
         log_z = each(lambda i: mean_log_z(runs[i]))
     for run in runs:
         refuse_tilt(act, b, run.v, γ, basis)
-    return _record(
-        runs, points, at, basis, checks, log_z, (status, message), done, gamma, α, precision, halves, seeds[2]
-    )
+    return _record(runs, points, at, basis, checks, log_z, (status, message), moves, gamma, precision, seeds[2])
+
+
+_FEWEST = 1024  # source neurons of each start, where the source has them
+
+
+def _subsets(neurons: Floats, count: int) -> list[Floats]:
+    """Return `count` neurons for each of the two starts, disjoint; fewer, a multiple of 16, where there are not enough.
+
+    Neurons come in the order of their s, and any regular subset has the same shares of every lobe.
+    """
+    size = min(count, len(neurons) // 32 * 16)
+    at = np.linspace(0, len(neurons), 2 * size, endpoint=False).astype(int)
+    return [neurons[at[::2]], neurons[at[1::2]]]
 
 
 def _judge(run: TargetRun, v: Floats) -> Check:
     if run.pool is None:
         raise ValueError("the run has no pool yet")
     stage = run.stage
-    return check(stage.tilt, run.pool, v, stage.labels, stage.gamma, stage.beta, groups=len(run.centre))
+    return check(stage.tilt, run.pool, v, stage.labels, stage.gamma, stage.beta, groups=len(run.tied.centre))
 
 
-def _verdict(runs: list[TargetRun], checks: list[Check], points: int, moves: int) -> tuple[str, str]:
+def _verdict(runs: list[TargetRun], checks: list[Check], points: int) -> tuple[str, str]:
     # Chains of a target have lobes of their own, so a round trip is counted as two accepted jumps per chain.
     return verdict(
         gap=max(c.gap for c in checks),
         floor=floor_of(checks),
         trips=min(r.hits for r in runs) / 2,
         tail=-np.inf,
-        ess=min(c.ess * len(r.centre) for c, r in zip(checks, runs, strict=True)),
+        ess=min(c.ess * len(r.tied.centre) for c, r in zip(checks, runs, strict=True)),
         points=points,
     )
 
 
-def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, α, precision, halves, seed) -> Saddle:
+def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, precision, seed) -> Saddle:
     stage = runs[0].stage
     y, γ, β = stage.labels, stage.gamma, stage.beta
     rng = np.random.default_rng(seed)
@@ -144,9 +158,9 @@ def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, α, preci
     rest = outside(x, basis) / np.sqrt(precision)
     everywhere = Tilt(stage.tilt.act, (x @ basis / np.sqrt(x.shape[1] * precision)).astype(np.float32))
     kernels = []
-    for run, half in zip(runs, halves, strict=True):
+    for run in runs:
         # Outside the row space of the target's inputs the mean αw̄ counts in full, and the tilt does not act.
-        centre = α * half @ x.T / np.sqrt(x.shape[1])
+        centre = run.tied.means @ x.T / np.sqrt(x.shape[1])
         parts = [kernel_everywhere(everywhere, z, np.full(len(z), 1 / len(z)), rest, rng, centre) for z in run.pool.z]
         kernels.append(np.mean(parts, axis=0))
     kernel = 0.5 * (kernels[0] + kernels[1])
@@ -157,7 +171,7 @@ def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, α, preci
         "gaps": [c.gap for c in checks],
         "noises": [c.noise for c in checks],
         "ess_per_neuron": [c.ess for c in checks],
-        "source_neurons": 2 * len(halves[0]),
+        "source_neurons": sum(len(r.tied.centre) for r in runs),
         "moves": moves,
         "square": [c.square for c in checks],
         "square_saddle": γ**2 * float(v @ y - v @ v / β),

@@ -9,36 +9,70 @@ from tlcli.bayes.population.dual import Pool, newton
 from tlcli.bayes.population.jumps import Mixture, fit, jump
 from tlcli.bayes.population.ladder import Square
 from tlcli.bayes.population.moves import Chains, hmc, start_chains
-from tlcli.bayes.population.run import HIGHEST_FIELD, KEEP, Run, Stage, Trips, refreshed, sample
+from tlcli.bayes.population.run import KEEP, Run, Stage, Trips, fields, refreshed, sample
 from tlcli.bayes.population.slaved import slaved
 from tlcli.bayes.population.start import walk
 from tlcli.bayes.population.target_jumps import GroupMixture, adapt
-from tlcli.bayes.population.tilt import Tilt
 
 Floats = NDArray[np.float64]
 
 STIFF = 1e6  # δ from which the base Gaussians are so narrow that no jump is needed
 
 
-@dataclass(eq=False)
-class TargetRun:
-    """State of one start: v (P,), v of sampling, chains (one per source neuron), proposals, pool, diagnostics."""
+@dataclass(frozen=True, eq=False)
+class Tied:
+    """A target tied to G source neurons: its problem (the tilt has one offset per neuron), the means αw̄_i of its
+    weights (G, D), and their coordinates in the row space of its inputs, `centre` (G, r)."""
 
     stage: Stage
+    means: Floats
     centre: Floats
+
+
+@dataclass(eq=False)
+class TargetRun:
+    """State of one start: v (P,), v of sampling, chains (one per source neuron), proposals, pool, diagnostics.
+
+    `lobes` are the proposals before they are adapted to source neurons, None where no jump is needed.
+    """
+
+    tied: Tied
+    precision: float
     v: Floats
     sampled: Floats
     chains: Chains
+    lobes: tuple[Mixture, Floats] | None
     mixture: GroupMixture | None
     pool: Pool | None = None
     acceptance: tuple[float, float] = (0.0, 0.0)
     hits: float = 0.0
 
+    @property
+    def stage(self) -> Stage:
+        """The target problem."""
+        return self.tied.stage
+
+    def replace(self, tied: Tied) -> None:
+        """Start new chains on other source neurons at the best v; what was learnt about v and the lobes stays."""
+        self.tied, self.pool = tied, None
+        self.chains = _fresh(tied, self.v, self.chains.step, self.chains.rng)
+        self.mixture = _adapted(self.lobes, tied.centre, self.precision)
+
+
+def _fresh(tied: Tied, v: Floats, step: float, rng: np.random.Generator) -> Chains:
+    # From the base, not from a slaved population: the chains must find the shares of the lobes by themselves.
+    size, rank = tied.centre.shape
+    z = rng.standard_normal((size, rank), dtype=np.float32)
+    return start_chains(tied.stage.tilt, v.astype(np.float32), z, np.arange(size), step, rng)
+
+
+def _adapted(lobes: tuple[Mixture, Floats] | None, centre: Floats, precision: float) -> GroupMixture | None:
+    return None if lobes is None else adapt(lobes[0], lobes[0].fields, lobes[1], centre, precision)
+
 
 def first_target_run(
-    stage: Stage,
+    tied: Tied,
     alone: Stage,
-    centre: Floats,
     precision: float,
     seed: np.random.SeedSequence,
     *,
@@ -48,9 +82,8 @@ def first_target_run(
     """Go from nothing to a frozen v near the target's saddle.
 
     Args:
-        stage: target problem; its tilt has one offset per chain.
+        tied: target problem with its source neurons.
         alone: the same without offsets and with δ = 0.
-        centre: αw̄_i in the row space, (G, r).
         precision: 1 + δ.
         seed: seed of this start.
         moves: moves of each of the first rounds; doubled after half of them.
@@ -60,37 +93,30 @@ def first_target_run(
         ConvergenceError: the slaved population does not settle.
     """
     rng = np.random.default_rng(seed)
-    size, rank = len(centre), stage.tilt.b.shape[1]
-    group = np.arange(size)
-    begun = slaved(stage.tilt, stage.labels, stage.gamma, stage.beta, rng, size=size, group=group)
-    single = begun.v.astype(np.float32)
-    # From the base, not from the slaved population: the chains must find the shares of the lobes by themselves.
-    z = rng.standard_normal((size, rank), dtype=np.float32)
-    chains = start_chains(stage.tilt, single, z, group, 0.15, rng)
-    run = TargetRun(stage, centre, begun.v, begun.v, chains, None)
-    if precision < STIFF:
-        run.mixture = _proposals(alone, begun.v, begun.largest, centre, precision, rng)
+    stage, size = tied.stage, len(tied.centre)
+    begun = slaved(stage.tilt, stage.labels, stage.gamma, stage.beta, rng, size=size, group=np.arange(size))
+    lobes = _lobes(alone, begun.v, begun.largest, rng) if precision < STIFF else None
+    chains = _fresh(tied, begun.v, 0.15, rng)
+    run = TargetRun(tied, precision, begun.v, begun.v, chains, lobes, _adapted(lobes, tied.centre, precision))
     sample_target(run, moves)
     for n in range(rounds):
         pool = sample_target(run, moves if n < rounds // 2 else 2 * moves)
         solve_on(run, pool)
-    run.sampled = run.v
-    run.chains.refresh(stage.tilt, run.v.astype(np.float32))
     return run
 
 
 def solve_on(run: TargetRun, pool: Pool) -> None:
     """Replace run.v by the maximum of the pool's dual; weights are normalised per source neuron."""
     stage = run.stage
-    run.v = newton(stage.tilt, pool, run.v, stage.labels, stage.gamma, stage.beta, groups=len(run.centre)).v
+    run.v = newton(stage.tilt, pool, run.v, stage.labels, stage.gamma, stage.beta, groups=len(run.tied.centre)).v
 
 
-def extend_target(run: TargetRun, moves: int, burn: int) -> None:
-    """Sample `moves` more at the frozen v (after `burn`) and solve on the whole pool."""
-    if burn:
-        sample_target(run, burn, frozen=True)
-    pool, old = sample_target(run, moves, frozen=True), run.pool
-    run.pool = pool if old is None else Pool(np.concatenate([old.z, pool.z]), np.concatenate([old.bias, pool.bias]))
+def judged_pool(run: TargetRun, moves: int, burn: int) -> None:
+    """Freeze v, sample a pool of `moves` at it (after `burn`), and solve on the pool."""
+    run.sampled, run.hits = run.v, 0.0
+    run.chains.refresh(run.stage.tilt, run.v.astype(np.float32))
+    sample_target(run, burn, frozen=True)
+    run.pool = sample_target(run, moves, frozen=True)
     solve_on(run, run.pool)
 
 
@@ -132,19 +158,13 @@ def mean_log_z(run: TargetRun, *, nodes: int = 12, moves: int = 20) -> float:
     return total
 
 
-def _proposals(alone: Stage, v: Floats, largest: float, centre: Floats, precision: float, rng) -> GroupMixture:
-    """Fit the lobes of a network that learns the target alone, at the target's v, and adapt them to every source
-    neuron."""
-    reach = int(np.clip(np.ceil(largest + 4), 6, HIGHEST_FIELD))
-    umbrella, chains = walk(alone.tilt, v, alone.gamma, reach, 512, rng, odd=alone.odd)
+def _lobes(alone: Stage, v: Floats, largest: float, rng) -> tuple[Mixture, Floats]:
+    """Fit the lobes of a network that learns the target alone, at the target's v; return them and log Z at their
+    fields."""
+    umbrella, chains = walk(alone.tilt, v, alone.gamma, fields(alone.tilt, largest), 512, rng, odd=alone.odd)
     helper = Run(v, v, umbrella, Mixture.none(), chains, None, Trips(512, 1.0))
     pool, _ = sample(alone, helper, 100)
     helper.ladder = refreshed(alone, helper, pool)
     fitted = fit(alone.tilt, pool, v, alone.gamma, helper.ladder, even=alone.odd, components=9 if alone.odd else 17)
     log_z = np.interp(fitted.fields, helper.ladder.nodes, helper.ladder.log_z[0])
-    return adapt(fitted, fitted.fields, log_z, centre, precision)
-
-
-def alone_tilt(tilt: Tilt, precision: float) -> Tilt:
-    """Return the tilt of the same inputs for the base N(0, I)."""
-    return Tilt(tilt.act, (tilt.b.astype(float) * np.sqrt(precision)).astype(np.float32))
+    return fitted, log_z

@@ -3,6 +3,13 @@
 A neuron's weights in the row space of the training inputs are w = m + z/√(1+δ), z standard Gaussian (r,), so that its
 preactivations on the P training points are h = Bz + c with B = X·basis/√(D(1+δ)), c = Xm/√D. All densities of this
 package depend on z through |z|² and s(z) alone.
+
+Homogeneous activations on the sphere. With φ(ch) = cφ(h) and c = 0 the radius of z integrates out: along the direction
+ẑ, |ẑ|² = r, and with u = γs(ẑ), the squared radius is χ²_r/(1 - u²/r) and the direction has the density
+(1 - u²/r)^(-r/2), which tends to exp(½u²) as r grows. Near the edge of normalisability, u² → r, the radius has a range
+that no chain would cross; its moments are exact here:
+
+    E|z|²/r = ρ²,  E|z|⁴/r² = (1 + 2/r)ρ⁴,  ρ² = 1/(1 - u²/r)
 """
 
 from collections.abc import Iterator
@@ -18,6 +25,8 @@ Singles = NDArray[np.float32]
 
 # Chains per block: three (block, P) arrays in single precision should stay in the second-level cache.
 _CACHED = 120_000
+# 1 - u²/r in single precision knows seven digits of one: below this it is round-off.
+_EDGE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +37,19 @@ class Tilt:
         act: activation.
         b: B, (P, r), single precision, over √(1+δ).
         offset: c per group of chains, (G, P), or None for the source (c = 0, one group).
+        sphere: the radius is integrated out; φ must be homogeneous and there must be no offset. Features, s and its
+            gradient are then those of ẑ = z√r/|z|, whatever the radius of z.
     """
 
     act: Activation
     b: Singles
     offset: Singles | None = None
+    sphere: bool = False
+
+    @property
+    def rank(self) -> int:
+        """r, the number of coordinates of z."""
+        return self.b.shape[1]
 
     @property
     def groups(self) -> int:
@@ -46,8 +63,8 @@ class Tilt:
             yield slice(start, min(start + size, chains))
 
     def preactivations(self, z: Singles, group: NDArray[np.intp] | None) -> Singles:
-        """Return h (m, P) of z (m, r); `group` (m,) says whose offset to add."""
-        h = z @ self.b.T
+        """Return h (m, P) of z (m, r), of ẑ on the sphere; `group` (m,) says whose offset to add."""
+        h = (self.directions(z) if self.sphere else z) @ self.b.T
         if self.offset is not None:
             h += self.offset[group]
         return h
@@ -71,7 +88,40 @@ class Tilt:
             s[at] = φ @ v
             dφ *= v
             np.matmul(dφ, self.b, out=gradient[at])
-        return s, gradient
+        return s, self.tangential(z, s, gradient) if self.sphere else gradient
+
+    def tangential(self, z: Singles, s: Singles, slope: Singles) -> Singles:
+        """Return ∂s(ẑ)/∂z, (m, r), from ∂s/∂ẑ: its radial part is s/√r for a homogeneous φ, and does not move ẑ."""
+        flat = slope - (s[:, None] / np.float32(self.rank)) * self.directions(z)
+        return flat * (np.float32(np.sqrt(self.rank)) / _norm(z))
+
+    def directions(self, z: Singles) -> Singles:
+        """Return ẑ = z√r/|z|, (m, r)."""
+        return z * (np.float32(np.sqrt(self.rank)) / _norm(z))
+
+    def statistic(self, u: Floats) -> tuple[Floats, Floats]:
+        """Return the t that a field of the ladder multiplies, and dt/du, at u = γs: u itself, -½log(1 - u²/r) on the
+        sphere."""
+        if not self.sphere:
+            return u, np.ones_like(u)
+        rest = np.maximum(1 - u**2 / self.rank, _EDGE)
+        return -0.5 * np.log(rest), u / (self.rank * rest)
+
+    def exponent(self, u: Floats) -> Floats:
+        """Return the log of the tilt at u = γs: ½u², or -½r·log(1 - u²/r) on the sphere (inf outside the domain)."""
+        if not self.sphere:
+            return 0.5 * u**2
+        rest = 1 - u**2 / self.rank
+        return np.where(rest > _EDGE, -0.5 * self.rank * np.log(np.maximum(rest, _EDGE)), np.inf)
+
+    def stretch(self, u: Floats) -> Floats:
+        """Return ρ² = E|z|²/r given the direction, at u = γs; 1 where the radius is not integrated out."""
+        return 1 / np.maximum(1 - u**2 / self.rank, _EDGE) if self.sphere else np.ones_like(u)
+
+    @property
+    def fourth(self) -> float:
+        """E|z|⁴/(E|z|²)² given the direction."""
+        return 1 + 2 / self.rank if self.sphere else 1.0
 
     def both(self, h: Singles) -> tuple[Singles, Singles]:
         """Return φ(h) and φ'(h), which the caller may overwrite; h is overwritten."""
@@ -79,3 +129,7 @@ class Tilt:
             return erf_and_slope(h)
         φ, dφ = self.act.both(h)
         return np.asarray(φ, dtype=np.float32), np.array(dφ, dtype=np.float32)
+
+
+def _norm(z: Singles) -> Singles:
+    return np.sqrt(np.einsum("ij,ij->i", z, z))[:, None]
