@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from tests.bayes.problems import SETTINGS, det_inputs, problem_b
+from tlcli.bayes.population.certificate import verdict
 from tlcli.bayes.population.source import population_source
 from tlcli.bayes.population.target import population_target
 from tlcli.bayes.quadrature import quadrature_source, quadrature_target
 from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED
 from tlcli.dmft.activations import activation
+from tlcli.dmft.lazy import initial_kernels
 from tlcli.errors import DomainError
 
 FEW = {"chains": 256, "moves": 100}
@@ -90,3 +92,90 @@ def test_bad_values_are_refused(more, text):
     settings = {"gamma": 1.0, "beta": 10.0, "seed": 0, **more}
     with pytest.raises(DomainError, match=text):
         population_source(activation("erf"), det_inputs(6, 4, 1.3, 0.7), np.arange(6), np.ones(6), **settings)
+
+
+def test_a_lazy_network_is_kernel_regression():
+    x = det_inputs(6, 4, 1.3, 0.7)
+    y = np.sign(x[:, 0])
+    rows = np.arange(4)
+    for phi in ("erf", "he2"):
+        act = activation(phi)
+        found = population_source(act, x, rows, y[:4], 0.0, 10.0, seed=0)
+        kernel = initial_kernels(act, x, x)[0]
+        assert found.status == CONVERGED
+        np.testing.assert_allclose(found.v, np.linalg.solve(kernel[:4, :4] + np.eye(4) / 10, y[:4]))
+        np.testing.assert_allclose(found.outputs, kernel[:, :4] @ found.v)
+        φ = act.phi(found.neurons @ x.T / 2)
+        products = φ[:, :, None] * φ[:, None, :]
+        assert np.all(np.abs(products.mean(axis=0) - kernel) < 5 * products.std(axis=0) / np.sqrt(len(φ)))
+
+
+def test_a_nearly_lazy_network_is_solved():
+    """Its chains never leave the bulk; v is that of regression to the accuracy of Φ, times |Φ⁻¹|."""
+    x = det_inputs(6, 4, 1.3, 0.7)
+    y = np.sign(x[:, 0])
+    found = population_source(activation("erf"), x, np.arange(6), y, 0.02, 10.0, seed=0, chains=512, moves=300)
+    assert found.status == CONVERGED, found.message
+    lazy = population_source(activation("erf"), x, np.arange(6), y, 0.0, 10.0, seed=0)
+    assert near(found.v, lazy.v, 0.03)
+    assert near(found.kernel, lazy.kernel, 0.02)
+
+
+def test_an_infinite_coupling_keeps_the_measure_of_the_source():
+    points, s, act = problem_b(), SETTINGS["B2"], activation("erf")
+    source = population_source(act, points.x, points.source, points.y1, s["gamma1"], s["beta1"], seed=1, **FEW)
+    tied = population_target(act, points.x, points.target, points.y2, 2.0, 4.0, np.inf, source, seed=2)
+    exact = quadrature_source(act, points.x, points.source, points.y1, s["gamma1"], s["beta1"])
+    same = quadrature_target(
+        act, points.x, points.target, points.y2, 2.0, 4.0, np.inf, exact, source_rows=points.source, source_gamma=1.0
+    )
+    assert tied.status == CONVERGED
+    assert near(tied.v, same.v, 0.03)
+    assert near(tied.outputs, same.outputs, 0.03)
+    assert tied.free_energy == pytest.approx(same.free_energy, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({}, CONVERGED),
+        ({"gap": 0.03}, CONVERGED),  # the starts agree
+        ({"gap": 0.03, "spread_v": 0.015}, NOT_CONVERGED),
+        ({"gap": 0.03, "spread_kernel": 0.04}, NOT_CONVERGED),
+        ({"gap": 0.07}, NOT_CONVERGED),  # above three floors
+        ({"gap": 9e-4, "floor": 0.0}, CONVERGED),
+        ({"gap": 1e-3, "spread_v": 0.06}, NOT_CONVERGED),
+        ({"trips": 0.5}, NOT_CONVERGED),
+        ({"tail": -8.0}, NOT_CONVERGED),
+        ({"ess": 1900.0}, NOT_CONVERGED),
+    ],
+)
+def test_the_verdict_is_the_documented_rule(more, status):
+    fine = {
+        "gap": 0.015,
+        "floor": 0.02,
+        "trips": 2.0,
+        "tail": -12.0,
+        "ess": 4000.0,
+        "points": 100,
+        "spread_v": 0.008,
+        "spread_kernel": 0.02,
+    }
+    found, message = verdict(**{**fine, **more})
+    assert found == status
+    assert bool(message) == (status == NOT_CONVERGED)
+
+
+def test_a_hundred_points_are_certified():
+    """Case N3 of the theory note, γ = 1.5: its values to their errors, doubled for the error of this run."""
+    rng = np.random.default_rng(7)
+    x, t = rng.standard_normal((100, 40)), rng.standard_normal(40)
+    found = population_source(activation("erf"), x, np.arange(100), np.sign(x @ t), 1.5, 50.0, seed=0, threads=2)
+    assert found.status == CONVERGED, found.message
+    assert found.gap <= 3 * found.gap_floor
+    assert found.info["spread_v"] <= 0.01
+    assert found.info["spread_kernel"] <= 0.03
+    np.testing.assert_allclose(found.v[:6], [0.5607, 0.8510, 0.0892, 0.1758, -0.1002, 0.2124], atol=2 * 0.0012)
+    assert float(found.v @ found.v) == pytest.approx(7.179, rel=0.01)
+    assert found.info["square_saddle"] == pytest.approx(27.69, rel=0.005)
+    assert found.free_energy == pytest.approx(26.744, abs=0.02)

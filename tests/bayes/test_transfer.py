@@ -11,6 +11,7 @@ from tests.bayes.problems import SETTINGS, problem_a, problem_b
 from tlcli.bayes import transfer
 from tlcli.bayes.densities import densities
 from tlcli.bayes.observables import NEEDS, Problem, errors_of
+from tlcli.bayes.population.draws import source_neurons, target_neurons
 from tlcli.bayes.saddle import NOT_CONVERGED, Saddle
 from tlcli.bayes.transfer import BayesNumerics, BayesSettings, route_of, solve_bayes
 from tlcli.bayes.whitened import whitened
@@ -112,6 +113,28 @@ def test_overlaps_on_whitened_data_are_the_closed_forms(m, delta):
         ("free_energy", closed["free_energy"]),
     ):
         assert found.values[name] == pytest.approx(float(wanted), rel=1e-8), name
+
+
+@pytest.mark.parametrize("delta", [0.0, 0.5, 5.0, math.inf])
+def test_overlaps_on_decoupled_inputs_are_the_closed_forms(delta):
+    """Source and target on six inputs each, all twelve orthogonal; a source that learns nothing is another number."""
+    rng = np.random.default_rng(5)
+    one, other = (y / np.linalg.norm(y) for y in rng.standard_normal((2, 6)))
+    data = orthonormal(12, 2.0 * one, math.sqrt(2) * other, np.arange(6, 12))
+    found = solve_bayes(data, BayesSettings("linear", 2.0, 1.5, 10.0, 5.0, delta))
+    given = {"gamma2": 1.5, "beta1": 10, "beta2": 5, "delta": delta, "norm1": 4, "norm2": 2}
+    closed = whitened("decoupled", gamma1=2, **given)
+    for name, wanted in (
+        ("source_overlap", closed["lam_source"]),
+        ("target_overlap", closed["k22"]),
+        ("cross_overlap", closed["k12"]),
+        ("retained_overlap", closed["k11"]),
+        ("train_loss", closed["train_loss"] / 6),
+        ("free_energy", closed["free_energy"]),
+    ):
+        assert found.values[name] == pytest.approx(float(wanted), rel=1e-8, abs=1e-12), name
+    lazy = whitened("decoupled", gamma1=0, **given)
+    assert (float(lazy["k11"]) < 0.95 * found.values["retained_overlap"]) == (delta > 0)
 
 
 def test_losses_and_alignments_from_the_matrices():
@@ -264,8 +287,9 @@ def test_errors_of_the_sampled_route_are_the_documented_bound():
 def test_densities_of_linear_networks_are_those_of_their_kernel():
     points = problem_a()
     problem = Problem.of(data_of(points))
-    found = solve_bayes(data_of(points), settings("A1", "linear"))
-    out = densities("linear", problem, found.source, found.target)
+    networks = settings("A1", "linear")
+    found = solve_bayes(data_of(points), networks)
+    out = densities("linear", problem, networks, found.source, found.target)
     width = np.diff(out["bin_edges"])
     middle = (out["bin_edges"][1:] + out["bin_edges"][:-1]) / 2
     for stage, saddle in (("stage1", found.source), ("stage2", found.target)):
@@ -277,7 +301,32 @@ def test_densities_of_linear_networks_are_those_of_their_kernel():
         draws = np.random.default_rng(0).standard_normal((400_000, 5)) * np.sqrt(variances)
         kurtosis = np.mean(draws**4) / np.mean(draws**2) ** 2 - 3
         assert float(out[f"excess_kurtosis_{stage}"]) == pytest.approx(kurtosis, abs=0.05)
-    assert densities("quadrature", problem, found.source, found.target) == {}
+
+
+@pytest.mark.parametrize("phi", ["erf", "relu"])
+def test_densities_of_the_quadrature_have_the_moments_of_its_kernel(phi):
+    """Neurons drawn at the quadrature's v give its kernel within 4 standard errors; those of γ = 0.5 do not."""
+    points, act = problem_b(), activation(phi)
+    problem, networks = Problem.of(data_of(points)), settings("B2", phi)
+    found = solve_bayes(data_of(points), networks)
+    out = densities("quadrature", problem, networks, found.source, found.target)
+    for stage in ("stage1", "stage2"):
+        assert np.sum(out[f"density_{stage}"] * np.diff(out["bin_edges"])) == pytest.approx(1, abs=0.01)
+
+    def distance(neurons, kernel):
+        φ = act.phi(neurons @ points.x.T / np.sqrt(2))
+        products = φ[:, :, None] * φ[:, None, :]
+        return np.abs(products.mean(axis=0) - kernel) / (products.std(axis=0) / np.sqrt(len(φ)))
+
+    first = source_neurons(act, points.x, points.source, found.source.v, networks.gamma0, 0)
+    assert np.all(distance(first, found.source.kernel) < 4)
+    assert np.any(
+        distance(source_neurons(act, points.x, points.source, found.source.v, 0.5, 0), found.source.kernel) > 8
+    )
+    more = (networks.second_gamma, networks.delta, first, 1)
+    second = target_neurons(act, points.x, points.target, found.target.v, *more)
+    assert np.all(distance(second, found.target.kernel) < 4)
+    assert np.any(distance(first, found.target.kernel) > 8)
 
 
 def test_the_sampled_route_agrees_with_the_quadrature(monkeypatch):

@@ -1,7 +1,7 @@
 """Densities of preactivations on the target's training points, where a solver gives them.
 
 In a linear network h is Gaussian at every point, with variance Φ(x, x): its density over all points is a mixture. The
-population gives neurons of the source. The quadrature keeps neither, and gives none.
+population has neurons of both stages; for the quadrature they are drawn from the measure of its v.
 """
 
 from typing import Any
@@ -11,26 +11,41 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from tlcli.bayes.observables import Problem
+from tlcli.bayes.population.draws import source_neurons, target_neurons
+from tlcli.bayes.population.source import PopulationSaddle
 from tlcli.bayes.saddle import Floats, Saddle
+from tlcli.bayes.transfer import BayesSettings
+from tlcli.dmft.activations import activation
 
-BINS = 100
+BINS = 80
 
 
-def densities(route: str, problem: Problem, source: Saddle | None, target: Saddle | None) -> dict[str, NDArray[Any]]:
+def densities(
+    route: str, problem: Problem, settings: BayesSettings, source: Saddle | None, target: Saddle | None, seed: int = 0
+) -> dict[str, NDArray[Any]]:
     """Return bin_edges (n + 1,), and density_stageK (n,), variance_stageK and excess_kurtosis_stageK of h.
 
     Stage 1 is the source network, stage 2 the target network, both on the target's training points; a stage that is
-    not certified or has no density is left out. Empty without any.
+    not certified is left out. Empty without any.
+
+    Args:
+        route: one of `tlcli.bayes.transfer.ROUTES`.
+        problem: points and training rows.
+        settings: networks.
+        source: saddle of the source.
+        target: saddle of the target.
+        seed: of the draws for the quadrature.
     """
     moments: dict[str, Any] = {}
     samples: dict[str, Floats] = {}
+    neurons = _neurons(route, problem, settings, source, target, seed)
     for stage, saddle in (("stage1", source), ("stage2", target)):
         if saddle is None or not saddle.converged:
             continue
         if route == "linear":
             moments[stage] = np.diagonal(saddle.kernel)[problem.rows2]
-        elif (neurons := getattr(saddle, "neurons", np.zeros((0, 0)))).size:
-            samples[stage] = neurons @ problem.x[problem.rows2].T / np.sqrt(problem.x.shape[1])
+        elif stage in neurons:
+            samples[stage] = neurons[stage] @ problem.x[problem.rows2].T / np.sqrt(problem.x.shape[1])
     if not (moments or samples):
         return {}
     sizes = [float(np.sqrt(np.max(v))) for v in moments.values()] + [float(np.std(h)) for h in samples.values()]
@@ -46,6 +61,24 @@ def densities(route: str, problem: Problem, source: Saddle | None, target: Saddl
         counts, _ = np.histogram(h, edges)
         density = counts / (h.size * np.diff(edges))
         out |= _described(stage, density, float(np.mean(h**2)), float(np.mean(h**4)))
+    return out
+
+
+def _neurons(
+    route: str, problem: Problem, settings: BayesSettings, source: Saddle | None, target: Saddle | None, seed: int
+) -> dict[str, Floats]:
+    """Return equally weighted neurons (N, D) by stage; none for linear networks."""
+    if route == "linear" or source is None:
+        return {}
+    if route == "population":
+        pairs = {"stage1": source, "stage2": source if np.isinf(settings.delta) else target}
+        return {name: s.neurons for name, s in pairs.items() if isinstance(s, PopulationSaddle) and s.neurons.size}
+    act, x = activation(settings.activation), problem.x
+    first = source_neurons(act, x, problem.rows1, source.v, settings.gamma0, seed)
+    out = {"stage1": first}
+    if target is not None:
+        more = (settings.second_gamma, settings.delta, first, seed + 1)
+        out["stage2"] = target_neurons(act, x, problem.rows2, target.v, *more)
     return out
 
 

@@ -37,8 +37,22 @@ def normalisable(
     if superlinear(act):
         u = directions.T @ v
         return gamma == 0 or not np.any(v), _unit(u), 0.0 if gamma == 0 or not np.any(v) else np.inf
-    if rank == 0 or not np.any(asymptote(act, np.array([1.0, -1.0]))):
+    u, values = steep_directions(act, directions, v, gamma, near)
+    if not len(u):
         return True, np.zeros(rank), 0.0
+    return bool(values[0] < 1.0), u[0], float(values[0])
+
+
+def steep_directions(
+    act: Activation, directions: Floats, v: Floats, gamma: float, near: Floats | None = None
+) -> tuple[Floats, Floats]:
+    """Return local maxima u (k, r) of γ²s∞(u)² on the unit sphere, steepest first, and their values (k,).
+
+    Arguments as in `normalisable`; k = 0 for bounded activations. φ must not grow faster than linearly.
+    """
+    rank = directions.shape[1]
+    if rank == 0 or not np.any(asymptote(act, np.array([1.0, -1.0]))):
+        return np.zeros((0, rank)), np.zeros(0)
     start = np.random.default_rng(0).standard_normal((_STARTS, rank))
     more = [] if near is None else [near]
     u = _rows(
@@ -68,10 +82,8 @@ def normalisable(
             reached, there = size_and_slope(trial[None])
             if reached[0] > value[j]:
                 u[j], value[j], slope[j] = trial, reached[0], there[0]
-    top = int(np.argmax(value))
-    best, value = u[top], float(value[top] ** 2)
-    steepness = gamma**2 * value
-    return steepness < 1.0, best, steepness
+    order = np.argsort(-value)
+    return u[order], (gamma * value[order]) ** 2
 
 
 def _along_kinks(directions: Floats, u: Floats, slope: Floats, near: float) -> Floats:

@@ -34,6 +34,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "free_energy": (TARGET,),
     "evidence_gain": (TARGET, ALONE),
 }
+# What the two starts of the population have to say besides gap and gap_floor.
+CERTIFICATE = ("spread_v", "spread_kernel", "round_trips", "ess")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,13 +121,53 @@ def residual_of(saddle: Saddle, y: Floats, rows: Rows, beta: float) -> float:
 
 
 def errors_of(saddles: dict[str, Saddle | None], values: dict[str, float]) -> dict[str, float]:
-    """Bounds of the losses' errors in the population route, see `solve_bayes`; that of the gain adds them."""
+    """Bounds of the errors of losses and overlaps in the population route (see `solve_bayes`); the gain's adds two.
+
+    NaN where a stage is missing; zero for a stage that is not sampled (a lazy network).
+    """
     out: dict[str, float] = {}
     for name, stage in (("loss", TARGET), ("baseline", ALONE), ("source_loss", SOURCE)):
         saddle = saddles[stage]
-        spread = math.nan if saddle is None else float(saddle.info.get("spread_v", math.nan))
         size = math.nan if saddle is None else float(np.sqrt(np.mean(saddle.outputs**2)))
-        out[f"{name}_se"] = 2 * math.sqrt(max(values[name], 0.0)) * size * spread / 2
+        out[f"{name}_se"] = 2 * math.sqrt(max(values[name], 0.0)) * size * _half(saddle, "spread_v")
     same = saddles[TARGET] is saddles[ALONE]
     out["gain_se"] = 0.0 if same else math.hypot(out["loss_se"], out["baseline_se"])
+    for name, stage in (("train_loss", TARGET), ("source_train_loss", SOURCE)):  # |v|²/(Pβ²)
+        out[f"{name}_se"] = 2 * values[name] * _half(saddles[stage], "spread_v")
+    # An overlap of two label vectors may be zero where its error is not: the scale is that of their own overlaps.
+    cross = math.sqrt(max(values["target_overlap"] * values["retained_overlap"], 0.0))
+    for name, stage, size in (
+        ("source_overlap", SOURCE, values["source_overlap"]),
+        ("target_overlap", TARGET, values["target_overlap"]),
+        ("cross_overlap", TARGET, cross),
+        ("retained_overlap", TARGET, values["retained_overlap"]),
+    ):
+        out[f"{name}_se"] = size * _half(saddles[stage], "spread_kernel")
     return out
+
+
+def _half(saddle: Saddle | None, name: str) -> float:
+    """Return half of a relative spread between two starts: their mean is that far from either."""
+    if saddle is None:
+        return math.nan
+    exact = saddle.gap == 0 and saddle.gap_floor == 0
+    return float(saddle.info.get(name, 0.0 if exact else math.nan)) / 2
+
+
+def certificate_of(saddles: dict[str, Saddle | None]) -> dict[str, float]:
+    """Return the columns `CERTIFICATE` of a transfer: each the worst of its stages, NaN where none was sampled.
+
+    spread_v and spread_kernel are the relative differences of v and of the kernel between the two starts, round_trips
+    the mean number of them per chain (sources and targets alone), ess the effective number of states of one start.
+    """
+    found: dict[str, list[float]] = {name: [] for name in CERTIFICATE}
+    for saddle in saddles.values():
+        info = {} if saddle is None else saddle.info
+        for name in ("spread_v", "spread_kernel"):
+            found[name] += [float(info[name])] if name in info else []
+        found["round_trips"] += [float(n) for n in info.get("round_trips", ())]
+        found["ess"] += [float(n) for n in info.get("ess", ())]
+        # Each of the two starts of a target has half of the source neurons.
+        found["ess"] += [float(n) * info["source_neurons"] / 2 for n in info.get("ess_per_neuron", ())]
+    worst = {name: max if name.startswith("spread") else min for name in CERTIFICATE}
+    return {name: worst[name](values) if values else math.nan for name, values in found.items()}

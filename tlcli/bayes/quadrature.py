@@ -94,7 +94,7 @@ def quadrature_target(
 
     Raises:
         DomainError: a joint rank above 2, a bad value, or a tilt that is not normalisable (its direction is named).
-        ConvergenceError: the integrals need more nodes than fit in memory (a large δ: use inf).
+        ConvergenceError: the integrals need more nodes than fit in memory (large γ, β or P).
     """
     check_delta(delta)
     check_gamma(source_gamma, "source gamma")
@@ -104,7 +104,14 @@ def quadrature_target(
     _, at1, v1 = check_problem(x, source_rows, source.v)
     check_gamma(gamma)
     check_beta(beta)
-    basis = _row_space(points, np.concatenate([at1, at]))
+    # The source's axes first: its v belongs to the lattice on which it was found, along the axes of its own inputs.
+    basis = _row_space(points, at1)
+    rest = points[at] - points[at] @ basis @ basis.T
+    if np.linalg.norm(rest) > 1e-10 * np.linalg.norm(points[at]):
+        basis = np.concatenate(
+            [basis, _row_space(rest, np.arange(len(rest)), float(np.linalg.norm(points[at])))], axis=1
+        )
+    _check_rank(basis)
     b, covariance = split_points(points, basis)
     pre = Stage(act, b, covariance, basis, at1, v1, float(source_gamma), 0.0)
     # The part of a weight outside the row space is Gaussian in both stages: variance α² + 1/(1+δ) (1 at δ = inf).
@@ -115,16 +122,21 @@ def quadrature_target(
     if np.isinf(delta):
         return tied(stage, pre, accuracy)
     box = Box((0.0,) * basis.shape[1], (0.0,) * basis.shape[1])
-    return refined(stage, lambda st, level: target_rule(st, pre, level), box, accuracy)
+    fineness = int(source.info.get("level", 0)) if isinstance(source.info.get("rule_difference"), float) else 0
+    return refined(stage, lambda st, level: target_rule(st, pre, level, fineness), box, accuracy)
 
 
-def _row_space(x: Floats, at: NDArray[np.intp]) -> Floats:
-    """Return an orthonormal basis (D, r) of the rows `at`, r <= 2."""
+def _row_space(x: Floats, at: NDArray[np.intp], scale: float = 0.0) -> Floats:
+    """Return an orthonormal basis (D, r) of the rows `at`, r <= 2; what is below 1e-10 of `scale` is round-off."""
     _, size, right = np.linalg.svd(x[at], full_matrices=False)
-    rank = int(np.sum(size > 1e-10 * max(size.max(), np.finfo(float).tiny)))
-    if rank > 2:
-        raise DomainError(
-            f"training inputs of rank {rank}: quadrature needs rank <= 2 (both tasks together); use the population "
-            "solver."
-        )
+    rank = int(np.sum(size > 1e-10 * max(size.max(), scale, np.finfo(float).tiny)))
+    _check_rank(right[:rank].T)
     return right[:rank].T
+
+
+def _check_rank(basis: Floats) -> None:
+    if basis.shape[1] > 2:
+        raise DomainError(
+            f"training inputs of rank {basis.shape[1]}: quadrature needs rank <= 2 (both tasks together); use the "
+            "population solver."
+        )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcli.bayes.quadrature_tilt import steepest_ray
 from tlcli.dmft.activations import Activation
 
 Floats = NDArray[np.float64]
@@ -131,8 +132,9 @@ class TargetLattice:
     """The target's measure: N(z; αz̄, I/(1+δ)) exp(½γ²(v·φ(Bz))²)/Z(z̄), averaged over the source's z̄.
 
     The Gaussian that joins the source's lattice (axes, probabilities) with the target's is separable, so that Z(z̄) and
-    the mean of any feature are one small matrix per axis. `growth` λ, γ² times the largest squared slope of v·φ along
-    a ray, moves exp(-½λz²) from the tilt into the Gaussian: neither factor then overflows for activations that grow.
+    the mean of any feature are one small matrix per axis. For activations that grow, exp(-½λz²) is moved from the tilt
+    into the Gaussian, λ being γ² times the largest squared slope of v·φ along a ray (below 0.9(1 + δ)); the largest
+    exponent of each row of a matrix, and of the tilt, is taken out of it: nothing overflows.
     """
 
     def __init__(
@@ -146,28 +148,31 @@ class TargetLattice:
         step: float,
     ):
         self.box, self.gamma, self._delta, self._step = box, gamma, delta, step
+        self._act, self._directions = act, directions
         self._source_axes, self._source = source
         self.axes = box.axes(step, len(directions))
         self.z = mesh(self.axes)
         self._phi = np.asarray(act.phi(self.z @ directions.T), dtype=float)
         self._shape = [len(a) for a in self.axes]
         self._square = np.sum(self.z**2, axis=1)
-        self.growth = 0.0
 
-    def _coupling(self) -> list[Floats]:
-        """Matrices N(z; αz̄, 1/(1+δ)) exp(½λz²)·step, one per axis, (points of z̄, points of z)."""
+    def _factors(self, v: Floats) -> tuple[Floats, Floats, list[Floats], Floats]:
+        """Return the scaled tilt (M,), s (M,), one matrix per axis and the log of the scale of Z for each z̄, (S,).
+
+        The matrices are N(z; αz̄, 1/(1+δ)) exp(½λz²)·step, (points of z̄, points of z), each row over its largest.
+        """
         c, α = 1.0 + self._delta, self._delta / (1.0 + self._delta)
-        scale = self._step * np.sqrt(c / (2 * np.pi))
-        return [
-            scale * np.exp(-0.5 * c * (z - α * zb[:, None]) ** 2 + 0.5 * self.growth * z**2)
-            for zb, z in zip(self._source_axes, self.axes, strict=True)
-        ]
-
-    def _tilt(self, v: Floats) -> tuple[Floats, Floats, float]:
-        s = self._phi @ v
-        log_t = 0.5 * self.gamma**2 * s**2 - 0.5 * self.growth * self._square
+        s, steep = self._phi @ v, steepest_ray(self._act, self._directions, v)[1] if self.gamma > 0 else 0.0
+        growth = min(self.gamma**2 * steep, 0.9 * c)
+        log_t = 0.5 * self.gamma**2 * s**2 - 0.5 * growth * self._square
         top = float(log_t.max())
-        return np.exp(log_t - top), s, top
+        matrices, log_scale = [], np.full((1,) * len(self.axes), top)
+        for k, (zb, z) in enumerate(zip(self._source_axes, self.axes, strict=True)):
+            exponent = -0.5 * c * (z - α * zb[:, None]) ** 2 + 0.5 * growth * z**2
+            largest = exponent.max(axis=1)
+            matrices.append(self._step * np.sqrt(c / (2 * np.pi)) * np.exp(exponent - largest[:, None]))
+            log_scale = log_scale + largest.reshape([-1 if j == k else 1 for j in range(len(self.axes))])
+        return np.exp(log_t - top), s, matrices, log_scale.ravel()
 
     def _along(self, matrices: list[Floats], table: Floats, back: bool = False) -> Floats:
         """Apply one matrix per axis to a table of nodes (M,) or (M, k); `back` applies the transposes."""
@@ -178,12 +183,11 @@ class TargetLattice:
         return out.reshape(-1, *table.shape[1:])
 
     def moments(self, v: Floats) -> Moments | None:
-        """Return the moments at v (P,); None where a conditional normaliser vanishes or overflows."""
-        tilt, s, top = self._tilt(v)
-        coupling = self._coupling()
+        """Return the moments at v (P,); None where a conditional normaliser is too small for a number."""
+        tilt, s, coupling, log_scale = self._factors(v)
         z_bar = self._along(coupling, tilt)
         weight = self._source.ravel()
-        if not np.all(np.isfinite(z_bar)) or np.any(z_bar[weight > 0] <= SMALLEST):
+        if np.any(z_bar[weight > 0] <= SMALLEST):
             return None
         keep = weight > 0
         share = np.divide(weight, z_bar, out=np.zeros_like(weight), where=keep)
@@ -191,11 +195,11 @@ class TargetLattice:
         means = self._along(coupling, (tilt * s)[:, None] * self._phi)[keep] / z_bar[keep][:, None]
         kernel = (self._phi * p[:, None]).T @ self._phi
         spread = (self._phi * (p * s**2)[:, None]).T @ self._phi - (means * weight[keep][:, None]).T @ means
-        return Moments(float(weight[keep] @ (np.log(z_bar[keep]) + top)), kernel, spread)
+        return Moments(float(weight[keep] @ (np.log(z_bar[keep]) + log_scale[keep])), kernel, spread)
 
     def probabilities(self, v: Floats) -> Floats:
         """Probabilities of the nodes `z` averaged over the source, (M,), summing to 1."""
-        tilt, coupling = self._tilt(v)[0], self._coupling()
+        tilt, _, coupling, _ = self._factors(v)
         z_bar, weight = self._along(coupling, tilt), self._source.ravel()
         share = np.divide(weight, z_bar, out=np.zeros_like(weight), where=(weight > 0) & (z_bar > SMALLEST))
         p = tilt * self._along(coupling, share, back=True)

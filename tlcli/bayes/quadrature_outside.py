@@ -32,7 +32,7 @@ def split_points(x: Floats, basis: Floats) -> tuple[Floats, Floats]:
 def all_points_kernel(
     act: Activation, b: Floats, covariance: Floats, z: Floats, p: Floats, *, order: int, kinked: bool
 ) -> Floats:
-    """Return E φ(h)φ(h)ᵀ, (n, n), over the nodes z (M, r) with weights p (M,).
+    """Return E φ(h)φ(h)ᵀ, (n, n), over the nodes z (M, r) with weights p (M,), negative ones too.
 
     `order` is the number of Gauss-Hermite nodes (or of nodes on the angle of ρ if `kinked`: homogeneous of degree 1).
     """
@@ -42,7 +42,7 @@ def all_points_kernel(
     ρ = covariance[np.ix_(out, out)] / np.outer(σ[out], σ[out]) if out.size else np.zeros((0, 0))
     ρ = np.clip(ρ, -1.0, 1.0)
     np.fill_diagonal(ρ, 1.0)
-    used = p > 1e-20 * p.max()
+    used = np.abs(p) > 1e-20 * p.max()
     z, p = z[used], p[used]
     size = max(1, _BLOCK // (len(σ) + len(out) * (len(out) if kinked else order)))
     for start in range(0, len(z), size):

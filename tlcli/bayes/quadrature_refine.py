@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.bayes.quadrature_lattice import REACH, Box, TooLarge
+from tlcli.bayes.quadrature_local import TargetLocal
 from tlcli.bayes.quadrature_newton import Maximum, gap_at, maximise, solve_spd
 from tlcli.bayes.quadrature_polar import SourcePolar, TargetPolar
 from tlcli.bayes.quadrature_rules import (
@@ -26,7 +27,12 @@ from tlcli.errors import ConvergenceError, DomainError
 
 Floats = NDArray[np.float64]
 
-LEVELS = 5
+LEVELS = 7
+# v adapts itself to a coarse rule, so that v and Φ can agree on two rules while the measures differ: the gap, which
+# bounds the relative entropy of the two, must be below this share of the relative accuracy, in nats.
+GAP_SHARE = 1e-3
+# Polar rules of a target cost more by half at each level and gain a digit in two: from here they would take minutes.
+HOPELESS = 300.0
 
 
 class _Escaped(Exception):
@@ -70,13 +76,13 @@ def refined(stage: Stage, rule_of: Callable[[Stage, int], Rule], box: Box, accur
             floor = abs(result.value - found.value)
             difference = max(_relative(result.v, v), _relative(table, kernel))
         found, kernel, v, previous = result, table, result.v, level
-        if difference <= wanted:
+        if _agree(difference, gap, wanted, result.value) or not _at_rest(result):
+            break
+        if isinstance(measure, TargetPolar) and level >= 2 and difference > HOPELESS * wanted:
             break
     if found is None or kernel is None:
-        raise ConvergenceError(
-            f"quadrature at gamma = {stage.gamma:.6g}, delta = {stage.delta:.6g} needs more nodes than fit in memory: "
-            "lower gamma or delta, use delta = inf, or the population solver."
-        )
+        where = f"gamma = {stage.gamma:.6g}" + (f", delta = {stage.delta:.6g}" if stage.delta > 0 else "")
+        raise ConvergenceError(f"quadrature at {where} needs more nodes than fit in memory: {_remedy(stage)}.")
     return _record(stage, found, kernel, (difference, wanted), (gap, floor), {"newton_steps": steps, "level": previous})
 
 
@@ -115,7 +121,7 @@ def tied(stage: Stage, pre: Stage, accuracy: float | None) -> Saddle:
             difference, floor = max(_relative(v, found.v), _relative(table, kernel)), abs(value - found.value)
             gap = 0.5 * stage.gamma**2 * float(r @ solve_spd(A, r))
         found, kernel = Maximum(v, moments, value, 0.0, 1), table
-        if difference <= wanted:
+        if _agree(difference, gap, wanted, value):
             break
     if found is None or kernel is None:
         raise ConvergenceError(
@@ -137,7 +143,7 @@ def _solved(stage: Stage, rule: Rule, box: Box, start: Floats) -> tuple[Maximum,
         found = maximise(measure.moments, stage.labels, stage.gamma, stage.inverse_beta, start)
         steps += found.steps
         found = replace(found, steps=steps)
-        if isinstance(measure, SourcePolar | TargetPolar):
+        if isinstance(measure, SourcePolar | TargetPolar | TargetLocal):
             return found, measure, box
         try:
             wider = measure.grown(found.v)
@@ -171,10 +177,18 @@ def _record(
     info: dict[str, int],
 ) -> Saddle:
     """Write the record; converged if two rules agree and the Newton decrement is round-off."""
-    good = difference[0] <= difference[1] and found.decrement <= 1e-12 * (1.0 + abs(found.value))
-    reached = f"differ by {difference[0]:.1e}" if np.isfinite(difference[0]) else "do not fit in memory"
-    remedy = "ask for less accuracy, lower gamma or delta, or use the population solver."
-    message = "" if good else f"two quadrature rules {reached} (wanted {difference[1]:.0e}): {remedy}"
+    agree, at_rest = _agree(difference[0], gaps[0], difference[1], found.value), _at_rest(found)
+    good = agree and at_rest
+    if not at_rest:
+        what = "the tilt spans more orders of magnitude than double precision holds"
+    elif not np.isfinite(difference[0]):
+        what = "a second, finer quadrature rule does not fit in memory"
+    else:
+        what = (
+            f"two quadrature rules differ by {difference[0]:.1e} in v or the kernel and by {gaps[0]:.1e} nats (wanted "
+            f"{difference[1]:.0e} and {GAP_SHARE * difference[1]:.0e})"
+        )
+    message = "" if good else f"{what}: {_remedy(stage)}."
     steep = steepest_ray(stage.act, stage.directions, found.v)[1] if stage.gamma > 0 else 0.0
     return Saddle(
         v=found.v,
@@ -193,6 +207,24 @@ def _record(
             "tilt": stage.gamma**2 * steep / (1.0 + stage.delta) if np.isfinite(stage.delta) else 0.0,
         },
     )
+
+
+def _agree(difference: float, gap: float, wanted: float, value: float) -> bool:
+    """Whether two rules agree: v and Φ relatively, and the measures in relative entropy (but for round-off of D)."""
+    return difference <= wanted and gap <= GAP_SHARE * wanted + 1e-13 * (1.0 + abs(value))
+
+
+def _at_rest(found: Maximum) -> bool:
+    """Whether the Newton decrement is round-off."""
+    return found.decrement <= 1e-12 * (1.0 + abs(found.value))
+
+
+def _remedy(stage: Stage) -> str:
+    """What lowers the number of nodes: a smaller tilt or, at β = ∞, noise in the labels."""
+    noise = ", or use a finite beta" if stage.inverse_beta == 0 else " or beta"
+    if stage.delta == 0:
+        return "lower gamma" + noise
+    return "lower gamma or delta, or use a finite beta" if stage.inverse_beta == 0 else "lower gamma, beta or delta"
 
 
 def _relative(new: Floats, old: Floats) -> float:

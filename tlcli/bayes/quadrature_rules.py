@@ -6,7 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcli.bayes.quadrature_condense import condensed
 from tlcli.bayes.quadrature_lattice import REACH, WIDEST, Box, SourceLattice, TargetLattice, TooLarge
+from tlcli.bayes.quadrature_local import TargetLocal, curvature
+from tlcli.bayes.quadrature_newton import solve_spd
 from tlcli.bayes.quadrature_outside import all_points_kernel
 from tlcli.bayes.quadrature_polar import SourcePolar, TargetPolar, unit_vectors
 from tlcli.bayes.quadrature_tilt import direction_words, homogeneous, steepest_ray, superlinear
@@ -15,8 +18,12 @@ from tlcli.dmft.activations import Activation
 from tlcli.errors import DomainError
 
 Floats = NDArray[np.float64]
-Measure = SourceLattice | TargetLattice | SourcePolar | TargetPolar
+Measure = SourceLattice | TargetLattice | TargetLocal | SourcePolar | TargetPolar
 
+# Gauss-Hermite nodes around each source neuron: where 1 + δ exceeds STIFF times the curvature of the log tilt, and
+# NARROW times the squared slope of the features' arguments.
+STIFF, NARROW = 3.0, 20.0
+MOST_PAIRS = 4e7  # of a source neuron and a direction of the target: about ten seconds per Newton step
 CRITICAL = 1.0 - (REACH / WIDEST) ** 2  # γ²s∞²/(1+δ) at which the density outgrows the widest lattice
 
 
@@ -74,6 +81,8 @@ def lattice_step(directions: Floats, level: int) -> float:
 
 def _kernel(stage: Stage, z: Floats, p: Floats, level: int) -> Floats:
     largest = float(np.diagonal(stage.covariance).max())
+    if stage.act.smooth and not stage.polar:
+        z, p = condensed(z, p, float(np.linalg.norm(stage.b, axis=1).max(initial=0.0)))
     order = 24 * (2 + level) if stage.polar else int(min(40 + 16 * level + 24 * largest, 160))
     return all_points_kernel(stage.act, stage.b, stage.covariance, z, p, order=order, kinked=stage.polar)
 
@@ -96,8 +105,11 @@ def source_rule(stage: Stage, level: int) -> Rule:
     )
 
 
-def target_rule(stage: Stage, pre: Stage, level: int) -> Rule:
+def target_rule(stage: Stage, pre: Stage, level: int, source_level: int = 0) -> Rule:
     """Return the rule of a target; `pre` is its source, with v in the place of the labels.
+
+    The source's lattice is at least as fine as `source_level`, on which its v was found: at another v the weights of
+    its lobes differ by γ²s δs, which is large for large tilts.
 
     Raises:
         DomainError: the source's tilt is not normalisable.
@@ -105,35 +117,51 @@ def target_rule(stage: Stage, pre: Stage, level: int) -> Rule:
     """
     boundary = np.concatenate([pre.directions, stage.directions])
     if stage.polar:
-        before = SourcePolar(stage.act, pre.directions, pre.gamma, unit_vectors(boundary, 8 + 6 * level))
+        # The angle of the source limits the accuracy: far neurons of the target switch lobes within a small angle of z̄.
+        before = SourcePolar(stage.act, pre.directions, pre.gamma, unit_vectors(boundary, int(12 * 1.5**level)))
         refuse_source(before, pre)
-        order = int(np.ceil((8 + 4 * level) * (1.0 + 0.1 * np.sqrt(stage.delta))))
-        inner = before.nodes(pre.labels, 16 + 8 * level)
+        order = int(np.ceil((10 + 3 * level) * (1.0 + 0.1 * np.sqrt(stage.delta))))
+        inner = before.nodes(pre.labels, 18 + 3 * level)
         args = (stage.act, stage.directions, stage.gamma, stage.delta, inner)
         measure = TargetPolar(*args, unit_vectors(boundary, order))
+        if len(inner[1]) * len(measure.u) > MOST_PAIRS:
+            raise TooLarge
         return (
             lambda _box, _v: measure,
             lambda _m, v: _polar_kernel(stage, TargetPolar(*args, stage.sphere(order)), v, level),
         )
-    step = lattice_step(boundary, level)
+    step = lattice_step(boundary, max(level, source_level))
     rank = stage.basis.shape[1]
     before = settled(pre, step, Box((-REACH,) * rank, (REACH,) * rank))
     p = before.probabilities(pre.labels)
-    source = _trimmed(before.axes, p)
-    fine, α = min(step, 0.6 / 1.4**level / np.sqrt(1.0 + stage.delta)), float(mean_weight(stage.delta))
+    neurons = before.z[p > 1e-15 * p.max()], p[p > 1e-15 * p.max()] / p[p > 1e-15 * p.max()].sum()
+    step, α = lattice_step(boundary, level), float(mean_weight(stage.delta))
+    fine = min(step, 1.0 / 1.4**level / np.sqrt(1.0 + stage.delta))
     margin = REACH / np.sqrt(1.0 + stage.delta)
+    steepest = float(np.linalg.norm(boundary, axis=1).max(initial=0.0))
 
-    def build(box: Box, v: Floats) -> TargetLattice:
+    def build(box: Box, v: Floats) -> TargetLattice | TargetLocal:
+        if stage.act.smooth and 1.0 + stage.delta > NARROW * max(steepest, 1.0) ** 2:
+            near = v if np.any(v) else _frozen(stage, neurons)
+            bent = curvature(stage.act, stage.directions, stage.gamma, α * neurons[0], near)[1]
+            if 1.0 + stage.delta > STIFF * np.linalg.norm(bent, axis=(1, 2)).max():
+                more = (stage.act, stage.directions, stage.gamma, stage.delta, neurons, near)
+                return TargetLocal(*more, 5 + 2 * level)
+        source = _trimmed(before.axes, p)
         # Every source neuron needs the bulk of its own prior inside the box.
         low = tuple(min(a, α * axis[0] - margin) for a, axis in zip(box.low, source[0], strict=True))
         high = tuple(max(a, α * axis[-1] + margin) for a, axis in zip(box.high, source[0], strict=True))
         box = Box(low, high)
-        growth = stage.gamma**2 * steepest_ray(stage.act, stage.directions, v)[1] if stage.gamma > 0 else 0.0
-        measure = TargetLattice(stage.act, stage.directions, stage.gamma, stage.delta, source, box, fine)
-        measure.growth = min(growth, 0.9 * (1.0 + stage.delta))
-        return measure
+        return TargetLattice(stage.act, stage.directions, stage.gamma, stage.delta, source, box, fine)
 
     return build, lambda m, v: _kernel(stage, m.z, m.probabilities(v), level)  # type: ignore[union-attr]
+
+
+def _frozen(stage: Stage, neurons: tuple[Floats, Floats]) -> Floats:
+    """v (P,) of the target at δ = ∞, where it keeps the source's neurons: z (S, r) with probabilities (S,)."""
+    φ = np.asarray(stage.act.phi(neurons[0] @ stage.directions.T), dtype=float)
+    ridge = max(stage.inverse_beta, 1e-10) * np.eye(len(stage.labels))
+    return solve_spd((φ * neurons[1][:, None]).T @ φ + ridge, stage.labels)
 
 
 def _trimmed(axes: list[Floats], p: Floats) -> tuple[list[Floats], Floats]:

@@ -8,12 +8,22 @@ that share it, and a target alone (δ = 0, the baseline) once for all sources: b
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tlcli.bayes.linear import linear_source, linear_target, same_inputs_note
-from tlcli.bayes.observables import ALONE, NEEDS, SOURCE, TARGET, Problem, errors_of, residual_of, values_of
+from tlcli.bayes.observables import (
+    ALONE,
+    NEEDS,
+    SOURCE,
+    TARGET,
+    Problem,
+    certificate_of,
+    errors_of,
+    residual_of,
+    values_of,
+)
 from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED, Floats, Rows, Saddle, check_beta, check_delta, check_gamma
 from tlcli.dmft.activations import Activation, activation
 from tlcli.dmft.settings import Data
@@ -77,26 +87,34 @@ class BayesResult:
 
     Attributes:
         values: the columns named in `NEEDS`; NaN where a stage they need is not certified, or labels are missing.
-        errors: standard errors of the losses, by column; empty for the deterministic routes.
+        errors: standard errors of losses and overlaps, NAME_se; empty for the deterministic routes.
         status: "converged" if source, target and target alone are.
-        message: empty, or what is not certified and the remedy.
+        reasons: what is not certified or was refused, in sentences that name the stages and a remedy; at δ = 0 target
+            and target alone are one stage.
         residual: largest |y − v/β − f|/|y| of the three stages.
         gap, gap_floor: largest certified gap of the three stages and its floor, nats per neuron.
-        source, target, baseline: the three saddles; None where the solver gave up.
+        source, target, baseline: the three saddles; None where the solver gave up or refused.
+        certificate: the columns of `certificate_of`; empty for linear networks.
         info: route, notes and the diagnostics of each stage, JSON-plain.
     """
 
     values: dict[str, float]
     errors: dict[str, float]
     status: str
-    message: str
+    reasons: tuple[str, ...]
     residual: float
     gap: float
     gap_floor: float
     source: Saddle | None
     target: Saddle | None
     baseline: Saddle | None
+    certificate: dict[str, float] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def message(self) -> str:
+        """All reasons; empty if the transfer is solved."""
+        return " ".join(self.reasons)
 
 
 def route_of(act: Activation, problem: Problem) -> str:
@@ -113,12 +131,18 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
     kernel of the source and Φ that of the target: source_overlap ŷ₁ᵀΦ̄ŷ₁, target_overlap ŷ₂ᵀΦŷ₂, cross_overlap ŷ₁ᵀΦŷ₂,
     retained_overlap ŷ₁ᵀΦŷ₁, each between training points (on whitened data these are the λ̄, k22, k12 and k11 of
     `whitened`). Free energies are the minima of -log Z/N, nats per neuron; evidence_gain is that of the target alone
-    minus that of the target. Errors of the population route are bounds |ΔL| ≤ 2√L |Δf| with |Δf|/|f| half the spread
-    of v over its two starts.
+    minus that of the target.
+
+    Errors of the population route are bounds from its two starts. Their v differ by spread_v and their kernels by
+    spread_kernel, relatively, and the mean of two is half as far from either: |ΔL| ≤ 2√L |Δf| with |Δf|/|f| half of
+    spread_v for losses on test points, L·spread_v for train losses |v|²/(Pβ²), and half of spread_kernel times the
+    overlap for overlaps (ŷ₁ᵀΦŷ₂: times the geometric mean of the two overlaps of its labels).
+
+    A stage that is refused (beta = inf with labels that the kernel cannot fit, a tilt that is not normalisable) is not
+    solved, and says why in `reasons`; what the other stages find stays.
 
     Raises:
-        DomainError: beta = inf with labels that the kernel cannot fit, or a tilt that is not normalisable; the
-            message starts with the stage.
+        DomainError: every stage is refused; the message starts with the first of them.
     """
     how = numerics or BayesNumerics()
     act, problem = activation(settings.activation), Problem.of(data)
@@ -128,13 +152,15 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
     alone = solver.alone()
     target = alone if settings.delta == 0 else solver.target(source)
     found = {SOURCE: source, TARGET: target, ALONE: alone}
+    if all(isinstance(one, _Refused) for one in found.values()):
+        raise DomainError(_reasons(found)[0])
     saddles = {name: one if isinstance(one, Saddle) else None for name, one in found.items()}
     values = values_of(data, problem, saddles)
     solved = {name: saddle is not None and saddle.converged for name, saddle in saddles.items()}
     for name, needs in NEEDS.items():
         if not all(solved[stage] for stage in needs):
             values[name] = math.nan
-    reasons = [_reason(name, one) for name, one in found.items() if not solved[name]]
+    reasons = _reasons({name: one for name, one in found.items() if not solved[name]})
     kept = [saddle for saddle in saddles.values() if saddle is not None]
     residuals = [
         residual_of(s, y, rows, beta)
@@ -152,13 +178,14 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
         values,
         errors_of(saddles, values) if route == "population" else {},
         CONVERGED if all(solved.values()) else NOT_CONVERGED,
-        " ".join(dict.fromkeys(reasons)),
+        reasons,
         max(residuals, default=math.nan),
         max((s.gap for s in kept), default=math.nan),
         max((s.gap_floor for s in kept), default=math.nan),
         saddles[SOURCE],
         saddles[TARGET],
         saddles[ALONE],
+        {} if route == "linear" else certificate_of(saddles),
         {
             "route": route,
             "notes": [] if note is None else [note],
@@ -169,7 +196,7 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
 
 @dataclass(frozen=True, eq=False)
 class _Solver:
-    """The three stages of one transfer by one route; a stage that gives up is the text of its error."""
+    """The three stages of one transfer by one route; a stage that gives up or refuses is the text of its error."""
 
     act: Activation
     problem: Problem
@@ -192,7 +219,7 @@ class _Solver:
     def _one(self, stage: str, rows: Rows, y: Floats, gamma: float, beta: float) -> Saddle | str:
         sampled = (self.numerics.seed, self.numerics.moves) if self.route == "population" else ()
         key = (self.problem.key, stage, self.act.name, gamma, beta, *sampled)
-        return _remembered(key, lambda: _told(stage, lambda: self._solve(rows, y, gamma, beta)))
+        return _remembered(key, lambda: _told(lambda: self._solve(rows, y, gamma, beta)))
 
     def _solve(self, rows: Rows, y: Floats, gamma: float, beta: float) -> Saddle:
         x, how = self.problem.x, self.numerics
@@ -208,11 +235,11 @@ class _Solver:
         return population_source(self.act, x, rows, y, gamma, beta, seed=how.seed, threads=how.threads, **more)
 
     def target(self, source: Saddle | str) -> Saddle | str:
-        if isinstance(source, str):
-            return "the source is not solved, so neither is its target: repair the source first."
+        if isinstance(source, str):  # of the same kind: what follows from a refusal is one
+            return type(source)("the source is not solved, so neither is its target: repair the source first.")
         if not source.converged and self.route != "linear":  # hours of sampling on a wrong measure
             return "the source is not certified, so neither is its target: repair the source first."
-        return _told(TARGET, lambda: self._tied(source))
+        return _told(lambda: self._tied(source))
 
     def _tied(self, source: Saddle) -> Saddle:
         s, p, how = self.settings, self.problem, self.numerics
@@ -246,12 +273,16 @@ def _remembered(key: Any, compute: Callable[[], Any]) -> Any:
     return _MEMORY[key]
 
 
-def _told(stage: str, solve: Callable[[], Saddle]) -> Saddle | str:
-    """Return the saddle, or the text of a solver that gave up; a refused value names its stage."""
+class _Refused(str):
+    """The text of a stage whose settings have no answer, unlike one that was not found."""
+
+
+def _told(solve: Callable[[], Saddle]) -> Saddle | str:
+    """Return the saddle, or the text of a solver that gave up or refused."""
     try:
         return solve()
     except DomainError as error:
-        raise DomainError(f"{_WORDS[stage]}: {error}") from None
+        return _Refused(error)
     except ConvergenceError as error:
         return str(error)
 
@@ -259,8 +290,13 @@ def _told(stage: str, solve: Callable[[], Saddle]) -> Saddle | str:
 _WORDS = {SOURCE: "source", TARGET: "target", ALONE: "target alone"}
 
 
-def _reason(stage: str, found: Saddle | str) -> str:
-    return f"{_WORDS[stage]}: {found if isinstance(found, str) else found.message}"
+def _reasons(unsolved: Mapping[str, Saddle | str]) -> tuple[str, ...]:
+    """Return a sentence per text of unsolved stages, which names them; a target at δ = 0 is the target alone."""
+    stages: dict[str, list[str]] = {}
+    for name, found in unsolved.items():
+        if name != TARGET or found is not unsolved.get(ALONE):
+            stages.setdefault(found if isinstance(found, str) else found.message, []).append(_WORDS[name])
+    return tuple(f"{' and '.join(names)}: {text}" for text, names in stages.items())
 
 
 def _diagnostics(saddle: Saddle | None) -> dict[str, Any]:

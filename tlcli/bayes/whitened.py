@@ -8,6 +8,7 @@ s = α²qc and X = (1+δ)(q − 1), the target is
 
 with c = 0 for decoupled inputs and m = 1 for the same labels; the source is the case δ = 0: λ̄ = q. Given q, (ii) is a
 cubic in r + s with one positive root. A root of (i) is a stationary point of a strictly concave dual, so there is one.
+With decoupled inputs the target's tilt does not act along ŷ₁: ŷ₁Φŷ₁ = 1/(1+δ) + α²λ̄, the prior around the source.
 """
 
 from typing import Any
@@ -50,9 +51,9 @@ def whitened(
 
     Returns:
         Arrays of the broadcast shape: lam_source λ̄ (eigenvalue of the source kernel along ŷ₁), q, r, u (= v₂ᵀΦ̄v₂),
-        k22 = ŷ₂Φŷ₂, k12 = ŷ₁Φŷ₂, k11 = ŷ₁Φŷ₁ (for decoupled inputs any direction orthogonal to ŷ₂), perp (Φ in all
-        other directions), train_loss (|y₂ − f|² = |v₂|²/β₂², summed over the points), free_energy (of the target, nats
-        per neuron), residual (of y₂ = (Φ + I/β₂)v₂ and of q, relative) and status (bool, True where residual ≤ 1e-10).
+        k22 = ŷ₂Φŷ₂, k12 = ŷ₁Φŷ₂, k11 = ŷ₁Φŷ₁ (ŷ₁ on the source's inputs), perp (Φ in all other directions), train_loss
+        (|y₂ − f|² = |v₂|²/β₂², summed over the points), free_energy (of the target, nats per neuron), residual (of
+        y₂ = (Φ + I/β₂)v₂ and of q, relative) and status (bool, True where residual ≤ 1e-10).
 
     Raises:
         UsageError: an unknown case.
@@ -77,6 +78,8 @@ def whitened(
         ct, α2 = 1 / (1 + δ), mean_weight(δ) ** 2
         X = _excess(γ2**2 * Y2, 1 / β2, ct, α2, c, m)
         result = {"lam_source": 1 + excess, **_observables(X, γ2**2, 1 / β2, ct, α2, c, m, Y2)}
+    if case == "decoupled":  # the source's labels are orthogonal to every input of the target
+        result["k11"] = ct + α2 * result["lam_source"]
     return {name: values.reshape(grid[0].shape) for name, values in result.items()}
 
 

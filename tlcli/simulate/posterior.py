@@ -7,6 +7,7 @@ each with the source fixed. Sources are never weighted by how well their targets
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -84,6 +85,7 @@ def sample_posterior(
     burn: int = 200,
     seed: int = 0,
     sampler: str = "auto",
+    start: Literal["prior"] | ArrayLike = "prior",
 ) -> Posterior:
     """Sample the posterior of source networks and of targets tied to them.
 
@@ -108,9 +110,12 @@ def sample_posterior(
         burn: moves before them, during which the step is adapted.
         seed: of all random numbers.
         sampler: "gibbs" (linear networks only), "hmc", or "auto": Gibbs for linear networks.
+        start: where the chains of the source begin: "prior", or neurons (k, D) of which each of the N of a replica is
+            drawn at random with replacement (draws of the theory's measure put the right share into each of its lobes).
+            The equilibrium does not depend on it; the time to reach it does.
 
     Raises:
-        UsageError: an unknown sampler.
+        UsageError: an unknown sampler, a word for `start` that is not "prior".
         DomainError: a bad value.
         ConvergenceError: HMC accepts less than 40 % of its moves.
     """
@@ -138,18 +143,25 @@ def sample_posterior(
             raise DomainError(f"{name} = {value} is too small: use {least} or more.")
     if sampler == "gibbs" and activation.name != "linear":
         raise DomainError(f"sampler = gibbs is exact for linear networks only, not for {activation.name}: use hmc.")
+    neurons = _neurons(start, points.shape[1])
 
     # Weights enter through their components along the inputs; the others keep their prior and are never seen.
     _, size, right = np.linalg.svd(points / np.sqrt(points.shape[1]), full_matrices=False)
-    inputs = points @ right[size > 1e-12 * max(size[0], 1e-300)].T / np.sqrt(points.shape[1])
+    along = right[size > 1e-12 * max(size[0], 1e-300)].T
+    inputs = points @ along / np.sqrt(points.shape[1])
     gibbs = activation.name == "linear" and sampler != "hmc"
     mean, found = np.zeros((replicas, width, inputs.shape[1])), []
-    streams = np.random.SeedSequence(seed).spawn(len(stages))
+    *streams, first_stream = np.random.SeedSequence(seed).spawn(len(stages) + 1)
+    first: Floats | None = None
+    if neurons is not None:
+        drawn = np.random.default_rng(first_stream).integers(len(neurons), size=(replicas, width))
+        first = (neurons @ along)[drawn]
     for number, ((at, y, gamma, beta), stream) in enumerate(zip(stages, streams, strict=True)):
         δ = float(delta) if number == 1 else 0.0
         frozen = bool(np.isinf(δ))
         network = Network(activation, inputs[at], y, float(gamma), 1.0 / float(beta), 1.0 + δ, mean)
-        chains = (GibbsChains if gibbs else Chains)(network, np.random.default_rng(stream)) if not frozen else None
+        sampled_by, rng = GibbsChains if gibbs else Chains, np.random.default_rng(stream)
+        chains = None if frozen else sampled_by(network, rng, first if number == 0 else None)
         outputs, kernels, states = _run(network, chains, inputs, at, samples, burn, min(sources, samples))
         outputs, kernels = (
             table.reshape(2, replicas, -1, *table.shape[2:]).mean(axis=2) for table in (outputs, kernels)
@@ -157,6 +169,21 @@ def sample_posterior(
         found.append(_summary(outputs, kernels, at, y, test, 1.0 if chains is None else chains.acceptance))
         mean = float(mean_weight(delta)) * states.reshape(-1, width, inputs.shape[1])
     return Posterior(found[0], found[1] if len(found) == 2 else None, width, replicas)
+
+
+def _neurons(start: Literal["prior"] | ArrayLike, dimension: int) -> Floats | None:
+    """Return the neurons (k, D) to start from, None for the prior."""
+    if isinstance(start, str):
+        check_choice("start", start, ("prior",))
+        return None
+    neurons = np.asarray(start, dtype=float)
+    if neurons.ndim != 2 or neurons.shape[1] != dimension or not len(neurons):
+        raise DomainError(
+            f"start of shape {neurons.shape}: give one neuron per row, with {dimension} weights each, or 'prior'."
+        )
+    if not np.all(np.isfinite(neurons)):
+        raise DomainError(f"start holds {neurons[~np.isfinite(neurons)][0]}: use finite weights.")
+    return neurons
 
 
 def _run(

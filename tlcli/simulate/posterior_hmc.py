@@ -68,11 +68,12 @@ class Network:
 
 
 class Chains:
-    """One chain per replica, all moved together; states are weights (R, N, d)."""
+    """One chain per replica, all moved together; states are weights (R, N, d), at first `start` or the prior's."""
 
-    def __init__(self, network: Network, rng: np.random.Generator):
+    def __init__(self, network: Network, rng: np.random.Generator, start: Floats | None = None):
         self.network, self._rng = network, rng
-        self.weights = network.mean + rng.standard_normal(network.mean.shape) / np.sqrt(network.tightness)
+        prior = network.mean + rng.standard_normal(network.mean.shape) / np.sqrt(network.tightness)
+        self.weights = prior if start is None else start
         self._energy, self._force = network.energy_and_force(self.weights)
         self._step = 0.1
         self._accepted, self._tried, self._adapted = 0.0, 0, 0

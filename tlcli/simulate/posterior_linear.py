@@ -14,13 +14,14 @@ Floats = NDArray[np.float64]
 
 
 class GibbsChains:
-    """One chain per replica; states are weights (R, N, d). Moves are always accepted."""
+    """One chain per replica; states are weights (R, N, d), at first `start` or the prior's. All moves are accepted."""
 
     acceptance = 1.0
 
-    def __init__(self, network: Network, rng: np.random.Generator):
+    def __init__(self, network: Network, rng: np.random.Generator, start: Floats | None = None):
         self.network, self._rng = network, rng
-        self.weights = network.mean + rng.standard_normal(network.mean.shape) / np.sqrt(network.tightness)
+        prior = network.mean + rng.standard_normal(network.mean.shape) / np.sqrt(network.tightness)
+        self.weights = prior if start is None else start
 
     def move(self, adapt: bool = False) -> None:
         """Redraw the readout and then the weights; `adapt` has no effect."""

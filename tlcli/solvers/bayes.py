@@ -14,19 +14,21 @@ from tlcli.bayes.densities import densities
 from tlcli.bayes.observables import Problem
 from tlcli.bayes.transfer import BayesNumerics, BayesResult, BayesSettings, solve_bayes
 from tlcli.dmft.activations import activation
-from tlcli.errors import UsageError
+from tlcli.errors import DomainError, UsageError
 from tlcli.solvers.base import Case, Solver
 from tlcli.solvers.network import data_of, identity_of, network_solver, pack, samples
 from tlcli.sweep.runner import Task
 from tlcli.tasks.polynomial import is_polynomial
 
-VERSION = "1"
+VERSION = "2"
 STORE = "bayes"
 FUNCTION = "tlcli.solvers.bayes:point"
 SOLVERS = ("bayes-linear", "bayes-network", "bayes-whitened")
 
 DEFAULT_PTEST = 200  # where kernels between all points are sums over many neurons
 _MOST_KEPT = 400  # training points of each task in the kernels that are kept
+_MOST_TESTED = 300  # test points in them, as for other networks
+_MOST_EXACT = 400  # points up to which they keep double precision
 _TASK = ("source", "target", "dim", "p1", "alpha1", "p2", "alpha2", "rho", "noise1", "noise2")
 _NETWORK = ("gamma0", "beta", "gamma2", "beta2", "delta")
 
@@ -39,11 +41,13 @@ def bayes_solver(command: str, name: str | None, get: Callable[[str], Any]) -> S
     predictions, `end` (phase-diagram) does not.
 
     Raises:
+        DomainError: a richness below zero.
         UsageError: an unknown task or activation, a missing or impossible one, sizes that the data do not have, a
             nonlinear activation for bayes-linear, an activation for whitened data.
     """
     from tlcli.solvers.bayes_whitened import whitened_solver
 
+    _check_richness(get)
     if name is None:
         linear = (get("activation") or "linear").strip() == "linear"
         name = "bayes-whitened" if get("whitened") else "bayes-linear" if linear else "bayes-network"
@@ -75,6 +79,17 @@ def bayes_solver(command: str, name: str | None, get: Callable[[str], Any]) -> S
         hidden=("ptest", "raw_inputs", "colour", "nets", "optimal_delta", *sampled, *outputs),
         defaults={**{k: v for k, v in tasks.defaults.items() if k in _TASK}, "activation": phi},
     )
+
+
+def _check_richness(get: Callable[[str], Any]) -> None:
+    """Refuse a richness that is outside the range of the option, in the words of this theory: it has no gamma = inf."""
+    for name in ("gamma0", "gamma2"):
+        try:
+            get(name)
+        except DomainError as error:
+            raise DomainError(
+                f"{str(error).partition(';')[0]}; it must be >= 0 and finite for Bayesian networks."
+            ) from None
 
 
 def tasks_of(case: Case, seed: int) -> list[Task]:
@@ -150,59 +165,70 @@ def settings_of(p: Mapping[str, Any]) -> BayesSettings:
 def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[str, Any]:
     """Solve one point on one draw of the data; the streams are those of its seed and draw, not `seeds`.
 
-    Returns columns, errors, status, message, residual, gap, gap_floor, info, the description of the data, and with
-    `keep` kernels and predictions as the base64 text of an NPZ file.
+    Returns columns with their errors, status, reasons, residual, gap, gap_floor, certificate, info, the description of
+    the data, and with `keep` kernels and predictions as the base64 text of an NPZ file.
     """
     p = parameters
     data: Any = data_of(p)
     # The same streams all over a grid: a source keeps its neurons while its targets change.
     numerics = BayesNumerics(seed=int(p["seed"]) * 1_000_003 + int(p["draw"]), moves=p.get("moves"))
-    found = solve_bayes(data, settings_of(p), numerics)
+    settings = settings_of(p)
+    found = solve_bayes(data, settings, numerics)
     record: dict[str, Any] = {
         "columns": {**found.values, **found.errors},
         "status": found.status,
-        "message": found.message,
+        "reasons": list(found.reasons),
         "residual": found.residual,
         "gap": found.gap,
         "gap_floor": found.gap_floor,
+        "certificate": found.certificate,
         "info": found.info,
         "data": data.description,
     }
     if p["keep"]:
-        record["arrays"] = pack(arrays_of(data, found, predictions=bool(p.get("predictions"))))
+        words = {"seed": numerics.seed, "predictions": bool(p.get("predictions"))}
+        record["arrays"] = pack(arrays_of(data, settings, found, **words))
     return record
 
 
-def arrays_of(data: Any, found: BayesResult, *, predictions: bool) -> dict[str, Any]:
-    """Return the arrays of one point: kernels between training points sorted by their labels, and predictions.
+def arrays_of(
+    data: Any, settings: BayesSettings, found: BayesResult, *, seed: int = 0, predictions: bool = False
+) -> dict[str, Any]:
+    """Return the arrays of one point: kernels between training points sorted by their labels, and with test points.
 
     Of each task at most 400 training points, spread evenly over the sorted ones, in `points_source` and
-    `points_target` (indices into the task's training points), with their labels. `kernel_source` is Φ̄ and
-    `kernel_target` Φ, both (n, n) between [source points, target points] in single precision; NaN where a stage is
-    not certified.
+    `points_target` (indices into the task's training points), with their labels; and the first 300 test points, in
+    `points_test`. `kernel_source` is Φ̄ and `kernel_target` Φ, both (n, n) between [source points, target points];
+    `kernel_source_test` and `kernel_target_test` (n_test, n + n_test) have the test points as rows, and the same points
+    and then the test points as columns. In double precision where n + n_test <= 400, else in single; NaN where a stage
+    is not certified.
     `predictions` (2, n_input) are those of the source network and of the target network at all points in the order of
-    the data, `predictions_se` their unknown errors. The rest are `tlcli.bayes.densities`.
+    the data, `predictions_se` their unknown errors. The rest are `tlcli.bayes.densities`, drawn with `seed`.
     """
     n1, n2 = len(data.y_source), len(data.y_target)
     at1, at2 = _spread(data.y_source), _spread(data.y_target)
-    rows = np.concatenate([at1, n1 + at2])
+    tested = np.arange(min(len(data.x_test), _MOST_TESTED))
+    train, rows = np.concatenate([at1, n1 + at2]), n1 + n2 + tested
+    both = np.concatenate([train, rows])
+    kind = np.float64 if len(both) <= _MOST_EXACT else np.float32
     out: dict[str, Any] = {
         "points_source": at1,
         "points_target": at2,
+        "points_test": tested,
         "labels_source": data.y_source[at1],
         "labels_target": data.y_target[at2],
     }
-    out |= densities(str(found.info["route"]), Problem.of(data), found.source, found.target)
+    route = str(found.info["route"])
+    out |= densities(route, Problem.of(data), settings, found.source, found.target, seed)
     if "bin_edges" in out:
         out["variance_start"] = np.array(np.mean(np.sum(data.x_target**2, axis=1)) / data.x_target.shape[1])
     outputs = []
     for name, saddle in (("source", found.source), ("target", found.target)):
-        if saddle is None or not saddle.converged:
-            out[f"kernel_{name}"] = np.full((len(rows), len(rows)), np.nan, dtype=np.float32)
-            outputs.append(np.full(n1 + n2 + len(data.x_test), np.nan))
-            continue
-        out[f"kernel_{name}"] = saddle.kernel[np.ix_(rows, rows)].astype(np.float32)
-        outputs.append(saddle.outputs)
+        solved = saddle is not None and saddle.converged
+        for suffix, at, to in (("", train, train), ("_test", rows, both)):
+            block = saddle.kernel[np.ix_(at, to)] if solved else np.full((len(at), len(to)), np.nan)
+            out[f"kernel_{name}{suffix}"] = block.astype(kind)
+        outputs.append(saddle.outputs if solved else np.full(n1 + n2 + len(data.x_test), np.nan))
     if predictions:
         out |= {"predictions": np.array(outputs), "predictions_se": np.full((2, len(outputs[0])), np.nan)}
         out |= {name: getattr(data, name) for name in ("y_source", "y_target", "y_test_source", "y_test_target")}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from tlcli.bayes.observables import Problem
 from tlcli.dmft.activations import activation
@@ -35,6 +36,7 @@ MEASURED = (
 _SAMPLES = {"gibbs": 400, "hmc": 300}
 _BURN = {"gibbs": 200, "hmc": 300}
 _SOURCES = 8  # states of each source network around which a target is sampled
+_RAREST = 1e-4  # probability of the largest drift of a table's point, of chains at rest; below it they are not
 
 
 def check(case: Case) -> None:
@@ -68,7 +70,8 @@ def run(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[st
     """Sample the posteriors of one width on one draw of the data; NAME and NAME_se of every measured column.
 
     A mean over replicas is that of the posterior's mean predictor: losses are corrected for the noise of finitely many
-    replicas, and errors are jackknife errors over replicas.
+    replicas, and errors are jackknife errors over replicas. `drift` and `acceptance` are the largest |drift| and the
+    smallest acceptance of source, target and target alone.
     """
     from tlcli.simulate.posterior import sample_posterior
 
@@ -166,8 +169,12 @@ def merge(case: Case, records: Sequence[dict[str, Any] | None]) -> list[dict[str
 
     Draws of the data are the theory's own, so their spread is no error of the comparison. None where a draw belongs to
     another shard, the failed draw where one failed.
+    `drift` is the largest change of yᵀΦy between the halves of a chain, in standard errors over networks, of all draws
+    and stages, and `acceptance` the smallest share of accepted moves. Chains that drift beyond `largest_drift` are not
+    at rest: the record's status is not_converged, and what was measured is NaN.
     """
     draws = int(case.words["draws"])
+    limit = largest_drift(int(case.words["nets"]), draws)
     out: list[dict[str, Any] | None] = []
     for start in range(0, len(records), draws):
         part = [record for record in records[start : start + draws] if record is not None]
@@ -175,10 +182,23 @@ def merge(case: Case, records: Sequence[dict[str, Any] | None]) -> list[dict[str
         if len(part) < draws or failed:
             out.append(failed[0] if failed and len(part) == draws else None)
             continue
-        merged: dict[str, Any] = {}
+        drift = max(float(record["drift"]) for record in part)
+        merged: dict[str, Any] = {
+            "drift": drift,
+            "acceptance": min(float(record["acceptance"]) for record in part),
+            **({"status": "not_converged"} if drift > limit else {}),
+        }
         for name in MEASURED:
-            merged[name] = float(np.mean([record[name] for record in part]))
-            errors = [record[f"{name}_se"] for record in part]
-            merged[f"{name}_se"] = float(np.sqrt(np.sum(np.square(errors)))) / draws
+            errors = np.array([record[f"{name}_se"] for record in part])
+            found = float(np.mean([record[name] for record in part])), float(np.sqrt(np.sum(errors**2))) / draws
+            merged[name], merged[f"{name}_se"] = found if drift <= limit else (math.nan, math.nan)
         out.append(merged)
     return out
+
+
+def largest_drift(nets: int, draws: int) -> float:
+    """Return the drift, in standard errors over `nets` networks, that chains at rest exceed once in 10,000 points.
+
+    A drift is a Student t of nets - 1 degrees of freedom, and there are three stages on every draw.
+    """
+    return float(stats.t.isf(_RAREST / (2 * 3 * draws), nets - 1))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.bayes.observables import NEEDS
+from tlcli.bayes.observables import CERTIFICATE, NEEDS
 from tlcli.columns import SPREAD
 from tlcli.errors import UsageError
 from tlcli.solvers.base import Case, Columns
@@ -20,16 +20,23 @@ Floats = NDArray[np.float64]
 Record = Mapping[str, Any]
 
 NAMES = tuple(NEEDS)
-ERRORS = ("loss_se", "baseline_se", "gain_se", "source_loss_se")  # of the population route
+# Columns of the population route that have an error.
+ERRORS = (
+    *("loss_se", "baseline_se", "gain_se", "source_loss_se", "train_loss_se", "source_train_loss_se"),
+    *("source_overlap_se", "target_overlap_se", "cross_overlap_se", "retained_overlap_se"),
+)
 _STATUS = {"converged": Status.CONVERGED, "not_converged": Status.NOT_CONVERGED, "failed": Status.FAILED}
 _USERS = ("UsageError", "DomainError", "MissingExtraError")
 _SIGNIFICANT = 2.0  # standard errors from which on a difference has a sign
 _ROUNDING = 1e-9  # of the baseline: a smaller difference of two exact answers is none
+FLAT = 1e-9  # of the loss: a line of couplings whose losses differ by less has no best one
+_LISTED = 4  # values of an axis in a message
 
 
 def placeholder(case: Case) -> Columns:
     """Return the columns without any number, so that a figure can be planned before hours of work."""
-    names = [*NAMES, "phase", "gap", "gap_floor", "residual"]
+    certificate = CERTIFICATE if case.solver.name == "bayes-network" else ()
+    names = [*NAMES, "phase", "gap", "gap_floor", *certificate, "residual"]
     several = int(case.words["draws"]) > 1
     names += [f"{name}_draw_se" for name in SPREAD] if several else []
     if case.words.get("optimal_delta") is not False and "delta" in case.grid.axes:
@@ -43,7 +50,7 @@ def combine(case: Case, records: Sequence[Record]) -> Findings:
     A column is the mean over draws. `NAME_draw_se` is the spread of several draws over the root of their number,
     `NAME_se` (nonlinear networks by the population) the error of the sampling. A number is NaN where a draw has none:
     a mean over the draws that happened to be certified would be another quantity. A row is converged where every draw
-    is; gap, its floor and the residual are the largest of the draws.
+    is; gap, its floor, the residual and what else certifies a point are the worst of the draws.
 
     Raises:
         UsageError: no point could be computed, for a reason that is the user's.
@@ -56,6 +63,8 @@ def combine(case: Case, records: Sequence[Record]) -> Findings:
     points = list(case.grid.points())
     rows = [_row(ordered[i * draws : (i + 1) * draws]) for i in range(len(points))]
     names = dict.fromkeys(name for row in rows for name in row)
+    if "loss" not in names:  # every point failed
+        names = dict.fromkeys([*NAMES, "gap", "gap_floor", "residual", *names])
     columns: Columns = {
         name: np.array([row.get(name, np.nan) for row in rows], dtype=float).reshape(case.grid.shape) for name in names
     }
@@ -69,7 +78,8 @@ def combine(case: Case, records: Sequence[Record]) -> Findings:
     if done:
         out.info, out.data = dict(done[0]["info"]), dict(done[0]["data"])
     out.notes = [*_routes(done), *dict.fromkeys(note for record in done for note in record["info"].get("notes", ()))]
-    out.messages = [_located(case, points[i // draws], i % draws, r) for i, r in enumerate(ordered) if r.get("message")]
+    out.notes += _flat_lines(columns)
+    out.messages = _messages(case, points, ordered)
     if case.words["layout"] == "saddle":
         texts = [ordered[i * draws].get("arrays") for i in range(len(points))]
         out.arrays = [None if text is None else unpack(text) for text in texts]
@@ -82,7 +92,7 @@ def best_delta(case: Case, records: Sequence[Record], columns: Columns) -> Colum
     delta_opt is the δ of the least mean over draws and loss_opt its loss: a value of the grid, 0 and inf included, not
     an interpolated one. With several draws, delta_low and delta_high are the smallest and the largest δ whose loss is
     not more than two standard errors of the difference (of the same draws) above it. NaN where a loss is unknown: the
-    best of the others need not be the best.
+    best of the others need not be the best; only loss_opt is known where the loss is the same for all δ to 1e-9 of it.
 
     Args:
         case: grid with delta as an axis.
@@ -101,8 +111,10 @@ def best_delta(case: Case, records: Sequence[Record], columns: Columns) -> Colum
     mean = np.moveaxis(np.asarray(columns["loss"], dtype=float), axis, 0)
     known = np.all(np.isfinite(mean), axis=0)
     at = np.argmin(np.where(known, mean, 0.0), axis=0)
+    with np.errstate(invalid="ignore"):
+        told = known & (np.ptp(mean, axis=0) > FLAT * np.max(np.abs(mean), axis=0))
     out: Columns = {
-        "delta_opt": np.where(known, line[at], np.nan),
+        "delta_opt": np.where(told, line[at], np.nan),
         "loss_opt": np.where(known, np.take_along_axis(mean, at[None], axis=0)[0], np.nan),
     }
     if draws > 1:
@@ -112,7 +124,7 @@ def best_delta(case: Case, records: Sequence[Record], columns: Columns) -> Colum
             level = away.mean(axis=-1) <= _SIGNIFICANT * error
         wide = line.reshape(-1, *(1,) * (mean.ndim - 1))
         for name, empty, pick in (("delta_low", math.inf, np.min), ("delta_high", -math.inf, np.max)):
-            out[name] = np.where(known, pick(np.where(level, wide, empty), axis=0), np.nan)
+            out[name] = np.where(told, pick(np.where(level, wide, empty), axis=0), np.nan)
     return {name: np.expand_dims(column, axis) for name, column in out.items()}
 
 
@@ -133,8 +145,13 @@ def _row(records: Sequence[Record]) -> dict[str, float]:
         errors = np.array([record["columns"].get(name, 0.0) for record in records], dtype=float)
         if any(name in record["columns"] for record in records):
             row[name] = float(np.sqrt(np.sum(errors**2))) / len(records)
-    for name in ("gap", "gap_floor", "residual"):
+    for name in ("gap", "gap_floor"):
         row[name] = float(max(record[name] for record in records))
+    worst = {name: np.max if name.startswith("spread") else np.min for name in CERTIFICATE}
+    for name in records[0].get("certificate", {}):  # NaN only where no draw was sampled
+        values = np.array([record["certificate"][name] for record in records], dtype=float)
+        row[name] = float(worst[name](values[np.isfinite(values)])) if np.isfinite(values).any() else math.nan
+    row["residual"] = float(max(record["residual"] for record in records))
     return {**row, "status": float(status)}
 
 
@@ -174,8 +191,47 @@ def _refuse_if_all_failed(records: Sequence[Record]) -> None:
             raise UsageError(text)
 
 
-def _located(case: Case, point: Mapping[str, float], draw: int, record: Record) -> str:
-    where = [f"{name} = {point[name]:g}" for name in case.grid.axes]
-    if int(case.words["draws"]) > 1:
-        where.append(f"draw {draw}")
-    return f"{', '.join(where)}: {record['message']}" if where else str(record["message"])
+def _flat_lines(columns: Columns) -> list[str]:
+    """Say where no coupling is the best because the loss is the same for all."""
+    if "delta_opt" not in columns:
+        return []
+    flat = int(np.sum(np.isfinite(columns["loss_opt"]) & np.isnan(columns["delta_opt"])))
+    if not flat:
+        return []
+    lines = columns["delta_opt"].size
+    where = "" if lines == 1 else f" on {flat} of {lines} lines of the grid"
+    return [f"the loss is the same for every delta{where}: none is the best, and delta_opt is nan there."]
+
+
+def _messages(case: Case, points: Sequence[Mapping[str, float]], records: Sequence[Record]) -> list[str]:
+    """Return every sentence once, with all points and draws (draws fastest) that it belongs to."""
+    draws = int(case.words["draws"])
+    found: dict[str, list[dict[str, float]]] = {}
+    for index, record in enumerate(records):
+        where = {name: points[index // draws][name] for name in case.grid.axes}
+        where |= {"draw": float(index % draws)} if draws > 1 else {}
+        for text in _sentences(record):
+            found.setdefault(text, []).append(where)
+    return [f"{where}: {text}" if (where := _where(places)) else text for text, places in found.items()]
+
+
+def _sentences(record: Record) -> Sequence[str]:
+    """Return what a record has to say, a mistake of the user without the class of its error."""
+    if record.get("status") != "failed":
+        return record.get("reasons", ())
+    kind, _, text = str(record["message"]).partition(": ")
+    return [text if kind in _USERS else str(record["message"])]
+
+
+def _where(places: Sequence[Mapping[str, float]]) -> str:
+    """Return the values of the axes at all places; where these are no full grid, the first place and their number."""
+    values = {name: list(dict.fromkeys(place[name] for place in places)) for name in places[0]}
+    if math.prod(map(len, values.values())) == len(places):
+        return "; ".join(f"{name} = {_listed(line)}" for name, line in values.items())
+    first = "; ".join(f"{name} = {value:g}" for name, value in places[0].items())
+    return f"{first} (and {len(places) - 1} more)"
+
+
+def _listed(line: Sequence[float]) -> str:
+    words = [f"{value:g}" for value in line]
+    return ", ".join(words) if len(words) <= _LISTED else f"{words[0]}, {words[1]} ... {words[-1]}"

@@ -142,17 +142,36 @@ _JUMP = 1e-6  # a gain larger than this share of the largest at a sign change: n
 
 def best_gamma0(case: Case) -> dict[str, Any]:
     """Return the columns gamma0_opt and loss_opt, of length 1 along gamma0."""
-    return best_value(case, "gamma0", "loss")
+    return _best(_Rows(case, "gamma0"), "loss")
+
+
+_FLAT = 1e-9  # a column whose values along the axis differ by less than this share of them has no best one
 
 
 def best_value(case: Case, name: str, column: str) -> dict[str, Any]:
-    """Return NAME_opt in [0, inf], the parameter of the least `column`, and COLUMN_opt, that; of length 1 along it."""
+    """Return NAME_opt in [0, inf], the parameter of the least `column`, and COLUMN_opt, that; of length 1 along it.
+
+    NAME_opt is NaN where the column does not depend on the parameter (to 1e-9 of it): none is the best.
+    """
     rows = _Rows(case, name)
+    out = _best(rows, column)
+    line = np.concatenate(([0.0], np.geomspace(1e-3, 1e3, 25), [np.inf]))
+    values = rows.column(column, line[None, :], np.arange(rows.size)[:, None])
+    least = out[f"{column}_opt"]
+    highest = np.max(values, axis=1).reshape(least.shape)
+    with np.errstate(invalid="ignore"):
+        flat = highest - least <= _FLAT * np.abs(highest)
+    return {**out, f"{name}_opt": np.where(flat, np.nan, out[f"{name}_opt"])}
+
+
+def _best(rows: _Rows, column: str) -> dict[str, Any]:
+    """Return AXIS_opt and COLUMN_opt as `best_value`, whatever the column's range."""
+    name, axes = rows.axis, rows.case.grid
     low, high = _admissible(rows, column)
     # Outside the admissible values the loss is that of their end, so that an optimum near it has a bracket.
     best, loss = optimal_gamma0(lambda x, at: rows.column(column, np.clip(x, low[at], high[at]), at), rows.size)
     best = np.clip(best, low, high)
-    shape = tuple(1 if axis == name else case.grid.values[axis].size for axis in case.grid.axes)
+    shape = tuple(1 if axis == name else axes.values[axis].size for axis in axes.axes)
     return {f"{name}_opt": best.reshape(shape), f"{column}_opt": loss.reshape(shape)}
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcli.bayes.population.condense import Cuts
 from tlcli.bayes.population.tilt import Singles, Tilt
 
 Floats = NDArray[np.float64]
@@ -144,14 +145,15 @@ def _group_of(tilt: Tilt, pool: Pool, groups: int) -> NDArray[np.intp] | None:
 
 
 class Solved(NamedTuple):
-    """Result of `newton`: v (P,), the moments there, D(v), the size of the last full step in nats and whether the ESS
-    guard cut it."""
+    """Result of `newton`: v (P,), the moments there, D(v), the size of the last full step in nats, whether the ESS
+    guard cut it, and the masses of the cuts (K,)."""
 
     v: Floats
     moments: Moments
     value: float
     decrement: float
     guarded: bool
+    mass: Floats
 
 
 def newton(
@@ -166,12 +168,15 @@ def newton(
     guard: float = 0.3,
     steps: int = 12,
     allowed: Callable[[Floats], bool] = lambda v: True,
+    cuts: Cuts | None = None,
 ) -> Solved:
     """Maximise the dual of the pool from `start` (P,), keeping the ESS above `guard` times its starting value.
 
-    `allowed` says whether the measure of a v exists (relu): steps that leave its domain are cut. The pool knows the
-    measure only near the v it was sampled at: beyond the guard its weights say nothing.
+    `allowed` says whether the measure of a v exists: steps that leave its domain are cut. On the sphere the domain is
+    that of the `cuts`, and a maximum on its edge has masses. The pool knows the measure only near the v it was sampled
+    at: beyond the guard its weights say nothing.
     """
+    cuts = Cuts.none(tilt) if cuts is None else cuts
     identity = np.eye(len(labels)) / beta
 
     def value_of(v: Floats) -> tuple[float, float]:
@@ -181,15 +186,16 @@ def newton(
             return -np.inf, -np.inf
         return gamma**2 * float(v @ labels - v @ v / (2 * beta)) - float(log_z.mean()), float(np.log(ess).mean())
 
-    v = start
+    v = cuts.inside(start, gamma, tilt.rank)
     found = moments(tilt, pool, v, gamma, groups)
     value = gamma**2 * float(v @ labels - v @ v / (2 * beta)) - found.log_z
     floor = float(np.log(found.ess).mean()) + np.log(guard)
-    guarded, decrement = False, np.inf
+    guarded, decrement, mass = False, np.inf, np.zeros(len(cuts.z))
     for _ in range(steps):
         gradient = labels - v / beta - found.kernel @ v
-        step = np.linalg.solve(identity + found.kernel + gamma**2 * found.spread, gradient)
-        decrement = 0.5 * gamma**2 * float(gradient @ step)
+        curvature = identity + found.kernel + gamma**2 * found.spread
+        step, mass = cuts.step(v, gradient, curvature, gamma, tilt.rank)
+        decrement = gamma**2 * float(gradient @ step - 0.5 * step @ curvature @ step)
         # Single-precision features leave 1e-6 of the dual: smaller steps are round-off.
         if decrement < 1e-7 * (gamma**2 + abs(value)):
             break
@@ -207,4 +213,4 @@ def newton(
         value = gamma**2 * float(v @ labels - v @ v / (2 * beta)) - found.log_z
         if guarded:
             break
-    return Solved(v, found, value, decrement, guarded)
+    return Solved(v, found, value, decrement, guarded, mass)

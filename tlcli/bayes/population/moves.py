@@ -48,7 +48,8 @@ def hmc(
     """Move every chain once under prior × exp(B(γs)); return the mean acceptance probability.
 
     `umbrella` is a ladder, the tilt itself, or an array (M,) of fields a: B = at, t the statistic of the tilt. The
-    trajectory alternates kicks by the force of B and exact rotations of the Gaussian part, with a step jittered per chain by 0.6-1.4.
+    trajectory alternates kicks by the force of B and exact rotations of the Gaussian part, with a step jittered per
+    chain by 0.6-1.4.
     """
     rng, z, s = chains.rng, chains.z, chains.s
 

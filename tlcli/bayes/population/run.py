@@ -1,12 +1,13 @@
 """One start of the source solver: slaved population, field ladder, rounds of umbrella sampling and Newton."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.bayes.domain import normalisable
-from tlcli.bayes.population.dual import Pool, newton, project
+from tlcli.bayes.population.condense import Atoms, Cuts, more_cuts
+from tlcli.bayes.population.dual import Pool, Solved, newton, project
 from tlcli.bayes.population.jumps import Mixture, fit, jump
 from tlcli.bayes.population.ladder import Ladder, ladder
 from tlcli.bayes.population.moves import Chains, hmc
@@ -21,6 +22,8 @@ HIGHEST_FIELD = 44
 _MARGIN = 10.0  # nats below its maximum at which log p(a) may be cut: one node more than the certificate asks
 _LARGEST_STEP = 0.25
 _COMPONENTS = 10
+_CUTS = 40
+_LOBES = 1.0  # a tilt of exp(½u²) with |u| below one has no second maximum
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +58,17 @@ class Trips:
 
     @property
     def mean(self) -> float:
-        """Round trips per chain."""
-        return float(self.crossings.mean()) / 2
+        """Round trips per chain; inf for a measure of one lobe, whose chains never leave |γs| < 1."""
+        return np.inf if self.top < _LOBES else float(self.crossings.mean()) / 2
 
 
 @dataclass(eq=False)
 class Run:
-    """State of one start: v (P,), the v of sampling, ladder, jump proposals, chains, final pool and diagnostics."""
+    """State of one start: v (P,), the v of sampling, ladder, jump proposals, chains, final pool and diagnostics.
+
+    `kernel` (P, P) and `log_z` are Φ, the condensate included, and log Z of v on the last pool; `cuts` and `atoms` are
+    those of `condense`.
+    """
 
     v: Floats
     sampled: Floats
@@ -72,7 +79,10 @@ class Run:
     trips: Trips
     acceptance: tuple[float, float] = (0.0, 0.0)
     newton: float = np.inf
-    guarded: bool = False
+    kernel: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    log_z: float = np.nan
+    cuts: Cuts | None = None
+    atoms: Atoms | None = None
 
 
 def first_run(stage: Stage, seed: np.random.SeedSequence, *, chains: int, moves: int, rounds: int = 8) -> Run:
@@ -92,8 +102,8 @@ def first_run(stage: Stage, seed: np.random.SeedSequence, *, chains: int, moves:
     rng = np.random.default_rng(seed)
     begun = slaved(tilt, stage.labels, gamma, stage.beta, rng, size=2 * chains)
     v = begun.v
-    while not stage.allowed(v):
-        v = 0.98 * v
+    _, _, steepness = normalisable(tilt.act, tilt.b.astype(float), v, gamma)
+    v = v / max(1.0, 1.02 * np.sqrt(steepness))
     umbrella, state = walk(tilt, v, gamma, fields(tilt, begun.largest), chains, rng, odd=odd)
     run = Run(v, v, _trimmed(tilt, umbrella), Mixture.none(), state, None, Trips(chains, 1.0))
     for n in range(rounds):
@@ -106,7 +116,7 @@ def first_run(stage: Stage, seed: np.random.SeedSequence, *, chains: int, moves:
     run.chains.refresh(tilt, run.v.astype(np.float32))
     run.sampled = run.v
     top = float(np.quantile(np.abs(gamma * run.chains.s), 0.93))
-    run.trips = Trips(chains, max(top, 1.0))
+    run.trips = Trips(chains, top)
     return run
 
 
@@ -123,9 +133,34 @@ def fields(tilt: Tilt, largest: float) -> Floats:
 
 def improve(stage: Stage, run: Run, pool: Pool) -> None:
     """Replace run.v by the maximum of the pool's dual."""
-    found = newton(stage.tilt, pool, run.v, stage.labels, stage.gamma, stage.beta, allowed=stage.allowed)
+    found, run.cuts, run.atoms = solved(stage, pool, run.v, run.cuts)
     run.newton = float(np.linalg.norm(found.v - run.v) / max(np.linalg.norm(found.v), 1e-300))
-    run.v, run.guarded = found.v, found.guarded
+    run.v, run.log_z = found.v, found.moments.log_z
+    run.kernel = found.moments.kernel if run.atoms is None else found.moments.kernel + run.atoms.kernel
+
+
+def solved(
+    stage: Stage, pool: Pool, start: Floats, cuts: Cuts | None, groups: int = 1
+) -> tuple[Solved, Cuts | None, Atoms | None]:
+    """Return the maximum of the pool's dual from `start` (P,), and on the sphere the cuts and the condensate.
+
+    Directions in which the maximum leaves the domain are added until there is none: the dual is concave and the
+    constraints are linear, so each round is solved exactly.
+    """
+    tilt = stage.tilt
+    more = (stage.labels, stage.gamma, stage.beta, groups)
+    if not tilt.sphere:
+        return newton(tilt, pool, start, *more, allowed=stage.allowed), None, None
+    cuts = Cuts.none(tilt) if cuts is None else cuts
+    found = newton(tilt, pool, start, *more, cuts=cuts)
+    for _ in range(_CUTS):
+        longer = more_cuts(tilt, found.v, stage.gamma, cuts)
+        if longer is None:
+            break
+        cuts = longer
+        found = newton(tilt, pool, found.v, *more, cuts=cuts)
+    kept = Atoms.of(cuts, found.mass)
+    return found, cuts, kept if len(kept.mass) else None
 
 
 def extend(stage: Stage, run: Run, moves: int, burn: int) -> None:
@@ -136,6 +171,17 @@ def extend(stage: Stage, run: Run, moves: int, burn: int) -> None:
     old = run.pool
     run.pool = pool if old is None else Pool(np.concatenate([old.z, pool.z]), np.concatenate([old.bias, pool.bias]))
     improve(stage, run, run.pool)
+
+
+def share_cuts(stage: Stage, runs: list[Run]) -> None:
+    """Solve both runs again with the directions that either has found: the search for them is no proof of absence."""
+    if runs[0].cuts is None or runs[1].cuts is None:
+        return
+    joined = runs[0].cuts.joined(runs[1].cuts)
+    for run in runs:
+        run.cuts = joined
+        if run.pool is not None:
+            improve(stage, run, run.pool)
 
 
 def sample(
@@ -149,7 +195,7 @@ def sample(
     v = (run.sampled if frozen else run.v).astype(np.float32)
     if not frozen:
         chains.refresh(tilt, v)
-    count = trips or Trips(len(chains.z), max(1.0, float(np.quantile(np.abs(gamma * chains.s), 0.93))))
+    count = trips or Trips(len(chains.z), float(np.quantile(np.abs(gamma * chains.s), 0.93)))
     states, biases, rates, hits = [], [], [], []
     for n in range(moves):
         if stage.odd:

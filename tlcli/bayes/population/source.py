@@ -8,6 +8,7 @@ rule of `certificate.verdict` is met.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,19 +16,19 @@ from threadpoolctl import threadpool_limits
 
 from tlcli.bayes.domain import refuse_growth, refuse_tilt
 from tlcli.bayes.population.certificate import Check, check, relative, verdict
-from tlcli.bayes.population.dual import Pool, newton
+from tlcli.bayes.population.dual import Pool
 from tlcli.bayes.population.everywhere import draw_neurons, kernel_everywhere, outside, row_space
-from tlcli.bayes.population.run import Run, Stage, extend, first_run
+from tlcli.bayes.population.run import Run, Stage, extend, first_run, share_cuts, solved
 from tlcli.bayes.population.tilt import Tilt
-from tlcli.bayes.saddle import NOT_CONVERGED, Saddle, check_beta, check_gamma, check_problem
+from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED, Saddle, check_beta, check_gamma, check_problem
 from tlcli.dmft.activations import Activation
+from tlcli.dmft.lazy import initial_kernels
 from tlcli.errors import DomainError
 
 Floats = NDArray[np.float64]
 
 NEURONS = 32768  # each target start uses up to half of them
 _NEURON_NUMBERS = 12_000_000  # fewer neurons in high dimension: at most 50 MB
-_SMALLEST_GAMMA = 1e-3  # the saddle is even in γ: γ = 0 is read off here, to 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +75,8 @@ def population_source(
     points, at, y = check_problem(x, rows, labels)
     check_gamma(gamma)
     check_finite_beta(beta)
+    if gamma == 0:  # the base measure itself, and regression with its kernel
+        return _lazy(act, points, at, y, float(beta), np.random.default_rng(seed))
     moves = max(500, 15 * len(y)) if moves is None else moves
     if chains < 64 or chains % 16 or moves < 20:
         raise DomainError(f"chains = {chains}, moves = {moves}: use a multiple of 16 from 64, and 20 moves or more.")
@@ -81,7 +84,7 @@ def population_source(
     b = points @ basis / np.sqrt(points.shape[1])
     refuse_growth(act, b[at], y, float(gamma), basis)
     tilt = Tilt(act, b[at].astype(np.float32), sphere=act.homogeneous)
-    stage = Stage(tilt, y, max(float(gamma), _SMALLEST_GAMMA), float(beta), act.odd)
+    stage = Stage(tilt, y, float(gamma), float(beta), act.odd)
     seeds = np.random.SeedSequence(seed).spawn(3)
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
@@ -95,15 +98,42 @@ def population_source(
         for level in range(doublings + 1):
             more, burn = (moves, moves // 4) if level == 0 else (done, 0)
             each(lambda i, more=more, burn=burn: extend(stage, runs[i], more, burn))
+            share_cuts(stage, runs)
             done += more
-            checks = each(lambda i: check(stage.tilt, _pool(runs[1 - i]), runs[i].v, y, stage.gamma, beta))
+            checks = each(
+                lambda i: check(tilt, _pool(runs[1 - i]), runs[i].v, y, stage.gamma, beta, atoms=runs[i].atoms)
+            )
             status, message = _verdict(tilt, runs, checks, len(y))
             if status != NOT_CONVERGED:
                 break
-    refuse_tilt(act, b[at], runs[0].v, stage.gamma, basis)
+    if not tilt.sphere:
+        refuse_tilt(act, b[at], runs[0].v, stage.gamma, basis)
     return _record(
         stage, points, at, basis, runs, checks, np.random.default_rng(seeds[2]), (status, message), done, gamma
     )
+
+
+def _lazy(act: Activation, x: Floats, at, y: Floats, beta: float, rng) -> PopulationSaddle:
+    """The saddle at γ = 0: the base measure itself, and regression with its kernel."""
+    return PopulationSaddle(
+        **regression(initial_kernels(act, x, x)[0], at, y, 0.0, beta),
+        info={"condensed": 0.0},
+        neurons=rng.standard_normal((_count(x), x.shape[1])),
+    )
+
+
+def regression(kernel: Floats, at: NDArray[np.intp], y: Floats, gamma: float, beta: float) -> dict[str, Any]:
+    """Return the fields of a saddle whose kernel (n, n) is known: v = (Φ + I/β)⁻¹y and F = ½γ²v·y, nats."""
+    v = np.linalg.solve(kernel[np.ix_(at, at)] + np.eye(len(y)) / beta, y)
+    return {
+        "v": v,
+        "outputs": kernel[:, at] @ v,
+        "kernel": kernel,
+        "free_energy": 0.5 * gamma**2 * float(v @ y),
+        "gap": 0.0,
+        "gap_floor": 0.0,
+        "status": CONVERGED,
+    }
 
 
 def check_finite_beta(beta: float) -> None:
@@ -132,17 +162,14 @@ def _verdict(tilt: Tilt, runs: list[Run], checks: list[Check], points: int) -> t
         tail=_tail(tilt, runs),
         ess=min(c.ess for c in checks),
         points=points,
+        spread_v=relative(runs[0].v, runs[1].v),
+        spread_kernel=relative(runs[0].kernel, runs[1].kernel),
     )
 
 
 def _tail(tilt: Tilt, runs: list[Run]) -> float:
     # On the sphere the field of the measure itself is a node, and the ladder goes beyond it.
     return -np.inf if tilt.sphere else max(r.ladder.tail() for r in runs)
-
-
-def _with_radius(tilt: Tilt, z, stretch: Floats, rng):
-    radius = np.sqrt(rng.chisquare(tilt.rank, len(z)) * stretch / tilt.rank)
-    return tilt.directions(z) * radius.astype(np.float32)[:, None]
 
 
 def _count(x: Floats) -> int:
@@ -160,7 +187,8 @@ def _record(
     y, γ, β = stage.labels, stage.gamma, stage.beta
     pools = [_pool(r) for r in runs]
     both = Pool(*(np.concatenate([getattr(p, name) for p in pools], axis=1) for name in ("z", "bias")))
-    found = newton(stage.tilt, both, 0.5 * (runs[0].v + runs[1].v), y, γ, β, groups=2, allowed=stage.allowed)
+    cuts = None if runs[0].cuts is None or runs[1].cuts is None else runs[0].cuts.joined(runs[1].cuts)
+    found, _, atoms = solved(stage, both, 0.5 * (runs[0].v + runs[1].v), cuts, groups=2)
     v, weights = found.v, found.moments.weights.ravel()
     z = both.z.reshape(-1, basis.shape[1])
     tilt = stage.tilt
@@ -168,11 +196,11 @@ def _record(
     s = tilt.project(z, v.astype(np.float32)).astype(float)
     rho = tilt.stretch(γ * s) if tilt.sphere else None
     kernel = kernel_everywhere(everywhere, z, weights, outside(x, basis), rng, stretch=rho)
-    own = [check(tilt, p, r.v, y, γ, β) for p, r in zip(pools, runs, strict=True)]
+    if atoms is not None:
+        kernel += atoms.everywhere(everywhere.features)
     # The dual at its maximum on a pool is too high by what the other pool's is too low.
     duals = [
-        γ**2 * (r.v @ y - r.v @ r.v / (2 * β)) - 0.5 * (o.log_z + c.log_z)
-        for r, o, c in zip(runs, own, checks, strict=True)
+        γ**2 * (r.v @ y - r.v @ r.v / (2 * β)) - 0.5 * (r.log_z + c.log_z) for r, c in zip(runs, checks, strict=True)
     ]
     saddle = γ**2 * float(v @ y - v @ v / β)
     info = {
@@ -186,22 +214,23 @@ def _record(
         "square": [c.square for c in checks],
         "square_saddle": saddle,
         "spread_v": relative(runs[0].v, runs[1].v),
-        "spread_kernel": relative(own[0].kernel, own[1].kernel),
+        "spread_kernel": relative(runs[0].kernel, runs[1].kernel),
         "spread_outputs": relative(y - runs[0].v / β, y - runs[1].v / β),
         "free_energies": [float(d) for d in duals],
         "acceptance": [list(r.acceptance) for r in runs],
         "largest_field": float(max(np.abs(r.ladder.nodes).max() for r in runs)),
+        "condensed": 0.0 if atoms is None else γ**2 * float(v @ atoms.kernel @ v) / saddle,
     }
     status, message = verdict_
     return PopulationSaddle(
         v=v,
         outputs=kernel[:, at] @ v,
         kernel=kernel,
-        free_energy=float(np.mean(duals)) if gamma > 0 else 0.0,
+        free_energy=float(np.mean(duals)),
         gap=max(c.gap for c in checks),
         gap_floor=floor_of(checks),
         status=status,
         message=message,
         info=info,
-        neurons=draw_neurons(z if rho is None else _with_radius(tilt, z, rho, rng), weights, s, basis, _count(x), rng),
+        neurons=draw_neurons(z if rho is None else tilt.with_radius(z, rho, rng), weights, s, basis, _count(x), rng),
     )

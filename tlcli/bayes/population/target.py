@@ -17,12 +17,12 @@ from tlcli.bayes.domain import refuse_growth, refuse_tilt
 from tlcli.bayes.population.certificate import Check, check, relative, verdict
 from tlcli.bayes.population.everywhere import kernel_everywhere, outside, row_space
 from tlcli.bayes.population.run import Stage
-from tlcli.bayes.population.source import PopulationSaddle, check_finite_beta, floor_of, population_source
-from tlcli.bayes.population.target_run import TargetRun, Tied, first_target_run, judged_pool, mean_log_z
+from tlcli.bayes.population.source import PopulationSaddle, check_finite_beta, floor_of, population_source, regression
+from tlcli.bayes.population.target_run import TargetRun, Tied, first_target_run, judged_pool, mean_log_z, neurons_at
 from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import NOT_CONVERGED, Saddle, check_delta, check_gamma, check_problem, mean_weight
 from tlcli.dmft.activations import Activation
-from tlcli.errors import DomainError
+from tlcli.errors import ConvergenceError, DomainError
 
 Floats = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ def population_target(
 
     Raises:
         DomainError: a bad value, or a tilt that is not normalisable (its direction is named).
-        ConvergenceError: the first population does not settle.
+        ConvergenceError: the first population does not settle, or the source's measure has condensed.
     """
     check_delta(delta)
     if delta == 0:
@@ -70,6 +70,15 @@ def population_target(
     points, at, y = check_problem(x, rows, labels)
     check_gamma(gamma)
     check_finite_beta(beta)
+    if np.isinf(delta):  # the source's measure itself
+        known = regression(source.kernel, at, y, float(gamma), float(beta))
+        same = {name: source.info[name] for name in ("spread_v", "spread_kernel") if name in source.info}
+        return Saddle(**{**known, "status": source.status, "message": source.message}, info=same)
+    if source.info.get("condensed", 0.0) > 0:
+        raise ConvergenceError(
+            f"a part of {source.info['condensed']:.0%} of the source's gamma^2 E s^2 has condensed onto neurons with "
+            "unbounded weights, around which no target is solved: lower the source's gamma, or use delta = 0 or inf."
+        )
     neurons = source.neurons
     if neurons.ndim != 2 or neurons.shape[1] != points.shape[1] or len(neurons) < 64:
         raise DomainError(
@@ -112,10 +121,13 @@ def population_target(
             status, message = _verdict(runs, checks, len(y))
             if status != NOT_CONVERGED:
                 break
-        log_z = each(lambda i: mean_log_z(runs[i]))
+        neurons = np.concatenate(each(lambda i: neurons_at(runs[i], basis, 0)))
+        log_z = each(lambda i: mean_log_z(runs[i]))  # leaves the chains at a weak tilt
     for run in runs:
         refuse_tilt(act, b, run.v, γ, basis)
-    return _record(runs, points, at, basis, checks, log_z, (status, message), moves, gamma, precision, seeds[2])
+    return _record(
+        runs, points, at, basis, checks, log_z, (status, message), moves, gamma, precision, neurons, seeds[2]
+    )
 
 
 _FEWEST = 1024  # source neurons of each start, where the source has them
@@ -147,14 +159,15 @@ def _verdict(runs: list[TargetRun], checks: list[Check], points: int) -> tuple[s
         tail=-np.inf,
         ess=min(c.ess * len(r.tied.centre) for c, r in zip(checks, runs, strict=True)),
         points=points,
+        spread_v=relative(runs[0].v, runs[1].v),
+        spread_kernel=relative(runs[0].kernel, runs[1].kernel),
     )
 
 
-def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, precision, seed) -> Saddle:
+def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, precision, neurons, seed) -> Saddle:
     stage = runs[0].stage
     y, γ, β = stage.labels, stage.gamma, stage.beta
     rng = np.random.default_rng(seed)
-    own = [_judge(r, r.v) for r in runs]
     rest = outside(x, basis) / np.sqrt(precision)
     everywhere = Tilt(stage.tilt.act, (x @ basis / np.sqrt(x.shape[1] * precision)).astype(np.float32))
     kernels = []
@@ -176,13 +189,13 @@ def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, precision
         "square": [c.square for c in checks],
         "square_saddle": γ**2 * float(v @ y - v @ v / β),
         "spread_v": relative(runs[0].v, runs[1].v),
-        "spread_kernel": relative(own[0].kernel, own[1].kernel),
+        "spread_kernel": relative(runs[0].kernel, runs[1].kernel),
         "spread_outputs": relative(y - runs[0].v / β, y - runs[1].v / β),
         "free_energies": [float(d) for d in duals],
         "acceptance": [list(r.acceptance) for r in runs],
     }
     status, message = verdict_
-    return Saddle(
+    return PopulationSaddle(
         v=v,
         outputs=kernel[:, at] @ v,
         kernel=kernel,
@@ -192,4 +205,5 @@ def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, precision
         status=status,
         message=message,
         info=info,
+        neurons=neurons,
     )

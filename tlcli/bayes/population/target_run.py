@@ -1,6 +1,6 @@
 """One start of the target solver: every chain keeps its own source neuron, and samples the tilted measure directly."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,8 @@ class Tied:
 class TargetRun:
     """State of one start: v (P,), v of sampling, chains (one per source neuron), proposals, pool, diagnostics.
 
-    `lobes` are the proposals before they are adapted to source neurons, None where no jump is needed.
+    `lobes` are the proposals before they are adapted to source neurons, None where no jump is needed; `kernel` is Φ
+    (P, P) of the last pool at v.
     """
 
     tied: Tied
@@ -44,6 +45,7 @@ class TargetRun:
     lobes: tuple[Mixture, Floats] | None
     mixture: GroupMixture | None
     pool: Pool | None = None
+    kernel: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     acceptance: tuple[float, float] = (0.0, 0.0)
     hits: float = 0.0
 
@@ -95,9 +97,7 @@ def first_target_run(
     rng = np.random.default_rng(seed)
     stage, size = tied.stage, len(tied.centre)
     begun = slaved(stage.tilt, stage.labels, stage.gamma, stage.beta, rng, size=size, group=np.arange(size))
-    lobes = _lobes(alone, begun.v, begun.largest, rng) if precision < STIFF else None
-    chains = _fresh(tied, begun.v, 0.15, rng)
-    run = TargetRun(tied, precision, begun.v, begun.v, chains, lobes, _adapted(lobes, tied.centre, precision))
+    run = with_lobes(tied, alone, precision, begun.v, begun.largest, rng)
     sample_target(run, moves)
     for n in range(rounds):
         pool = sample_target(run, moves if n < rounds // 2 else 2 * moves)
@@ -105,10 +105,32 @@ def first_target_run(
     return run
 
 
+def with_lobes(
+    tied: Tied, alone: Stage, precision: float, v: Floats, largest: float, rng: np.random.Generator
+) -> TargetRun:
+    """Return a start at v (P,) with fresh chains and the proposals of lobes that reach to |γs| = `largest`."""
+    lobes = _lobes(alone, v, largest, rng) if precision < STIFF else None
+    return TargetRun(tied, precision, v, v, _fresh(tied, v, 0.15, rng), lobes, _adapted(lobes, tied.centre, precision))
+
+
+def neurons_at(run: TargetRun, basis: Floats, moves: int) -> Floats:
+    """Return the weights w (G, D) of the chains after `moves` at their v, one per source neuron.
+
+    `basis` (D, r) spans the target's inputs; outside it w is N(αw̄, I/(1+δ)).
+    """
+    if moves:
+        sample_target(run, moves)
+    z, rng, means = run.chains.z.astype(float), run.chains.rng, run.tied.means
+    away = rng.standard_normal(means.shape)
+    return means + (away + (z - away @ basis) @ basis.T) / np.sqrt(run.precision)
+
+
 def solve_on(run: TargetRun, pool: Pool) -> None:
     """Replace run.v by the maximum of the pool's dual; weights are normalised per source neuron."""
     stage = run.stage
-    run.v = newton(stage.tilt, pool, run.v, stage.labels, stage.gamma, stage.beta, groups=len(run.tied.centre)).v
+    groups = len(run.tied.centre)
+    found = newton(stage.tilt, pool, run.v, stage.labels, stage.gamma, stage.beta, groups, allowed=stage.allowed)
+    run.v, run.kernel = found.v, found.moments.kernel
 
 
 def judged_pool(run: TargetRun, moves: int, burn: int) -> None:

@@ -92,12 +92,17 @@ class Tilt:
 
     def tangential(self, z: Singles, s: Singles, slope: Singles) -> Singles:
         """Return ∂s(ẑ)/∂z, (m, r), from ∂s/∂ẑ: its radial part is s/√r for a homogeneous φ, and does not move ẑ."""
-        flat = slope - (s[:, None] / np.float32(self.rank)) * self.directions(z)
-        return flat * (np.float32(np.sqrt(self.rank)) / _norm(z))
+        stretch = _single(np.sqrt(self.rank) / _norm(z))
+        return _single(stretch * (slope - s[:, None] / self.rank * stretch * z))
 
     def directions(self, z: Singles) -> Singles:
         """Return ẑ = z√r/|z|, (m, r)."""
-        return z * (np.float32(np.sqrt(self.rank)) / _norm(z))
+        return z * _single(np.sqrt(self.rank) / _norm(z))
+
+    def with_radius(self, z: Singles, stretch: Floats, rng: np.random.Generator) -> Singles:
+        """Return states (m, r) along ẑ with radii drawn given the direction: |z|² = χ²_r ρ², ρ² = `stretch` (m,)."""
+        radius = np.sqrt(rng.chisquare(self.rank, len(z)) * stretch / self.rank)
+        return self.directions(z) * _single(radius[:, None])
 
     def statistic(self, u: Floats) -> tuple[Floats, Floats]:
         """Return the t that a field of the ladder multiplies, and dt/du, at u = γs: u itself, -½log(1 - u²/r) on the
@@ -131,5 +136,9 @@ class Tilt:
         return np.asarray(φ, dtype=np.float32), np.array(dφ, dtype=np.float32)
 
 
-def _norm(z: Singles) -> Singles:
-    return np.sqrt(np.einsum("ij,ij->i", z, z))[:, None]
+def _norm(z: Singles) -> Floats:
+    return np.sqrt(np.einsum("ij,ij->i", z, z)).astype(float)[:, None]
+
+
+def _single(values: Floats) -> Singles:
+    return np.asarray(values, dtype=np.float32)

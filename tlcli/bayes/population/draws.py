@@ -1,0 +1,67 @@
+"""Neurons of a known saddle point: equally weighted draws of w from the measure of a given v.
+
+The deterministic routes know v and Φ but keep no neurons. Chains at this v, with the moves of the population, give
+them; v is not changed.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from tlcli.bayes.population.dual import project, weights_of
+from tlcli.bayes.population.everywhere import draw_neurons, row_space
+from tlcli.bayes.population.jumps import Mixture, fit
+from tlcli.bayes.population.run import Run, Stage, Trips, fields, refreshed, sample
+from tlcli.bayes.population.start import walk
+from tlcli.bayes.population.target_run import Tied, neurons_at, with_lobes
+from tlcli.bayes.population.tilt import Tilt
+from tlcli.bayes.saddle import Rows, mean_weight
+from tlcli.dmft.activations import Activation
+
+Floats = NDArray[np.float64]
+
+COUNT = 4096
+_CHAINS, _MOVES = 512, 100
+_REACH = 12.0  # beyond the |γs| of every lobe of a measure of rank two
+
+
+def source_neurons(act: Activation, x: Floats, rows: Rows, v: Floats, gamma: float, seed: int) -> Floats:
+    """Return draws w (4096, D) from the source's measure of v (P,), trained on `rows` of x (n, D)."""
+    rng = np.random.default_rng(seed)
+    basis = row_space(x, rows)
+    b = x[rows] @ basis / np.sqrt(x.shape[1])
+    tilt = Tilt(act, b.astype(np.float32), sphere=act.homogeneous)
+    stage = Stage(tilt, np.zeros(len(v)), gamma, 1.0, act.odd)
+    with threadpool_limits(1, user_api="blas"):
+        umbrella, chains = walk(tilt, v, gamma, fields(tilt, _REACH), _CHAINS, rng, odd=act.odd)
+        run = Run(v, v, umbrella, Mixture.none(), chains, None, Trips(_CHAINS, 1.0))
+        for _ in range(2):
+            pool, _ = sample(stage, run, _MOVES)
+            run.ladder = refreshed(stage, run, pool)
+            run.mixture = fit(tilt, pool, v, gamma, run.ladder, even=act.odd, components=10)
+        pool, _ = sample(stage, run, 2 * _MOVES)
+        u = gamma * project(tilt, pool, v, 1)
+        weights, _, _ = weights_of(tilt, u, pool.bias, 1)
+        z = pool.z.reshape(-1, tilt.rank)
+        if tilt.sphere:
+            z = tilt.with_radius(z, tilt.stretch(u.ravel()), rng)
+        return draw_neurons(z, weights.ravel(), u.ravel(), basis, COUNT, rng)
+
+
+def target_neurons(
+    act: Activation, x: Floats, rows: Rows, v: Floats, gamma: float, delta: float, source: Floats, seed: int
+) -> Floats:
+    """Return draws w (N, D) from the target's measure of v (P,), one around each neuron of `source` (N, D)."""
+    if np.isinf(delta):
+        return source
+    rng = np.random.default_rng(seed)
+    basis = row_space(x, rows)
+    scaled = x[rows] / np.sqrt(x.shape[1])
+    means, precision = float(mean_weight(delta)) * source, 1.0 + float(delta)
+    own = scaled @ basis
+    tilt = Tilt(act, (own / np.sqrt(precision)).astype(np.float32), (means @ scaled.T).astype(np.float32))
+    labels = np.zeros(len(v))
+    tied = Tied(Stage(tilt, labels, gamma, 1.0, act.odd), means, means @ basis)
+    alone = Stage(Tilt(act, own.astype(np.float32)), labels, gamma, 1.0, act.odd)
+    with threadpool_limits(1, user_api="blas"):
+        return neurons_at(with_lobes(tied, alone, precision, v, _REACH, rng), basis, _MOVES)
