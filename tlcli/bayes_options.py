@@ -34,7 +34,7 @@ BAYES = [
         "whitened",
         "choice",
         None,
-        "Whitened data instead of tasks: decoupled inputs; the same inputs with proportional labels, or with other labels.",
+        "Whitened data instead of tasks: decoupled inputs, or the same inputs with proportional (same) or any labels.",
         choices=("decoupled", "same", "labels"),
         panel="Bayes",
     ),

@@ -10,7 +10,7 @@ import pytest
 from tests.bayes.problems import SETTINGS, problem_a, problem_b
 from tlcli.bayes import transfer
 from tlcli.bayes.densities import densities
-from tlcli.bayes.observables import NEEDS, Problem, errors_of
+from tlcli.bayes.observables import NEEDS, Problem, certificate_of, errors_of
 from tlcli.bayes.population.draws import source_neurons, target_neurons
 from tlcli.bayes.saddle import NOT_CONVERGED, Saddle
 from tlcli.bayes.transfer import BayesNumerics, BayesSettings, route_of, solve_bayes
@@ -256,19 +256,51 @@ def test_bad_values_are_refused_at_once(change, message):
         BayesSettings("tanhh")
 
 
-def test_labels_that_no_kernel_fits_are_refused_with_their_stage():
-    x = np.random.default_rng(0).standard_normal((9, 3))
-    data = SimpleNamespace(
-        x_source=x[:2],
-        y_source=x[:2, 0],
-        x_target=x[2:7],
+def _misfit(y_source):
+    """Two source points and five target points in three dimensions; the target's labels are those of no teacher."""
+    x = np.random.default_rng(0).standard_normal((12, 3))
+    return SimpleNamespace(
+        x_source=x[: len(y_source)],
+        y_source=y_source,
+        x_target=x[5:10],
         y_target=np.arange(5.0),
-        x_test=x[7:],
+        x_test=x[10:],
         y_test_source=np.zeros(2),
         y_test_target=np.zeros(2),
     )
-    with pytest.raises(DomainError, match=r"^target alone: beta = inf needs labels that the kernel can fit, but 0\."):
-        solve_bayes(data, BayesSettings("linear", beta=5.0, beta2=math.inf))
+
+
+def test_a_refused_stage_leaves_what_the_others_find():
+    data = _misfit(np.array([1.0, -1.0]))
+    found = solve_bayes(data, BayesSettings("linear", beta=5.0, beta2=math.inf))
+    assert found.status == "not_converged"
+    (reason,) = found.reasons
+    assert reason.startswith("target and target alone: beta = inf needs labels that the kernel can fit, but 0.")
+    right = solve_bayes(data, BayesSettings("linear", beta=5.0, beta2=5.0))
+    for name, needs in NEEDS.items():
+        if needs == ("source",):
+            assert found.values[name] == right.values[name], name
+        else:
+            assert math.isnan(found.values[name]), name
+    assert found.target is None
+    assert found.baseline is None
+    (alone,) = solve_bayes(data, BayesSettings("linear", beta=5.0, beta2=math.inf, delta=0.0)).reasons
+    assert alone.startswith("target alone: beta = inf"), "at delta = 0 they are one stage"
+
+
+def test_a_refused_source_leaves_the_target_alone():
+    found = solve_bayes(_misfit(np.arange(5.0)), BayesSettings("linear", beta=math.inf, beta2=5.0))
+    assert [reason.partition(":")[0] for reason in found.reasons] == ["source", "target"]
+    assert "beta = inf needs labels" in found.reasons[0]
+    assert "repair the source first" in found.reasons[1]
+    assert math.isfinite(found.values["baseline"])
+    assert math.isnan(found.values["loss"])
+
+
+@pytest.mark.parametrize("delta", [0.0, 1.0])
+def test_settings_that_no_stage_has_are_refused(delta):
+    with pytest.raises(DomainError, match=r"^source: beta = inf needs labels that the kernel can fit, but 0\."):
+        solve_bayes(_misfit(np.array([1.0, 2.0, 3.0, 5.0])), BayesSettings("linear", beta=math.inf, delta=delta))
 
 
 def test_a_tilt_without_normalisation_is_refused():
@@ -278,10 +310,34 @@ def test_a_tilt_without_normalisation_is_refused():
 
 
 def test_errors_of_the_sampled_route_are_the_documented_bound():
-    saddle = Saddle(np.ones(2), np.full(4, 2.0), np.eye(4), 0.0, 0.0, 0.0, "converged", "", {"spread_v": 0.01})
-    found = errors_of({"source": saddle, "target": saddle, "baseline": saddle}, dict.fromkeys(NEEDS, 0.25))
+    info = {"spread_v": 0.01, "spread_kernel": 0.04}
+    saddle = Saddle(np.ones(2), np.full(4, 2.0), np.eye(4), 0.0, 0.1, 0.1, "converged", "", info)
+    stages = {"source": saddle, "target": saddle, "baseline": saddle}
+    values = {**dict.fromkeys(NEEDS, 0.25), "target_overlap": 4.0, "cross_overlap": 0.0}
+    found = errors_of(stages, values)
     assert found["loss_se"] == pytest.approx(2 * 0.5 * 2.0 * 0.005)
     assert found["gain_se"] == 0.0, "at delta = 0 target and target alone are one"
+    # The square of v, of which every entry may be wrong by half of the spread.
+    assert found["train_loss_se"] == pytest.approx(0.25 * (1.005**2 - 1), rel=0.01)
+    assert found["source_overlap_se"] == pytest.approx(0.25 * 0.02)
+    assert found["target_overlap_se"] == pytest.approx(4 * 0.02)
+    assert found["cross_overlap_se"] == pytest.approx(math.sqrt(4 * 0.25) * 0.02), "zero itself has an error"
+    lazy = dataclasses.replace(saddle, info={}, gap=0.0, gap_floor=0.0)
+    assert errors_of({**stages, "source": lazy}, values)["source_overlap_se"] == 0.0, "not sampled"
+    assert math.isnan(errors_of({**stages, "source": None}, values)["source_overlap_se"])
+
+
+def test_the_certificate_is_that_of_the_worst_stage():
+    def stage(**info):
+        return Saddle(np.ones(1), np.ones(1), np.eye(1), 0.0, 0.1, 0.1, "converged", "", info)
+
+    source = stage(spread_v=0.01, spread_kernel=0.03, round_trips=[3.0, 2.0], ess=[500.0, 400.0])
+    target = stage(spread_v=0.02, spread_kernel=0.01, ess_per_neuron=[0.5, 0.3], source_neurons=2048)
+    found = certificate_of({"source": source, "target": target, "baseline": source})
+    assert found == {"spread_v": 0.02, "spread_kernel": 0.03, "round_trips": 2.0, "ess": pytest.approx(0.3 * 1024)}
+    nothing = certificate_of({"source": stage(), "target": None, "baseline": stage()})
+    assert list(nothing) == list(found)
+    assert all(math.isnan(value) for value in nothing.values())
 
 
 def test_densities_of_linear_networks_are_those_of_their_kernel():
@@ -342,8 +398,16 @@ def test_the_sampled_route_agrees_with_the_quadrature(monkeypatch):
         assert found.values[name] == pytest.approx(exact.values[name], abs=0.02)
     for name in ("source_overlap", "target_overlap", "cross_overlap", "retained_overlap"):
         assert found.values[name] == pytest.approx(exact.values[name], rel=0.03), name
+        assert abs(found.values[name] - exact.values[name]) < 4 * found.errors[f"{name}_se"], name
+        assert found.errors[f"{name}_se"] < 0.05 * math.sqrt(exact.values["target_overlap"]), name
     assert exact.values["evidence_gain"] > 0.1
-    for name in ("loss", "baseline"):
+    assert set(found.errors) <= {f"{name}_se" for name in NEEDS}
+    assert found.certificate["spread_v"] == max(
+        saddle.info["spread_v"] for saddle in (found.source, found.target, found.baseline)
+    )
+    assert found.certificate["round_trips"] >= 1
+    assert all(math.isnan(value) for value in exact.certificate.values()), "nothing is sampled"
+    for name in ("loss", "baseline", "train_loss", "source_train_loss"):
         assert abs(found.values[name] - exact.values[name]) < 4 * found.errors[f"{name}_se"]
         assert found.errors[f"{name}_se"] < 0.1 * exact.values[name]
     transfer._MEMORY.clear()

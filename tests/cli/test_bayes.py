@@ -47,6 +47,8 @@ def test_a_grid_has_a_row_per_point_and_its_files(tlcli):
     with np.load("out/kernels.npz") as archive:
         assert archive["axis_order"].tolist() == ["gamma0", "delta"]
         assert archive["kernel_target"].shape == (2, 3, 13, 13)
+        assert archive["kernel_target_test"].shape == (2, 3, 30, 43)
+        assert archive["points_test"][0, 0].tolist() == list(range(30))
         assert np.all(np.diff(archive["labels_source"][0, 0]) >= 0)
     (described,) = json.loads(Path("out/provenance.json").read_text())["networks"]
     assert described["engine"]["route"] == "linear"
@@ -173,8 +175,10 @@ def test_the_same_inputs_are_told_once(tlcli):
     done = tlcli(run, "--beta2 inf -o out")
     assert done.code == 0, done.err
     assert done.err.count("cannot depend on delta") == 1
-    losses = {f"{float(row['loss']):.9f}" for row in read("out/table.csv")}
-    assert len(losses) == 1
+    rows = read("out/table.csv")
+    assert len({f"{float(row['loss']):.9f}" for row in rows}) == 1
+    assert {row["delta_opt"] for row in rows} == {"nan"}, "none is the best"
+    assert "the loss is the same for every delta on 2 of 2 lines of the grid" in " ".join(done.err.split())
     assert "cannot depend on delta" in Path("out/provenance.json").read_text()
     assert "cannot depend" not in tlcli(run, "--beta2 20 -o other").err
 
@@ -201,13 +205,60 @@ def test_a_point_that_is_not_certified_is_a_row_without_numbers(tlcli, monkeypat
     assert tlcli("check out").code == 3
 
 
+def test_a_refused_stage_is_the_same_row_alone_and_in_a_grid(tlcli):
+    """Labels with noise have no target at beta2 = inf: exit 3 with one sentence, and what the source found."""
+    noisy = f"{TASK.replace('--dim 6', '--dim 2')} --noise2 1"
+    alone = tlcli(noisy, "--beta2 inf --delta 1 -o alone")
+    grid = tlcli(noisy, "--beta2 10,inf --delta 0,1 -o grid")
+    sentence = "target alone: beta = inf needs labels that the kernel can fit"
+    for done in (alone, grid):
+        assert done.code == 3
+        assert sentence in " ".join(done.err.split())
+        assert "Error" not in done.err
+    (one,) = read("alone/table.csv")
+    rows = {(row["beta2"], row["delta"]): row for row in read("grid/table.csv")}
+    for name in (*LOSSES, "source_overlap", "free_energy", "status"):
+        assert rows["inf", "1"][name] == one[name], name
+    assert one["status"] == "not_converged"
+    assert one["loss"] == "nan"
+    assert float(one["source_loss"]) > 0
+    assert {rows["10", delta]["status"] for delta in ("0", "1")} == {"converged"}
+    # At delta = 0 the target is the target alone: one sentence for it, one for delta = 1 with both stages.
+    assert grid.err.count("beta = inf needs labels") == 2
+
+
+def test_a_loss_that_no_coupling_changes_has_no_best_one(tlcli):
+    done = tlcli("bayes-saddle --whitened same --delta 0,1,inf --beta inf --quiet -o -")
+    assert {row["delta_opt"] for row in csv.DictReader(io.StringIO(done.out))} == {"nan"}
+
+
+def test_a_dry_run_says_how_long_and_how_large(tlcli):
+    grid = "--gamma0 1,2 --delta 0,1 --simulate --width 16 --nets 4"
+    done = tlcli(TASK, grid, "--dry-run -o out")
+    lines = [line.strip() for line in done.out.splitlines()]
+    assert lines[1] == "theory: 4 points and draws of the data, 0 already stored, 4 to compute"
+    assert lines[2] == "less than 1 s on 1 worker(s), 1 MB: 2 sources, 2 targets alone, 2 tied targets by linear"
+    assert lines[3] == "experiments: 4 points, 0 already stored, 4 to compute"
+    assert lines[4].endswith("MB")
+    assert "on 1 worker(s)" in lines[4]
+    assert tlcli(TASK, "--gamma0 1 --delta 0,1 -o out").code == 0
+    done = tlcli(TASK, "--gamma0 1,2 --delta 0,1 -o out --dry-run")
+    assert "1 source, 1 target alone, 1 tied target by linear" in done.out, "the rest is stored"
+    done = tlcli(TASK, "--activation erf --dry-run -o other")
+    assert "if all is certified at once, at most about" in done.out
+    assert "by population" in done.out
+    assert not Path("other").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (f"{TASK} --beta 0", "beta = 0 is not allowed; it must be > 0, or inf."),
         (f"{TASK} --delta 1,-0.5", "delta = -0.5 is not allowed; it must be >= 0, or inf."),
         (f"{TASK} --gamma0 inf", "gamma0 = inf is outside its range: use a number from 0 to 1e100."),
-        (f"{TASK} --beta2 inf --dim 2 --noise2 1", "beta = inf needs labels that the kernel can fit"),
+        (f"{TASK} --gamma0 -1", "gamma0 = -1 is not allowed; it must be >= 0 and finite for Bayesian networks."),
+        ("bayes-saddle --whitened same --gamma2=-2,1", "gamma2 = -2 is not allowed; it must be >= 0 and finite"),
+        (f"{TASK} --beta inf --dim 2 --noise1 1 --noise2 1", "source: beta = inf needs labels that the kernel can fit"),
         (f"{TASK} --activation he2 --dim 2", "he2 grows faster than linearly"),
         ("bayes-saddle --whitened labels --label-overlap 1.2", "label_overlap = 1.2 is not allowed"),
         ("bayes-saddle --whitened sam", "'sam' is unknown; use one of decoupled, same, labels (did you mean 'same'?)"),

@@ -59,9 +59,25 @@ def test_zero_and_infinity_stand_beyond_the_others_on_a_logarithmic_axis():
     assert np.array_equal(np.argsort(ends.place(values)), np.argsort(values))
 
 
-@pytest.mark.parametrize("values", [[0.0, 1.0, 2.0], [1.0, 3.0], [0.0, INF]])
+@pytest.mark.parametrize("values", [[0.0, 1.0, 2.0], [1.0, 3.0], [0.0]])
 def test_few_couplings_of_one_size_stay_on_a_linear_axis(values):
     assert ends_of(np.array(values)) is None
+
+
+@pytest.mark.parametrize("values", [[0.0, INF], [1.0, INF], [0.0, 1.0, INF]])
+def test_ends_alone_have_places(values):
+    ends = ends_of(np.array(values))
+    figure, axis = plt.subplots()
+    axis.plot(ends.place(values), np.ones(len(values)))
+    mark_ends(axis, ends)
+    figure.canvas.draw()
+    wanted = {0.0: "0", 1.0: "1", INF: r"$\infty$"}
+    written = {label.get_text() for label in axis.get_xticklabels()} - {""}
+    assert written == {wanted[value] for value in values}
+    low, high = np.log(axis.get_xlim())
+    gaps = [np.log(p.get_x() + p.get_width()) - np.log(p.get_x()) for p in axis.patches]
+    assert sum(gaps) < 0.1 * (high - low), "breaks leave room for the curves"
+    plt.close(figure)
 
 
 def test_ticks_and_breaks():
@@ -193,3 +209,58 @@ def test_large_grids_are_thinned():
     assert len(panels) == 4 * 6
     assert panels[-1].get_title() == "$\\delta$ = 9"
     assert panels[-6].get_ylabel() == "$\\gamma_0$ = 7"
+
+
+def test_a_best_coupling_that_the_axis_lacks_is_an_arrow_on_its_side():
+    found = block(deltas=(0.1, 1.0, 10.0), draws=False)
+    found.columns["delta_opt"] = np.array([[0.0, INF]])
+    ((_, figure),) = build_figures([found], drawing())
+    (axis,) = figure.axes
+    arrows = {
+        line.get_marker(): line.get_xdata()[0]
+        for line in axis.lines
+        if line.get_marker() in "<>" and len(line.get_xdata())
+    }
+    assert arrows == {"<": 0.0, ">": 1.0}
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert r"best $\delta = 0$" in words
+    assert r"best $\delta = \infty$" in words
+    assert r"best $\delta$" not in words, "there is no star"
+
+
+def test_maps_have_cells_for_zero_and_infinity():
+    ((_, figure),) = build_figures([block()], drawing("gain", "map", {"x": "delta", "y": "gamma2"}))
+    axis = figure.axes[0]
+    (mesh,) = [c for c in axis.collections if type(c).__name__ == "QuadMesh"]
+    assert mesh.get_array().shape == (2, 5)
+    figure.canvas.draw()
+    assert {"0", r"$\infty$"} <= {label.get_text() for label in axis.get_xticklabels()}
+    edges = mesh.get_coordinates()[0, :, 0]
+    assert np.allclose(axis.get_xlim(), (edges[0], edges[-1])), "no cell is cut"
+
+
+def test_curves_in_a_narrow_band_fill_the_figure():
+    found = block(draws=False)
+    for name in ("loss", "baseline", "loss_opt"):
+        found.columns[name] = 10 + 0.1 * found.columns[name]
+    ((_, figure),) = build_figures([found], drawing())
+    low, high = figure.axes[0].get_ylim()
+    assert low > 9
+    assert high > max(found.columns["loss"].max(), found.columns["baseline"].max())
+    ((_, figure),) = build_figures([block(draws=False)], drawing())
+    assert figure.axes[0].get_ylim()[0] == 0
+
+
+def test_without_test_labels_the_train_loss_is_drawn():
+    found = block(draws=False)
+    del found.columns["delta_opt"], found.columns["loss_opt"]
+    found.columns["train_loss"] = found.columns["loss"].copy()
+    found.columns["loss"] = np.full_like(found.columns["loss"], np.nan)
+    ((_, figure),) = build_figures([found], drawing())
+    assert "train" in figure.axes[0].get_ylabel()
+    assert len(figure.axes[0].lines[0].get_xdata())
+
+
+def test_both_kernels_of_one_point_have_a_title():
+    figure = draw_kernel_grid([Shown(None, {}, shown(1.0, 1.0).arrays)])
+    assert [axis.get_title() for axis in figure.axes[:2]] == [r"source $\bar\Phi$", r"target $\Phi$"]

@@ -1,6 +1,7 @@
 """The Bayesian solvers: options they take, whole grids in one call, points as tasks, and the best coupling."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tlcli.bayes.whitened import whitened
 from tlcli.errors import DomainError, UsageError
 from tlcli.solvers import bayes, bayes_experiment
+from tlcli.solvers.bayes_cost import _Shape, cost_of
 from tlcli.solvers.bayes_results import NAMES, best_delta, combine, placeholder
 from tlcli.solvers.network import unpack
 from tlcli.solvers.search import best_value
@@ -143,16 +145,43 @@ def test_the_range_of_the_best_delta_uses_paired_differences(case):
     assert np.isnan(best_delta(found, records, {"loss": unknown})["delta_opt"]).all(), "the best may be the unknown one"
 
 
-def _record(status, loss, message=""):
+def test_a_loss_that_no_coupling_changes_has_no_best_one(case):
+    """Two lines of couplings: one whose losses differ by rounding, one by a millionth; with one draw and with three."""
+    for draws in ("1", "3"):
+        found = case("bayes-saddle", **TASK, gamma0="1,2", delta="0,1,inf", draws=draws)
+        rounding = np.array([[0.0, 1e-13, -1e-13], [0.0, 1e-6, -1e-6]])
+        losses = np.repeat((0.3 + rounding)[..., None], int(draws), axis=-1)
+        flat = losses.ravel()
+        records = [{"status": "converged", "columns": {"loss": flat[i]}} for i in bayes.execution_order(found)]
+        out = best_delta(found, records, {"loss": losses.mean(axis=-1)})
+        assert np.isnan(out["delta_opt"][0, 0])
+        assert out["delta_opt"][1, 0] == math.inf
+        assert out["loss_opt"][:, 0] == pytest.approx(0.3, abs=2e-6)
+        for name in ("delta_low", "delta_high") if draws == "3" else ():
+            assert np.isnan(out[name][0, 0])
+            assert out[name][1, 0] == math.inf
+
+
+def test_a_whitened_loss_that_no_coupling_changes_has_no_best_one(case):
+    """At beta = inf the train loss is zero whatever the coupling; at a finite one it is not."""
+    found = case("bayes-saddle", whitened="same", gamma0="1,3", beta="5,inf", delta="0,1,5")
+    best = best_value(found, "delta", "train_loss")
+    assert np.isfinite(best["delta_opt"][:, 0]).all()
+    assert np.isnan(best["delta_opt"][:, 1]).all()
+    assert np.all(best["train_loss_opt"][:, 1] == 0)
+
+
+def _record(status, loss, *reasons):
     columns = dict.fromkeys(("loss", "baseline", "gain"), loss)
     rest = {name: 1.0 for name in NAMES if name not in columns}
     return {
         "status": status,
-        "message": message,
-        "columns": {**columns, **rest},
+        "reasons": list(reasons),
+        "columns": {**columns, **rest, "loss_se": 0.3, "target_overlap_se": 0.4},
         "residual": 0.1,
         "gap": 0.2,
         "gap_floor": 0.3,
+        "certificate": {"spread_v": 0.01, "spread_kernel": math.nan, "round_trips": 2.0, "ess": 400.0},
         "info": {"route": "population", "notes": ["a note."]},
         "data": {"p1": 9, "p2": 4},
     }
@@ -168,12 +197,52 @@ def test_uncertified_and_failed_points_are_rows_with_their_status(case):
     assert out.columns["status"].tolist() == [Status.CONVERGED, Status.NOT_CONVERGED, Status.FAILED]
     assert np.isfinite(out.columns["loss"]).tolist() == [True, False, False]
     assert out.messages == [
-        "gamma0 = 2, draw 1: the gap is 0.3.",
-        "gamma0 = 3, draw 1: DomainError: source: gamma = 3: not normalisable.",
+        "gamma0 = 2; draw = 1: the gap is 0.3.",
+        "gamma0 = 3; draw = 1: source: gamma = 3: not normalisable.",
     ]
     assert out.notes == ["solved by population.", "a note."]
     with pytest.raises(UsageError, match=r"^source: gamma = 3: not normalisable\.$"):
         combine(found, [failed] * 6)
+
+
+def test_points_that_all_fail_are_a_table_without_numbers(case):
+    found = case("bayes-saddle", **TASK, delta="0,1")
+    lost = {"status": "failed", "message": "MemoryError: no room."}
+    out = combine(found, [lost, lost])
+    assert out.columns["status"].tolist() == [Status.FAILED] * 2
+    assert np.isnan(out.columns["loss"]).all()
+    assert set(placeholder(found)) <= set(out.columns)
+    assert out.messages == ["delta = 0, 1: MemoryError: no room."], "not the user's mistake: its class is told"
+
+
+def test_every_sentence_is_told_once_with_its_points(case):
+    found = case("bayes-saddle", **TASK, gamma0="1,2,5", delta="0,1,2,3,4,inf")
+    said = {
+        (2, 0): ("alone: no.",),
+        **{(2, j): ("alone: no.", "target: no.") for j in range(1, 6)},
+        (0, 1): ("odd.",),
+        (1, 2): ("odd.",),
+    }
+    ordered = [_record("converged", 0.5, *said.get(at, ())) for at in np.ndindex(3, 6)]
+    out = combine(found, [ordered[i] for i in bayes.execution_order(found)])
+    assert out.messages == [
+        "gamma0 = 1; delta = 1 (and 1 more): odd.",
+        "gamma0 = 5; delta = 0, 1 ... inf: alone: no.",
+        "gamma0 = 5; delta = 1, 2 ... inf: target: no.",
+    ]
+
+
+def test_certificates_and_errors_are_columns(case):
+    found = case("phase-diagram", solver="bayes-network", **TASK, gamma0="1", draws="2")
+    worse = _record("converged", 0.5)
+    worse["certificate"] = {"spread_v": 0.03, "spread_kernel": math.nan, "round_trips": 3.0, "ess": 300.0}
+    columns = combine(found, [_record("converged", 0.5), worse]).columns
+    assert float(columns["spread_v"]) == 0.03
+    assert math.isnan(columns["spread_kernel"]), "no draw was sampled"
+    assert (float(columns["round_trips"]), float(columns["ess"])) == (2.0, 300.0)
+    assert float(columns["target_overlap_se"]) == pytest.approx(0.4 * math.sqrt(2) / 2)
+    assert {"spread_v", "ess"} <= set(placeholder(found))
+    assert "ess" not in placeholder(case("bayes-saddle", **TASK)), "linear networks are not sampled"
 
 
 @pytest.mark.parametrize("kind", ["decoupled", "same", "labels"])
@@ -227,10 +296,31 @@ def test_arrays_are_sorted_by_label(case):
     kernel, v_rows = arrays["kernel_target"], arrays["points_target"]
     assert kernel.shape == (13, 13)
     assert kernel == pytest.approx(kernel.T)
-    # f = Φ(Φ + I/β)⁻¹y on the training points, in single precision.
-    block = kernel[9:, 9:].astype(float)
-    f = block @ np.linalg.solve(block + np.eye(4) / 50, arrays["labels_target"])
-    assert arrays["predictions"][1, 9:13][v_rows] == pytest.approx(f, abs=1e-4)
+    # f = Φ(Φ + I/β)⁻¹y, on the training points and on the test points.
+    v = np.linalg.solve(kernel[9:, 9:] + np.eye(4) / 50, arrays["labels_target"])
+    assert arrays["predictions"][1, 9:13][v_rows] == pytest.approx(kernel[9:, 9:] @ v, abs=1e-9)
+    tested = arrays["kernel_target_test"]
+    assert tested.shape == (30, 13 + 30)
+    assert arrays["predictions"][1, 13 + arrays["points_test"]] == pytest.approx(tested[:, 9:13] @ v, abs=1e-9)
+    assert tested[:, 13:] == pytest.approx(tested[:, 13:].T)
+    assert np.linalg.eigvalsh(tested[:, 13:]).min() > -1e-10
+    assert arrays["kernel_source_test"].shape == (30, 43)
+
+
+@pytest.mark.parametrize(("ptest", "kept", "kind"), [("387", 300, np.float64), ("2", 2, np.float64)])
+def test_kernels_of_few_points_keep_double_precision(case, ptest, kept, kind):
+    (record,) = solved(case("bayes-saddle", **{**TASK, "ptest": ptest}))
+    arrays = unpack(record["arrays"])
+    assert arrays["points_test"].tolist() == list(range(kept))
+    assert arrays["kernel_target"].dtype == arrays["kernel_target_test"].dtype == kind
+
+
+def test_kernels_of_many_points_are_single_precision(case):
+    (record,) = solved(case("bayes-saddle", **{**TASK, "p1": "97", "ptest": "400"}))
+    arrays = unpack(record["arrays"])
+    assert arrays["kernel_target"].shape == (101, 101)
+    assert arrays["kernel_target_test"].shape == (300, 401)
+    assert arrays["kernel_target"].dtype == arrays["kernel_target_test"].dtype == np.float32
 
 
 def test_the_experiment_measures_what_the_theory_says(case):
@@ -260,10 +350,75 @@ def test_draws_of_the_experiment_are_averaged(case):
     found = case("bayes-saddle", **TASK, draws="2", simulate=True)
     one = dict.fromkeys(bayes_experiment.MEASURED, 1.0) | {f"{n}_se": 0.3 for n in bayes_experiment.MEASURED}
     two = dict.fromkeys(bayes_experiment.MEASURED, 2.0) | {f"{n}_se": 0.4 for n in bayes_experiment.MEASURED}
+    one, two = {**one, "drift": 1.0, "acceptance": 0.9}, {**two, "drift": 2.0, "acceptance": 0.8}
     merged, lost, other = bayes_experiment.merge(
         found, [one, two, {"status": "failed", "message": "m"}, one, None, one]
     )
     assert merged["loss"] == 1.5
     assert merged["loss_se"] == pytest.approx(0.25)
+    assert (merged["drift"], merged["acceptance"]) == (2.0, 0.8)
+    assert "status" not in merged
     assert lost["status"] == "failed"
     assert other is None
+
+
+def test_chains_that_drift_have_no_numbers(case):
+    found = case("bayes-saddle", **TASK, draws="2", nets="8", simulate=True)
+    limit = bayes_experiment.largest_drift(8, 2)
+    calm = dict.fromkeys(bayes_experiment.MEASURED, 1.0) | {f"{n}_se": 0.3 for n in bayes_experiment.MEASURED}
+    calm |= {"drift": 0.99 * limit, "acceptance": 0.9}
+    (kept,) = bayes_experiment.merge(found, [calm, calm])
+    assert (kept["loss"], kept.get("status")) == (1.0, None)
+    (lost,) = bayes_experiment.merge(found, [calm, {**calm, "drift": 1.01 * limit}])
+    assert lost["status"] == "not_converged"
+    assert lost["drift"] == 1.01 * limit
+    assert all(math.isnan(lost[n]) and math.isnan(lost[f"{n}_se"]) for n in bayes_experiment.MEASURED)
+
+
+def test_the_largest_drift_is_rarely_exceeded_by_chains_at_rest():
+    """Of 200,000 points of three stages and eight networks, 20 +- 4.5 by the rule; between 5 and 45."""
+    rng = np.random.default_rng(0)
+    changes = rng.standard_normal((200_000, 3, 8))
+    drift = np.abs(changes.mean(axis=-1) / (changes.std(axis=-1, ddof=1) / math.sqrt(8))).max(axis=1)
+    assert 5 < np.sum(drift > bayes_experiment.largest_drift(8, 1)) < 45
+    assert np.sum(drift > bayes_experiment.largest_drift(1000, 1)) > 100, "few networks have long tails"
+
+
+@pytest.mark.parametrize(
+    ("options", "route", "stages"),
+    [
+        ({}, "linear", (2, 2, 2)),
+        ({"activation": "erf"}, "population", (2, 2, 2)),
+        ({"activation": "erf", "dim": 2}, "quadrature", (2, 2, 2)),
+        ({"activation": "erf", "gamma2": "3", "draws": "2"}, "population", (4, 2, 4)),
+    ],
+)
+def test_the_cost_of_a_grid_is_that_of_its_different_stages(case, options, route, stages):
+    found = case("bayes-saddle", **{**TASK, **options}, gamma0="1,2", delta="0,1,inf")
+    cost = cost_of(bayes.tasks_of(found, 0))
+    assert (cost.route, cost.stages) == (route, stages)
+    assert 0 < cost.seconds <= cost.most
+    assert cost.size > 0
+
+
+def test_the_cost_is_the_measured_one():
+    """The benchmark's: 38 s for 100 points in 40 dimensions and 1500 moves, 3.6 s for two linear tasks of 2000."""
+    source = _Shape(100, 100, 0, 40, "population", True)
+    assert source.stage(100, 1500)[0] == pytest.approx(38, rel=0.2)
+    assert sum(_Shape(2000, 2000, 500, 1000, "linear", True).stage(2000, None)) == pytest.approx(2 * 3.6 / 3, rel=0.2)
+    least, most = source.tied(None)
+    assert most == pytest.approx(16 * least)
+    assert source.stage(100, None)[0] == pytest.approx(source.stage(100, 1500)[0]), "15 moves per point"
+
+
+def test_the_cost_of_an_experiment_grows_with_its_networks(case):
+    found = case("bayes-saddle", **{**TASK, "ptest": "20"}, nets="8", simulate=True)
+    (task,), _ = bayes_experiment.tasks_of(found, {"width": parse_values("64", "width")}, 0)
+    seconds, size = bayes_experiment.expected_cost(task.parameters)
+    assert 0 < seconds < 60
+    start = time.perf_counter()
+    bayes_experiment.run(task.parameters, np.random.SeedSequence(1))
+    spent = time.perf_counter() - start
+    # A busy machine may slow down either of the two.
+    assert spent / 10 < seconds < 10 * spent
+    assert bayes_experiment.expected_cost({**task.parameters, "nets": 80})[1] == pytest.approx(10 * size)

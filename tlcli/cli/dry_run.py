@@ -1,5 +1,6 @@
 """`--dry-run`: what would be computed, how long it would take, how large it would be."""
 
+import importlib
 import math
 import time
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ def report(job: Job, how: "Invocation", store: "Stores") -> None:
             tasks = theory_tasks(case, job.settings["seed"])
             _costly(tasks, store.of(case))
             _tables(tasks)
+            _expected(case, tasks, store.of(case), how.jobs)
             continue
         seconds, size = _theory_cost(case)
         print(f"  theory: {_duration(seconds)}, {_memory(size)}")
@@ -41,7 +43,8 @@ def report(job: Job, how: "Invocation", store: "Stores") -> None:
     left = len(tasks) - done
     print(f"  experiments: {len(tasks)} points, {done} already stored, {left} to compute")
     if left:
-        if all("trials" not in task.parameters for task in tasks):  # one network takes as long as its theory
+        if all("trials" not in task.parameters for task in tasks):
+            _posteriors(tasks, store.experiments, how.jobs)
             return
         seconds = _one_trial(tasks[0]) * int(job.settings["trials"]) * left / how.jobs
         dim = max(int(task.parameters["dim"]) for task in tasks)
@@ -52,6 +55,43 @@ def _costly(tasks: Sequence[Task], store: PointStore | None) -> None:
     """Say how many points of a costly theory there are and are stored: a single one may take minutes to time."""
     count, done = plan(tasks, store)
     print(f"  theory: {count} points and draws of the data, {done} already stored, {count - done} to compute")
+
+
+def _left(tasks: Sequence[Task], store: PointStore | None) -> list[Task]:
+    return [task for task in tasks if store is None or not store.has(store.key(task.parameters, task.seed))]
+
+
+def _expected(case: Case, tasks: Sequence[Task], store: PointStore | None, jobs: int) -> None:
+    """Say what the points to compute cost, where the theory knows it from their sizes."""
+    expected_cost = getattr(case.solver.engine(), "expected_cost", None)
+    left = _left(tasks, store)
+    if expected_cost is None or not left:
+        return
+    least, most, size, words = expected_cost(left)
+    workers = min(jobs, len(left))
+    low, high = _duration(least / workers), _duration(most / workers)
+    time_ = low if low == high else f"{low} if all is certified at once, at most {high}"
+    print(f"  {time_} on {workers} worker(s), {_memory(size * workers)}: {words}")
+
+
+def _posteriors(tasks: Sequence[Task], store: PointStore | None, jobs: int) -> None:
+    """Say what sampling takes, a few moves of which are timed at every width.
+
+    Trained networks have no estimate: one takes as long as its theory.
+    """
+    groups: dict[Any, list[Task]] = {}
+    for task in _left(tasks, store):
+        groups.setdefault((task.function, task.parameters.get("width")), []).append(task)
+    costs = []
+    for (function, _), group in groups.items():
+        expected_cost = getattr(importlib.import_module(function.partition(":")[0]), "expected_cost", None)
+        if expected_cost is None:
+            return
+        seconds, size = expected_cost(group[0].parameters)
+        costs.append((seconds * len(group), size))
+    workers = min(jobs, sum(map(len, groups.values())))
+    seconds, size = sum(c[0] for c in costs) / workers, max(c[1] for c in costs) * workers
+    print(f"  {_duration(seconds)} on {workers} worker(s), {_memory(size)}")
 
 
 def _tables(tasks: Sequence[Task]) -> None:

@@ -108,7 +108,8 @@ def _compute_and_write(job: Job, how: Invocation, stores: Stores, folder: Path, 
             _refuse_single_divergence(case, found.columns)
     # A figure that cannot be drawn is an error before hours of work, not after.
     if not how.to_stdout:
-        check_drawing(job, [block_of(case, found.columns) for case, found in zip(job.cases, theories, strict=True)])
+        pairs = zip(job.cases, theories, strict=True)
+        check_drawing(job, [block_of(case, found.columns | _searched(job, case)) for case, found in pairs])
     for case, found in zip(job.cases, theories, strict=True):
         if _wants_best(job, case):
             found.columns |= best_gamma0(case)
@@ -157,6 +158,16 @@ def _wants_best(job: Job, case: Case) -> bool:
         drawn = job.command == "phase-diagram" and "gamma0" in case.grid.axes
         return drawn and case.solver.closed_form and case.solver.own == {} and "delta" not in case.solver.parameters
     return bool(wanted)
+
+
+def _searched(job: Job, case: Case) -> Columns:
+    """Return the columns of a search that is still to come, without numbers."""
+    names = []
+    if _wants_best(job, case):
+        names += ["gamma0_opt", f"{case.solver.quantity}_opt"]
+    if _wants_delta(job, case):
+        names += ["delta_opt", f"{case.solver.quantity}_opt"]
+    return {name: np.full(case.grid.shape, np.nan) for name in names}
 
 
 def _wants_delta(job: Job, case: Case) -> bool:

@@ -29,12 +29,16 @@ _PANELS = 8  # densities in one figure
 
 @dataclass(frozen=True)
 class Ends:
-    """A logarithmic axis of couplings from `first` to `last`; `zero` and `infinity` are where 0 and inf stand on it."""
+    """A logarithmic axis of couplings from `first` to `last`; `zero` and `infinity` are where 0 and inf stand on it.
+
+    `bare`: there is no coupling between them, and `first` = `last` = 1 is only a place.
+    """
 
     first: float
     last: float
     zero: float | None
     infinity: float | None
+    bare: bool = False
 
     def place(self, values: Any) -> Floats:
         """Return positions on the axis, of the shape of `values`; NaN for what has none."""
@@ -47,19 +51,27 @@ class Ends:
 def ends_of(values: Floats) -> Ends | None:
     """Return how couplings (n,) stand on a logarithmic axis; None where they fit a linear one."""
     inside = values[(values > 0) & np.isfinite(values)]
-    if not inside.size or (np.isfinite(values).all() and inside.max() < _SPAN * inside.min()):
+    if np.isfinite(values).all() and (not inside.size or inside.max() < _SPAN * inside.min()):
         return None
-    first, last = float(inside.min()), float(inside.max())
+    bare = not inside.size
+    first, last = (1.0, 1.0) if bare else (float(inside.min()), float(inside.max()))
     gap = max(2.5, (last / first) ** 0.12)
     zero = first / gap if np.any(values == 0) else None
-    return Ends(first, last, zero, last * gap if np.isinf(values).any() else None)
+    return Ends(first, last, zero, last * gap if np.isinf(values).any() else None, bare)
 
 
 def placed(block: Block, ends: Ends) -> Block:
     """Return the block with couplings, and the best of them, at their positions on the axis."""
-    columns = {name: ends.place(c) if name in _PLACED else c for name, c in block.columns.items()}
+    columns = {name: _keep_ends(ends, c) if name in _PLACED else c for name, c in block.columns.items()}
     axes = {name: ends.place(values) if name == DELTA else values for name, values in block.axes.items()}
     return Block(axes, columns, {**block.scales, DELTA: "log"}, block.label)
+
+
+def _keep_ends(ends: Ends, values: Any) -> Floats:
+    """Return positions; a best coupling of 0 or infinity that has no place stays what it is, for a mark at the edge."""
+    array = np.asarray(values, dtype=float)
+    at = ends.place(array)
+    return np.where(np.isnan(at), array, at)
 
 
 def ends_of_best(blocks: Sequence[Block]) -> Ends | None:
@@ -81,22 +93,36 @@ def summarised(block: Block, quantity: str | None) -> Block:
     return Block(axes, columns, block.scales, block.label)
 
 
-def mark_ends(axis: Axes, ends: Ends, which: str = "x") -> None:
-    """Write 0 and ∞ where they stand, and break the axis and all lines between them and their neighbours."""
+def mark_ends(axis: Axes, ends: Ends, which: str = "x", *, cells: bool = False) -> None:
+    """Write 0 and ∞ where they stand, and break the axis and all lines between them and their neighbours.
+
+    With `cells` (a map, whose limits stay) a white line parts their cells from the others.
+    """
     line: Axis = axis.xaxis if which == "x" else axis.yaxis
-    inside = _decades(ends.first, ends.last)
+    inside = [] if ends.bare else _decades(ends.first, ends.last)
+    near = 0.06 * np.log((ends.infinity or ends.last) / (ends.zero or ends.first))
+    inside = [x for x in inside if all(abs(np.log(x / at)) > near for at in (ends.zero, ends.infinity) if at)]
     marks = {at: text for at, text in ((ends.zero, "0"), (ends.infinity, r"$\infty$")) if at is not None}
     (axis.set_xscale if which == "x" else axis.set_yscale)("log")
     line.set_major_locator(FixedLocator([*inside, *marks]))
     line.set_major_formatter(FuncFormatter(lambda value, _: marks.get(value) or f"{value:g}"))
     line.set_minor_locator(NullLocator())
     line.set_minor_formatter(NullFormatter())
+    places = ((ends.zero, ends.first), (ends.infinity, ends.last))
+    if cells:
+        part = axis.axvline if which == "x" else axis.axhline
+        for at, neighbour in places:
+            if at is not None:
+                part(float(np.sqrt(at * neighbour)), color="white", lw=4.0, zorder=4.5)
+        return
     edges = [ends.zero or ends.first, ends.infinity or ends.last]
     room = (edges[1] / edges[0]) ** 0.04
     (axis.set_xlim if which == "x" else axis.set_ylim)(edges[0] / room, edges[1] * room)
-    for at, neighbour in ((ends.zero, ends.first), (ends.infinity, ends.last)):
+    # A gap is at most a twenty-fifth of the axis, however short that is.
+    for at, neighbour in places:
         if at is not None:
-            _break(axis, float(np.sqrt(at * neighbour)), (neighbour / at) ** 0.12, which)
+            gap = min(abs(np.log(neighbour / at)) * 0.12, np.log(edges[1] / edges[0]) * 0.02)
+            _break(axis, float(np.sqrt(at * neighbour)), float(np.exp(gap)), which)
 
 
 def _break(axis: Axes, middle: float, factor: float, which: str) -> None:
@@ -135,6 +161,8 @@ def write_bayes_figures(shown: Sequence[Shown], folder: Path, ending: str, facts
             ("densities", draw_densities([shown[i] for i in _steps(len(shown), _PANELS)])),
         ):
             if figure is not None:
+                if name == "densities" and len(shown) > _PANELS:
+                    figure.supxlabel(f"{_PANELS} of {len(shown)} points of the grid", fontsize=9.5)
                 paths.append(folder / f"figure-{name}.{ending}")
                 save(figure, paths[-1], facts)
     return paths
@@ -164,12 +192,12 @@ def draw_kernel_grid(shown: Sequence[Shown]) -> Figure | None:
         layout="constrained",
     )
     image = None
-    for (key, line), axes in zip(picked, grid, strict=True):
+    for row, ((key, line), axes) in enumerate(zip(picked, grid, strict=True)):
         source, _ = _tables(line[0])
         image = _draw_table(axes[0], source, line[0].arrays["labels_source"], norm, cmap)
         for one, axis in zip(line, axes[1:], strict=False):
             image = _draw_table(axis, _tables(one)[1], one.arrays["labels_target"], norm, cmap)
-            if DELTA in one.fixed or axes is grid[0]:
+            if DELTA in one.fixed or row == 0:
                 axis.set_title(rf"$\delta$ = {number(one.fixed[DELTA])}" if DELTA in one.fixed else r"target $\Phi$")
         for spare in axes[1 + len(line) :]:
             spare.set_axis_off()
@@ -178,7 +206,11 @@ def draw_kernel_grid(shown: Sequence[Shown]) -> Figure | None:
     assert image is not None
     # One colour bar for kernels of very different size: each is shown in units of its largest diagonal entry.
     figure.colorbar(image, ax=grid, label="kernel / mean of its diagonal", shrink=0.85, aspect=28)
-    figure.supxlabel(r"points of the source ($\bar\Phi$) and of the target ($\Phi$), sorted by label", fontsize=9.5)
+    words = r"points of the source ($\bar\Phi$) and of the target ($\Phi$), sorted by label"
+    drawn = sum(len(line) for _, line in picked)
+    figure.supxlabel(
+        words + (f"; {drawn} of {len(shown)} points of the grid" if drawn < len(shown) else ""), fontsize=9.5
+    )
     return figure
 
 

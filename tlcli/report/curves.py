@@ -91,13 +91,18 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
                 # Side by side: ranges often end at the same value.
                 aside = 0.012 * (index - (len(panel.curves) - 1) / 2) * (0.0 if log else float(np.ptp(curve.x[keep])))
                 axis.errorbar(curve.x[keep] + aside, curve.values[keep], yerr=(low, high), ls="", **style)
-                axis.plot(curve.x[keep], curve.values[keep], color=colour, ls="", marker="o", ms=4)
+                axis.plot(curve.x[keep] + aside, curve.values[keep], color=colour, ls="", marker="o", ms=4)
             if curve.baseline is not None and shared is None:
                 axis.plot(curve.x[keep], curve.baseline[keep], color=colour, ls="--", lw=1.0, alpha=0.8)
             for measured in curve.points:
                 _draw_points(axis, measured, colour, log)
             if curve.best is not None and _shows_best(curve, keep, spec.x):
                 axis.plot(*curve.best, marker="*", ms=10, color=colour, mec="white", zorder=6)
+            elif curve.best is not None and spec.x == "delta" and np.isfinite(curve.best[1]):
+                # The best coupling is 0 or infinite, or beyond the grid: on the edge of the axis on its side.
+                low = curve.best[0] < curve.x[keep][0]
+                style = {"transform": axis.get_yaxis_transform(), "clip_on": False, "zorder": 6, "mec": "white"}
+                axis.plot(0.0 if low else 1.0, curve.best[1], marker="<" if low else ">", ms=8, color=colour, **style)
         if shared is not None:
             keep = _drawn(panel.curves[0].x, log)
             axis.plot(panel.curves[0].x[keep], shared[keep], color="black", ls="--", lw=1.4)
@@ -114,7 +119,7 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
         for axis in axes:
             axis.axhline(0.0, color="0.5", lw=0.8)
     outer_labels(axes, spec.x, spec.value_label)
-    _legend(figure, axes, panels, spec, colours)
+    _legend(figure, axes, panels, spec, colours, log)
     if spec.title:
         figure.suptitle(spec.title)
     return figure
@@ -201,14 +206,36 @@ def _draw_points(axis: Axes, points: Points, colour: Any, log: bool) -> None:
 
 def _limit_peaks(panels: Sequence[CurvePanel], axes: Sequence[Axes]) -> None:
     """Keep an interpolation peak from flattening everything else: cut far above the upper quartile."""
-    values = np.concatenate([curve.values.ravel() for panel in panels for curve in panel.curves])
+    curves = [curve for panel in panels for curve in panel.curves]
+    values = np.concatenate([curve.values.ravel() for curve in curves])
     values = values[np.isfinite(values)]
-    if values.size and values.min() >= 0:
-        quartile = float(np.quantile(values, 0.75))
-        if values.max() > 6 * quartile > 0:
-            axes[0].set_ylim(0, 2.5 * quartile)
-        else:
-            axes[0].set_ylim(bottom=0)
+    if not values.size or values.min() < 0:
+        return
+    quartile = float(np.quantile(values, 0.75))
+    if values.max() > 6 * quartile > 0:
+        axes[0].set_ylim(0, 2.5 * quartile)
+        return
+    shown = np.concatenate([values, *(part for curve in curves for part in _beside(curve))])
+    shown = shown[np.isfinite(shown)]
+    # Zero is on the axis, unless everything lies in a narrow band far from it.
+    if np.ptp(shown) < _BAND * shown.max():
+        room = 0.08 * float(np.ptp(shown)) or 0.05 * float(shown.max()) or 1.0
+        axes[0].set_ylim(shown.min() - room, shown.max() + room)
+    else:
+        axes[0].set_ylim(0, 1.05 * float(shown.max()))
+
+
+_BAND = 0.2
+
+
+def _beside(curve: Curve) -> list[NDArray[np.float64]]:
+    """Return everything else that a curve draws: baseline, ends of its error bars, experiments with theirs."""
+    parts = [] if curve.baseline is None else [curve.baseline]
+    if curve.error is not None:
+        parts += [curve.values + np.nan_to_num(curve.error), curve.values - np.nan_to_num(curve.error)]
+    for points in curve.points:
+        parts += [points.mean + np.nan_to_num(points.error), points.mean - np.nan_to_num(points.error)]
+    return [np.asarray(part, dtype=float).ravel() for part in parts]
 
 
 def _legend(
@@ -217,6 +244,7 @@ def _legend(
     panels: Sequence[CurvePanel],
     spec: FigureSpec,
     colours: Mapping[Any, Any],
+    log: bool,
 ) -> None:
     axis = axes[0]
     handles: list[Any] = []
@@ -231,8 +259,18 @@ def _legend(
     if any(len(panel.crossings) for panel in panels):
         how = "exact" if all(panel.exact for panel in panels) else "interpolated"
         handles += axis.plot([], [], ls="", marker="D", ms=4.5, mfc="white", mec="black", label=f"gain = 0 ({how})")
-    if any(curve.best is not None for curve in curves):
-        handles += axis.plot([], [], ls="", marker="*", ms=9, color="0.3", label=f"best {short_symbol(spec.x)}")
+    name = f"best {short_symbol(spec.x)}"
+    at = [(curve, _drawn(curve.x, log)) for curve in curves if curve.best is not None]
+    if any(_shows_best(curve, keep, spec.x) for curve, keep in at):
+        handles += axis.plot([], [], ls="", marker="*", ms=9, color="0.3", label=name)
+    if spec.x == "delta":
+        for sign, text, beyond in (("<", "0", 0.0), (">", r"\infty", np.inf)):
+            if any(
+                curve.best is not None and curve.best[0] == beyond and not _shows_best(curve, k, "delta")
+                for curve, k in at
+            ):
+                label = rf"{name[:-1]} = {text}$"
+                handles += axis.plot([], [], ls="", marker=sign, ms=8, color="0.3", label=label)
     for experiment in dict.fromkeys(p.experiment for curve in curves for p in curve.points):
         label = f"{experiment} (mean ± SE)"
         handles += axis.plot([], [], ls="", marker=MARKERS.get(experiment, "x"), ms=4, color="0.3", label=label)

@@ -1,6 +1,7 @@
 """From blocks of a table to panels of a figure: which axis is x, which colours, which are facets."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tlcli.report.bayes import DELTA, ends_of, ends_of_best, mark_ends, placed, summarised
+from tlcli.report.bayes import DELTA, Ends, ends_of, ends_of_best, mark_ends, placed, summarised
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
 from tlcli.report.maps import GAINS, MapPanel, draw_maps
 from tlcli.report.plan import Drawing, FigureSpec, plan_figure, quantities_of
@@ -37,17 +38,21 @@ def build_figures(blocks: Sequence[Block], drawing: Drawing) -> Iterator[tuple[s
         spec = plan_figure(shown, drawing, quantity)
         if spec is None:
             return
+        spec = _drawable(shown, spec, quantity)
         ends, where = None, "x"
-        if spec.kind == "curves" and spec.x == DELTA:
+        if spec.x == DELTA or (spec.y == DELTA and spec.kind == "map"):
+            where = "x" if spec.x == DELTA else "y"
             ends = ends_of(np.concatenate([block.axes[DELTA] for block in shown]))
+            if ends is not None:
+                spec = replace(spec, log_axes=spec.log_axes | {DELTA})
         elif spec.kind == "curves" and spec.quantity == "delta_opt":
             ends, where = ends_of_best(shown), "y"
         shown = shown if ends is None else [placed(block, ends) for block in shown]
         panels: list[Any] = []
         for index, block in enumerate(shown):
             points = drawing.boundaries[index] if drawing.boundaries else []
-            build = _map_panels if spec.kind == "map" else _curve_panels
-            panels += build(block, spec, points)
+            is_map = spec.kind == "map"
+            panels += _map_panels(block, spec, points, ends) if is_map else _curve_panels(block, spec, points)
         stem = "figure" if len(names) == 1 else f"figure-{quantity}"
         pages = [panels[i : i + MAX_FACETS] for i in range(0, len(panels), MAX_FACETS)]
         with plt.rc_context(RC):
@@ -55,8 +60,25 @@ def build_figures(blocks: Sequence[Block], drawing: Drawing) -> Iterator[tuple[s
                 figure = draw_maps(part, spec) if spec.kind == "map" else draw_curves(part, spec)
                 if ends is not None:
                     for axis in figure.axes:
-                        mark_ends(axis, ends, where)
+                        if axis.get_label() != "<colorbar>":
+                            mark_ends(axis, ends, where, cells=spec.kind == "map")
                 yield (stem if len(pages) == 1 else f"{stem}-{number}"), figure
+
+
+# Drawn instead of a default whose every value is unknown, as losses are without test labels.
+_INSTEAD = ("train_loss", "target_overlap")
+
+
+def _drawable(blocks: Sequence[Block], spec: FigureSpec, asked: str | None) -> FigureSpec:
+    """Return the plan with another column where the default one has no finite value."""
+
+    def known(name: str) -> bool:
+        return all(name in b.columns for b in blocks) and any(np.isfinite(b.full(name)).any() for b in blocks)
+
+    if asked or known(spec.quantity):
+        return spec
+    other = next((name for name in _INSTEAD if known(name)), spec.quantity)
+    return replace(spec, quantity=other)
 
 
 def _facets(block: Block, kept: Sequence[str]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
@@ -95,21 +117,26 @@ def _exact(boundary: Sequence[Mapping[str, Any]]) -> bool:
     return not any(np.any(np.asarray(points["kind"]) == "interpolated") for points in boundary)
 
 
-def _map_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, Floats]]) -> list[MapPanel]:
+def _map_panels(
+    block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, Floats]], places: Ends | None
+) -> list[MapPanel]:
     assert spec.y is not None
     panels = []
     for index, fixed in _facets(block, (spec.x, spec.y)):
         order = (spec.x, spec.y)
-        found = [_inside(points, fixed, order) for points in boundary]
-        jumps = [_inside(points, fixed, order, roots=False) for points in boundary]
+        found = [_placeable(_inside(points, fixed, order), spec) for points in boundary]
+        jumps = [_placeable(_inside(points, fixed, order, roots=False), spec) for points in boundary]
         optimum = None
         searched = next((name for name in order if f"{name}_opt" in block.columns), "gamma0")
         if f"{searched}_opt" in block.columns and searched in order and spec.quantity in (*GAINS, "loss"):
             best = _column(block, f"{searched}_opt", index, order)
             optimum = np.array(best[:, 0] if spec.y == searched else best[0, :], dtype=float)
-            if searched == DELTA:  # at an end of the grid it is a bound, not a place
+            if searched == DELTA:  # at an end of the grid it is a bound, not a place, unless the end is 0 or infinity
                 ends = block.axes[DELTA].min(), block.axes[DELTA].max()
-                optimum[optimum <= ends[0]], optimum[optimum >= ends[1]] = 0.0, np.inf
+                if places is None or places.zero is None:
+                    optimum[optimum <= ends[0]] = 0.0
+                if places is None or places.infinity is None:
+                    optimum[optimum >= ends[1]] = np.inf
         signed = spec.quantity in GAINS
         panels.append(
             MapPanel(
@@ -127,6 +154,15 @@ def _map_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, 
             )
         )
     return panels
+
+
+def _placeable(points: Floats, spec: FigureSpec) -> Floats:
+    """Return the boundary points, (n, 2), that stand on the axes of a map: finite, and positive where it is log."""
+    keep = np.isfinite(points).all(axis=1)
+    for column, name in enumerate((spec.x, spec.y)):
+        if name in spec.log_axes:
+            keep &= points[:, column] > 0
+    return points[keep]
 
 
 def _curve_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, Floats]]) -> list[CurvePanel]:

@@ -23,6 +23,9 @@ GAINS = ("gain", "relative_gain")
 SIGNED = (*GAINS, "forgetting")
 
 
+_ARROWS = 8  # arrowheads along one edge
+
+
 @dataclass(frozen=True, eq=False)
 class MapPanel:
     """One facet: values and phase (n_x, n_y), boundary points (n, 2), best value of the axis `searched`.
@@ -58,7 +61,8 @@ def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec) -> Figure:
         cells = np.ix_(np.flatnonzero(keep_x)[x_order], np.flatnonzero(keep_y)[y_order])
         values = panel.values[cells]
         logs = (spec.x in spec.log_axes, spec.y in spec.log_axes)
-        mesh = axis.pcolormesh(x, y, values.T, norm=norm, cmap=cmap, shading="nearest", rasterized=True)
+        edges = _cell_edges(x, logs[0]), _cell_edges(y, logs[1])
+        mesh = axis.pcolormesh(*edges, values.T, norm=norm, cmap=cmap, shading="flat", rasterized=True)
         if panel.phase is not None:
             _shade_phases(axis, x, y, panel.phase[cells], logs)
         for line in chains(panel.boundary, logs):
@@ -93,14 +97,14 @@ def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec) -> Figure:
 def colour_scale(values: Sequence[NDArray[np.float64]], signed: bool, reverse: bool = False) -> tuple[Normalize, Any]:
     """Return norm and map: diverging and symmetric about zero for signed quantities, else sequential.
 
-    The scale is linear, and covers all finite values but a peak of less than 0.5 % of them; it is logarithmic (for
-    signed values: beyond the median modulus) where the largest value is more than 100 times the median modulus.
+    The scale is linear, and covers all finite values but a peak of less than 0.5 % of them. It is logarithmic where the
+    largest value is more than ten times the median, for signed values beyond the median modulus where it is 100 times.
     """
     flat = np.concatenate([v.ravel() for v in values])
     flat = flat[np.isfinite(flat)] if np.isfinite(flat).any() else np.array([0.0, 1.0])
     size = np.abs(flat[flat != 0]) if (flat != 0).any() else np.array([1.0])
     middle, top = float(np.median(size)), float(size.max())
-    wide = top > 100 * middle
+    wide = top > (100 if signed else 10) * middle
     if signed:
         # Red is bad for the reader's purpose: a negative gain, or a positive forgetting.
         cmap = plt.get_cmap("RdBu_r" if reverse else "RdBu").with_extremes(bad="0.8")
@@ -197,7 +201,25 @@ def _draw_optimum(axis: Axes, panel: MapPanel, spec: FigureSpec) -> None:
         return
     order = np.argsort(other)
     pair = (other[order], best[order]) if along_y else (best[order], other[order])
-    axis.plot(*pair, color="#E69F00", lw=1.8, ls="--")
+    axis.plot(*pair, color="#E69F00", lw=1.8, ls="--", marker="." if np.isfinite(best).sum() < 3 else "")
+    # Where the best value lies beyond an end of the axis, an arrowhead on that side says so.
+    for beyond, at, marker in (
+        (np.isposinf(panel.optimum) & (panel.searched == "delta"), 0.985, "^" if along_y else ">"),
+        ((panel.optimum == 0) & (panel.searched == "delta"), 0.015, "v" if along_y else "<"),
+    ):
+        where = np.sort(other[beyond])
+        where = where[:: max(1, len(where) // _ARROWS)]
+        if len(where):
+            place = axis.get_xaxis_transform() if along_y else axis.get_yaxis_transform()
+            pair = (where, np.full(len(where), at)) if along_y else (np.full(len(where), at), where)
+            axis.plot(*pair, color="#E69F00", ls="", marker=marker, ms=5, mec="white", mew=0.5, transform=place)
+
+
+def _beyond(panel: MapPanel) -> bool:
+    """Whether some of the best couplings, but not all, lie at an end of their axis or beyond it."""
+    if panel.optimum is None or panel.searched != "delta" or np.all(np.isinf(panel.optimum)):
+        return False
+    return bool(np.any(np.isinf(panel.optimum) | (panel.optimum == 0)))
 
 
 def _largest(panel: MapPanel, along_y: bool) -> float:
@@ -207,12 +229,19 @@ def _largest(panel: MapPanel, along_y: bool) -> float:
 
 
 def _edges(values: NDArray[np.float64], log: bool) -> tuple[float, float]:
-    """Return axis limits half a cell beyond the outermost points, as pcolormesh draws them."""
-    v = np.log(values) if log else values
+    """Return axis limits half a cell beyond the outermost points."""
+    cells = _cell_edges(values, log)
+    return float(cells[0]), float(cells[-1])
+
+
+def _cell_edges(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
+    """Return the edges (n + 1,) of cells around growing points (n,): half-way between them, as the axis shows it."""
+    v = np.log(values) if log else np.asarray(values, dtype=float)
     if len(v) == 1:
-        return float(values[0]) * 0.9, float(values[0]) * 1.1
-    low, high = v[0] - (v[1] - v[0]) / 2, v[-1] + (v[-1] - v[-2]) / 2
-    return (float(np.exp(low)), float(np.exp(high))) if log else (float(low), float(high))
+        return values[0] * np.array([0.9, 1.1]) if values[0] else np.array([-0.5, 0.5])
+    middle = 0.5 * (v[1:] + v[:-1])
+    edges = np.concatenate([[2 * v[0] - middle[0]], middle, [2 * v[-1] - middle[-1]]])
+    return np.exp(edges) if log else edges
 
 
 def _extension(values: Sequence[NDArray[np.float64]], norm: Normalize) -> str:
@@ -240,6 +269,9 @@ def _legend(figure: Figure, panels: Sequence[MapPanel]) -> None:
         handles.append(
             Line2D([], [], color="#E69F00", lw=1.8, ls="--", label=f"best {short_symbol(panels[0].searched)}")
         )
+    if any(_beyond(panel) for panel in panels):
+        text = f"best {short_symbol(panels[0].searched)} at or beyond the edge"
+        handles.append(Line2D([], [], color="#E69F00", ls="", marker=">", ms=5, label=text))
     if handles:
         columns = len(handles) if len(panels) > 1 else 2
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)

@@ -95,7 +95,8 @@ def plan_figure(blocks: Sequence[Block], drawing: Drawing, quantity: str | None 
         if quantity not in block.columns:
             raise UsageError(f"case '{block.label}' has no column '{quantity}'; give a --quantity that all cases have.")
     for name in (x, y) if is_map else (x,):
-        if name is not None and np.isfinite(first.axes[name]).sum() < 2:
+        # 0 and infinity have places of their own on an axis of couplings.
+        if name is not None and name != "delta" and np.isfinite(first.axes[name]).sum() < 2:
             raise UsageError(f"'{name}' has fewer than two finite values; an axis of a figure needs two.")
     rest = [name for name in axes if name not in (x, y)]
     lines: tuple[str, ...] = ()

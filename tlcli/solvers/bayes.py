@@ -5,7 +5,7 @@ closed form over whole grids (`tlcli.solvers.bayes_whitened`). Data depend on th
 differences between the points of a grid are not hidden by their noise.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -144,6 +144,16 @@ def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
     return out
 
 
+def expected_cost(tasks: Sequence[Task]) -> tuple[float, float, float, str]:
+    """Return seconds on one worker, at least and at most, bytes, and what is computed in words, for `--dry-run`."""
+    from tlcli.solvers.bayes_cost import cost_of
+
+    cost = cost_of(tasks)
+    names = ("source", "target alone", "tied target")
+    counts = ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in zip(cost.stages, names, strict=True) if n)
+    return cost.seconds, cost.most, cost.size, f"{counts.replace('target alones', 'targets alone')} by {cost.route}"
+
+
 def check_points(case: Case) -> None:
     """Refuse values that no network has, at any point of the grid, before anything is computed.
 
@@ -224,11 +234,11 @@ def arrays_of(
         out["variance_start"] = np.array(np.mean(np.sum(data.x_target**2, axis=1)) / data.x_target.shape[1])
     outputs = []
     for name, saddle in (("source", found.source), ("target", found.target)):
-        solved = saddle is not None and saddle.converged
+        kept = saddle if saddle is not None and saddle.converged else None
         for suffix, at, to in (("", train, train), ("_test", rows, both)):
-            block = saddle.kernel[np.ix_(at, to)] if solved else np.full((len(at), len(to)), np.nan)
+            block = np.full((len(at), len(to)), np.nan) if kept is None else kept.kernel[np.ix_(at, to)]
             out[f"kernel_{name}{suffix}"] = block.astype(kind)
-        outputs.append(saddle.outputs if solved else np.full(n1 + n2 + len(data.x_test), np.nan))
+        outputs.append(np.full(n1 + n2 + len(data.x_test), np.nan) if kept is None else kept.outputs)
     if predictions:
         out |= {"predictions": np.array(outputs), "predictions_se": np.full((2, len(outputs[0])), np.nan)}
         out |= {name: getattr(data, name) for name in ("y_source", "y_target", "y_test_source", "y_test_target")}

@@ -1,6 +1,8 @@
 """The experiment beside the Bayesian theory: posteriors of networks of finite width, sampled on the data."""
 
+import contextlib
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +12,7 @@ from scipy import stats
 
 from tlcli.bayes.observables import Problem
 from tlcli.dmft.activations import activation
-from tlcli.errors import UsageError
+from tlcli.errors import ConvergenceError, UsageError
 from tlcli.solvers.base import Case
 from tlcli.solvers.bayes import parameters_of
 from tlcli.solvers.network import data_of, identity_of
@@ -77,15 +79,8 @@ def run(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[st
 
     p = parameters
     data: Any = data_of({**p, "seed": p["data_seed"]})
-    problem, act = Problem.of(data), activation(p["activation"])
-    kind = "gibbs" if act.name == "linear" else "hmc"
-    common: dict[str, Any] = {
-        "activation": act,
-        "width": int(p["width"]),
-        "replicas": int(p["nets"]),
-        "samples": _SAMPLES[kind],
-        "burn": _BURN[kind],
-    }
+    problem = Problem.of(data)
+    common = _chains(p)
     first, second = (int(s) for s in seeds.generate_state(2, np.uint64))
     both = sample_posterior(
         *(problem.x, problem.rows1, problem.y1, problem.rows2, problem.y2),
@@ -109,6 +104,46 @@ def run(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[st
         **out,
         "drift": max(abs(stage.drift) for stage in stages),
         "acceptance": min(stage.acceptance for stage in stages),
+    }
+
+
+def expected_cost(parameters: Mapping[str, Any]) -> tuple[float, float]:
+    """Return seconds and bytes of one `run`, for `--dry-run`: a few moves of a few source networks are timed.
+
+    A run has a chain for each replica in source and target alone, and one for each of 8 states of it in the target.
+    """
+    from tlcli.simulate.posterior import sample_posterior
+
+    p = parameters
+    data: Any = data_of({**p, "seed": p["data_seed"]})
+    problem, common = Problem.of(data), _chains(p)
+    few = min(4, common["replicas"])
+
+    def trial(moves: int) -> float:
+        short = {**common, "samples": moves, "burn": moves, "replicas": few}
+        start = time.perf_counter()
+        with contextlib.suppress(ConvergenceError):  # few moves do not adapt their step
+            sample_posterior(problem.x, problem.rows1, problem.y1, gamma1=p["gamma0"], beta1=p["beta"], seed=0, **short)
+        return time.perf_counter() - start
+
+    trial(2)  # the first call loads libraries
+    move = max(trial(8) - trial(2), 1e-6) / (2 * 6 * few)
+    chains = common["replicas"] * (2 + _SOURCES)
+    points, dim = problem.x.shape
+    size = 8.0 * common["replicas"] * _SOURCES * (3 * points**2 + common["width"] * (min(points, dim) + 2 * points))
+    return move * chains * (common["samples"] + common["burn"]), size
+
+
+def _chains(p: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the chains of a point are run, as `sample_posterior` takes it."""
+    act = activation(p["activation"])
+    kind = "gibbs" if act.name == "linear" else "hmc"
+    return {
+        "activation": act,
+        "width": int(p["width"]),
+        "replicas": int(p["nets"]),
+        "samples": _SAMPLES[kind],
+        "burn": _BURN[kind],
     }
 
 

@@ -77,7 +77,7 @@ def population_source(
     check_finite_beta(beta)
     if gamma == 0:  # the base measure itself, and regression with its kernel
         return _lazy(act, points, at, y, float(beta), np.random.default_rng(seed))
-    moves = max(500, 15 * len(y)) if moves is None else moves
+    moves = int(np.clip(15 * len(y), 500, 3000)) if moves is None else moves
     if chains < 64 or chains % 16 or moves < 20:
         raise DomainError(f"chains = {chains}, moves = {moves}: use a multiple of 16 from 64, and 20 moves or more.")
     basis = row_space(points, at)
