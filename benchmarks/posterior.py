@@ -42,8 +42,8 @@ def compare(name: str, gamma: float, x: NDArray[np.float64], y: NDArray[np.float
         print(
             f"  N = {width} from {word}: v {np.linalg.norm(v - theory.v) / size:.1%} "
             f"({np.linalg.norm(error) / size:.1%}), Φ {np.linalg.norm(found.kernel - theory.kernel) / kernel:.1%} "
-            f"({np.linalg.norm(found.kernel_error) / kernel:.1%}), γ²Es² {squares[0]:.2f} ({squares[1]:.2f} in theory), "
-            f"drift {found.drift:.1f}",
+            f"({np.linalg.norm(found.kernel_error) / kernel:.1%}), γ²Es² {squares[0]:.2f} (theory "
+            f"{squares[1]:.2f}), drift {found.drift:.1f}",
             flush=True,
         )
 

@@ -100,6 +100,16 @@ COLUMNS: dict[str, Column] = {
         ),
         Column("gap", "primal-dual gap", "Certified distance from the saddle point, nats per neuron."),
         Column("gap_floor", "floor of the gap", "What the gap of an exact saddle point would be: its noise."),
+        Column(
+            "spread_v", "spread of $v$", "Population: relative difference of v between its two starts, worst stage."
+        ),
+        Column(
+            "spread_kernel",
+            r"spread of $\Phi$",
+            "Population: relative difference of the kernel between its two starts, worst stage.",
+        ),
+        Column("round_trips", "round trips", "Population: round trips per chain between the lobes, worst stage."),
+        Column("ess", "effective states", "Population: effective number of states of one start, worst stage."),
         Column("spectral_loss", r"spectral test loss", "The same loss from the Marchenko-Pastur integral."),
         Column("response", r"response $R_v(t)$", "Response of the error to a kick at time zero."),
         Column("task", "task", "Index of the teacher whose loss is given, from 1."),
@@ -149,12 +159,13 @@ SAMPLED = (
     "target_alignment",
     "test_alignment",
 )
+OVERLAPS = ("source_overlap", "target_overlap", "cross_overlap", "retained_overlap")
 SPREAD = ("loss", "baseline", "gain", "source_loss")
 # Columns that belong to all couplings delta of a grid at once.
 PER_DELTA = ("delta_opt", "loss_opt", "train_loss_opt", "delta_low", "delta_high")
 COLUMNS |= {
     f"{name}_se": Column(f"{name}_se", f"error of the {name}", f"Standard error of {name} from the sampled neurons.")
-    for name in SAMPLED
+    for name in (*SAMPLED, *OVERLAPS)
 }
 COLUMNS |= {
     f"{name}_draw_se": Column(

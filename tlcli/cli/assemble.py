@@ -9,6 +9,8 @@ from tlcli.report.tables import Block
 from tlcli.solvers.base import Case, Columns
 from tlcli.sweep.runner import SweepResult
 
+# What tells whether an experiment can be trusted: the step of gradient descent, and whether chains are at rest.
+_HEALTH = ("step_error", "drift", "acceptance")
 _SAME_AS = {"gamma2": "gamma0", "beta2": "beta"}  # the defaults of parameters of the target
 
 
@@ -65,9 +67,10 @@ def _with_experiments(
         for suffix in ("", "_se"):
             cells = [np.broadcast_to(record.get(f"{name}{suffix}", np.nan), inner) for record in records]
             columns[f"sim_{name}{suffix}"] = np.array(cells, dtype=float).reshape(shape + inner)
-    if any("step_error" in record for record in records):  # of gradient descent, beside every number of its point
-        errors = [float(record.get("step_error", np.nan)) for record in records]
-        columns["sim_step_error"] = np.array(errors).reshape(shape + (1,) * len(inner))
+    for name in _HEALTH:  # one number beside every measured number of its point
+        if any(name in record for record in records):
+            values = [float(record.get(name, np.nan)) for record in records]
+            columns[f"sim_{name}"] = np.array(values).reshape(shape + (1,) * len(inner))
     if (status != "ok").any():
         columns["sim_status"] = status
     columns |= last

@@ -115,6 +115,10 @@ def _compute_and_write(job: Job, how: Invocation, stores: Stores, folder: Path, 
             found.columns |= best_gamma0(case)
         if _wants_delta(job, case):
             found.columns |= best_value(case, "delta", case.solver.quantity)
+            if np.isnan(found.columns["delta_opt"]).any():
+                console.note(
+                    f"where {case.solver.quantity} is the same for every delta none is the best, and delta_opt is nan."
+                )
     solved = True
     for case, found in zip(job.cases, theories, strict=True):
         if case.solver.point is not None:
@@ -211,7 +215,14 @@ def _simulate(
         first = next(r for r in result.records if r is not None and r.get("status") == "failed")
         console.warn(f"{result.n_failed} experiment(s) failed, the first with {first.get('message')}")
     if case.solver.point is not None:
-        result = replace(result, records=case.solver.engine("_experiment").merge(case, result.records))
+        merged = case.solver.engine("_experiment").merge(case, result.records)
+        restless = sum(record is not None and record.get("status") == "not_converged" for record in merged)
+        if restless:
+            console.warn(
+                f"{restless} experiment(s) have chains that still drift (sim_drift) and so no numbers: lower beta or "
+                "gamma."
+            )
+        result = replace(result, records=merged, n_failed=result.n_failed + restless)
     return result, variants
 
 

@@ -66,7 +66,7 @@ def solve_points(
     for text in found.messages[:_SHOWN]:
         console.warn(text)
     if len(found.messages) > _SHOWN:
-        console.warn(f"{len(found.messages) - _SHOWN} more point(s) broke off.")
+        console.warn(f"{len(found.messages) - _SHOWN} more message(s) of points that broke off.")
     for text in found.notes:
         console.note(text)
     if math.isfinite(found.reached):
