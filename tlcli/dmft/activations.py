@@ -98,11 +98,6 @@ def _gelu_slope(h: Any, phi: Any, xp: Any) -> Any:
     return cdf + h * xp.exp(-0.5 * h * h) / math.sqrt(2.0 * math.pi)
 
 
-def _sigmoid(h: Any, xp: Any) -> Any:
-    small = xp.exp(-xp.abs(h))
-    return xp.where(h >= 0, 1.0 / (1.0 + small), small / (1.0 + small))
-
-
 def _ones(h: Any, xp: Any) -> Any:
     return xp.ones_like(h)
 
@@ -140,7 +135,8 @@ _BUILT_IN = {
     "softplus": Activation(
         "softplus",
         lambda h, xp: _relu(h, xp) + xp.log1p(xp.exp(-xp.abs(h))),
-        lambda h, phi, xp: _sigmoid(h, xp),
+        lambda h, phi, xp: -xp.expm1(-phi),  # the logistic function of h, to rounding
+        slope_needs_input=False,
     ),
     # Normalised Hermite polynomials: E[He_k(z)^2] = k! for a standard Gaussian z.
     "he2": Activation(

@@ -13,7 +13,7 @@ from tlcli.bayes.population.everywhere import draw_neurons, row_space
 from tlcli.bayes.population.jumps import Mixture, fit
 from tlcli.bayes.population.run import Run, Stage, Trips, fields, refreshed, sample
 from tlcli.bayes.population.start import walk
-from tlcli.bayes.population.target_run import Tied, neurons_at, with_lobes
+from tlcli.bayes.population.target_run import Tied, neurons_at, sample_target, with_lobes
 from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import Rows, mean_weight
 from tlcli.dmft.activations import Activation
@@ -51,7 +51,7 @@ def source_neurons(act: Activation, x: Floats, rows: Rows, v: Floats, gamma: flo
 def target_neurons(
     act: Activation, x: Floats, rows: Rows, v: Floats, gamma: float, delta: float, source: Floats, seed: int
 ) -> Floats:
-    """Return draws w (N, D) from the target's measure of v (P,), one around each neuron of `source` (N, D)."""
+    """Return draws w (8N, D) from the target's measure of v (P,), eight around each neuron of `source` (N, D)."""
     if np.isinf(delta):
         return source
     rng = np.random.default_rng(seed)
@@ -64,4 +64,6 @@ def target_neurons(
     tied = Tied(Stage(tilt, labels, gamma, 1.0, act.odd), means, means @ basis)
     alone = Stage(Tilt(act, own.astype(np.float32)), labels, gamma, 1.0, act.odd)
     with threadpool_limits(1, user_api="blas"):
-        return neurons_at(with_lobes(tied, alone, precision, v, _REACH, rng), basis, _MOVES)
+        run = with_lobes(tied, alone, precision, v, _REACH, rng)
+        sample_target(run, _MOVES)
+        return neurons_at(run, basis, _MOVES)

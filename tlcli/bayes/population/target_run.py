@@ -16,6 +16,7 @@ from tlcli.bayes.population.target_jumps import GroupMixture, adapt
 
 Floats = NDArray[np.float64]
 
+_STATES = 8
 STIFF = 1e6  # δ from which the base Gaussians are so narrow that no jump is needed
 
 
@@ -114,14 +115,16 @@ def with_lobes(
 
 
 def neurons_at(run: TargetRun, basis: Floats, moves: int) -> Floats:
-    """Return the weights w (G, D) of the chains after `moves` at their v, one per source neuron.
+    """Return the weights w (kG, D) of k <= 8 states of the chains at their v, one chain per source neuron.
 
-    `basis` (D, r) spans the target's inputs; outside it w is N(αw̄, I/(1+δ)).
+    They are those of the last pool, or of `moves` more; `basis` (D, r) spans the target's inputs, and outside it w is
+    N(αw̄, I/(1+δ)).
     """
-    if moves:
-        sample_target(run, moves)
-    z, rng, means = run.chains.z.astype(float), run.chains.rng, run.tied.means
-    away = rng.standard_normal(means.shape)
+    pool = sample_target(run, moves) if moves or run.pool is None else run.pool
+    states = pool.z[:: max(1, len(pool.z) // _STATES)][-_STATES:]
+    z = states.reshape(-1, states.shape[2]).astype(float)
+    means = np.tile(run.tied.means, (len(states), 1))
+    away = run.chains.rng.standard_normal(means.shape)
     return means + (away + (z - away @ basis) @ basis.T) / np.sqrt(run.precision)
 
 
