@@ -274,3 +274,15 @@ def test_bad_input_is_one_sentence_and_exit_2(tlcli, arguments, message):
     text = " ".join(done.err.split())
     assert message in text or "No such option" in text
     assert not Path("out/table.csv").exists()
+
+
+def test_lazy_and_rigid_networks_of_any_rank_are_solved(tlcli):
+    """At δ = 0 and ∞ nothing is sampled for γ = 0; a nearly lazy network has a single lobe, and no round trips."""
+    assert tlcli(TASK, "--activation erf --gamma0 0,0.05 --delta 0,inf --quiet -o out").code == 0
+    rows = {(r["gamma0"], r["delta"]): r for r in read("out/table.csv")}
+    assert {row["status"] for row in rows.values()} == {"converged"}
+    assert float(rows["0", "0"]["loss"]) == pytest.approx(float(rows["0", "inf"]["loss"]), rel=1e-9), "no memory"
+    for delta in ("0", "inf"):
+        lazy, near = (float(rows[gamma, delta]["loss"]) for gamma in ("0", "0.05"))
+        assert near == pytest.approx(lazy, rel=0.05)
+    assert rows["0.05", "0"]["round_trips"] in ("inf", "nan")

@@ -63,8 +63,8 @@ def population_source(
         beta: inverse temperature, finite and > 0.
         seed: seed of both starts.
         chains: chains of each start, a multiple of 16.
-        moves: HMC moves of the first certified pool; each doubling doubles the pool. None: 500, and 15 per training
-            point, with which two starts agree to 1 % in v and 3 % in Φ for 100 points.
+        moves: HMC moves of the first certified pool; each doubling doubles the pool. None: 15 per training
+            point, between 500 and 3000, with which two starts agree to 1 % in v and 3 % in Φ for 100 points.
         doublings: how often the pool may be doubled before the answer is returned as not converged.
         threads: 2 runs the two starts side by side.
 

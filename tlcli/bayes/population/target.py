@@ -26,6 +26,8 @@ from tlcli.errors import ConvergenceError, DomainError
 
 Floats = NDArray[np.float64]
 
+_FEWEST = 1024  # source neurons of each start, where the source has them
+
 
 def population_target(
     act: Activation,
@@ -128,9 +130,6 @@ def population_target(
     return _record(
         runs, points, at, basis, checks, log_z, (status, message), moves, gamma, precision, neurons, seeds[2]
     )
-
-
-_FEWEST = 1024  # source neurons of each start, where the source has them
 
 
 def _subsets(neurons: Floats, count: int) -> list[Floats]:
