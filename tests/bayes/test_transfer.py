@@ -92,6 +92,15 @@ def test_the_route():
     assert route_of(activation("linear"), b) == "linear"
     assert route_of(activation("erf"), a) == "population"
     assert route_of(activation("erf"), b) == "quadrature"
+    assert route_of(activation("relu"), b) == "quadrature"
+    rng = np.random.default_rng(0)
+    few, many = (
+        Problem(rng.standard_normal((n, 3)), np.array([0]), np.array([1]), np.arange(2, n), np.ones(1), np.ones(1), b"")
+        for n in (6, 30)
+    )
+    assert (few.outside, many.outside) == (4, 28)
+    assert [route_of(activation("relu"), p) for p in (few, many)] == ["quadrature", "population"]
+    assert route_of(activation("erf"), many) == "quadrature", "smooth functions have a series"
     assert Problem.of(data_of(problem_a())).key == a.key
     assert a.key != b.key
 

@@ -67,6 +67,15 @@ class Problem:
         """Number of dimensions that the training inputs of both tasks span."""
         return int(np.linalg.matrix_rank(self.x[: len(self.y1) + len(self.y2)]))
 
+    @property
+    def outside(self) -> int:
+        """Number of points with a part outside that span."""
+        trained = self.x[: len(self.y1) + len(self.y2)]
+        _, size, right = np.linalg.svd(trained, full_matrices=False)
+        basis = right[size > 1e-10 * size.max(initial=0.0)]
+        rest = self.x - (self.x @ basis.T) @ basis
+        return int(np.sum(np.linalg.norm(rest, axis=1) > 1e-10 * np.linalg.norm(self.x, axis=1)))
+
 
 def values_of(data: Data, problem: Problem, saddles: dict[str, Saddle | None]) -> dict[str, float]:
     """All columns, NaN where the saddle is missing."""

@@ -31,6 +31,7 @@ from tlcli.errors import ConvergenceError, DomainError
 
 ROUTES = ("linear", "quadrature", "population")
 
+_FEW_OUTSIDE = 10
 _REMEMBERED = 16  # saddles of sources and of targets alone
 # Relative difference of v and Φ on two quadrature rules that counts as agreement: the finer one is far better than it.
 _AGREEMENT = 1e-5
@@ -121,7 +122,9 @@ def route_of(act: Activation, problem: Problem) -> str:
     """Return which of `ROUTES` solves the problem."""
     if act.name == "linear":
         return "linear"
-    return "quadrature" if problem.rank <= 2 else "population"
+    # With a kink every pair of points outside the span costs an integral of its own: minutes for a hundred of them.
+    fine = problem.rank <= 2 and (act.smooth or problem.outside <= _FEW_OUTSIDE)
+    return "quadrature" if fine else "population"
 
 
 def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | None = None) -> BayesResult:

@@ -124,8 +124,9 @@ def _draw(
             for values, arrays in zip(lines, found, strict=True)
             if arrays is not None
         ]
-        write = write_bayes_figures if "kernel_source" in shown[0].arrays else write_kernel_figures
-        figures += write(shown, folder, drawing.format, about)
+        if shown:  # else no point of this kind could be computed
+            write = write_bayes_figures if "kernel_source" in shown[0].arrays else write_kernel_figures
+            figures += write(shown, folder, drawing.format, about)
         layers = [one for pair in zip(job.cases, theories, strict=True) for one in _layers(*pair)]
         if layers:
             from tlcli.report.layers import write_layer_figures

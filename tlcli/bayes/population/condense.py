@@ -7,8 +7,9 @@ in v, and their multipliers are masses m_k: a vanishing fraction ε of the neuro
 dual is ½γ²rᵀA⁻¹r as in the interior, with A = Φ + Σ m_k φ_kφ_kᵀ + I/β.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,17 @@ from scipy.optimize import nnls
 
 from tlcli.bayes.domain import steep_directions
 from tlcli.bayes.population.tilt import Tilt
+from tlcli.errors import ConvergenceError
+
+if TYPE_CHECKING:
+    from tlcli.bayes.population.dual import Pool
 
 Floats = NDArray[np.float64]
 
 # The constraint is kept this far from the edge: on it the log tilt of a state along ẑ_k would be infinite.
 MARGIN = 2e-4
 _ALIKE = 0.9995  # cosine above which two directions are one
+_LOOKED_AT = 32  # states of a pool from which the search for steep directions starts
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +49,14 @@ class Cuts:
 
     def inside(self, v: Floats, gamma: float, rank: int) -> Floats:
         """Return v (P,), shortened until it meets every constraint."""
-        worst = gamma * float(np.abs(self.features @ v).max(initial=0.0)) / _limit(rank)
-        return v / max(worst, 1.0)
+        return shortened(v, gamma * float(np.abs(self.features @ v).max(initial=0.0)), rank)
 
     def step(self, v: Floats, gradient: Floats, curvature: Floats, gamma: float, rank: int) -> tuple[Floats, Floats]:
         """Return the step d (P,) that maximises gᵀd - ½dᵀHd with v + d inside, and the masses m (K,).
 
         The multipliers solve a non-negative quadratic programme of K variables.
         """
-        factor = cho_factor(curvature)
+        factor = _factor(curvature)
         free = cho_solve(factor, gradient)
         if not len(self.z):
             return free, np.zeros(0)
@@ -64,8 +69,25 @@ class Cuts:
         return free - solved @ multiplier, multiplier * gamma**2 / _limit(rank)
 
 
+def _factor(curvature: Floats) -> Any:
+    """Return the Cholesky factor of a matrix that is positive definite up to the noise of its single-precision
+    features: that much is added to the diagonal until it is."""
+    added = 0.0
+    for _ in range(12):
+        try:
+            return cho_factor(curvature + added * np.eye(len(curvature)))
+        except np.linalg.LinAlgError:
+            added = max(10 * added, 1e-9 * float(np.abs(np.diagonal(curvature)).max()))
+    raise ConvergenceError("the pool has no curvature left to solve for v: use a smaller gamma or beta.")
+
+
 def _limit(rank: int) -> float:
     return float(np.sqrt(rank * (1 - MARGIN)))
+
+
+def shortened(v: Floats, largest: float, rank: int) -> Floats:
+    """Return v (P,), shortened until its `largest` |u| is at the edge."""
+    return v / max(largest / _limit(rank), 1.0)
 
 
 def more_cuts(tilt: Tilt, v: Floats, gamma: float, cuts: Cuts, near: Floats | None = None) -> Cuts | None:
@@ -84,6 +106,18 @@ def more_cuts(tilt: Tilt, v: Floats, gamma: float, cuts: Cuts, near: Floats | No
         return None
     z = np.sqrt(tilt.rank) * np.stack(kept)
     return cuts.joined(Cuts(z, tilt.features(z.astype(np.float32)).astype(float)))
+
+
+def outside_domain(tilt: Tilt, pools: "Sequence[Pool]", v: Floats, gamma: float) -> Floats:
+    """Return unit directions (k, r) of at most 32 states of each pool that are beyond the edge at v (P,)."""
+    found = [np.zeros((0, tilt.rank))]
+    for pool in pools:
+        z = pool.z.reshape(-1, tilt.rank)
+        u = np.abs(gamma * tilt.project(z, v.astype(np.float32)).astype(float))
+        beyond = np.flatnonzero(u > _limit(tilt.rank))
+        beyond = beyond[np.argsort(-u[beyond])[:_LOOKED_AT]]
+        found.append(tilt.directions(z[beyond]).astype(float) / np.sqrt(tilt.rank))
+    return np.concatenate(found)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.bayes.population.condense import Cuts
+from tlcli.bayes.population.condense import Cuts, shortened
 from tlcli.bayes.population.tilt import Singles, Tilt
 
 Floats = NDArray[np.float64]
@@ -187,6 +187,8 @@ def newton(
         return gamma**2 * float(v @ labels - v @ v / (2 * beta)) - float(log_z.mean()), float(np.log(ess).mean())
 
     v = cuts.inside(start, gamma, tilt.rank)
+    if tilt.sphere:
+        v = shortened(v, gamma * float(np.abs(project(tilt, pool, v, groups)).max()), tilt.rank)
     found = moments(tilt, pool, v, gamma, groups)
     value = gamma**2 * float(v @ labels - v @ v / (2 * beta)) - found.log_z
     floor = float(np.log(found.ess).mean()) + np.log(guard)

@@ -1,12 +1,13 @@
 """One start of the source solver: slaved population, field ladder, rounds of umbrella sampling and Newton."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.bayes.domain import normalisable
-from tlcli.bayes.population.condense import Atoms, Cuts, more_cuts
+from tlcli.bayes.population.condense import Atoms, Cuts, more_cuts, outside_domain
 from tlcli.bayes.population.dual import Pool, Solved, newton, project
 from tlcli.bayes.population.jumps import Mixture, fit, jump
 from tlcli.bayes.population.ladder import Ladder, ladder
@@ -131,35 +132,39 @@ def fields(tilt: Tilt, largest: float) -> Floats:
     return np.arange(int(np.clip(np.ceil(largest + 4), 6, HIGHEST_FIELD)) + 1, dtype=float)
 
 
-def improve(stage: Stage, run: Run, pool: Pool) -> None:
-    """Replace run.v by the maximum of the pool's dual."""
-    found, run.cuts, run.atoms = solved(stage, pool, run.v, run.cuts)
+def improve(stage: Stage, run: Run, pool: Pool, others: Sequence[Pool] = ()) -> None:
+    """Replace run.v by the maximum of the pool's dual; `others` as in `solved`."""
+    found, run.cuts, run.atoms = solved(stage, pool, run.v, run.cuts, others=others)
     run.newton = float(np.linalg.norm(found.v - run.v) / max(np.linalg.norm(found.v), 1e-300))
     run.v, run.log_z = found.v, found.moments.log_z
     run.kernel = found.moments.kernel if run.atoms is None else found.moments.kernel + run.atoms.kernel
 
 
 def solved(
-    stage: Stage, pool: Pool, start: Floats, cuts: Cuts | None, groups: int = 1
+    stage: Stage, pool: Pool, start: Floats, cuts: Cuts | None, groups: int = 1, others: Sequence[Pool] = ()
 ) -> tuple[Solved, Cuts | None, Atoms | None]:
     """Return the maximum of the pool's dual from `start` (P,), and on the sphere the cuts and the condensate.
 
-    Directions in which the maximum leaves the domain are added until there is none: the dual is concave and the
-    constraints are linear, so each round is solved exactly.
+    Directions in which v leaves the domain are added until there is none: the dual is concave and the constraints are
+    linear, so each round is solved exactly. The states of the pool and of `others` tell where to look for them.
     """
-    tilt = stage.tilt
-    more = (stage.labels, stage.gamma, stage.beta, groups)
+    tilt, gamma = stage.tilt, stage.gamma
+    more = (stage.labels, gamma, stage.beta, groups)
     if not tilt.sphere:
         return newton(tilt, pool, start, *more, allowed=stage.allowed), None, None
     cuts = Cuts.none(tilt) if cuts is None else cuts
-    found = newton(tilt, pool, start, *more, cuts=cuts)
+    found: Solved | None = None
     for _ in range(_CUTS):
-        longer = more_cuts(tilt, found.v, stage.gamma, cuts)
-        if longer is None:
+        v = start if found is None else found.v
+        longer = more_cuts(tilt, v, gamma, cuts, outside_domain(tilt, (pool, *others), v, gamma))
+        if longer is None and found is not None:
             break
-        cuts = longer
-        found = newton(tilt, pool, found.v, *more, cuts=cuts)
-    kept = Atoms.of(cuts, found.mass)
+        cuts = longer or cuts
+        found = newton(tilt, pool, v, *more, cuts=cuts)
+    assert found is not None
+    # The last cuts have no mass yet where the search was broken off.
+    mass = np.concatenate([found.mass, np.zeros(len(cuts.z) - len(found.mass))])
+    kept = Atoms.of(cuts, mass)
     return found, cuts, kept if len(kept.mass) else None
 
 
@@ -178,10 +183,10 @@ def share_cuts(stage: Stage, runs: list[Run]) -> None:
     if runs[0].cuts is None or runs[1].cuts is None:
         return
     joined = runs[0].cuts.joined(runs[1].cuts)
-    for run in runs:
+    for run, other in (runs, runs[::-1]):
         run.cuts = joined
-        if run.pool is not None:
-            improve(stage, run, run.pool)
+        if run.pool is not None and other.pool is not None:
+            improve(stage, run, run.pool, (other.pool,))
 
 
 def sample(
