@@ -172,3 +172,19 @@ def test_no_target_is_tied_to_a_condensate(condensed):
         population_target(RELU, x, np.arange(20), y, 1.5, 50.0, 1.0, found, seed=1)
     same = population_target(RELU, x, np.arange(20), y, 1.0, 50.0, np.inf, found, seed=1)
     np.testing.assert_allclose(same.v, np.linalg.solve(found.kernel + np.eye(20) / 50, y))
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_more_noisy_points_than_dimensions_are_solved_on_the_edge(seed):
+    """Three times as many labels as dimensions: either start leaves the domain of the other's states, and is cut."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((12, 4))
+    y = x @ rng.standard_normal(4) / 2 + rng.standard_normal(12)
+    found = population_source(RELU, x, np.arange(12), y, 1.0, 50.0, seed=1, moves=200, doublings=0, threads=2)
+    assert np.isfinite([found.gap, found.gap_floor]).all()
+    assert found.info["condensed"] > 0.1
+    assert found.info["spread_v"] < 0.02
+    assert found.free_energy == pytest.approx(np.mean(found.info["free_energies"]))
+    first, second = found.info["free_energies"]
+    assert first == pytest.approx(second, abs=1e-2)
+    assert normalisable(RELU, x / 2, found.v, 1.0)[2] < 1 + 1e-3
