@@ -1,8 +1,11 @@
 """Figures of the Bayesian theory: couplings from 0 to infinity on one axis, the best one, kernels sorted by label."""
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import LogNorm, Normalize
 
 from tlcli.report.bayes import (
     draw_kernel_grid,
@@ -14,6 +17,7 @@ from tlcli.report.bayes import (
 )
 from tlcli.report.draw import build_figures
 from tlcli.report.kernels import Shown
+from tlcli.report.maps import colour_scale
 from tlcli.report.plan import Drawing
 from tlcli.report.tables import Block
 
@@ -264,3 +268,167 @@ def test_without_test_labels_the_train_loss_is_drawn():
 def test_both_kernels_of_one_point_have_a_title():
     figure = draw_kernel_grid([Shown(None, {}, shown(1.0, 1.0).arrays)])
     assert [axis.get_title() for axis in figure.axes[:2]] == [r"source $\bar\Phi$", r"target $\Phi$"]
+
+
+def marks(axis, kinds):
+    """The marks of these kinds on an axis: marker, x, y."""
+    return [
+        (line.get_marker(), line.get_xdata()[0], line.get_ydata()[0])
+        for line in axis.lines
+        if line.get_marker() in kinds and len(line.get_xdata())
+    ]
+
+
+def legend(figure):
+    return [text.get_text() for found in figure.legends for text in found.get_texts()]
+
+
+def mesh(axis):
+    (found,) = [c for c in axis.collections if type(c).__name__ == "QuadMesh"]
+    return found
+
+
+def test_where_no_coupling_is_best_nothing_is_marked():
+    found = block()
+    found.columns["delta_opt"] = np.full((1, 2), np.nan)
+    ((_, figure),) = build_figures([found], drawing())
+    assert marks(figure.axes[0], "*<>") == []
+    assert not any("best" in text for text in legend(figure))
+
+
+def test_losses_that_are_all_zero_are_drawn_without_a_warning():
+    found = block(draws=False)
+    for name in ("loss", "baseline", "loss_opt"):
+        found.columns[name] = 0 * found.columns[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ((_, figure),) = build_figures([found], drawing())
+        figure.canvas.draw()
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0 < high
+
+
+def test_the_mark_of_a_best_coupling_beyond_the_grid_stands_inside_the_figure():
+    found = block(deltas=(0.1, 0.2, 0.4, 0.8), gammas=(0.5,), draws=False)
+    for name in ("loss", "baseline"):
+        found.columns[name] = 10 + 0.01 * found.columns[name]
+    found.columns["delta_opt"], found.columns["loss_opt"] = np.array([[50.0]]), np.array([[3.0]])
+    ((_, figure),) = build_figures([found], drawing())
+    ((marker, x, y),) = marks(figure.axes[0], "*<>")
+    assert (marker, x, y) == (">", 1.0, 3.0)
+    low, high = figure.axes[0].get_ylim()
+    assert low < y < high
+    assert r"best $\delta$ beyond the axis" in legend(figure)
+    assert not any("infty" in text for text in legend(figure)), "50 is not infinite"
+
+
+@pytest.mark.parametrize("scale", ["list", "log"])
+def test_line_points_and_ranges_of_a_best_coupling_stand_above_each_other(scale):
+    found = block(gammas=(0.5, 1.0, 2.0, 4.0), draws=False)
+    rho, best = np.array([0.25, 0.5, 1.0]), np.array([[0.1, 0.2, 1.0], [0.3, 1.0, 10.0]])
+    columns = {"delta_opt": best.T[None], "delta_low": best.T[None] / 2, "delta_high": best.T[None] * 2}
+    axes = {"delta": found.axes["delta"], "rho": rho, "p2": np.array([10.0, 20.0])}
+    table = Block(axes, columns, {"delta": "list", "rho": scale, "p2": "list"})
+    ((_, figure),) = build_figures([table], drawing("delta_opt", roles={"x": "rho"}))
+    (axis,) = figure.axes
+    assert axis.get_xscale() == ("log" if scale == "log" else "linear")
+    solid = [line.get_xdata() for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 3]
+    dots = [line.get_xdata() for line in axis.lines if line.get_marker() == "o" and len(line.get_xdata()) == 3]
+    bars = [[segment[0, 0] for segment in one[2][0].get_segments()] for one in axis.containers]
+    assert len(solid) == len(dots) == len(bars) == 2
+    for line, dot, bar in zip(solid, dots, bars, strict=True):
+        assert np.allclose(line, dot)
+        assert np.allclose(line, bar)
+    assert np.all(solid[0] < rho), "one curve to the left, the other to the right"
+    assert np.all(solid[1] > rho)
+
+
+def test_maps_place_zero_and_infinity_upwards_too_and_boundaries_at_infinity():
+    gammas, deltas = (0.5, 1.0, 2.0), np.array([0.0, 0.5, 2.0, INF])
+    found = block(deltas=deltas, gammas=gammas, draws=False)
+    edge = {
+        "delta": np.array([0.0, 0.5, 2.0, INF]),
+        "gamma2": np.array([0.7, 0.8, 0.9, 1.2]),
+        "kind": np.full(4, "interpolated"),
+    }
+    roles = {"x": "gamma2", "y": "delta"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ((_, figure),) = build_figures([found], drawing("gain", "map", roles, boundaries=[[edge]]))
+        figure.canvas.draw()
+    axis = figure.axes[0]
+    ends = ends_of(deltas)
+    assert mesh(axis).get_array().shape == (4, 3)
+    assert {"0", r"$\infty$"} <= {label.get_text() for label in axis.get_yticklabels()}
+    drawn = np.concatenate([line.get_xydata() for line in axis.lines if line.get_color() == "black"])
+    assert sorted(map(tuple, drawn)) == sorted(zip(edge["gamma2"], ends.place(edge["delta"]), strict=True))
+
+
+def test_couplings_at_the_edge_of_a_map_are_arrows_in_their_rows():
+    found = block(deltas=(0.1, 1.0, 10.0), gammas=(0.5, 1.0, 2.0), draws=False)
+    found.columns["delta_opt"] = np.array([[1.0, 0.1, 10.0]])
+    ((_, figure),) = build_figures([found], drawing("gain", "map", {"x": "delta", "y": "gamma2"}))
+    arrows = [(marker, y) for marker, _, y in marks(figure.axes[0], "<>")]
+    assert arrows == [(">", 2.0), ("<", 1.0)]
+    assert r"best $\delta$ at or beyond the edge" in legend(figure)
+
+
+def test_overlaps_of_a_few_decades_have_a_logarithmic_scale():
+    gamma = np.geomspace(0.05, 10, 50)
+    overlap = 1 + 0.2 * gamma**2
+    norm, _ = colour_scale([overlap], signed=False)
+    assert isinstance(norm, LogNorm)
+    linear = (overlap - overlap.min()) / np.ptp(overlap)
+    share = [float(np.quantile(np.asarray(scale), 0.75)) for scale in (linear, norm(overlap))]
+    assert share[1] > 2 * share[0], "three quarters of the map take more of the colours"
+    norm, _ = colour_scale([overlap, np.zeros(50)], signed=False)
+    assert isinstance(norm, LogNorm)
+    assert norm.vmin == overlap.min(), "zeros are below the scale"
+    for plain in (np.linspace(1, 20, 50), np.linspace(-1, 20, 50), 1 + 0.01 * overlap, np.append(overlap, 1e-15)):
+        norm, _ = colour_scale([plain], signed=False)
+        assert type(norm) is Normalize
+
+
+def test_maps_of_the_best_coupling_tell_infinity_from_what_is_unsolved():
+    gamma0, gamma2 = np.array([0.5, 1.0]), np.array([0.5, 1.0, 2.0])
+    best = np.array([[0.0, 1.0, INF], [np.nan, 2.0, INF]])
+    table = Block({"gamma0": gamma0, "gamma2": gamma2}, {"delta_opt": best}, {"gamma0": "list", "gamma2": "list"})
+    ((_, figure),) = build_figures([table], drawing("delta_opt", "map", {"x": "gamma0", "y": "gamma2"}))
+    shown = mesh(figure.axes[0])
+    bad = np.ma.getmaskarray(shown.get_array())
+    assert bad.tolist() == [[False, True], [False, False], [False, False]], "NaN only"
+    assert np.all(shown.get_array()[2] > shown.norm.vmax)
+    (bar,) = [axis for axis in figure.axes if axis.get_label() == "<colorbar>"]
+    assert bar.get_ylabel() == r"best $\delta$ (arrow: $\infty$)"
+
+
+def test_zeros_on_a_logarithmic_scale_are_not_unsolved():
+    overlap = np.array([np.zeros(30), 1 + 0.2 * np.geomspace(0.05, 10, 30) ** 2])
+    axes = {"gamma0": np.array([0.5, 1.0]), "gamma2": np.geomspace(0.05, 10, 30)}
+    table = Block(axes, {"cross_overlap": overlap}, {"gamma0": "list", "gamma2": "log"})
+    ((_, figure),) = build_figures([table], drawing("cross_overlap", "map", {"x": "gamma0", "y": "gamma2"}))
+    shown = mesh(figure.axes[0])
+    assert isinstance(shown.norm, LogNorm)
+    assert not np.ma.getmaskarray(shown.get_array()).any()
+    assert shown.cmap(shown.norm(shown.get_array()[0, 0])) == shown.cmap(0.0)
+
+
+def test_figures_of_a_part_of_the_grid_say_so(tmp_path):
+    large = [shown(g, d) for g in np.arange(1.0, 8.0) for d in np.arange(1.0, 10.0)]
+    assert draw_kernel_grid(large)._supxlabel.get_text().endswith("20 of 63 points of the grid")
+    assert "of the grid" not in draw_kernel_grid(large[:2])._supxlabel.get_text()
+
+
+@pytest.mark.parametrize("delta", ["0,inf", "1,inf", "0,1,inf"])
+def test_the_command_draws_couplings_of_one_finite_value(draw, delta):
+    (figure,) = draw("bayes-saddle", whitened="same", delta=delta, gamma0="1,2", beta="10").values()
+    texts = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert r"$\infty$" in texts
+    assert ("0" in texts) == delta.startswith("0")
+
+
+def test_the_command_draws_the_best_coupling_of_a_closed_form(draw):
+    flags = {"solver": "bayes-whitened", "whitened": "labels", "label_overlap": "0.5,1", "gamma0": "1", "beta": "10"}
+    flags |= {"gamma2": "log:0.1:3:5", "x": "gamma2", "quantity": "delta_opt", "optimal_delta": True}
+    (figure,) = draw("phase-diagram", **flags).values()
+    assert mesh(figure.axes[0]).get_array().shape == (2, 5)

@@ -75,8 +75,12 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
         for index, curve in enumerate(panel.curves):
             keep = _drawn(curve.x, log)
             colour = colours[_key(curve.hue, spec.lines)]
+            at = curve.x[keep]
+            if curve.ranges is not None:
+                # Side by side: ranges often end at the same value.
+                at = _aside(at, index - (len(panel.curves) - 1) / 2, log)
             axis.plot(
-                curve.x[keep],
+                at,
                 curve.values[keep],
                 color=colour,
                 lw=1.8,
@@ -88,21 +92,18 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
             if curve.ranges is not None:
                 low, high = np.abs(curve.ranges[:, keep] - curve.values[keep])
                 style = {"color": colour, "elinewidth": 1.0, "capsize": 2, "alpha": 0.6}
-                # Side by side: ranges often end at the same value.
-                aside = 0.012 * (index - (len(panel.curves) - 1) / 2) * (0.0 if log else float(np.ptp(curve.x[keep])))
-                axis.errorbar(curve.x[keep] + aside, curve.values[keep], yerr=(low, high), ls="", **style)
-                axis.plot(curve.x[keep] + aside, curve.values[keep], color=colour, ls="", marker="o", ms=4)
+                axis.errorbar(at, curve.values[keep], yerr=(low, high), ls="", **style)
+                axis.plot(at, curve.values[keep], color=colour, ls="", marker="o", ms=4)
             if curve.baseline is not None and shared is None:
                 axis.plot(curve.x[keep], curve.baseline[keep], color=colour, ls="--", lw=1.0, alpha=0.8)
             for measured in curve.points:
                 _draw_points(axis, measured, colour, log)
-            if curve.best is not None and _shows_best(curve, keep, spec.x):
-                axis.plot(*curve.best, marker="*", ms=10, color=colour, mec="white", zorder=6)
-            elif curve.best is not None and spec.x == "delta" and np.isfinite(curve.best[1]):
-                # The best coupling is 0 or infinite, or beyond the grid: on the edge of the axis on its side.
-                low = curve.best[0] < curve.x[keep][0]
+            mark = _best_mark(curve, log, spec.x)
+            if mark == "*" and curve.best is not None:
+                axis.plot(*curve.best, marker=mark, ms=10, color=colour, mec="white", zorder=6)
+            elif mark and curve.best is not None:
                 style = {"transform": axis.get_yaxis_transform(), "clip_on": False, "zorder": 6, "mec": "white"}
-                axis.plot(0.0 if low else 1.0, curve.best[1], marker="<" if low else ">", ms=8, color=colour, **style)
+                axis.plot(0.0 if mark == "<" else 1.0, curve.best[1], marker=mark, ms=8, color=colour, **style)
         if shared is not None:
             keep = _drawn(panel.curves[0].x, log)
             axis.plot(panel.curves[0].x[keep], shared[keep], color="black", ls="--", lw=1.4)
@@ -125,11 +126,26 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
     return figure
 
 
-def _shows_best(curve: Curve, keep: NDArray[np.intp], x: str) -> bool:
-    """Whether the best value stands on the axis: the ends of the range of gamma0 are no optimum, those of delta are."""
-    assert curve.best is not None
-    first, last = curve.x[keep][0], curve.x[keep][-1]
-    return bool(first <= curve.best[0] <= last if x == "delta" else first < curve.best[0] < last)
+def _best_mark(curve: Curve, log: bool, x: str) -> str | None:
+    """Return a star where the best value stands on the axis; for delta < or > where it lies to the left or right of it.
+
+    The ends of the range of gamma0 are no optimum, those of delta are. None where nothing is to be marked.
+    """
+    if curve.best is None or np.isnan(curve.best[0]) or not np.isfinite(curve.best[1]):
+        return None
+    shown = curve.x[_drawn(curve.x, log)]
+    if not shown.size:
+        return None
+    if x != "delta":
+        return "*" if shown[0] < curve.best[0] < shown[-1] else None
+    return "<" if curve.best[0] < shown[0] else ">" if curve.best[0] > shown[-1] else "*"
+
+
+def _aside(x: NDArray[np.float64], steps: float, log: bool) -> NDArray[np.float64]:
+    """Return places on the axis, (n,), moved by `steps` times 1.2 % of its drawn length."""
+    line = np.log(x) if log else x
+    moved = line + 0.012 * steps * float(np.ptp(line))
+    return np.exp(moved) if log else moved
 
 
 def geometric(values: NDArray[np.float64]) -> bool:
@@ -217,9 +233,11 @@ def _limit_peaks(panels: Sequence[CurvePanel], axes: Sequence[Axes]) -> None:
         return
     shown = np.concatenate([values, *(part for curve in curves for part in _beside(curve))])
     shown = shown[np.isfinite(shown)]
+    if shown.max() <= 0:  # exact zeros: matplotlib's own limits
+        return
     # Zero is on the axis, unless everything lies in a narrow band far from it.
     if np.ptp(shown) < _BAND * shown.max():
-        room = 0.08 * float(np.ptp(shown)) or 0.05 * float(shown.max()) or 1.0
+        room = 0.08 * float(np.ptp(shown)) or 0.05 * float(shown.max())
         axes[0].set_ylim(shown.min() - room, shown.max() + room)
     else:
         axes[0].set_ylim(0, 1.05 * float(shown.max()))
@@ -229,8 +247,12 @@ _BAND = 0.2
 
 
 def _beside(curve: Curve) -> list[NDArray[np.float64]]:
-    """Return everything else that a curve draws: baseline, ends of its error bars, experiments with theirs."""
+    """Return everything else that a curve draws: baseline, best value, ends of its error bars, experiments."""
     parts = [] if curve.baseline is None else [curve.baseline]
+    if curve.best is not None:
+        parts.append(np.array(curve.best[1]))
+    if curve.ranges is not None:
+        parts.append(curve.ranges)
     if curve.error is not None:
         parts += [curve.values + np.nan_to_num(curve.error), curve.values - np.nan_to_num(curve.error)]
     for points in curve.points:
@@ -259,21 +281,27 @@ def _legend(
     if any(len(panel.crossings) for panel in panels):
         how = "exact" if all(panel.exact for panel in panels) else "interpolated"
         handles += axis.plot([], [], ls="", marker="D", ms=4.5, mfc="white", mec="black", label=f"gain = 0 ({how})")
-    name = f"best {short_symbol(spec.x)}"
-    at = [(curve, _drawn(curve.x, log)) for curve in curves if curve.best is not None]
-    if any(_shows_best(curve, keep, spec.x) for curve, keep in at):
-        handles += axis.plot([], [], ls="", marker="*", ms=9, color="0.3", label=name)
-    if spec.x == "delta":
-        for sign, text, beyond in (("<", "0", 0.0), (">", r"\infty", np.inf)):
-            if any(
-                curve.best is not None and curve.best[0] == beyond and not _shows_best(curve, k, "delta")
-                for curve, k in at
-            ):
-                label = rf"{name[:-1]} = {text}$"
-                handles += axis.plot([], [], ls="", marker=sign, ms=8, color="0.3", label=label)
+    marks: dict[str, list[float]] = {}
+    for curve in curves:
+        mark = _best_mark(curve, log, spec.x)
+        if mark and curve.best is not None:
+            marks.setdefault(mark, []).append(curve.best[0])
+    for mark in (one for one in "*<>" if one in marks):
+        label = _best_label(mark, marks[mark], short_symbol(spec.x))
+        handles += axis.plot([], [], ls="", marker=mark, ms=9 if mark == "*" else 8, color="0.3", label=label)
     for experiment in dict.fromkeys(p.experiment for curve in curves for p in curve.points):
         label = f"{experiment} (mean ± SE)"
         handles += axis.plot([], [], ls="", marker=MARKERS.get(experiment, "x"), ms=4, color="0.3", label=label)
     if len(handles) > 1 or spec.lines:
         columns = min(len(handles), 2 if len(axes) == 1 else 5)
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _best_label(mark: str, values: Sequence[float], symbol: str) -> str:
+    """Return what the legend says of a mark of `_best_mark` for these best values."""
+    if mark == "*":
+        return f"best {symbol}"
+    edge, text = (0.0, "0") if mark == "<" else (math.inf, r"\infty")
+    if set(values) == {edge}:
+        return f"best {symbol[:-1]} = {text}$"
+    return f"best {symbol} beyond the axis"

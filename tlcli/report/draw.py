@@ -124,8 +124,8 @@ def _map_panels(
     panels = []
     for index, fixed in _facets(block, (spec.x, spec.y)):
         order = (spec.x, spec.y)
-        found = [_placeable(_inside(points, fixed, order), spec) for points in boundary]
-        jumps = [_placeable(_inside(points, fixed, order, roots=False), spec) for points in boundary]
+        found = [_placeable(_inside(points, fixed, order), spec, places) for points in boundary]
+        jumps = [_placeable(_inside(points, fixed, order, roots=False), spec, places) for points in boundary]
         optimum = None
         searched = next((name for name in order if f"{name}_opt" in block.columns), "gamma0")
         if f"{searched}_opt" in block.columns and searched in order and spec.quantity in (*GAINS, "loss"):
@@ -156,8 +156,11 @@ def _map_panels(
     return panels
 
 
-def _placeable(points: Floats, spec: FigureSpec) -> Floats:
-    """Return the boundary points, (n, 2), that stand on the axes of a map: finite, and positive where it is log."""
+def _placeable(points: Floats, spec: FigureSpec, places: Ends | None) -> Floats:
+    """Return the boundary points, (n, 2), that stand on the axes of a map, with 0 and infinity at their places."""
+    if places is not None:
+        at = (spec.x, spec.y).index(DELTA)
+        points[:, at] = places.place(points[:, at])
     keep = np.isfinite(points).all(axis=1)
     for column, name in enumerate((spec.x, spec.y)):
         if name in spec.log_axes:

@@ -12,6 +12,7 @@ from matplotlib.colors import LogNorm, Normalize, SymLogNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
 from tlcli.columns import label_of, short_symbol
@@ -62,7 +63,8 @@ def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec) -> Figure:
         values = panel.values[cells]
         logs = (spec.x in spec.log_axes, spec.y in spec.log_axes)
         edges = _cell_edges(x, logs[0]), _cell_edges(y, logs[1])
-        mesh = axis.pcolormesh(*edges, values.T, norm=norm, cmap=cmap, shading="flat", rasterized=True)
+        shown = _on_scale(values, norm, spec.quantity)
+        mesh = axis.pcolormesh(*edges, shown.T, norm=norm, cmap=cmap, shading="flat", rasterized=True)
         if panel.phase is not None:
             _shade_phases(axis, x, y, panel.phase[cells], logs)
         for line in chains(panel.boundary, logs):
@@ -81,7 +83,14 @@ def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec) -> Figure:
     outer_labels(axes, spec.x, label_of(spec.y))
     if mesh is not None:
         extend = _extension([panel.values for panel in panels], norm)
-        bar = figure.colorbar(mesh, ax=axes, label=spec.value_label, extend=extend, shrink=0.9, aspect=28)
+        label = spec.value_label
+        if _infinite([panel.values for panel in panels], spec.quantity):
+            label, extend = rf"{label} (arrow: $\infty$)", "both" if extend == "min" else "max"
+        ticks: dict[str, Any] = {}
+        if isinstance(norm, LogNorm) and norm.vmin and norm.vmax and norm.vmax <= 1000 * norm.vmin:
+            plain = FuncFormatter(lambda value, _: f"{value:g}")
+            ticks = {"ticks": LogLocator(subs=(1.0, 2.0, 5.0)), "format": plain}
+        bar = figure.colorbar(mesh, ax=axes, label=label, extend=extend, shrink=0.9, aspect=28, **ticks)
         if isinstance(norm, SymLogNorm) and norm.vmax is not None:
             # Decades near the linear part would be written over each other.
             decades = 10.0 ** np.arange(
@@ -97,14 +106,16 @@ def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec) -> Figure:
 def colour_scale(values: Sequence[NDArray[np.float64]], signed: bool, reverse: bool = False) -> tuple[Normalize, Any]:
     """Return norm and map: diverging and symmetric about zero for signed quantities, else sequential.
 
-    The scale is linear, and covers all finite values but a peak of less than 0.5 % of them. It is logarithmic where the
-    largest value is more than ten times the median, for signed values beyond the median modulus where it is 100 times.
+    The scale is linear, and covers all finite values but a peak of less than 0.5 % of them. It is logarithmic (for
+    signed values: beyond the median modulus) where the largest value is more than 100 times the median modulus. One of
+    positive values over no more than three decades is logarithmic, too, where three quarters of them would share a
+    quarter of the colours and the largest is more than five times the least; zeros are then below it.
     """
     flat = np.concatenate([v.ravel() for v in values])
     flat = flat[np.isfinite(flat)] if np.isfinite(flat).any() else np.array([0.0, 1.0])
     size = np.abs(flat[flat != 0]) if (flat != 0).any() else np.array([1.0])
     middle, top = float(np.median(size)), float(size.max())
-    wide = top > (100 if signed else 10) * middle
+    wide = top > 100 * middle
     if signed:
         # Red is bad for the reader's purpose: a negative gain, or a positive forgetting.
         cmap = plt.get_cmap("RdBu_r" if reverse else "RdBu").with_extremes(bad="0.8")
@@ -113,11 +124,27 @@ def colour_scale(values: Sequence[NDArray[np.float64]], signed: bool, reverse: b
         top = _without_peak(size)
         return TwoSlopeNorm(0.0, -top, top), cmap
     cmap = plt.get_cmap("viridis").with_extremes(bad="0.8")
-    low = float(flat.min())
-    if wide and low > 0:
-        return LogNorm(low, top), cmap
-    high = _without_peak(flat)
+    low, least, high = float(flat.min()), float(size.min()), _without_peak(flat)
+    quarter = least + 0.25 * (high - least)
+    crowded = 5 * least < high < 1000 * least and float(np.quantile(flat[flat > 0], 0.75)) < quarter
+    if (wide and low > 0) or (crowded and low >= 0):
+        return LogNorm(least, top), cmap
     return Normalize(low, high if high > low else low + 1.0), cmap
+
+
+def _on_scale(values: NDArray[np.float64], norm: Normalize, quantity: str) -> NDArray[np.float64]:
+    """Return values as the mesh takes them: what is below or above its scale has a colour, only NaN has none."""
+    assert norm.vmin is not None
+    assert norm.vmax is not None
+    if isinstance(norm, LogNorm):
+        values = np.where(values <= 0, norm.vmin / 2, values)
+    # An infinite best coupling is an answer; an infinite loss is none.
+    return np.where(np.isposinf(values), 2 * norm.vmax, values) if _infinite([values], quantity) else values
+
+
+def _infinite(values: Sequence[NDArray[np.float64]], quantity: str) -> bool:
+    """Whether there are best values that are infinite."""
+    return quantity.endswith("_opt") and any(np.isposinf(v).any() for v in values)
 
 
 def _without_peak(values: NDArray[np.float64]) -> float:
