@@ -48,10 +48,59 @@ def test_flag_before_case_before_recipe_before_default():
     assert [values(found, "ridge", i) for i in (0, 1)] == [[0], [0.2]]
     assert [values(found, "sigma2", i) for i in (0, 1)] == [[0.1], [0.1]]
     assert values(found, "alpha2") == [0.5]
-    found = job(recipe=recipe, rho="0.9")
-    assert [values(found, "rho", i) for i in (0, 1)] == [[0.9], [0.9]]
-    assert [case["rho"] for case in found.resolved["cases"] if "rho" in case] == ["0.9"]
+    found = job(recipe=recipe, sigma2="0.9")
+    assert [values(found, "sigma2", i) for i in (0, 1)] == [[0.9], [0.9]]
     assert found.name == "test"
+    recipe["cases"] = [{"label": "a", "rho": 0.4, "ridge": 0.1}, {"label": "b", "rho": 0.4, "ridge": 0.2}]
+    found = job(recipe=recipe, rho="0.9")
+    assert [values(found, "rho", i) for i in (0, 1)] == [[0.9], [0.9]], "what all cases share sets none apart"
+    assert found.notes == ()
+
+
+def test_a_case_keeps_what_sets_it_apart():
+    recipe = {"t1": 200, "cases": [{"label": "no pre-training", "t1": 0}, {"label": "pre-trained"}]}
+    found = job(recipe=recipe, t1="60", rho="0.9")
+    assert [values(found, "t1", i) for i in (0, 1)] == [[0], [60]]
+    assert [values(found, "rho", i) for i in (0, 1)] == [[0.9], [0.9]]
+    (note,) = found.notes
+    assert note.startswith("--t1 60 is not for the case 'no pre-training' of the recipe, whose own value sets it apart")
+    again = job(recipe=found.resolved)
+    assert again.resolved == found.resolved
+    assert [values(again, "t1", i) for i in (0, 1)] == [[0], [60]]
+
+
+def test_a_case_keeps_it_also_where_the_flag_is_the_other_word_for_it():
+    network = {"model": "network", "source": "linear", "target": "linear", "dim": 10}
+    recipe = {**network, "cases": [{"label": "poor", "p1": 20}, {"label": "default"}]}
+    found = job(recipe=recipe, alpha1="4")
+    assert values(found, "p1", 0) == [20]
+    assert "alpha1" not in found.cases[0].grid.values
+    assert values(found, "alpha1", 1) == [4]
+    assert "--alpha1 4 is not for the case 'poor'" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("cases", "flags", "shown"),
+    [
+        ([{"label": "lazy", "gamma0": 0.3}, {"label": "rich", "gamma0": 2}], {"gamma0": "1"}, "--gamma0 1"),
+        ([{"label": "lazy", "gamma0": 0.3}, {"label": "rich", "gamma0": 2}], {"x": "gamma0=1,2"}, "--gamma0 1,2"),
+        ([{"label": "lazy", "gamma0": 0.3}], {"gamma0": "1"}, "--gamma0 1"),
+        (
+            [{"label": "a", "solver": "linear-exact"}, {"label": "b", "solver": "linear-joint"}],
+            {"solver": "linear-structured"},
+            "--solver linear-structured",
+        ),
+    ],
+)
+def test_a_flag_that_no_case_would_follow_is_refused(cases, flags, shown):
+    labels = ", ".join(f"'{case['label']}'" for case in cases)
+    with pytest.raises(UsageError, match=f"{shown} has no effect: it is what sets the cases {labels} of the recipe ap"):
+        job(recipe={"cases": cases}, **flags)
+
+
+def test_experiments_of_a_case_can_be_left_out():
+    recipe = {"cases": [{"label": "a", "simulate": True}, {"label": "b"}]}
+    assert [case.experiments for case in job(recipe=recipe, simulate=False).cases] == [(), ()]
 
 
 def test_recipe_of_another_command():
@@ -93,7 +142,8 @@ def test_a_case_is_stronger_than_the_grid_in_a_recipes_x():
     assert len(values(found, "alpha2", 0)) == 5
     assert values(found, "alpha2", 1) == [0.2, 0.3]
     found = job(recipe=recipe, x="alpha2=0.4,0.5,0.6")
-    assert values(found, "alpha2", 0) == values(found, "alpha2", 1) == [0.4, 0.5, 0.6]
+    assert values(found, "alpha2", 0) == [0.4, 0.5, 0.6]
+    assert values(found, "alpha2", 1) == [0.2, 0.3], "what sets the case apart"
 
 
 @pytest.mark.parametrize(
@@ -213,7 +263,7 @@ def test_times_and_duration_of_a_stronger_layer_replace_those_of_a_weaker():
     again = job(recipe=found.resolved)
     assert [values(again, "time", i) for i in range(3)] == [[4], [1, 2], [7]]
     found = job(recipe=recipe, times="5,6")
-    assert [values(found, "time", i) for i in range(3)] == [[5, 6]] * 3
+    assert [values(found, "time", i) for i in range(3)] == [[5, 6], [1, 2], [7]]
     assert job(recipe=found.resolved).resolved == found.resolved
 
 

@@ -1,6 +1,7 @@
 """From a command, a recipe and flags to what is to be computed: one grid per case, nothing evaluated yet.
 
-Precedence: flag > case of the recipe > recipe > default.
+Precedence: flag > case of the recipe > recipe > default. But what sets the cases of a recipe apart stays: a label may
+name it, and a flag would leave the label wrong. A case keeps such a value, which a note tells.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ class Job:
     settings: Mapping[str, Any]
     resolved: Mapping[str, Any]
     roles: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what the user should be told before the work
 
 
 def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags: Mapping[str, Any]) -> Job:
@@ -54,11 +56,15 @@ def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags
             raise UsageError(f"{command} does not take '{key}'{hint}.")
     duration = _duration(command)
     given, strong, roles = _axes_roles(written, flags, duration)
-    cases, overrides = [], []
-    for override in (recipe.cases if recipe else []) or [{"label": None}]:
+    cases, overrides, notes = [], [], []
+    written_cases = (recipe.cases if recipe else []) or [{"label": None}]
+    apart = _apart(written_cases)
+    for override in written_cases:
         label, rest = override["label"], {k: v for k, v in override.items() if k != "label"}
-        # Flags are stronger than a case, so that one run can change a recipe everywhere.
-        settings = _over(_over(given, rest, duration), strong, duration)
+        own = {k: v for k, v in rest.items() if k in apart}
+        # Flags are stronger than a case, so that one run can change a recipe everywhere, but for what sets it apart.
+        settings = _over(_over(_over(given, rest, duration), strong, duration), own, duration)
+        notes += [(label, name) for name in strong if settings.get(name) != strong[name]]
         cases.append(_case(command, label, settings, recipe))
         whole = [k for k in rest if k in _NOT_PHYSICAL - _PER_CASE and k not in cases[-1].solver.parameters]
         if whole:
@@ -67,7 +73,45 @@ def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags
     run = {name: _value(name, given) for name in OPTIONS if name in _NOT_PHYSICAL}
     resolved = _resolved(command, allowed, recipe, given, overrides, cases)
     name = recipe.name if recipe else command
-    return Job(command, name, tuple(cases), run, resolved, roles)
+    return Job(command, name, tuple(cases), run, resolved, roles, _kept(notes, strong, written_cases))
+
+
+def _apart(cases: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the options that set the cases of a recipe apart: all do not give them one and the same value."""
+
+    def read(name: str, raw: Any) -> Any:
+        value = OPTIONS[name].parse(raw)
+        return format_values(value) if isinstance(value, Values) else value
+
+    names = {name for case in cases for name in case} - {"label", "simulate"}  # experiments change no row
+    if len(cases) == 1:  # set apart from the recipe without it
+        return names
+    return {n for n in names if any(n not in case for case in cases) or len({read(n, case[n]) for case in cases}) > 1}
+
+
+def _kept(
+    pairs: Sequence[tuple[str, str]], flags: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """Return a note for every flag that some cases do not follow, given as pairs of a case and an option.
+
+    Raises:
+        UsageError: a flag that no case follows.
+    """
+    notes = []
+    for name in dict.fromkeys(name for _, name in pairs):
+        labels = [label for label, other in pairs if other == name]
+        flag = f"{OPTIONS[name].flag} {flags[name]}" if OPTIONS[name].kind != "flag" else OPTIONS[name].flag
+        shown = ", ".join(f"'{label}'" for label in labels)
+        if len(labels) == len(cases):
+            raise UsageError(
+                f"{flag} has no effect: it is what sets the cases {shown} of the recipe apart, and each keeps its own; "
+                "leave it out, or change the cases in a copy of the recipe."
+            )
+        one = "case" if len(labels) == 1 else "cases"
+        notes.append(
+            f"{flag} is not for the {one} {shown} of the recipe, whose own value sets it apart from the others."
+        )
+    return tuple(notes)
 
 
 def _duration(command: str) -> str | None:

@@ -83,6 +83,8 @@ def execute_recipe(command: str, allowed: tuple[str, ...], recipe: Recipe | None
     for case in job.cases:
         check_theory(case)
         check_experiments(case, job.settings)
+    for text in job.notes:
+        console.note(text)
     stores = _stores(job, how)
     if how.dry_run:
         from tlcli.cli.dry_run import report
