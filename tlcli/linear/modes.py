@@ -17,7 +17,7 @@ from 1, freed of exp(−μτ) with the last known μ = dφ/dτ, so that a quasi-
 """
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tlcli.linear.integrate import Array, radau
 from tlcli.linear.spectrum import marchenko_pastur
@@ -26,6 +26,15 @@ N_OUTPUTS = 8  # ∫C, ∫E, |β|², test loss, train loss, k, τ, φ
 _NEWTON_STEPS = 9
 _STOP = 1e-10  # for duration = inf: |dβ/dτ|/|β| times what is ahead, see `Modes._settled`
 _DEAD = 1e-10  # |β| and k/k₀ below which weight decay has removed the features
+_FADED = 600.0  # sizes are followed down to e^-600: beyond, only their ratios matter, and zero would be another limit
+
+
+def bulk_after(bulk0: ArrayLike, decay: ArrayLike, time: ArrayLike) -> Array:
+    """Return k(t) = k₀ e^{−2λt} of a finite time t, never zero for k₀ > 0: it ends at k₀ e^{−600}.
+
+    A ridgeless fit on k I + χ n nᵀ has another limit for k → 0⁺ than at k = 0, which no finite time reaches.
+    """
+    return np.asarray(bulk0 * np.exp(-np.minimum(2.0 * np.asarray(decay, dtype=float) * time, _FADED)))
 
 
 class Modes:
@@ -218,8 +227,10 @@ class Modes:
 
     def _moments(self, points: NDArray[np.intp], x: Array, e: Array) -> Array:
         """∫C, ∫E, |β|², test loss, train loss from C (or C − 1) and E (n, K); shape (n, 5)."""
+        return self._moments_of(points, *self._split(points, x), e)
+
+    def _moments_of(self, points: NDArray[np.intp], c: Array, gap: Array, e: Array) -> Array:
         w, r = self.weight[points], self.r[points]
-        c, gap = self._split(points, x)
         noise, outside = self.noise[points], self.outside[points]
         left_over = np.sum(self.noise_over[points] * c**2, axis=1)
         ce, de = np.sum(w * c * e, axis=1), gap**2 + e**2 + 2.0 * r[:, None] * gap * e
@@ -240,25 +251,61 @@ class Modes:
         moments = self._moments(points, x, e)
         time = self.times[points, column]
         time = np.where(np.isinf(time), self.t[points], time)
-        bulk = self.bulk0[points] * np.exp(-2.0 * self.decay[points] * time)
+        bulk = bulk_after(self.bulk0[points], self.decay[points], time)
         tau, phi = self.tau[points] + shift, self.phi[points] + self.mu[points] * shift - np.log(a)
         self.out[points, column] = np.column_stack([moments, bulk, tau, phi])
         # s² = k² + γ²|β|² ⇔ 1 = 2kq + (γ|β|q)²: not used by the integration, so it measures its error.
         self.residual[points] = np.abs(1.0 - 2.0 * bulk * q - self.gamma[points] ** 2 * moments[:, 2] * q**2)
 
     def _bury(self, points: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Has weight decay removed everything? Then all times still ahead are recorded as they are now."""
+        """Has weight decay removed everything? Then all times still ahead are recorded: see `_fade`."""
         if not np.any(self.decay[points] > 0):
             return np.zeros(points.size, dtype=bool)
         e = self._carried(points, np.zeros((points.size, 1)))[..., 0]
         bulk = np.exp(-2.0 * self.decay[points] * self.t[points])
         dead = (self._moments(points, self.x[points], e)[:, 2] <= _DEAD**2) & (bulk <= _DEAD)
-        self.collapsed[points] = dead
+        # At every finite time there still is a kernel, however small.
+        self.collapsed[points] = dead & np.isinf(self.times[points, -1])
         for column in range(self.times.shape[1]):
             ends = points[dead & np.isnan(self.out[points, column, 0])]
-            self._record(ends, column, np.zeros(ends.size), self.x[ends], np.ones(ends.size), self.q[ends])
+            if ends.size:
+                self._fade(ends, column)
         self.residual[points[dead]] = 0.0
         return dead
+
+    def _fade(self, points: NDArray[np.intp], column: int) -> None:
+        """Record a later time of features that have died: their force is constant, g = −∇L(β = 0) =: |g| ĝ.
+
+        The Gram matrix [[s, b], [b, M]] of the neurons then is boosted along ĝ by the rapidity η = γ|g| t, and
+        decays. With b∥ = ĝ·b, M∥ = k + b∥²/(s + k), c = cosh η and h = sinh η,
+        b' = (c + h b∥/(s + k)) b⊥ + [(c² + h²) b∥ + (s + M∥) c h] ĝ. Only the ratio of |b| and k is left to know.
+        """
+        record = (points, column, np.zeros(points.size), self.x[points], np.ones(points.size), self.q[points])
+        self._record(*record)
+        t = self.times[points, column] - self.t[points]
+        finite = np.isfinite(t) & (self.gamma[points] > 0)
+        points, t = points[finite], t[finite]
+        if not points.size:
+            return
+        ell, gamma, w = self.ell[points], self.gamma[points], self.weight[points]
+        c_now, _ = self._split(points, self.x[points])
+        e = self._carried(points, np.zeros((points.size, 1)))[..., 0]
+        pull = np.sum(self.power[points] * c_now + self.r[points, None] * w * ell * e, axis=1)  # β·g
+        force = np.sqrt(np.sum(self.power[points] * ell, axis=1))  # |g|
+        k = self.bulk0[points] * np.exp(-2.0 * self.decay[points] * self.t[points])
+        along, total = gamma * pull / force, 1.0 / self.q[points]  # b∥ and s + k
+        eta = np.minimum(gamma * force * t, _FADED / 3)
+        c, h = np.cosh(eta), np.sinh(eta)
+        stay = c + h * along / total
+        moved = (c * c + h * h - stay) * along + (total + along**2 / total) * c * h
+        c_new = stay[:, None] * c_now + (moved / (gamma * force))[:, None] * ell
+        e_new = stay[:, None] * e
+        lost = np.minimum(2.0 * self.decay[points] * t, 2.0 * eta + _FADED / 3)
+        fade = np.exp(-lost)
+        self.out[points, column, :5] = self._moments_of(
+            points, c_new * fade[:, None], c_new * fade[:, None] - 1.0, e_new * fade[:, None]
+        )
+        self.out[points, column, 5] = np.maximum(k * fade, self.bulk0[points] * np.exp(-_FADED))
 
     def _settled(self, points: NDArray[np.intp]) -> NDArray[np.bool_]:
         """For duration = inf: has β stopped moving? Records the end if so."""

@@ -196,6 +196,7 @@ def _solve_ridge(α: Floats, σ: Floats, log_ε: Floats) -> tuple[Floats, Floats
 def _early_stopped(α: Floats, γ: Floats, σ: Floats, κ: Floats, λ: Floats, t: Floats) -> _Predictor:
     """Finite t from the mode equations; γ₀ = inf reaches the interpolator at once, if there is a kernel."""
     from tlcli.linear.dynamics import integrate_pretraining
+    from tlcli.linear.modes import bulk_after
 
     # Infinite entries belong to the other branches: any cheap value will do.
     run = integrate_pretraining(
@@ -219,7 +220,7 @@ def _early_stopped(α: Floats, γ: Floats, σ: Floats, κ: Floats, λ: Floats, t
         np.where(start, 0.0, least.overlap),
         np.where(start, 0.0, least.norm2),
         np.where(start, 0.0, least.noise2),
-        κ**2 * np.exp(-2.0 * λ * t_finite),
+        bulk_after(κ**2, λ, t_finite),
         np.where(start, np.int8(Status.CONVERGED), least.status),
         zero,
     )

@@ -230,7 +230,7 @@ def _finite_time(data: Data, gamma: float, decay: float, k0: float, t1: float) -
     if not solution.success:
         raise ConvergenceError(f"Pre-training stopped before t1 = {t1:g}: {solution.message}")
     beta = solution.y[:, -1] if basis is None else basis @ solution.y[:, -1]
-    k = k0 * float(np.exp(-2 * decay * t1))
+    k = k0 * float(np.exp(-min(2 * decay * t1, 600.0)))  # a finite time leaves a kernel, however small
     s = float(np.hypot(k, gamma * np.linalg.norm(beta)))
     return SourceState(beta, k, s - k, s)
 
