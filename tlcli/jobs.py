@@ -176,6 +176,11 @@ def _case(command: str, label: str | None, settings: Mapping[str, Any], recipe: 
         raise UsageError(
             f"{solver.name} does not use '{stray[0]}'; {command} with it takes {', '.join(sorted(taken))}."
         )
+    if solver.name == "linear-structured" and "dim" not in solver.parameters and settings.get("dim") is not None:
+        raise UsageError(
+            f"dim = {settings['dim']} has no effect: spectrum {settings['spectrum']} has a dimension of its own; "
+            "leave out --dim."
+        )
     if solver.point is not None and settings.get("trials") is not None:
         raise UsageError(f"{solver.name} has no trials; give the number of networks per width as --nets.")
     duration = _duration(command)

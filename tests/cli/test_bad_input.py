@@ -250,3 +250,10 @@ def test_the_process_returns_the_code(tmp_path):
     assert found.stdout == ""
     assert found.stderr == "error: alpha1 = 0 is not allowed; it must be > 0, or inf.\n"
     assert os.listdir(tmp_path) == []
+
+
+def test_a_spectrum_with_its_own_dimension_takes_no_dim(tlcli, tmp_path):
+    np.savez(tmp_path / "s.npz", eigenvalues=[1.0, 0.5], teacher1=[1.0, 0.0], teacher2=[0.5, 0.5])
+    done = tlcli("finetune-loss --solver linear-structured --spectrum file:s.npz --p1 1 --p2 1 --dim 30 -o -")
+    assert done.code == 2
+    assert "dim = 30 has no effect: spectrum file:s.npz has a dimension of its own" in done.err

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from tlcli.errors import DomainError
@@ -112,6 +114,52 @@ def test_zero_eigenvalues_are_dropped(spectrum):
     padded = structured_transfer(*pad, np.array([20.0, 60, 61, 64]), 62.0, 2.0, rho=0.6, sigma2=0.1)
     plain = run(spectrum, np.array([20.0, 60, 61, 64]), 62.0, 2.0, sigma2=0.1)
     np.testing.assert_array_equal(padded.loss, plain.loss)
+
+
+@pytest.mark.parametrize(
+    ("a", "norm2", "spike", "kappa1", "kappa2", "loss"),
+    [  # the equations of Section 6 in arithmetic of 60 digits
+        (5.0, 0.02579857047996, 0.01281714562894317, 4.408919689495758e-11, 1.542826373280613e-10, 0.5173010014647743),
+        (5.5, 0.02564113887784407, 0.01273942298986469, 2.50429502307166e-12, 9.21939152824955e-12, 0.5492515714954051),
+        (6.0, 0.02553288501238627, 0.01268597551876183, 1.409412386206548e-13, 5.465195682621192e-13, 0.5820713549626518),
+    ],
+)  # fmt: skip
+def test_steep_spectra_keep_their_smallest_modes(a, norm2, spike, kappa1, kappa2, loss):
+    s = power_law(400, a, 0.5)
+    got = run(s, 350.0, 300.0, 1.0, rho=0.8, sigma2=0.3)
+    assert (float(got.norm2), float(got.kappa1), float(got.kappa2)) == pytest.approx((norm2, kappa1, kappa2), rel=1e-13)
+    assert (float(got.spike), float(got.loss), float(got.baseline)) == pytest.approx((spike, loss, loss), rel=1e-12)
+    assert got.status == Status.CONVERGED
+
+
+@given(
+    inputs=st.floats(-300, 300),
+    labels=st.floats(-140, 140),
+    p1=st.sampled_from([7.0, 30.0, 59.0, 60.0, 90.0, np.inf]),
+    p2=st.sampled_from([5.0, 25.0, 60.0, 80.0]),
+    gamma0=st.sampled_from([0.0, 0.3, 2.0, np.inf]),
+    ridge=st.sampled_from([0.0, 0.03]),
+    sigma=st.sampled_from([0.0, 0.2]),
+    scale=st.sampled_from([0.0, 1.0]),
+)
+@settings(max_examples=150, derandomize=True, deadline=None)
+def test_units_of_inputs_and_labels_do_not_matter(inputs, labels, p1, p2, gamma0, ridge, sigma, scale):
+    s, u, v = power_law(60, 1.1, 0.7), 10.0**inputs, 10.0**labels
+
+    def solve(u, v):
+        root = np.sqrt(u)
+        return structured_transfer(
+            u * s.eigenvalues, s.teacher1 * v / root, s.teacher_orthogonal * v / root, p1, p2, gamma0 * root / v,
+            rho=0.6, sigma1=0.5 * sigma * v, sigma2=sigma * v, ridge=ridge * u, init_scale=scale,
+        )  # fmt: skip
+
+    one, other = solve(1.0, 1.0), solve(u, v)
+    assert one.status == other.status
+    for field, unit in (("loss", v), ("baseline", v), ("source_loss", v)):
+        here = float(getattr(other, field)) / unit / unit
+        assert here == pytest.approx(float(getattr(one, field)), rel=1e-10, abs=1e-14)
+    assert float(other.gain) / v / v == pytest.approx(float(one.gain), rel=1e-9, abs=1e-13, nan_ok=True)
+    assert float(other.kappa2) / u == pytest.approx(float(one.kappa2), rel=1e-10)
 
 
 def test_interpolation_threshold(spectrum):

@@ -34,6 +34,13 @@ def test_file_round_trip(tmp_path):
     assert loaded.rho == pytest.approx(0.4)
 
 
+@pytest.mark.parametrize("unit", [1e200, 1e-200, 1e-305])
+def test_the_overlap_of_teachers_does_not_depend_on_units(tmp_path, unit):
+    s = power_law(20, 1.0, 0.5)
+    np.savez(tmp_path / "s.npz", eigenvalues=unit * s.eigenvalues, teacher1=s.teacher1 / unit, teacher2=s.target(0.4))
+    assert load_spectrum(tmp_path / "s.npz").rho == pytest.approx(0.4, rel=1e-12)
+
+
 GOOD = {"eigenvalues": np.ones(3), "teacher1": np.ones(3), "teacher2": np.ones(3)}
 
 
@@ -49,6 +56,8 @@ GOOD = {"eigenvalues": np.ones(3), "teacher1": np.ones(3), "teacher2": np.ones(3
         ({"teacher2": np.array(["a", "b", "c"])}, "real numbers"),
         ({"teacher2": np.ones(3, complex)}, "real numbers"),
         ({"teacher1": np.zeros(3)}, "no weight"),
+        ({"eigenvalues": np.array([1, 0, 0.0]), "teacher2": np.array([0, 1.0, 0])}, "teacher2 has no weight"),
+        ({"eigenvalue": np.ones(3)}, "'eigenvalue' .did you mean 'eigenvalues'"),
     ],
 )
 def test_bad_files(tmp_path, change, message):

@@ -60,18 +60,20 @@ def structured_transfer(
     `eigenvalues`, `teacher1`, `teacher2`: (n_modes,), the input spectrum and the teachers in its basis.
     Without `rho` teacher2 is the target; with it the target is rho teacher1 + sqrt(1 - rho^2) teacher2,
     where teacher2 should be orthogonal to teacher1 in Sigma. Modes of zero eigenvalue carry no data and are
-    dropped: interpolation sets in at P = rank. p1, p2 and gamma0 may be inf. init_scale = 0 is the
+    dropped, no others, however small: interpolation sets in at P = rank. The units of the inputs and of the labels
+    are free, up to the range of floating-point numbers. p1, p2 and gamma0 may be inf. init_scale = 0 is the
     ultra-rich limit: M = gamma0 |beta1| n n^T, a one-parameter fit whose O(1/P2) noise is neglected. Where
     stage 1 diverges (P1 = rank with noise) norm2, spike and source_loss are inf, the features point along
     noise, and loss is the exact limit: nothing is transferred.
 
     Raises DomainError for parameters outside the theory.
     """
-    lam, t1, t2 = _modes(eigenvalues, teacher1, teacher2)
     given = (p1, p2, gamma0, 0.0 if rho is None else rho, sigma1, sigma2, ridge, init_scale)
     arrays = [np.asarray(value, dtype=float) for value in given]
     names = ("p1", "p2", "gamma0", "rho", "sigma1", "sigma2", "ridge", "init_scale")
     _check(dict(zip(names, arrays, strict=True)))
+    (lam, t1, t2), units = _in_units(*_modes(eigenvalues, teacher1, teacher2), rho is not None)
+    arrays = [np.ldexp(a, units.exponent(name)) for name, a in zip(names, arrays, strict=True)]
     grid = np.broadcast_arrays(*arrays)
     shape = grid[0].shape
     columns = [np.ravel(a) for a in grid]
@@ -81,11 +83,63 @@ def structured_transfer(
     for start in range(0, columns[0].size, step):
         part = slice(start, start + step)
         rows[:, part] = _chunk((lam, t1, t2), rho is not None, *(c[part] for c in (*columns, *kappa_columns)))
-    norm2, spike, kappa1, kappa2, source_loss, loss, baseline, gain, residual = (r.reshape(shape) for r in rows)
+    columns = dict(zip(_COLUMNS, (r.reshape(shape) for r in rows), strict=True))
+    norm2, loss, residual = (columns[name] for name in ("norm2", "loss", "residual"))
     infinite = np.isinf(norm2) | np.isinf(loss)
     status = np.where(infinite, Status.DIVERGED, Status.CONVERGED)
     status = np.where(~infinite & (residual > 1e-9), Status.NOT_CONVERGED, status).astype(np.int8)
-    return StructuredTransfer(norm2, spike, kappa1, kappa2, source_loss, loss, baseline, gain, status, residual)
+    with np.errstate(over="ignore", under="ignore"):
+        return StructuredTransfer(
+            status=status, **{name: np.ldexp(c, -units.exponent(name)) for name, c in columns.items()}
+        )
+
+
+_COLUMNS = ("norm2", "spike", "kappa1", "kappa2", "source_loss", "loss", "baseline", "gain", "residual")
+
+
+_STEP = 64  # of exponents: ordinary units are left as they are
+
+
+@dataclass(frozen=True)
+class _Units:
+    """Exponents of two, so that nothing is rounded, by which inputs and the labels of both tasks are multiplied."""
+
+    inputs: int
+    source: int
+    target: int
+
+    def exponent(self, name: str) -> int:
+        """Return the exponent of what a quantity is multiplied by to be in these units."""
+        return {
+            "gamma0": self.inputs - self.source,  # gamma0 |beta1| is a number
+            "norm2": 2 * (self.source - self.inputs),
+            "sigma1": self.source,
+            "sigma2": self.target,
+            "source_loss": 2 * self.source,
+            **dict.fromkeys(("loss", "baseline", "gain"), 2 * self.target),
+            **dict.fromkeys(("ridge", "kappa1", "kappa2"), 2 * self.inputs),
+        }.get(name, 0)
+
+
+def _in_units(lam: Array, t1: Array, t2: Array, mixed: bool) -> tuple[tuple[Array, Array, Array], _Units]:
+    """Scale the modes such that neither eigenvalues nor powers of tasks overflow or underflow when squared.
+
+    Results then do not depend on the user's units. Teachers that are mixed share theirs.
+    """
+    inputs = _STEP * round(-int(np.frexp(lam.max())[1]) / (2 * _STEP))
+    lam = np.ldexp(lam, 2 * inputs)
+
+    def exponent(t: Array) -> int:
+        largest = float(np.abs(t).max())
+        if largest == 0:
+            return 0
+        top = int(np.frexp(largest)[1])  # the power itself may overflow
+        power = float(lam @ np.ldexp(t, -top) ** 2)
+        return _STEP * round((-top - (int(np.frexp(power)[1]) / 2 if power > 0 else 0)) / _STEP)
+
+    one = exponent(t1)
+    two = one if mixed else exponent(t2)
+    return (lam, np.ldexp(t1, one), np.ldexp(t2, two)), _Units(inputs, inputs + one, inputs + two)
 
 
 def _kappas(lam: Array, p1: Array, p2: Array, ridge: Array, init_scale: Array) -> tuple[Array, Array, Array]:
@@ -254,7 +308,7 @@ def _modes(eigenvalues: ArrayLike, teacher1: ArrayLike, teacher2: ArrayLike) -> 
         raise DomainError("eigenvalues, teacher1 and teacher2 must be finite.")
     if lam.size == 0 or lam.min() < -1e-12 * lam.max() or lam.max() <= 0:
         raise DomainError("eigenvalues must be non-negative and not all zero.")
-    live = lam > len(lam) * np.finfo(float).eps * lam.max()
+    live = lam > 0
     return lam[live], t1[live], t2[live]
 
 

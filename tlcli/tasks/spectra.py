@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.errors import DomainError, UsageError
+from tlcli.errors import DomainError, UsageError, suggest
 
 Array = NDArray[np.float64]
 
@@ -78,6 +78,12 @@ def load_spectrum(path: str | Path) -> FileSpectrum:
             missing = [name for name in names if name not in archive.files]
             if missing:
                 raise UsageError(f"{path} lacks the array {missing[0]!r}; it must hold {', '.join(names)}.")
+            unknown = [name for name in archive.files if name not in names]
+            if unknown:
+                raise UsageError(
+                    f"{path} holds {unknown[0]!r}{suggest(unknown[0], names)}, which no spectrum has; it must hold "
+                    f"{', '.join(names)} and nothing else."
+                )
             arrays = [np.asarray(archive[name]) for name in names]
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(f"Cannot read the spectrum {path}: {error}.") from error
@@ -91,9 +97,13 @@ def load_spectrum(path: str | Path) -> FileSpectrum:
     eigenvalues, teacher1, teacher2 = (array.astype(float) for array in arrays)
     if eigenvalues.min() < 0 or eigenvalues.max() == 0:
         raise UsageError(f"{path}: eigenvalues go down to {eigenvalues.min():g}; they must be >= 0, not all zero.")
-    powers = [float(eigenvalues @ t**2) for t in (teacher1, teacher2)]
-    for name, power in zip(names[1:], powers, strict=True):
-        if power == 0:
+    live = eigenvalues > 0
+    for name, teacher in zip(names[1:], (teacher1, teacher2), strict=True):
+        if not teacher[live].any():
             raise UsageError(f"{path}: {name} has no weight on modes with a positive eigenvalue.")
-    rho = float(eigenvalues @ (teacher1 * teacher2)) / np.sqrt(powers[0] * powers[1])
+    # In units of the largest value each, so that no square overflows or underflows.
+    first, second = (
+        np.sqrt(eigenvalues / eigenvalues.max()) * (t / np.abs(t[live]).max()) for t in (teacher1, teacher2)
+    )
+    rho = float(first @ second) / float(np.linalg.norm(first) * np.linalg.norm(second))
     return FileSpectrum(eigenvalues, teacher1, teacher2, float(np.clip(rho, -1, 1)))
