@@ -34,7 +34,8 @@ def bulk_after(bulk0: ArrayLike, decay: ArrayLike, time: ArrayLike) -> Array:
 
     A ridgeless fit on k I + χ n nᵀ has another limit for k → 0⁺ than at k = 0, which no finite time reaches.
     """
-    return np.asarray(bulk0 * np.exp(-np.minimum(2.0 * np.asarray(decay, dtype=float) * time, _FADED)))
+    lost = np.minimum(2.0 * np.asarray(decay, dtype=float) * np.asarray(time, dtype=float), _FADED)
+    return np.asarray(bulk0, dtype=float) * np.exp(-lost)
 
 
 class Modes:
