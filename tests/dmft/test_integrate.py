@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.dmft.problems import advance, field_of, gaussians, state_of, teacher_problem
+from tests.dmft.problems import advance, field_of, gaussians, outputs, state_of, teacher_problem
 from tlcli.dmft.field import Field
-from tlcli.dmft.integrate import Control, chebyshev, integrate, rkc_step
+from tlcli.dmft.integrate import Control, chebyshev, error_factor, halved, integrate, rkc_step
 from tlcli.dmft.two_layer import run_population
 
 
@@ -102,6 +102,70 @@ def test_states_between_the_steps(smooth, method, tolerance):
         np.testing.assert_allclose(
             found[t], expected, rtol=0, atol={"rkc": 1e-3, "dop853": 1e-7, "euler": 5e-3}[method]
         )
+
+
+# ------------------------------------------------------------------------------------------------ stated errors
+
+
+@pytest.mark.parametrize(
+    ("method", "tolerance", "dt"),
+    [("rkc", 1e-2, None), ("rkc", 1e-4, None), ("rkc", 1e-6, None), ("dop853", 1e-6, None), ("euler", 0.0, 0.02)],
+)
+def test_the_stated_error_of_a_linear_problem_is_the_true_one(method, tolerance, dt):
+    """dz/dt = -rates z, rates 0.1 to 30: the exact solution is known at every record."""
+    field, z, records = Linear(np.geomspace(0.1, 30.0, 7)), np.ones(7), np.linspace(0.05, 2.0, 24)
+    found, finer = {}, {}
+
+    def keeps(where):
+        return lambda step: where.update({t: step.at(t) for t in records if step.t0 < t <= step.t1})
+
+    run = integrate(field, z, 2.0, Control(method, tolerance, dt), keeps(found))
+    again = halved(field, z, run, method, keeps(finer))
+    assert (again.time, again.steps, len(again.taken)) == (run.time, 2 * run.steps, 2 * run.steps)
+    true = np.array([np.linalg.norm(found[t] - np.exp(-field.rates * t)) for t in records])
+    stated = np.array([error_factor(method) * np.linalg.norm(found[t] - finer[t]) for t in records])
+    np.testing.assert_allclose(stated, true, rtol=0.35, atol=1e-3 * tolerance)
+    # Without the factor euler would state half of it.
+    assert np.median(stated / true) == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "gamma", "tolerance", "low", "high"),
+    [
+        ("tanh", 1.0, 3e-4, 0.7, 1.5),
+        ("erf", 0.3, 1e-3, 0.7, 1.5),
+        ("softplus", 1.0, 1e-3, 0.7, 1.5),
+        ("relu", 1.0, 3e-3, 0.6, 3.0),
+    ],
+)
+def test_the_stated_error_of_predictions_through_both_stages(name, gamma, tolerance, low, high):
+    """The largest error of f over all points, at every record, against the same neurons integrated far more tightly."""
+    problem, _ = teacher_problem(name, 3, 8, 20, [0.5, 1.0, 2.0], gamma=gamma)
+    population = gaussians(problem, 128)
+    control = Control("rkc", tolerance)
+    runs = run_population(problem, population, control)
+    finer = run_population(problem, population, control, halve=runs)
+    smooth = problem.act.smooth
+    exact = outputs(problem, population, Control("dop853", 1e-11) if smooth else Control("rkc", 1e-4))
+    factor = error_factor("rkc", smooth)
+    stated, true = (
+        np.array([np.max(np.abs(run.f - other), axis=1) for run, other in zip(runs, others, strict=True)])
+        for others in ([run.f for run in finer], exact)
+    )
+    ratio = factor * stated / true
+    assert np.min(ratio) > low
+    assert np.max(ratio) < high
+
+
+def test_a_repetition_ends_where_the_run_did(smooth):
+    field, z, _ = smooth
+    assert halved(field, z, integrate(field, z, 0.0, Control()), "rkc").state is z
+    field.evaluations = 0
+    run = integrate(field, z, 100.0, Control("rkc", 1e-6, max_evaluations=100))
+    again = halved(field, z, run, "rkc")
+    assert again.time == run.time == run.taken[-1][0]
+    assert again.message == run.message
+    field.evaluations = 0
 
 
 # ------------------------------------------------------------------------------------------------ Chebyshev

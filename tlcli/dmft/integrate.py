@@ -4,6 +4,10 @@ Feature learning makes the feedback stiff (lambda_max of Theta grows 10 to 60 ti
 neurons stay smooth. RKC2 (Sommeijer, Shampine and Verwer 1998) takes s stages for a stability interval of 0.65 s^2,
 so that its cost grows with the root of the stiffness only. DOP853 is for high accuracy with smooth activations;
 explicit Euler is gradient descent with learning rate `dt`.
+
+The tolerance bounds the error of a step, not that of the trajectory, which the dynamics may amplify. `halved` repeats a
+run with every accepted step cut in two; the difference times `error_factor` is the error of the run, at any record and
+for any function of the state (Richardson extrapolation; Hairer, Norsett and Wanner, section II.4).
 """
 
 import functools
@@ -34,13 +38,17 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Where an integration ended: state, time reached, whether it settled, accepted steps, and why it broke off."""
+    """Where an integration ended: state, time reached, whether it settled, accepted steps, and why it broke off.
+
+    `taken` are the ends of the accepted steps and the stages of each (1 but for rkc), from which `halved` repeats it.
+    """
 
     state: Any
     time: float
     settled: bool
     steps: int
     message: str = ""
+    taken: tuple[tuple[float, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,67 @@ def integrate(
     if duration <= 0:
         return Outcome(state, 0.0, True, 0)
     stepper = {"rkc": _rkc, "dop853": _dop853, "euler": _euler}[control.method]
+    taken: list[tuple[float, int]] = []
+
+    def accept(step: Step, stages: int = 1) -> None:
+        taken.append((step.t1, stages))
+        if on_step is not None:
+            on_step(step)
+
     with np.errstate(over="ignore", invalid="ignore"):  # a diverging run is told by its outcome
-        return stepper(field, state, float(duration), control, on_step or (lambda step: None))
+        return replace(stepper(field, state, float(duration), control, accept), taken=tuple(taken))
+
+
+def halved(
+    field: Dynamics, state: Any, run: Outcome, method: str, on_step: Callable[[Step], None] | None = None
+) -> Outcome:
+    """Repeat the integration `run` from `state` with each of its steps cut in two, to learn its error.
+
+    It ends where `run` ended, with the same `settled` and `message`; a state that is not finite ends it earlier, with a
+    message of its own.
+    """
+    t, z, count, taken = 0.0, state, 0, []
+    with np.errstate(over="ignore", invalid="ignore"):
+        velocity = field(t, z) if run.taken else None
+        for end, stages in run.taken:
+            # h/2 is stable with the stages that half of this step's h * rate needs.
+            fewer = 2 + int(math.sqrt(1 + ((stages - 1) ** 2 - 1) / 2))
+            for t_new in ((t + end) / 2, end):
+                new, fresh, at = _fixed_step(field, method, t, z, velocity, t_new, fewer)
+                if not math.isfinite(field.rms(new)):
+                    return Outcome(z, t, False, count, _broken(t, "the dynamics diverges"), tuple(taken))
+                if on_step is not None:
+                    on_step(Step(t, t_new, at))
+                t, z, velocity, count = t_new, new, fresh, count + 1
+                taken.append((t, fewer))
+    return replace(run, state=z, steps=count, taken=tuple(taken))
+
+
+def error_factor(method: str, smooth: bool = True) -> float:
+    """Return the error of a run per difference from its `halved` repetition: 2^p / (2^p - 1) for a method of order p.
+
+    Across kinks every method is of first order (section B of the theory note).
+    """
+    order = {"rkc": 2, "dop853": 8, "euler": 1}[method] if smooth else 1
+    return 2**order / (2**order - 1)
+
+
+def _fixed_step(
+    field: Dynamics, method: str, t: float, z: Any, velocity: Any, t_new: float, stages: int
+) -> tuple[Any, Any, Callable[[float], Any]]:
+    """Return the state at t_new after one step, its velocity, and the interpolant in between."""
+    h = t_new - t
+    if method == "dop853":
+        huge = 1e100  # every step is accepted
+        solver = DOP853(field, t, z, t_new, first_step=h, rtol=huge, atol=huge)
+        solver.step()
+        return solver.y, solver.f, solver.dense_output()
+    if method == "euler":
+        new = field.combine((1.0, z), (h, velocity))
+        return new, field(t_new, new), _line(field, t, t_new, z, new)
+    new = rkc_step(field, t, z, velocity, h, stages)
+    fresh = field(t_new, new)
+    return new, fresh, hermite(field, t, h, z, velocity, new, fresh)
 
 
 def _settled(field: Dynamics, z: Any, velocity: Any, control: Control) -> bool:
@@ -155,7 +222,7 @@ def hermite(field: Dynamics, t0: float, h: float, z0: Any, v0: Any, z1: Any, v1:
     return at
 
 
-def _rkc(field: Dynamics, z: Any, end: float, control: Control, on_step: Callable[[Step], None]) -> Outcome:
+def _rkc(field: Dynamics, z: Any, end: float, control: Control, accept: Callable[..., None]) -> Outcome:
     t, tol, steps, since = 0.0, control.tolerance, 0, 0
     velocity = field(t, z)
     rate, vector = field.stiffness(t, z)
@@ -184,7 +251,7 @@ def _rkc(field: Dynamics, z: Any, end: float, control: Control, on_step: Callabl
             since = 0
             continue
         t_new = end if t + h >= end * (1 - 1e-12) else t + h
-        on_step(Step(t, t_new, hermite(field, t, h, z, velocity, new, fresh)))
+        accept(Step(t, t_new, hermite(field, t, h, z, velocity, new, fresh)), stages)
         t, z, velocity = t_new, new, fresh
         steps, since = steps + 1, since + 1
         h *= min(5.0, 0.8 * max(error, 1e-9) ** (-1 / 3))
@@ -199,7 +266,7 @@ def _error(field: Dynamics, z: Any, new: Any, velocity: Any, fresh: Any, h: floa
 # ------------------------------------------------------------------------------------------------ others
 
 
-def _dop853(field: Dynamics, z: Any, end: float, control: Control, on_step: Callable[[Step], None]) -> Outcome:
+def _dop853(field: Dynamics, z: Any, end: float, control: Control, accept: Callable[..., None]) -> Outcome:
     solver = DOP853(field, 0.0, z, end, rtol=control.tolerance, atol=control.tolerance)
     steps = 0
     while solver.status == "running":
@@ -209,14 +276,14 @@ def _dop853(field: Dynamics, z: Any, end: float, control: Control, on_step: Call
         message = solver.step()
         if solver.status == "failed" or not np.all(np.isfinite(solver.y)):
             return Outcome(solver.y, before, False, steps, _broken(before, message or "the dynamics diverges"))
-        on_step(Step(before, float(solver.t), solver.dense_output()))
+        accept(Step(before, float(solver.t), solver.dense_output()))
         steps += 1
         if _settled(field, solver.y, solver.f, control):
             return Outcome(solver.y, float(solver.t), True, steps)
     return Outcome(solver.y, float(solver.t), False, steps)
 
 
-def _euler(field: Dynamics, z: Any, end: float, control: Control, on_step: Callable[[Step], None]) -> Outcome:
+def _euler(field: Dynamics, z: Any, end: float, control: Control, accept: Callable[..., None]) -> Outcome:
     """Gradient descent with learning rate `dt` (default: 0.2 of the fastest rate at the start)."""
     rate = field.stiffness(0.0, z)[0]
     dt = control.dt or 0.2 / rate
@@ -233,7 +300,7 @@ def _euler(field: Dynamics, z: Any, end: float, control: Control, on_step: Calla
         if not size < 1e3 * (start + 1):
             why = f"gradient descent diverges with the step {dt:.3g}; use --dt {stable:.1g} or less"
             return Outcome(z, t, False, k, _broken(t, why))
-        on_step(Step(t, t_new, _line(field, t, t_new, z, new)))
+        accept(Step(t, t_new, _line(field, t, t_new, z, new)))
         z = new
         if why := _exhausted(field, control):
             return Outcome(z, t_new, False, k + 1, _broken(t_new, why) if k + 1 < count else "")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.field import Drive, Field, Threads, to_numpy
 from tlcli.dmft.geometry import Geometry
-from tlcli.dmft.integrate import Control, Outcome, Step, integrate
+from tlcli.dmft.integrate import Control, Outcome, Step, halved, integrate
 from tlcli.dmft.population import Population
 
 Array = NDArray[np.float64]
@@ -136,11 +136,14 @@ def run_population(
     corrections: Sequence[Correction] | None = None,
     observe: Observer | None = None,
     redrawn: Array | None = None,
+    halve: Sequence[StageRun] | None = None,
 ) -> list[StageRun]:
     """Train one population through all stages.
 
     `redrawn` (S,) are the readouts of a stage that resets. `observe(stage, record, time, view)` is called at every
-    record. A stage that breaks off leaves NaN from there on, in the stages after it as well.
+    record. A stage that breaks off leaves NaN from there on, in the stages after it as well. `halve`, an earlier run of
+    the same population, is repeated with each of its steps cut in two: the difference of any result times
+    `tlcli.dmft.integrate.error_factor` is the time-integration error of that run.
     """
     machine = machine or Machine()
     z = np.concatenate([population.hidden.ravel(), population.readout])
@@ -181,7 +184,10 @@ def run_population(
         recorder = _Recorder(problem, index, stage, field_, own, shift, extra.response, observe)
         recorder.record(0.0, lambda t, z=z: z)
         recorder.follow(0.0, z)
-        outcome = integrate(field_, z, float(stage.times[-1]), control.of_stage(stage.gamma), recorder.on_step)
+        if halve is None:
+            outcome = integrate(field_, z, float(stage.times[-1]), control.of_stage(stage.gamma), recorder.on_step)
+        else:
+            outcome = halved(field_, z, halve[index].outcome, control.method, recorder.on_step)
         if not outcome.message and outcome.settled:
             recorder.finish(outcome)
         runs.append(recorder.run(outcome))
