@@ -378,6 +378,7 @@ _RUN = [
     Option("force", "flag", False, "Discard stored points and compute them again.", panel="Run"),
     Option("dry_run", "flag", False, "Say what would be computed, how long and how large, and stop.", panel="Run"),
     Option("quiet", "flag", False, "No progress and no messages but errors.", panel="Run"),
+    Option("strict", "flag", False, "Exit with 3 where a row missed the accuracy (status inaccurate).", panel="Run"),
 ]
 
 OPTIONS: dict[str, Option] = {
@@ -385,4 +386,4 @@ OPTIONS: dict[str, Option] = {
 }
 
 # Settings of one invocation, not of the result: neither a recipe's hash nor a figure holds them.
-INVOCATION = ("output", "jobs", "executor", "shard", "store", "force", "dry_run", "quiet")
+INVOCATION = ("output", "jobs", "executor", "shard", "store", "force", "dry_run", "quiet", "strict")

@@ -12,8 +12,9 @@ class Status(IntEnum):
     CONVERGED = 0
     COLLAPSED = 1  # weight decay removed the features: the kernel is zero
     DIVERGED = 2  # the exact answer is infinite (interpolation threshold with noise)
-    NOT_CONVERGED = 3
-    FAILED = 4
+    INACCURATE = 3  # solved, but the stated error is beyond the accuracy that was asked for
+    NOT_CONVERGED = 4
+    FAILED = 5
 
 
 class Phase(IntEnum):

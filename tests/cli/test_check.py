@@ -127,3 +127,11 @@ def test_networks_of_two_widths_are_extrapolated(tlcli):
     one = tlcli(arguments.replace("40,160", "40").replace("-o out", "-o one"))
     assert one.code == 0
     assert "one width only: the network's bias in 1/N is not removed" in tlcli("check one --finite-size 9").out
+
+
+def test_inaccurate_rows_count_where_it_is_strict(tlcli, result):
+    result(lambda rows: [{**row, "status": "inaccurate"} if i < 2 else row for i, row in enumerate(rows)])
+    done, strict = tlcli("check out --finite-size 3"), tlcli("check out --finite-size 3 --strict")
+    assert (done.code, strict.code) == (0, 3)
+    assert "  INACCURATE: 2 rows of theory have a larger error than the accuracy asked for\n" in done.out
+    assert strict.out == done.out

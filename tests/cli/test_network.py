@@ -257,3 +257,14 @@ def test_bad_input_is_one_sentence_before_anything_is_computed(tlcli, arguments,
     assert words in done.err
     assert done.err.count("\n") == 1
     assert not Path("out/table.csv").exists()
+
+
+def test_a_missed_accuracy_is_told_and_ends_with_3_where_it_is_strict(tlcli):
+    done = tlcli(f"{CURVE} --accuracy 1e-6 -o out")
+    assert done.code == 0
+    assert "1 of 1 solution(s) are inaccurate: asked 1e-06, reached 0.0" in done.err
+    assert {row["status"] for row in read("out/table.csv")} == {"inaccurate"}
+    assert tlcli(f"{CURVE} --accuracy 1e-6 --strict -o out").code == 3
+    assert tlcli("check out").code == 0
+    assert tlcli("check out --strict").code == 3
+    assert tlcli(f"{CURVE} --accuracy 1 --strict -o good").code == 0

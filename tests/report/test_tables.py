@@ -99,7 +99,7 @@ def test_a_table_in_full():
             "a": np.array([[0.1], [2.0]]),
             "b": np.array([[1.0, np.inf]]),
             "kernel": "ntk",
-            "status": np.array([[0, 1], [2, 3]], dtype=np.int8),
+            "status": np.array([[0, 1], [2, 4]], dtype=np.int8),
             "phase": np.array([[-1, 0]], dtype=np.int8),
             "residual": 1e-16,
             "loss": np.array([[1.0, math.nan], [1 / 3, -0.0]]),

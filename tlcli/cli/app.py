@@ -63,6 +63,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Discard stored points.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no messages but errors.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where a row missed the accuracy.")] = False,
 ) -> None:
     """Run recipe files, whatever their command; a failing one does not stop the others.
 
@@ -74,7 +75,7 @@ def run(
     """
     from tlcli.cli.run import run_recipes
 
-    flags = {"jobs": jobs, "executor": executor, "force": force, "dry_run": dry_run, "quiet": quiet}
+    flags = {"jobs": jobs, "executor": executor, "force": force, "dry_run": dry_run, "quiet": quiet, "strict": strict}
     if seed is not None:
         flags["seed"] = seed
     raise typer.Exit(run_recipes(recipes, output, flags))
@@ -90,13 +91,14 @@ def check(
         float,
         typer.Option("--finite-size", help="Allowed systematic error, C/D of the theory's value.", metavar="C"),
     ] = 1.0,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where a row missed the accuracy.")] = False,
 ) -> None:
     """Check results: complete, converged, and experiment within the standard errors of theory.
 
     The threshold holds for the whole table: with many comparisons, and with few trials per point, each may be
     farther than --sigmas standard errors by chance; it is widened so that a correct table fails as rarely as
-    one Gaussian number beyond --sigmas. Exit codes: 0 good; 3 some points not converged; 4 incomplete or in
-    disagreement.
+    one Gaussian number beyond --sigmas. Exit codes: 0 good; 3 some points not converged (with
+    --strict: or inaccurate); 4 incomplete or in disagreement.
 
     Examples:
 
@@ -106,7 +108,7 @@ def check(
     """
     from tlcli.cli.check import check_tables
 
-    raise typer.Exit(check_tables(tables, sigmas, finite_size))
+    raise typer.Exit(check_tables(tables, sigmas, finite_size, strict))
 
 
 def main() -> None:

@@ -9,15 +9,15 @@ from tlcli.report.agreement import Agreement, assess
 _SHOWN = 10
 
 
-def check_tables(paths: Sequence[Path], sigmas: float, finite_size: float) -> int:
-    """Print a verdict for each table; return the most serious exit code."""
+def check_tables(paths: Sequence[Path], sigmas: float, finite_size: float, strict: bool = False) -> int:
+    """Print a verdict for each table; return the most serious exit code. `strict`: inaccurate rows count."""
     for name, value in (("sigmas", sigmas), ("finite-size", finite_size)):
         if not 0 <= value < 1e6 or (name == "sigmas" and value == 0):
             raise UsageError(f"--{name} = {value:g} is not allowed; it must be a number from 0 to 1e6, sigmas above 0.")
     code = EXIT_OK
     for path in paths:
         try:
-            found = _check_one(path, assess(path, finite_size), sigmas)
+            found = _check_one(path, assess(path, finite_size), sigmas, strict)
         except UsageError as error:
             if len(paths) == 1:
                 raise
@@ -27,7 +27,7 @@ def check_tables(paths: Sequence[Path], sigmas: float, finite_size: float) -> in
     return code
 
 
-def _check_one(path: Path, found: Agreement, sigmas: float) -> int:
+def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool) -> int:
     print(f"{path}: {found.rows} rows")
     incomplete = found.expected is not None and found.rows != found.expected
     if found.expected is None:
@@ -36,6 +36,8 @@ def _check_one(path: Path, found: Agreement, sigmas: float) -> int:
         print(f"  INCOMPLETE: its provenance counts {found.expected} rows")
     if found.unsolved or found.missing:
         print(f"  NOT CONVERGED: {found.unsolved} rows of theory, {found.missing} rows of experiment")
+    if found.inaccurate:
+        print(f"  INACCURATE: {found.inaccurate} rows of theory have a larger error than the accuracy asked for")
     beyond = found.disagreeing(sigmas)
     columns = found.disagreeing_columns(sigmas)
     worst = found.worst()
@@ -66,4 +68,5 @@ def _check_one(path: Path, found: Agreement, sigmas: float) -> int:
         )
     if beyond or columns or incomplete:
         return EXIT_CHECK_FAILED
-    return EXIT_NOT_CONVERGED if found.unsolved or found.missing else EXIT_OK
+    unsolved = found.unsolved or found.missing or (strict and found.inaccurate)
+    return EXIT_NOT_CONVERGED if unsolved else EXIT_OK

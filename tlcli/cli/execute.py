@@ -43,6 +43,7 @@ class Invocation:
     force: bool
     dry_run: bool
     quiet: bool
+    strict: bool
 
     @property
     def to_stdout(self) -> bool:
@@ -139,7 +140,7 @@ def _compute_and_write(job: Job, how: Invocation, stores: Stores, folder: Path, 
     else:
         write_table(blocks, folder / "table.csv")
         write_rest(job, theories, blocks, folder, console, start)
-    return _exit_code(blocks, sweeps, console)
+    return _exit_code(blocks, sweeps, how.strict, console)
 
 
 def _print_table(blocks: Sequence[Block]) -> None:
@@ -250,7 +251,7 @@ def _refuse_single_divergence(case: Case, found: Columns) -> None:
     raise DomainError("the answer at this point is infinite (interpolation threshold with label noise).")
 
 
-def _exit_code(blocks: Sequence[Block], sweeps: Sequence[Any], console: Console) -> int:
+def _exit_code(blocks: Sequence[Block], sweeps: Sequence[Any], strict: bool, console: Console) -> int:
     statuses = [np.asarray(block.columns["status"]) for block in blocks]
     counts = {
         status: sum(int(np.sum(np.broadcast_to(s == status, b.shape))) for s, b in zip(statuses, blocks, strict=True))
@@ -262,4 +263,5 @@ def _exit_code(blocks: Sequence[Block], sweeps: Sequence[Any], console: Console)
     failed = sum(sweep[0].n_failed for sweep in sweeps if sweep is not None)
     if unsolved:
         console.warn(f"{unsolved} row(s) are not converged; see the columns status and residual.")
-    return EXIT_NOT_CONVERGED if unsolved or failed else EXIT_OK
+    missed = strict and counts[Status.INACCURATE]
+    return EXIT_NOT_CONVERGED if unsolved or failed or missed else EXIT_OK

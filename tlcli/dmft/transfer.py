@@ -37,7 +37,8 @@ class TransferResult:
 
     `columns` holds stage, time, and with `_se` standard errors: loss and source_loss (test), train_loss and
     source_train_loss, baseline and gain (NaN in stage 1), source_, target_ and test_alignment;
-    predictor_distance. `status`: converged or not_converged; `message` one sentence if not. `info`: population,
+    predictor_distance. `status`: converged, inaccurate (`reached` is more than 1.25 times the accuracy asked for) or
+    not_converged, with one sentence as `message`. `info`: population,
     neurons, repeats, streamed, evaluations, rank, dtype, reached (largest error of the loss and the
     baseline, relative to losses above 1), time_error (the same from the integration, with kinks), notes.
     """
@@ -76,12 +77,19 @@ def solve_transfer(
     """
     result = _solve_transfer(data, settings, numerics, predictions, kernel_times)
     reached, wanted = result.info["reached"], numerics.accuracy
-    if numerics.neurons is None and math.isfinite(reached) and reached > 1.25 * wanted and not result.message:
+    if numerics.neurons is None and math.isfinite(reached) and _missed(result, wanted) and not result.message:
         finer = replace(numerics, accuracy=wanted * max(0.4, wanted / reached))
         with contextlib.suppress(UsageError):  # more neurons than allowed: what is known is reported as it is
             result = _solve_transfer(data, settings, finer, predictions, kernel_times)
     result.info["accuracy"] = wanted
+    if result.status == "converged" and _missed(result, wanted):
+        result.status = "inaccurate"
     return result
+
+
+def _missed(result: TransferResult, wanted: float) -> bool:
+    """Whether the error is beyond the accuracy by more than what errors themselves are uncertain by."""
+    return bool(result.info["reached"] > 1.25 * wanted)
 
 
 def _solve_transfer(

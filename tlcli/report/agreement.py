@@ -86,6 +86,7 @@ class Agreement:
     widths_needed: bool
     skipped: int = 0  # rows whose alpha D is no whole number
     blank: int = 0  # measured numbers without a finite theory beside them
+    inaccurate: int = 0  # rows of theory whose error is beyond the accuracy asked for
 
     def pooled(self) -> list[Pooled]:
         """Judge every column as a whole."""
@@ -161,6 +162,7 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
     names = [name for name in header if f"sim_{name}_se" in header]
     runs = _runs(rows, header) if "nets" in header else {}
     unsolved = sum(row.get("status") in _UNSOLVED for row in rows)
+    inaccurate = sum(row.get("status") == "inaccurate" for row in rows)
     missing = sum(row.get("sim_status", "ok") not in ("ok", "") for row in rows)
     groups = [(index, group) for index, group in _groups(rows, header, names) if names]
     whole = [(index, group) for index, group in groups if _whole_samples(group[0])]
@@ -169,7 +171,7 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
     comparisons = [found for found in measured if math.isfinite(found.theory)]
     single = any(row.get("width") for row in rows) and len({r["width"] for r in rows if r.get("width")}) < 2
     skipped, blank = len(groups) - len(whole), len(measured) - len(comparisons)
-    return Agreement(len(rows), expected, unsolved, missing, comparisons, single, skipped, blank)
+    return Agreement(len(rows), expected, unsolved, missing, comparisons, single, skipped, blank, inaccurate)
 
 
 def _whole_samples(row: Mapping[str, str]) -> bool:

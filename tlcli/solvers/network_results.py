@@ -20,7 +20,6 @@ from tlcli.tasks.polynomial import is_polynomial, parse_polynomial
 
 Floats = NDArray[np.float64]
 
-_STATUS = {"converged": Status.CONVERGED, "not_converged": Status.NOT_CONVERGED, "failed": Status.FAILED}
 _ERRORS = ("UsageError", "DomainError", "MissingExtraError")
 _SIGNIFICANT = 2.0  # standard errors from which on a gain has a sign
 
@@ -99,14 +98,10 @@ def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
     out.notes = [*_parity(case.words), *_lazy_target(case, points), *_notes(done)]
     reached = [(r["info"]["reached"], r["info"]["accuracy"]) for r in done]
     out.reached = max((worst for worst, _ in reached if math.isfinite(worst)), default=math.nan)
-    late = [pair for pair in reached if pair[0] > 1.25 * pair[1]]
-    if late and case.words.get("neurons") is None:
-        worst = max(late)
-        out.notes.append(
-            f"{len(late)} of {len(records)} solution(s) missed the accuracy {worst[1]:g}, the worst with an error of "
-            f"{worst[0]:.2g} (relative to losses above 1)."
-        )
-    out.messages = [_located(case, points[i // draws], i % draws, r) for i, r in enumerate(records) if r.get("message")]
+    out.messages = _inaccurate(done, len(records))
+    out.messages += [
+        _located(case, points[i // draws], i % draws, r) for i, r in enumerate(records) if r.get("message")
+    ]
     out.layers = [
         layers_of(case, point, records[i * draws : (i + 1) * draws], chosen_records(case, point))
         for i, point in enumerate(points)
@@ -115,6 +110,19 @@ def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
         texts = [records[i * draws].get("arrays") for i in range(len(points))]
         out.arrays = [None if text is None else unpack(text) for text in texts]
     return out
+
+
+def _inaccurate(records: Sequence[Mapping[str, Any]], count: int) -> list[str]:
+    """Return one sentence on the worst of the records whose errors are beyond the accuracy that was asked for."""
+    late = [r["info"] for r in records if r["status"] == "inaccurate"]
+    if not late:
+        return []
+    worst = max(late, key=lambda info: info["reached"])
+    return [
+        f"{len(late)} of {count} solution(s) are inaccurate: asked {worst['accuracy']:g}, reached "
+        f"{worst['reached']:.2g} (errors of losses, relative to losses above 1); use more --neurons or "
+        "--repeats, or accept it with a larger --accuracy."
+    ]
 
 
 def _parity(words: Mapping[str, Any]) -> list[str]:
@@ -205,7 +213,7 @@ def _point_columns(
 
 def _row_status(record: Mapping[str, Any], always: Floats) -> NDArray[np.int8]:
     """Return the status of the rows of one record; `always` is a column that has a number wherever training went."""
-    status = _STATUS[str(record["status"])]
+    status = Status[str(record["status"]).upper()]
     blank = np.isnan(always)
     if status == Status.NOT_CONVERGED and blank.any():
         return np.where(blank, status, Status.CONVERGED).astype(np.int8)
