@@ -5,7 +5,8 @@
     │   ├── DomainError            exit 2   a parameter outside the range where the theory holds
     │   └── RecipeError            exit 2   a recipe file
     ├── ConvergenceError           exit 3   some points were not solved
-    ├── StoreError                 exit 5   a point store of an incompatible version
+    ├── StoreError                 exit 5   a point store of an incompatible version, or one that cannot be read
+    ├── WriteError                 exit 6   a file that cannot be written: disk full, quota, read-only folder
     └── MissingExtraError          exit 2   an optional dependency is not installed
 
 Exit 4 (a check that failed) and 130 (interrupted) are results, not errors.
@@ -21,6 +22,7 @@ EXIT_USAGE = 2
 EXIT_NOT_CONVERGED = 3
 EXIT_CHECK_FAILED = 4
 EXIT_STORE = 5
+EXIT_WRITE = 6
 EXIT_INTERRUPTED = 130
 
 
@@ -58,6 +60,12 @@ class StoreError(TlcliError):
     """A point store that this version cannot continue."""
 
     exit_code = EXIT_STORE
+
+
+class WriteError(TlcliError):
+    """A file or folder that the system does not let us write; what was finished before is kept."""
+
+    exit_code = EXIT_WRITE
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tlcli.errors import EXIT_USAGE, UsageError
+from tlcli.errors import EXIT_WRITE, UsageError, WriteError
 from tlcli.report.files import atomic, prepare_folder
 
 
@@ -32,21 +32,24 @@ def test_failure_leaves_the_old_file_and_no_temporary(tmp_path, error):
             temporary.write_text("half")
             raise error("boom")
 
-    with pytest.raises(UsageError if error is OSError else error):
+    with pytest.raises(WriteError if error is OSError else error):
         write()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["table.csv"]
 
 
 def test_a_full_disk_is_one_sentence(tmp_path):
-    with pytest.raises(UsageError) as caught, atomic(tmp_path / "a.csv"):
+    with pytest.raises(WriteError) as caught, atomic(tmp_path / "a.csv"):
         raise OSError(28, "No space left on device")
-    assert str(caught.value) == f"'{tmp_path / 'a.csv'}' cannot be written: No space left on device."
-    assert caught.value.exit_code == EXIT_USAGE
+    assert (
+        str(caught.value)
+        == f"'{tmp_path / 'a.csv'}' cannot be written: No space left on device; make room or give another -o."
+    )
+    assert caught.value.exit_code == EXIT_WRITE == 6
 
 
 def test_a_folder_that_vanished_is_one_sentence(tmp_path):
-    with pytest.raises(UsageError, match="cannot be written: No such file or directory"), atomic(tmp_path / "no/a.csv"):
+    with pytest.raises(WriteError, match="cannot be written: No such file or directory"), atomic(tmp_path / "no/a.csv"):
         pass
 
 
@@ -74,5 +77,5 @@ def test_folders(tmp_path):
 
 
 def test_places_that_cannot_be_written():
-    with pytest.raises(UsageError, match=r"output '/proc/nowhere' cannot be written: .*; give another -o\."):
+    with pytest.raises(WriteError, match=r"output '/proc/nowhere' cannot be written: .*; give another -o\."):
         prepare_folder(Path("/proc/nowhere"))

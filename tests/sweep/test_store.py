@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tlcli.sweep.store as store_module
-from tlcli.errors import StoreError, UsageError
+from tlcli.errors import StoreError, UsageError, WriteError
 from tlcli.sweep.store import PointStore
 
 KEY_1 = {"alpha": 1.0}
@@ -216,8 +216,11 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_record(store, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(StoreError, match=r"cannot write to the store at .*: No space left on device; make room"):
+    with pytest.raises(
+        WriteError, match=r"cannot write to the store at .*: No space left on device; make room"
+    ) as full:
         store.put(key, {"loss": 2.0})
+    assert full.value.exit_code == 6
     assert store.get(key) == {"loss": 1.0}
     assert len(files(store)) == 2
 

@@ -16,7 +16,7 @@ app = typer.Typer(
     help="Transfer learning in infinite-width networks that learn features: kernels, losses, phases.\n\n"
     "Grids: 0.5 · 0.1,0.5,inf · 0.1:2:40 (linear) · log:0.1:10:20.\n\n"
     "Exit codes: 0 ok · 1 unexpected · 2 usage or recipe · 3 some points not converged · 4 check failed · "
-    "5 store incompatible · 130 interrupted.",
+    "5 store incompatible · 6 cannot write · 130 interrupted.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,

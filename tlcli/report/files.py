@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tlcli.errors import UsageError
+from tlcli.errors import UsageError, WriteError
 
 
 def prepare_folder(folder: Path) -> None:
     """Create `folder` and prove that files can be written into it.
 
     Raises:
-        UsageError: it is a file, or it cannot be created or written.
+        UsageError: it is a file or lies below one.
+        WriteError: it cannot be created or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -22,7 +23,7 @@ def prepare_folder(folder: Path) -> None:
     except (FileExistsError, NotADirectoryError):
         raise UsageError(f"output '{folder}' is a file or lies below one; give a folder.") from None
     except OSError as error:
-        raise UsageError(f"output '{folder}' cannot be written: {error.strerror}; give another -o.") from None
+        raise WriteError(f"output '{folder}' cannot be written: {error.strerror}; give another -o.") from None
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on failure it vanishes.
 
     Raises:
-        UsageError: the file cannot be written (disk full, no permission).
+        WriteError: the file cannot be written (disk or quota full, no permission).
     """
     temporary = None
     try:
@@ -41,7 +42,9 @@ def atomic(path: Path) -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        raise UsageError(f"'{path}' cannot be written: {error.strerror or error}.") from None
+        raise WriteError(
+            f"'{path}' cannot be written: {error.strerror or error}; make room or give another -o."
+        ) from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -90,7 +90,7 @@ def run_sweep(
 
     Raises:
         UsageError: an executor that cannot be used, or a task function that cannot be imported.
-        StoreError: the store cannot be written.
+        WriteError: the store cannot be written.
         TlcliError: workers died in two pools one after the other; finished points are stored.
         KeyboardInterrupt: as it came; finished points are stored, running ones are abandoned.
     """

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import tlcli
-from tlcli.errors import StoreError, UsageError
+from tlcli.errors import StoreError, UsageError, WriteError
 from tlcli.sweep.encoding import canonical_json, decode, dump, encode, plain
 
 FORMAT = 1
@@ -100,7 +100,7 @@ class PointStore:
 
         Raises:
             TypeError: the record holds something else than JSON data.
-            StoreError: the disk refuses.
+            WriteError: the disk refuses.
         """
         encoded = encode(plain(record))
         text = dump({"key": key, "record": encoded, "sha256": _digest(encoded)})
@@ -117,7 +117,8 @@ class PointStore:
         """Create the store if it is not there and clear what killed runs left behind.
 
         Raises:
-            StoreError: meanwhile another version created it, or the disk refuses.
+            StoreError: meanwhile another version created it.
+            WriteError: the disk refuses.
         """
         if self._prepared:
             return
@@ -173,7 +174,7 @@ class PointStore:
                 raise
             _sync_directory(path.parent)
         except OSError as error:
-            raise StoreError(
+            raise WriteError(
                 f"cannot write to the store at {self.directory}: {error.strerror}; make room or choose "
                 "another -o, then give the same command again: finished points are kept."
             ) from error
@@ -205,7 +206,7 @@ class PointStore:
             # Last: a discard that is cut short is still refused without --force.
             self._meta.unlink(missing_ok=True)
         except OSError as error:
-            raise StoreError(
+            raise WriteError(
                 f"cannot discard the store at {self.directory}: {error.strerror}; use another -o."
             ) from error
 
