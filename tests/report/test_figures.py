@@ -379,16 +379,45 @@ def test_titles_take_plain_dollars(draw):
     assert r"Cost in \$" in all_texts(figure)
 
 
+def test_a_long_title_is_broken_into_lines_that_fit(draw):
+    (figure,) = draw("finetune-loss", rho="0:1:3", title="many words " * 9).values()
+    box = figure._suptitle.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+    assert box.y0 >= figure.axes[0].get_window_extent().y1, "and the panel begins below them"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"quantity": "los"}, r"quantity: 'los' is no column to draw \(did you mean 'loss'\?\); the table has alpha1,"),
-        ({"quantity": "status"}, "quantity: 'status' is no column to draw"),
-        ({"quantity": "phase"}, "quantity: 'phase' is no column to draw"),
+        (
+            {"quantity": "los"},
+            r"quantity: 'los' is no column to draw \(did you mean 'loss'\?\); columns of numbers are alpha1,",
+        ),
+        ({"quantity": "status"}, "quantity: 'status' holds words and no numbers; columns of numbers are alpha1,"),
+        ({"quantity": "phase"}, "quantity: 'phase' holds words"),
+        ({"quantity": "kernel"}, "quantity: 'kernel' holds words"),
+        ({"quantity": "loss,,gain"}, "quantity: 'loss,,gain' names no column beside a comma; use loss or loss,gain."),
+        ({"quantity": ""}, "quantity: '' names no column"),
+        ({"quantity": "loss,gain, loss"}, "quantity: 'loss,gain, loss' names loss twice; give every column once."),
+        (
+            {"title": r"$\alhpa$"},
+            r"title: '\$\\alhpa\$' cannot be drawn \(Unknown symbol: \\alhpa, found '\\'\); correct what",
+        ),
+        ({"title": "\udcff"}, r"title: '\\udcff' cannot be drawn"),
+        (
+            {"title": "word " * 100},
+            "title: 'word .*' has 500 characters and is .* inches wide, where .* room for 15; short",
+        ),
+        ({"title": "a\n" * 30}, r"has 60 characters and is 6 inches high, where a figure has room for 1.5"),
         ({"x": "rho"}, "--x: 'rho' has one value only; the axes with several are alpha2"),
         ({"y": "rho"}, "--y: 'rho' has one value only"),
         ({"style": "map"}, "a map needs two axes of several values; use --style curves"),
         ({"y": "alpha2", "style": "map"}, "a map needs two axes"),
+        (
+            {"y": "alpha2"},
+            "--y alpha2 makes a map, which needs a second axis of several values; use --x alpha2 for cur",
+        ),
     ],
 )
 def test_figures_that_cannot_be_drawn(draw, tmp_path, flags, message):
@@ -404,7 +433,7 @@ def test_cases_that_share_no_axis(draw, tmp_path):
     with pytest.raises(UsageError, match="case 'b' does not vary alpha2; all panels share"):
         draw("finetune-loss", recipe, x="alpha2", y="rho")
     recipe = {"rho": "0:1:3", "cases": [{"label": "a", "gamma0": 2}, {"label": "b", "solver": "linear-structured"}]}
-    with pytest.raises(UsageError, match=r"quantity: 'bulk' is no column to draw; the table has rho"):
+    with pytest.raises(UsageError, match=r"quantity: 'bulk' is no column to draw; columns of numbers are rho"):
         draw("finetune-loss", recipe, quantity="bulk")
     recipe = {
         "times": "1,2",
@@ -414,6 +443,25 @@ def test_cases_that_share_no_axis(draw, tmp_path):
     with pytest.raises(UsageError, match="case 'b' has no column 'gain'; give a --quantity that all cases have"):
         draw("phase-diagram", recipe)
     assert list(tmp_path.iterdir()) == [], "refused before the table is written"
+
+
+@pytest.mark.parametrize("label", [r"$\gama$", "x" * 300, "$x^2^2$"])
+def test_labels_that_cannot_be_drawn(draw, tmp_path, label):
+    recipe = {"alpha2": "0.1,0.2", "cases": [{"label": label}, {"label": "b", "rho": 0.1}]}
+    with pytest.raises(UsageError, match="label: "):
+        draw("finetune-loss", recipe)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("role", ["x", "y"])
+def test_an_axis_of_one_value_where_nothing_is_drawn(draw, tmp_path, role):
+    with pytest.raises(
+        UsageError, match=f"--{role}: 'alpha2' has one value only; give several, as --{role} alpha2=GRID"
+    ):
+        draw("finetune-loss", **{role: "alpha2"})
+    with pytest.raises(UsageError, match="quantity: 'los' is no column to draw"):
+        draw("finetune-loss", quantity="los")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_numbers_in_words():

@@ -112,7 +112,7 @@ def _compute_and_write(job: Job, how: Invocation, stores: Stores, folder: Path, 
     # A figure that cannot be drawn is an error before hours of work, not after.
     if not how.to_stdout:
         pairs = zip(job.cases, theories, strict=True)
-        check_drawing(job, [block_of(case, found.columns | _searched(job, case)) for case, found in pairs])
+        check_drawing(job, [block_of(case, found.columns | _searched(job, case)) for case, found in pairs], console)
     for case, found in zip(job.cases, theories, strict=True):
         if _wants_best(job, case):
             found.columns |= best_gamma0(case)

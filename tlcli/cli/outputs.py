@@ -1,5 +1,6 @@
 """The files of one invocation: table, boundary, arrays, predictions, figures, provenance, and no stale ones."""
 
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -12,10 +13,12 @@ from tlcli.cli.assemble import edge_block
 from tlcli.cli.console import Console
 from tlcli.cli.theory import Theory
 from tlcli.columns import COLUMNS, PER_DELTA
+from tlcli.errors import TlcliError
 from tlcli.jobs import Job
 from tlcli.options import OPTIONS
 from tlcli.report.files import atomic
 from tlcli.report.plan import Drawing, plan_figure
+from tlcli.report.plotting import check_text, load
 from tlcli.report.provenance import facts, write_provenance
 from tlcli.report.tables import Block, write_table
 from tlcli.solvers.base import Case, Columns
@@ -43,11 +46,11 @@ def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
     return Drawing(style, roles, s["quantity"], default, s["title"], s["format"], edges)
 
 
-def check_drawing(job: Job, blocks: Sequence[Block]) -> None:
+def check_drawing(job: Job, blocks: Sequence[Block], console: Console) -> None:
     """Refuse a figure that cannot be drawn; the blocks need no numbers yet.
 
     Raises:
-        UsageError: axes or a quantity that the table does not have.
+        UsageError: axes or a quantity that the table does not have, a title or a label that is no text for a figure.
     """
     from tlcli.report.records import drawn_by_time, final, plan_records
 
@@ -56,6 +59,10 @@ def check_drawing(job: Job, blocks: Sequence[Block]) -> None:
         plan_records(blocks, drawing)
     else:
         plan_figure([final(block) for block in blocks], drawing)
+    texts = [("title", drawing.title), *(("label", block.label) for block in blocks)]
+    missing = "".join(dict.fromkeys("".join(check_text(kind, text) for kind, text in texts if text)))
+    if missing:
+        console.warn(f"the font of the figures lacks {missing!r}; boxes stand in their place.")
 
 
 def write_rest(
@@ -82,7 +89,7 @@ def write_rest(
     archives = [_write_arrays(*pair, folder, i) for i, pair in enumerate(zip(job.cases, theories, strict=True), 1)]
     archives += _write_predictions(job, theories, folder)
     archives += _write_layers(job, theories, folder)
-    figures = _draw(job, theories, blocks, folder, about, edges)
+    figures, failure = _try_to_draw(job, theories, blocks, folder, about, edges)
     _clean(folder, figures, archives)
     seconds = round(time.perf_counter() - start, 3)
     rows = sum(block.size for block in blocks)
@@ -90,6 +97,24 @@ def write_rest(
     names = ["table.csv", *(["boundary.csv"] if any(edges) else []), *(path.name for path in figures)]
     names += [name for name in archives if name is not None]
     console.note(f"{rows} rows in {seconds:.1f} s: {folder}/ holds {', '.join(names)} and provenance.json")
+    if failure is not None:
+        raise failure
+
+
+def _try_to_draw(*arguments: Any) -> tuple[list[Path], TlcliError | None]:
+    """Draw; a figure that fails costs neither the table nor its provenance, but is told at the end."""
+    whole = "table.csv and provenance.json are written and whole"
+    try:
+        return _draw(*arguments), None
+    except TlcliError as error:
+        return [], type(error)(f"{error} The files {whole}.")
+    except Exception as error:
+        if os.environ.get("TLCLI_DEBUG"):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return [], TlcliError(
+            f"the figure cannot be drawn ({reason}); {whole} (set TLCLI_DEBUG=1 for the traceback; please report it)"
+        )
 
 
 def _draw(
@@ -100,7 +125,8 @@ def _draw(
     about: dict[str, Any],
     edges: Sequence[Any],
 ) -> list[Path]:
-    from tlcli.report.draw import write_figures  # loads the plotting library, which a table alone does not need
+    load()  # the plotting library, which a table alone does not need
+    from tlcli.report.draw import write_figures
     from tlcli.report.network import write_network_figures
     from tlcli.report.records import drawn_by_time, final
 
@@ -171,7 +197,7 @@ def _edge(edge: BoundaryPoints) -> dict[str, Any]:
 
 
 def _archive(case: Case, stem: str, ending: str, index: int) -> str:
-    word = re.sub(r"[^\w.+]+", "-", case.label or "").strip("-.")  # a label may hold what no file name can
+    word = re.sub(r"[^\w.+]+", "-", case.label or "")[:50].strip("-.")  # a label may hold what no file name can
     return f"{stem}-{index}-{word}.{ending}" if case.label else f"{stem}.{ending}"
 
 

@@ -122,7 +122,7 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
     outer_labels(axes, spec.x, spec.value_label)
     _legend(figure, axes, panels, spec, colours, log)
     if spec.title:
-        figure.suptitle(spec.title)
+        figure.suptitle(spec.title, wrap=True)
     return figure
 
 

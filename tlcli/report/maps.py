@@ -99,7 +99,7 @@ def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec) -> Figure:
             bar.set_ticks([*-decades[::-1], 0.0, *decades])
     _legend(figure, panels)
     if spec.title:
-        figure.suptitle(spec.title)
+        figure.suptitle(spec.title, wrap=True)
     return figure
 
 

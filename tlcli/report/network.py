@@ -170,7 +170,7 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], line: str | None, ti
     ]
     _legend(figure, colours, [] if bare else drawn, widths, 2 if sum(map(len, panels)) == 1 else 3)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, wrap=True)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,14 +54,26 @@ def quantities_of(blocks: Sequence[Block], drawing: Drawing) -> list[str]:
     Raises:
         UsageError: a quantity that is no column of the table.
     """
-    columns = [name for name in blocks[0].columns if all(name in block.columns for block in blocks)]
-    names = [part.strip() for part in (drawing.quantity or "").split(",") if part.strip()]
+    if drawing.quantity is None:
+        return []
+    shared = [name for name in blocks[0].columns if all(name in block.columns for block in blocks)]
+    columns = [
+        name for name in shared if name not in ("phase", "status") and all(_is_number(b.columns[name]) for b in blocks)
+    ]
+    names = [part.strip() for part in drawing.quantity.split(",")]
     for name in names:
-        if name not in columns or name in ("status", "phase"):
-            raise UsageError(
-                f"quantity: '{name}' is no column to draw{suggest(name, columns)}; the table has {', '.join(columns)}."
-            )
-    return list(dict.fromkeys(names))
+        if not name:
+            raise UsageError(f"quantity: '{drawing.quantity}' names no column beside a comma; use loss or loss,gain.")
+        if name not in columns:
+            kind = "holds words and no numbers" if name in shared else f"is no column to draw{suggest(name, columns)}"
+            raise UsageError(f"quantity: '{name}' {kind}; columns of numbers are {', '.join(columns)}.")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"quantity: '{drawing.quantity}' names {twice[0]} twice; give every column once.")
+    return names
+
+
+def _is_number(column: Any) -> bool:
+    return np.asarray(column).dtype.kind in "fiu"
 
 
 def plan_figure(blocks: Sequence[Block], drawing: Drawing, quantity: str | None = None) -> FigureSpec | None:
@@ -71,14 +84,22 @@ def plan_figure(blocks: Sequence[Block], drawing: Drawing, quantity: str | None 
     """
     first = max(blocks, key=lambda block: len(_plain_axes(block)))
     axes = _plain_axes(first)
-    if not axes:
-        return None
+    asked = [quantity] if quantity else quantities_of(blocks, drawing)
     for role, name in drawing.roles.items():
         if name not in axes:
-            raise UsageError(f"--{role}: '{name}' has one value only; the axes with several are {', '.join(axes)}.")
+            several = (
+                f"the axes with several are {', '.join(axes)}" if axes else f"give several, as --{role} {name}=GRID"
+            )
+            raise UsageError(f"--{role}: '{name}' has one value only; {several}.")
+    if not axes:
+        return None
     x, y = drawing.roles.get("x"), drawing.roles.get("y")
     is_map = drawing.style == "map" or (drawing.style == "auto" and (y is not None or len(axes) >= 2))
     if is_map and len(axes) < 2:
+        if y is not None and drawing.style == "auto":
+            raise UsageError(
+                f"--y {y} makes a map, which needs a second axis of several values; use --x {y} for curves."
+            )
         raise UsageError("a map needs two axes of several values; use --style curves.")
     by_size = sorted(axes, key=lambda name: -len(first.axes[name]))
     if is_map:
@@ -86,7 +107,6 @@ def plan_figure(blocks: Sequence[Block], drawing: Drawing, quantity: str | None 
         y = y or next(name for name in axes if name != x)
     else:
         x = x or by_size[0]
-    asked = [quantity] if quantity else quantities_of(blocks, drawing)
     default = "gain" if is_map and "gain" in first.columns else drawing.default_quantity
     quantity = asked[0] if asked else default
     for block in blocks:

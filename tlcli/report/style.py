@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = {"regression": "o", "population": "s", "network": "^", "posterior": "^"}
 MAX_FACETS = 12
 
+# All settings, so that those of the user's own matplotlibrc have no influence.
 RC: dict[Any, Any] = {
+    **{name: value for name, value in matplotlib.rcParamsDefault.items() if name not in ("backend", "interactive")},
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.labelsize": 11,
@@ -118,6 +121,7 @@ def save(figure: Figure, path: Path, content: Mapping[str, Any]) -> None:
         metadata = {"Creator": chunks["Software"], "Subject": chunks["Description"], "CreationDate": None}
     else:
         metadata = {**chunks, "Recipe": json.dumps(content.get("recipe", {}), sort_keys=True)}
-    with atomic(path) as temporary:
+    with atomic(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # told before the work, see `plotting.check_text`
         figure.savefig(temporary, metadata=metadata)
     plt.close(figure)
