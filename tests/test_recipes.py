@@ -127,7 +127,7 @@ def test_a_recipe_and_its_name(load):
         ("trials: 2.5", "trials = 2.5 is not allowed; it must be a whole number >= 2 and finite."),
         ("command: finetune", "command 'finetune' is unknown; use one of"),
         ("command: phase_diagram", "(did you mean 'phase-diagram'?)."),
-        ("name: a/b", "name 'a/b' must be made of letters, digits and . _ + -."),
+        ("name: a/b", "name 'a/b' is no plain folder name; give the key 'name' letters, digits and . _ + -"),
         ("name: ''\nrho: 2", "rho = 2 is not allowed"),
         ("rho: 0.1\nrho: 0.2", "the key 'rho' stands twice; give it once."),
         ("cases: [{label: a, rho: 0.1, rho: 0.3}]", "the key 'rho' stands twice"),
@@ -196,7 +196,7 @@ def test_files_that_cannot_be_read(tmp_path):
         load_recipe(latin)
     strange = tmp_path / "a b.yaml"
     strange.write_text("rho: 0.5")
-    with pytest.raises(RecipeError, match="name 'a b' must be made of letters"):
+    with pytest.raises(RecipeError, match="name 'a b' is no plain folder name"):
         load_recipe(strange)
 
 
@@ -226,3 +226,20 @@ def test_mappings_need_no_file():
     recipe = parse_recipe({"rho": [0.1, "0.2:0.4:3"]}, "made-up")
     assert recipe.name == "made-up"
     assert recipe.settings == {"rho": [0.1, "0.2:0.4:3"]}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["..", ".", "...", "", " ", "a/b", "../out", "/tmp/x", "a\\b", "a\n", "a\x00b", "\x1b[2J", ".hidden", "x" * 201],
+)
+def test_a_name_that_is_no_plain_folder_name_is_refused(name):
+    with pytest.raises(RecipeError, match="is no plain folder name; give the key 'name' letters") as caught:
+        parse_recipe({"name": name}, "file")
+    assert str(caught.value).isprintable()
+    with pytest.raises(RecipeError, match="is no plain folder name"):  # the file's name may be no better
+        parse_recipe({}, name)
+
+
+@pytest.mark.parametrize("name", ["fig1b", "größe", "a.b+c-d_e", "-", "x" * 200])
+def test_plain_names_stand(name):
+    assert parse_recipe({"name": name}, "file").name == name

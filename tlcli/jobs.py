@@ -10,7 +10,7 @@ from typing import Any
 
 from tlcli.errors import UsageError, suggest
 from tlcli.options import BAYES_SOLVERS, INVOCATION, NETWORK_SOLVERS, OPTIONS, SOLVERS
-from tlcli.recipes import Recipe
+from tlcli.recipes import Recipe, refuse_code
 from tlcli.solvers.base import Case, Solver
 from tlcli.sweep.grids import Grid, Values, format_values, parse_values
 
@@ -65,6 +65,8 @@ def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags
         # Flags are stronger than a case, so that one run can change a recipe everywhere, but for what sets it apart.
         settings = _over(_over(_over(given, rest, duration), strong, duration), own, duration)
         notes += [(label, name) for name in strong if settings.get(name) != strong[name]]
+        if recipe is not None and ("activation" not in strong or "activation" in own) and not flags.get("allow_code"):
+            refuse_code(recipe.name, settings.get("activation"))
         cases.append(_case(command, label, settings, recipe))
         whole = [k for k in rest if k in _NOT_PHYSICAL - _PER_CASE and k not in cases[-1].solver.parameters]
         if whole:

@@ -377,6 +377,13 @@ _RUN = [
     ),
     Option("force", "flag", False, "Discard stored points and compute them again.", panel="Run"),
     Option("dry_run", "flag", False, "Say what would be computed, how long and how large, and stop.", panel="Run"),
+    Option(
+        "allow_code",
+        "flag",
+        False,
+        "Let a recipe name Python code of your own to run (activation: module:function).",
+        panel="Run",
+    ),
     Option("quiet", "flag", False, "No progress and no messages but errors.", panel="Run"),
     Option("strict", "flag", False, "Exit with 3 where a row missed the accuracy (status inaccurate).", panel="Run"),
 ]
@@ -386,4 +393,4 @@ OPTIONS: dict[str, Option] = {
 }
 
 # Settings of one invocation, not of the result: neither a recipe's hash nor a figure holds them.
-INVOCATION = ("output", "jobs", "executor", "shard", "store", "force", "dry_run", "quiet", "strict")
+INVOCATION = ("output", "jobs", "executor", "shard", "store", "force", "dry_run", "quiet", "strict", "allow_code")

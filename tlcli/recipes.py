@@ -26,6 +26,7 @@ from tlcli.option import Option
 from tlcli.options import INVOCATION, OPTIONS
 
 COMMANDS = ("pretrain-kernel", "finetune-loss", "dmft-solve", "bayes-saddle", "phase-diagram")
+_LONGEST_NAME = 200  # bytes; what file systems take, with room for endings
 STAGE_KEYS = ("teacher", "alpha", "gamma", "duration", "sigma", "weight_decay")
 # In YAML a stage's `alpha` reads like the option alpha1, and so on: same grids, same ranges.
 STAGE_OPTIONS = {
@@ -129,10 +130,31 @@ def parse_recipe(raw: dict[str, Any], default_name: str) -> Recipe:
     if content.command is not None and content.command not in COMMANDS:
         hint = suggest(content.command, COMMANDS)
         raise RecipeError(f"command '{content.command}' is unknown; use one of {', '.join(COMMANDS)}{hint}.")
-    name = content.name or default_name
-    if not re.fullmatch(r"[\w.+-]+", name):
-        raise RecipeError(f"name '{name}' must be made of letters, digits and . _ + -.")
+    name = default_name if content.name is None else content.name
+    _check_name(name)
     return Recipe(content.command, name, settings, cases, stages, content.gram)
+
+
+def _check_name(name: str) -> None:
+    """Refuse what is not the plain name of one folder: results must not leave the folder that -o names."""
+    if not re.fullmatch(r"[\w+-][\w.+-]*", name) or len(name.encode()) > _LONGEST_NAME:
+        shown = name if len(name) <= 60 else f"{name[:60]}…"
+        raise RecipeError(
+            f"name {shown!r} is no plain folder name; give the key 'name' letters, digits and . _ + -, at most "
+            f"{_LONGEST_NAME} bytes and no . first."
+        )
+
+
+def refuse_code(name: str, value: object) -> None:
+    """Refuse a recipe's activation that would import and run Python code, the only thing in a recipe that does.
+
+    Raises:
+        RecipeError: `value` is written as module:function.
+    """
+    if ":" in str(value):
+        raise RecipeError(
+            f"recipe '{name}' would run Python code by its activation '{value}'; if you trust it, add --allow-code."
+        )
 
 
 def _stage(index: int, stage: dict[str, Any]) -> dict[str, Any]:

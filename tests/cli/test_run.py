@@ -1,6 +1,7 @@
 """`tlcli run`: recipes of any command, one after the other."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,51 @@ def test_seed_and_dry_run_reach_every_recipe(tlcli, recipes):
     assert done.code == 0
     assert (done.out + done.err).count("points") >= 3
     assert not Path("results").exists()
+
+
+def test_a_recipe_cannot_write_outside_the_output_folder(tlcli):
+    Path("mine.txt").write_text("mine")
+    Path("up.yaml").write_text("command: finetune-loss\nname: ..\nrho: 0:1:3\n")
+    for arguments in ("run up.yaml -o a/b", "run up.yaml", "finetune-loss up.yaml", "finetune-loss up.yaml -o c"):
+        done = tlcli(arguments)
+        assert done.code == 2
+        assert "name '..' is no plain folder name" in done.err
+        assert sorted(os.listdir(".")) == ["mine.txt", "up.yaml"]
+
+
+CODE = "open('it-ran', 'w').close()\n\ndef f(h):\n    return 0.5 * h, 0.5 + 0 * h\n"
+TRAINED = "--source linear --target linear --dim 4 --p1 6 --p2 4 --t1 0.1 --t2 0.1 --neurons 32 --repeats 2 --quiet"
+
+
+@pytest.mark.parametrize("key", ["activation: stranger:f", "cases:\n  - {label: a, activation: 'stranger:f'}"])
+def test_a_recipe_runs_code_only_where_it_is_allowed(tlcli, key):
+    Path("stranger.py").write_text(CODE)
+    Path("r.yaml").write_text(
+        "command: dmft-solve\nsource: linear\ntarget: linear\ndim: 4\np1: 6\np2: 4\nt1: 0.1\nt2: 0.1\nneurons: 32\n"
+        f"repeats: 2\n{key}\n"
+    )
+    for arguments in ("run r.yaml", "run r.yaml --dry-run", "dmft-solve r.yaml", "dmft-solve --recipe r.yaml --p1 5"):
+        done = tlcli(arguments)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert "would run Python code by its activation 'stranger:f'; if you trust it, add --allow-code." in done.err
+        assert sorted(os.listdir(".")) == ["r.yaml", "stranger.py"]
+    try:
+        assert tlcli("run r.yaml --allow-code --quiet").code == 0
+        assert Path("it-ran").exists()
+        assert tlcli("dmft-solve r.yaml --allow-code --quiet -o -").code == 0
+    finally:
+        sys.modules.pop("stranger", None)
+
+
+def test_code_that_a_flag_names_is_allowed_and_a_recipe_cannot_allow_its_own(tlcli):
+    Path("stranger.py").write_text(CODE)
+    Path("r.yaml").write_text("command: dmft-solve\nactivation: tanh\n")
+    try:
+        assert tlcli("dmft-solve", TRAINED, "--activation stranger:f -o -").code == 0
+        assert tlcli("dmft-solve r.yaml", TRAINED, "--activation stranger:f -o -").code == 0
+    finally:
+        sys.modules.pop("stranger", None)
+    Path("r.yaml").write_text("command: dmft-solve\nactivation: stranger:f\nallow_code: true\n")
+    done = tlcli("run r.yaml")
+    assert done.code == 2
+    assert "'allow_code' is no part of a recipe; give it as the flag --allow-code." in done.err

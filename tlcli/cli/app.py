@@ -64,6 +64,9 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no messages but errors.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where a row missed the accuracy.")] = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let recipes name Python code of your own to run (activations).")
+    ] = False,
 ) -> None:
     """Run recipe files, whatever their command; a failing one does not stop the others.
 
@@ -76,6 +79,7 @@ def run(
     from tlcli.cli.run import run_recipes
 
     flags = {"jobs": jobs, "executor": executor, "force": force, "dry_run": dry_run, "quiet": quiet, "strict": strict}
+    flags["allow_code"] = allow_code
     if seed is not None:
         flags["seed"] = seed
     raise typer.Exit(run_recipes(recipes, output, flags))

@@ -44,6 +44,7 @@ class Invocation:
     dry_run: bool
     quiet: bool
     strict: bool
+    allow_code: bool
 
     @property
     def to_stdout(self) -> bool:
