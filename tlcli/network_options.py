@@ -95,6 +95,14 @@ NETWORK = [
         panel="Tasks",
     ),
     Option("raw_inputs", "flag", False, "Leave the inputs of a file as they are.", panel="Tasks"),
+    Option(
+        "drop_columns",
+        "text",
+        None,
+        "Input columns of a file to leave out, with commas (NPZ: numbers from 0); none keeps all, also an index.",
+        panel="Tasks",
+        metavar="NAMES",
+    ),
     Option("colour", "flag", False, "CIFAR-10 in colour, not grey.", panel="Tasks"),
     Option(
         "population",

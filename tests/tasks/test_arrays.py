@@ -1,3 +1,7 @@
+import time
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -93,22 +97,137 @@ def test_spreadsheet_csv_with_byte_order_mark_and_blank_lines(tmp_path):
     np.testing.assert_array_equal(draw(task).y_source, points()["y_source"])
 
 
+def rows_of(x, given):
+    return [int(np.flatnonzero((given == row).all(axis=1))[0]) for row in x]
+
+
 def test_sizes_and_draws(tmp_path):
     task, given = npz(tmp_path), points()
-    data = draw(task, p1=4, p2=2, ptest=3, raw_inputs=True)
-    np.testing.assert_array_equal(data.x_source, given["x_source"][:4])
-    np.testing.assert_array_equal(data.y_target, given["y_target"][:2])
-    np.testing.assert_array_equal(data.x_test, given["x_test"][:3])
-    # Centring does not depend on how many points are used.
-    np.testing.assert_array_equal(draw(task, p1=4).x_source, draw(task).x_source[:4])
-    # Later draws: the same data as a whole, random rows of it (nested in size) where fewer are asked for.
-    np.testing.assert_array_equal(draw(task, draw=1).x_source, draw(task).x_source)
-    some, more = (draw(task, p1=p, draw=1, raw_inputs=True) for p in (3, 6))
-    np.testing.assert_array_equal(some.x_source, more.x_source[:3])
-    index = [int(np.flatnonzero((given["x_source"] == row).all(axis=1))[0]) for row in more.x_source]
+    some, more = (draw(task, p1=p, p2=2, ptest=3, raw_inputs=True) for p in (3, 6))
+    np.testing.assert_array_equal(some.x_source, more.x_source[:3])  # nested
+    index = rows_of(more.x_source, given["x_source"])
     assert len(set(index)) == 6
-    assert index != list(range(6))
+    assert index != sorted(index)
     np.testing.assert_array_equal(more.y_source, given["y_source"][index])
+    test = rows_of(more.x_test, given["x_test"])
+    np.testing.assert_array_equal(more.y_test_target, given["y_test"][test])
+    other = draw(task, p1=6, ptest=3, draw=1, raw_inputs=True)
+    assert rows_of(other.x_source, given["x_source"]) != index
+    assert rows_of(other.x_test, given["x_test"]) == test  # one test set for all draws
+    assert rows_of(draw(task, p1=6, seed=1, raw_inputs=True).x_source, given["x_source"]) != index
+    # Centring does not depend on how many points are used; the data as a whole are the same in every draw.
+    whole = draw(task)
+    np.testing.assert_array_equal(draw(task, p1=6).x_source, whole.x_source[index])
+    np.testing.assert_array_equal(draw(task, draw=1).x_source, whole.x_source)
+
+
+@pytest.mark.parametrize("p", [2, 5, 10, 37])
+def test_files_sorted_by_class_give_every_class_its_share(tmp_path, p):
+    rng = np.random.default_rng(3)
+    y = np.repeat([-1.0, 1.0, 3.0], [40, 20, 20])
+    arrays = {f"x_{s}": rng.normal(size=(80, 2)) for s in ("source", "target", "test")}
+    np.savez(tmp_path / "data.npz", **arrays, y_source=y, y_target=y, y_test=y)
+    task = f"file:{tmp_path / 'data.npz'}"
+    counts = []
+    for seed in range(40):
+        labels = draw(task, p1=p, ptest=p, seed=seed)
+        for got in (labels.y_source, labels.y_test_target):
+            counts.append([np.sum(got == value) for value in (-1, 1, 3)])
+    spread = np.array(counts) - p * np.array([0.5, 0.25, 0.25])
+    assert abs(spread).max() < 1.5  # without strata 37 points are off by 8 within 80 draws
+    error = spread.std(axis=0) / np.sqrt(len(spread))
+    assert (abs(spread.mean(axis=0)) <= 4 * error + 1e-12).all()  # four standard errors
+
+
+def test_rows_of_real_labels_are_a_fair_draw(tmp_path):
+    task, given = npz(tmp_path), points()
+    counts = np.zeros(8)
+    for seed in range(200):
+        counts[rows_of(draw(task, p1=4, seed=seed, raw_inputs=True).x_source, given["x_source"])] += 1
+    assert abs(counts - 100).max() < 4 * np.sqrt(200 * 0.25)  # four standard errors; the first rows alone are at 14
+
+
+def test_a_training_set_of_one_class_is_told(tmp_path):
+    task = npz(tmp_path, y_source=np.ones(8), y_test_source=np.array([1, 1, -1, 1, -1, 1.0]))
+    assert draw(task).description["notes"] == ["all 8 source points have the label 1: the network sees a single class."]
+    assert draw(npz(tmp_path)).description.get("notes") is None
+    assert "single class" in transfer_data(
+        "digits:3v8", "digits:4v9", **NOTHING | {"p1": 2, "p2": 10}, rho=0.0, noise1=0.0, noise2=0.0, seed=1
+    ).description["notes"][0]  # fmt: skip
+
+
+def test_columns_can_be_left_out(tmp_path):
+    text = Path(to_csv(tmp_path, points()).removeprefix("file:")).read_text().splitlines()
+    order = np.random.default_rng(0).permutation(len(text) - 1)
+    lines = ["," + text[0].replace("set", "name,set"), *(f"{i},image_{i},{text[i + 1]}" for i in order)]
+    (tmp_path / "index.csv").write_text("\n".join(lines) + "\n")
+    task = f"file:{tmp_path / 'index.csv'}"
+    with pytest.raises(UsageError, match="'Unnamed: 0' has no name"):
+        draw(task)
+    with pytest.raises(UsageError, match="name is 'image_"):
+        draw(task, drop_columns="Unnamed: 0")
+    with pytest.raises(UsageError, match=r"no input column 'nme' \(did you mean 'name'\?\)"):
+        draw(task, drop_columns="nme")
+    with pytest.raises(UsageError, match="has no input column beside"):
+        draw(task, drop_columns="Unnamed: 0,name,x1,x2,x3")
+    assert draw(task, drop_columns="Unnamed: 0,name").x_source.shape == (8, 3)
+    archive = npz(tmp_path)
+    np.testing.assert_array_equal(
+        draw(archive, drop_columns="0,2", raw_inputs=True).x_source, points()["x_source"][:, [1]]
+    )
+    for bad in ("3", "-1", "x", "0,1,2"):
+        with pytest.raises(UsageError, match="drop_columns: "):
+            draw(archive, drop_columns=bad, raw_inputs=True)
+    with pytest.raises(UsageError, match="drop_columns = x is for file: tasks"):
+        draw("linear", drop_columns="x")
+
+
+def test_an_index_is_found_in_any_order_and_can_be_kept(tmp_path):
+    rng = np.random.default_rng(1)
+    lines = [f"{i},{s},1,{rng.normal()}" for i, s in enumerate(["source"] * 4 + ["target"] * 4 + ["test"] * 4)]
+    rng.shuffle(lines)
+    (tmp_path / "index.csv").write_text("\n".join(["id,set,y,x1", *lines]) + "\n")
+    task = f"file:{tmp_path / 'index.csv'}"
+    with pytest.raises(UsageError, match="'id' counts the rows and would be an input"):
+        draw(task)
+    assert draw(task, drop_columns="none").x_source.shape == (4, 2)
+
+
+def test_raw_inputs_of_a_wild_scale_are_refused_by_column(tmp_path):
+    given = points(40)
+    for name in ("x_source", "x_target", "x_test"):
+        given[name][:, 7] *= 1e3
+    task = npz(tmp_path, **given)
+    with pytest.raises(UsageError, match=r"input column 7 has an rms of .*divide that column by its rms"):
+        check_tasks(task, task, **NOTHING, raw_inputs=True)
+    assert check_tasks(task, task, **NOTHING) == 40  # scaled point by point, it is allowed
+    task = npz(tmp_path, **{k: 100 * v for k, v in points().items() if k.startswith("x")})
+    with pytest.raises(UsageError, match="divide the inputs by"):
+        check_tasks(task, task, **NOTHING, raw_inputs=True)
+
+
+def test_files_that_would_fill_the_memory_are_not_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x_source.npy", b"\0" * 1000)
+    content = (tmp_path / "bomb.npz").read_bytes()
+    declared = (1000).to_bytes(4, "little")
+    assert content.count(declared) >= 2
+    (tmp_path / "bomb.npz").write_bytes(content.replace(declared, (3 << 30).to_bytes(4, "little")))
+    with pytest.raises(UsageError, match="holds 3 GiB; a task file may hold 2 GiB"):
+        load_file(f"file:{tmp_path / 'bomb.npz'}")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match="no regular file"):
+        load_file(f"file:{tmp_path / 'zero.csv'}")
+
+
+def test_many_columns_are_read_in_linear_time(tmp_path):
+    names = [f"c{i}" for i in range(50_000)]
+    cells = ",".join(["0.5"] * len(names))
+    text = "\n".join([",".join(["set", "y", *names]), *(f"{s},1,{cells}" for s in ("source", "target", "test"))])
+    (tmp_path / "wide.csv").write_text(text + "\n")
+    start = time.perf_counter()
+    assert load_file(f"file:{tmp_path / 'wide.csv'}").dim == 50_000
+    assert time.perf_counter() - start < 20  # a quadratic check takes a minute
 
 
 def test_check_tasks_gives_the_dimension(tmp_path):
@@ -134,13 +253,26 @@ def with_value(name, index, value):
     [
         ({"y_target": None}, "lacks the array 'y_target'"),
         ({"y_target": None, "y_traget": np.ones(5)}, r"unknown array 'y_traget' \(did you mean 'y_target'\?\)"),
-        ({"extra": np.ones(5)}, "unknown array 'extra'; a task file holds x_source"),
+        ({"extra": np.ones(5)}, "unknown array 'extra'; it must hold x_source"),
         ({"x_test": None}, "lacks the array 'x_test'"),
         ({"x_source": np.ones(8)}, r"x_source has shape \(8,\); it must be \(points, D\)"),
         ({"x_source": np.ones((8, 2, 2))}, r"x_source has shape \(8, 2, 2\)"),
         ({"x_target": np.ones((5, 4))}, "x_target has 4 columns and x_source 3"),
         ({"y_source": np.ones(7)}, r"y_source has shape \(7,\); x_source needs \(8,\)"),
-        ({"y_source": np.ones((8, 1))}, r"y_source has shape \(8, 1\)"),
+        ({"y_source": np.ones((8, 1))}, r"y_source has shape \(8, 1\); x_source needs \(8,\): save y_source.ravel\(\)"),
+        ({"y_source": np.eye(2)[[0, 1] * 4]}, r"one-hot labels of two classes are y_source\[:, 0\] - y_source\[:, 1\]"),
+        ({"y_source": np.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1]]}, "3 one-hot classes must become one number"),
+        ({"y_source": np.array([True, False] * 4)}, r"y_source has type bool.*save 2.0 \* y_source - 1.0"),
+        ({"X_train": np.ones((8, 3))}, r"unknown array 'X_train' \(a file holds both tasks"),
+        ({"y_source": np.full(8, 1e10)}, r"y_source has an rms of 1e\+10; divide all labels"),
+        (
+            {
+                "x_source": np.c_[np.arange(8.0), np.ones((8, 2))],
+                "x_target": np.c_[np.arange(5.0), np.ones((5, 2))],
+                "x_test": np.c_[np.arange(6.0), np.ones((6, 2))],
+            },
+            "column '0' counts the rows.*--drop-columns 0",
+        ),
         ({"y_test_source": np.ones(5)}, r"y_test_source has shape \(5,\); x_test needs \(6,\)"),
         ({"x_source": np.ones((0, 3)), "y_source": np.ones(0)}, "no source point"),
         (
@@ -190,6 +322,15 @@ GOOD = "source,1,0.5,2\ntarget,-1,2,3\ntest,,1,1\n"
         (HEAD + "source,1,2\n", r"data\.csv, line 2: 3 values, but the header names 4 columns"),
         (HEAD + "sorce,1,2,3\n", r"line 2: set is 'sorce' \(did you mean 'source'\?\)"),
         (HEAD + GOOD + "source,1,a,3\n", "line 5: x1 is 'a'; it must be a number"),
+        (HEAD + GOOD + "source,1,1_000,3\n", "line 5: x1 is '1_000'; it must be a number"),
+        (HEAD + GOOD + "source,1,\u0661\u0662,3\n", "line 5: x1 is '\u0661\u0662'; it must be a number"),
+        (HEAD + GOOD + "source,1,1e400,3\n", "line 5: x1 is 1e400, beyond the largest number"),
+        (",set,y,x1\n0,source,1,2\n", 'the column .Unnamed: 0. has no name.*--drop-columns "Unnamed: 0"'),
+        ("Unnamed: 0,set,y,x1\n0,source,1,2\n", "--drop-columns none"),
+        (
+            "id,set,y,x1\n" + "".join(f"{i},{s},1,{i * 0.3}\n" for i, s in enumerate(["source", "target", "test"] * 2)),
+            "the column 'id' counts the rows",
+        ),
         (HEAD + GOOD + "source,1,2,\n", "line 5: x2 is empty; it must be a number"),
         (HEAD + GOOD + "target,,2,3\n", "line 5: y is empty"),
         (HEAD + GOOD + "source,1,nan,3\n", r"x_source holds 1 NaN or infinite value, the first at x_source\[1, 0\]"),
@@ -210,6 +351,7 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "half.npz").write_bytes(b"PK\x03\x04 broken")
     (tmp_path / "latin.csv").write_bytes(b"set,y,x\xe9\n")
     (tmp_path / "data.txt").write_text("1 2 3")
+    (tmp_path / "folder.npz").mkdir()
     np.save(tmp_path / "one.npy", np.ones(3))
     (tmp_path / "one.npz").write_bytes((tmp_path / "one.npy").read_bytes())
     for name, message in (
@@ -218,9 +360,10 @@ def test_unreadable_files(tmp_path):
         ("half.npz", "Cannot read"),
         ("latin.csv", "Cannot read"),
         ("none.npz", "Cannot read .*No such file"),
-        ("data.txt", r"ends in '.txt'; a task file is .npz or .csv"),
+        ("data.txt", r"ends in '.txt'; it must be .npz or .csv"),
         ("one.npz", "single array"),
-        ("", "Cannot read"),
+        ("", "ends in ''"),
+        ("folder.npz", "no regular file"),
     ):
         with pytest.raises(UsageError, match=message):
             load_file(f"file:{tmp_path / name}")

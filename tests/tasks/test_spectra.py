@@ -57,7 +57,7 @@ GOOD = {"eigenvalues": np.ones(3), "teacher1": np.ones(3), "teacher2": np.ones(3
         ({"teacher2": np.ones(3, complex)}, "real numbers"),
         ({"teacher1": np.zeros(3)}, "no weight"),
         ({"eigenvalues": np.array([1, 0, 0.0]), "teacher2": np.array([0, 1.0, 0])}, "teacher2 has no weight"),
-        ({"eigenvalue": np.ones(3)}, "'eigenvalue' .did you mean 'eigenvalues'"),
+        ({"eigenvalue": np.ones(3)}, "unknown array 'eigenvalue'; it must hold"),
     ],
 )
 def test_bad_files(tmp_path, change, message):
@@ -70,6 +70,10 @@ def test_bad_files(tmp_path, change, message):
 def test_unreadable_files(tmp_path):
     (tmp_path / "text.npz").write_text("not an archive")
     np.save(tmp_path / "one.npy", np.ones(3))
-    for name, message in (("text.npz", "Cannot read"), ("none.npz", "Cannot read"), ("one.npy", "single array")):
+    for name, message in (
+        ("text.npz", "Cannot read"),
+        ("none.npz", "Cannot read"),
+        ("one.npy", "ends in '.npy'; it must be .npz"),
+    ):
         with pytest.raises(UsageError, match=message):
             load_spectrum(tmp_path / name)

@@ -22,7 +22,20 @@ _NETWORK = ("source", "target", "p1", "p2", *(option.name for option in NETWORK 
 _BEST = ("optimal_gamma0", "optimal_delta")
 _BAYES = tuple(option.name for option in BAYES)
 _TRANSFER = tuple(name for name in OPTIONS if name not in (*_FIGURE, *_EXPERIMENT, *_OUTPUTS, *_RUN, *_BEST, *_BAYES))
-_TASKS = ("source", "target", "p1", "p2", "noise1", "noise2", "ptest", "draws", "raw_inputs", "colour", "activation")
+_TASKS = (
+    "source",
+    "target",
+    "p1",
+    "p2",
+    "noise1",
+    "noise2",
+    "ptest",
+    "draws",
+    "raw_inputs",
+    "drop_columns",
+    "colour",
+    "activation",
+)
 
 
 @dataclass(frozen=True)

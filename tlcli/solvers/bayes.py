@@ -16,7 +16,7 @@ from tlcli.bayes.transfer import BayesNumerics, BayesResult, BayesSettings, solv
 from tlcli.dmft.activations import activation
 from tlcli.errors import DomainError, UsageError
 from tlcli.solvers.base import Case, Solver
-from tlcli.solvers.network import data_of, identity_of, network_solver, pack, samples
+from tlcli.solvers.network import data_of, file_options, identity_of, network_solver, pack, samples
 from tlcli.sweep.runner import Task
 from tlcli.tasks.polynomial import is_polynomial
 
@@ -76,7 +76,7 @@ def bayes_solver(command: str, name: str | None, get: Callable[[str], Any]) -> S
         archive="kernels",
         words={"layout": layout},
         point=FUNCTION,
-        hidden=("ptest", "raw_inputs", "colour", "nets", "optimal_delta", *sampled, *outputs),
+        hidden=("ptest", "raw_inputs", "drop_columns", "colour", "nets", "optimal_delta", *sampled, *outputs),
         defaults={**{k: v for k, v in tasks.defaults.items() if k in _TASK}, "activation": phi},
     )
 
@@ -141,6 +141,7 @@ def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
     if out["ptest"] is None and costly and is_polynomial(str(values["source"]).strip()):
         out["ptest"] = DEFAULT_PTEST
     out |= {name: True for name in ("raw_inputs", "colour") if values.get(name)}
+    out |= file_options(values)
     return out
 
 

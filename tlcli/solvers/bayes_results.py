@@ -77,7 +77,8 @@ def combine(case: Case, records: Sequence[Record]) -> Findings:
     done = [record for record in ordered if record.get("status") != "failed"]
     if done:
         out.info, out.data = dict(done[0]["info"]), dict(done[0]["data"])
-    out.notes = [*_routes(done), *dict.fromkeys(note for record in done for note in record["info"].get("notes", ()))]
+    told = [note for r in done for note in (*r["info"].get("notes", ()), *r["data"].get("notes", ()))]
+    out.notes = [*_routes(done), *dict.fromkeys(told)]
     out.notes += _flat_lines(columns)
     out.messages = _messages(case, points, ordered)
     if case.words["layout"] == "saddle":

@@ -23,6 +23,7 @@ from tlcli.dmft.transfer import solve_transfer
 from tlcli.errors import UsageError
 from tlcli.solvers.base import Case, Solver
 from tlcli.sweep.runner import Task
+from tlcli.tasks.arrays import ROWS
 from tlcli.tasks.cifar import cifar_location
 from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2, DEFAULT_PTEST
 from tlcli.tasks.polynomial import is_polynomial
@@ -61,7 +62,7 @@ _TRAINING = (
 )
 _DEEP = ("depth", "freeze", "reinit_from", "ablate")
 _OUTPUTS = {"curve": ("kernels", "predictions"), "pretrain": ("kernels",), "end": ()}
-_HIDDEN = ("ptest", "raw_inputs", "colour", *_NUMERICS, "nets")
+_HIDDEN = ("ptest", "raw_inputs", "drop_columns", "colour", *_NUMERICS, "nets")
 
 
 def network_solver(command: str, name: str, get: Callable[[str], Any]) -> Solver:
@@ -139,7 +140,9 @@ def _size(stage: str, get: Callable[[str], Any], from_file: bool) -> tuple[str, 
 
 def _check(source: str, target: str, sizes: list[tuple[str, Any]], get: Callable[[str], Any]) -> int:
     """Check tasks and the largest sizes; return the dimension of the inputs."""
-    rest = {name: get(name) for name in ("ptest",)} | {name: bool(get(name)) for name in ("colour", "raw_inputs")}
+    rest = {name: get(name) for name in ("ptest", "drop_columns")} | {
+        name: bool(get(name)) for name in ("colour", "raw_inputs")
+    }
     dim = check_tasks(source, target, dim=get("dim"), p1=1, p2=1, **rest)
     largest: dict[str, int | None] = {"p1": None, "p2": None}  # the default of a source alone
     for size, default in sizes:
@@ -216,6 +219,7 @@ def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
     dim = int(values["dim"])
     out = {name: values[name] for name in (*_DATA, *_TRAINING, "ablate") if name in values}
     out |= {name: int(values[name]) for name in ("depth", "freeze", "reinit_from") if name in values}
+    out |= file_options(values)
     out["dim"], out["rho"] = dim, values.get("rho", 1.0)
     for stage in ("1", "2"):
         for size in (f"p{stage}", f"alpha{stage}"):
@@ -255,6 +259,7 @@ def identity_of(case: Case) -> dict[str, str]:
     source, phi = str(case.words["source"]).strip(), str(case.words["activation"])
     if source.startswith("file:"):
         found["file_sha256"] = _checksum([Path(source.removeprefix("file:"))])
+        found["file_rows"] = ROWS
     if source.startswith("cifar10:"):
         place = cifar_location()
         found["cifar_sha256"] = _checksum([place] if place.is_file() else sorted(place.glob("*_batch*")))
@@ -264,6 +269,11 @@ def identity_of(case: Case) -> dict[str, str]:
         if path:
             found["activation_sha256"] = _checksum([Path(path)])
     return found
+
+
+def file_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is left out of a file, where anything is: other points keep the keys they are stored under."""
+    return {name: values[name] for name in ("drop_columns",) if values.get(name) is not None}
 
 
 def _checksum(paths: Sequence[Path]) -> str:
@@ -365,6 +375,7 @@ def data_of(p: Mapping[str, Any]) -> TransferData:
         seed=int(p["seed"]),
         draw=int(p["draw"]),
         raw_inputs=bool(p.get("raw_inputs")),
+        drop_columns=p.get("drop_columns"),
         colour=bool(p.get("colour")),
     )
 

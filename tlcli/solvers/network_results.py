@@ -154,7 +154,7 @@ def _notes(records: Sequence[Mapping[str, Any]]) -> list[str]:
     ordered = sorted(records, key=lambda record: -float(record["info"].get("time_error", 0.0)))
     found: dict[str, str] = {}
     for record in ordered:
-        for note in record["info"].get("notes", ()):
+        for note in (*record["info"].get("notes", ()), *record["data"].get("notes", ())):
             found.setdefault(re.sub(r"\d[\d.e+-]*", "#", note), note)
     return list(found.values())
 

@@ -8,13 +8,12 @@ and every other column is an input.
 
 Inputs are centred by the mean of all training points of both stages in the file, however many of them are
 used, and each is scaled to |x|^2 / D = 1; raw inputs are left as they are. P1 and P2 smaller than the file take
-the first rows in draw 0 and random rows in the draws after it; without them every draw has the same data.
+random rows, other ones in each draw, of every class as many as its share (labels that are a few whole numbers are
+classes); without them every draw has the same data. Fewer test points than the file has are random ones, the same in
+every draw.
 """
 
-import csv
 import hashlib
-import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,15 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from tlcli.errors import UsageError, suggest
+from tlcli.errors import UsageError
 from tlcli.tasks.data import Array, Purpose, TransferData, stream, unit_inputs
+from tlcli.tasks.files import SETS, read_bytes, read_csv, read_npz, refuse_index
 
 PREFIX = "file:"
 EXAMPLE = "file:data.npz"
-REQUIRED = ("x_source", "y_source", "x_target", "y_target", "x_test")
-OPTIONAL = ("y_test", "y_test_source")
-SETS = ("source", "target", "test")
-LABELS = ("y", "y_source")
+LARGEST_LABELS = 1e6
+LARGEST_INPUTS = 1e3  # of |x|^2/D on average
+ROWS = "random, stratified"  # how rows are chosen: part of what a stored point is of
+CLASSES = 20  # labels with at most so many different values, whole numbers all, are classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,115 +54,43 @@ class FileTask:
         return self.x_source.shape[1]
 
 
-def load_file(text: str) -> FileTask:
+def load_file(text: str, drop_columns: str | None = None) -> FileTask:
     """Read `file:PATH`, an NPZ or CSV file as described at the top of this module.
+
+    `drop_columns` names input columns that are left out, with commas: those of the header of a CSV file, numbers from 0
+    in an NPZ file; "none" keeps columns that look like an index.
 
     Raises UsageError, one sentence with the name, the value and its place, for a file that cannot be used.
     """
     path = Path(text.strip().removeprefix(PREFIX)).expanduser()
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from error
-    return _parse(path, content)
+    return _parse(path, read_bytes(path), drop_columns)
 
 
 @lru_cache(maxsize=2)
-def _parse(path: Path, content: bytes) -> FileTask:
-    suffix = path.suffix.lower()
-    if suffix not in (".npz", ".csv"):
-        raise UsageError(f"{path} ends in {suffix!r}; a task file is .npz or .csv.")
-    arrays = _read_npz(path, content) if suffix == ".npz" else _read_csv(path, content)
-    return FileTask(path.name, **_checked(path, arrays), sha256=hashlib.sha256(content).hexdigest())
+def _parse(path: Path, content: bytes, drop_columns: str | None) -> FileTask:
+    drop = None if drop_columns is None else [name.strip() for name in drop_columns.split(",")]
+    drop = [] if drop == ["none"] else drop
+    if path.suffix.lower() == ".csv":
+        arrays = _checked(path, read_csv(path, content, drop))
+    else:
+        arrays = _without(path, _checked(path, read_npz(path, content)), drop)
+    return FileTask(path.name, **arrays, sha256=hashlib.sha256(content).hexdigest())
 
 
-def _read_npz(path: Path, content: bytes) -> dict[str, Array]:
-    """The arrays of an NPZ file by name, each of a real number type."""
-    names = (*REQUIRED, *OPTIONAL)
-    try:
-        archive = np.load(io.BytesIO(content), allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise UsageError(f"{path} is a single array; expected an NPZ file with {', '.join(REQUIRED)}.")
-        with archive:
-            unknown = [key for key in archive.files if key not in names]
-            missing = [name for name in REQUIRED if name not in archive.files]
-            if unknown:
-                near = suggest(unknown[0], [name for name in names if name not in archive.files])
-                raise UsageError(f"{path}: unknown array {unknown[0]!r}{near}; a task file holds {', '.join(names)}.")
-            if missing:
-                raise UsageError(f"{path} lacks the array {missing[0]!r}; it must hold {', '.join(REQUIRED)}.")
-            arrays = {key: np.asarray(archive[key]) for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        hint = " (pickled objects are not read; save plain numbers)" if "pickle" in str(error) else ""
-        raise UsageError(f"Cannot read {path}: {error}{hint}.") from error
-    for name, array in arrays.items():
-        if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
-            raise UsageError(f"{path}: {name} has type {array.dtype}; it must hold real numbers.")
-    return {name: array.astype(float) for name, array in arrays.items()}
-
-
-def _read_csv(path: Path, content: bytes) -> dict[str, Array]:
-    """The arrays of a CSV file by the names of the NPZ format."""
-    try:
-        rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        header = [name.strip() for name in next(rows, [])]
-        _check_header(path, header)
-        at_set, at_y = header.index("set"), header.index("y")
-        at_other = header.index("y_source") if "y_source" in header else None
-        inputs = [i for i, name in enumerate(header) if name != "set" and name not in LABELS]
-        x: dict[str, list[list[float]]] = {name: [] for name in SETS}
-        y: dict[str, list[float]] = {name: [] for name in SETS}
-        other: list[float] = []
-        for row in rows:
-            if not row:
-                continue
-            place = f"{path}, line {rows.line_num}"
-            if len(row) != len(header):
-                raise UsageError(f"{place}: {len(row)} values, but the header names {len(header)} columns.")
-            if (which := row[at_set].strip()) not in SETS:
-                raise UsageError(f"{place}: set is {which!r}{suggest(which, SETS)}; it must be {', '.join(SETS)}.")
-            x[which].append([_number(row[i], header[i], place) for i in inputs])
-            y[which].append(_number(row[at_y], "y", place, empty=which == "test"))
-            if at_other is not None:
-                value = _number(row[at_other], "y_source", place, empty=True)
-                if which == "test":
-                    other.append(value)
-                elif row[at_other].strip():
-                    raise UsageError(f"{place}: y_source is for test points; leave it empty in a {which} row.")
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"Cannot read {path}: {error}.") from error
-    arrays: dict[str, Array] = {}
-    for name in SETS:
-        arrays[f"x_{name}"] = np.array(x[name], dtype=float).reshape(len(x[name]), len(inputs))
-        arrays[f"y_{name}"] = np.array(y[name], dtype=float)
-    if at_other is not None:
-        arrays["y_test_source"] = np.array(other, dtype=float)
-    return arrays
-
-
-def _check_header(path: Path, header: list[str]) -> None:
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise UsageError(f"{path}: the column {twice[0]!r} stands twice in the header.")
-    for name in ("set", "y"):
-        if name not in header:
-            near = suggest(name, [column for column in header if column not in ("set", *LABELS)])
-            raise UsageError(
-                f"{path} lacks the column {name!r}{near}; its header must be set, y and the inputs, with commas."
-            )
-    if set(header) <= {"set", *LABELS}:
-        raise UsageError(f"{path} has no input column beside {', '.join(header)}.")
-
-
-def _number(text: str, column: str, place: str, *, empty: bool = False) -> float:
-    """A cell as a number; NaN for an empty one where that is allowed."""
-    if empty and not text.strip():
-        return np.nan
-    try:
-        return float(text)
-    except ValueError:
-        shown = repr(text.strip()) if text.strip() else "empty"
-        raise UsageError(f"{place}: {column} is {shown}; it must be a number.") from None
+def _without(path: Path, arrays: dict[str, Array], drop: list[str] | None) -> dict[str, Array]:
+    """Leave out columns of the inputs by number; without `drop` refuse one that only counts the rows."""
+    sets = [f"x_{name}" for name in SETS]
+    dim = arrays["x_source"].shape[1]
+    if drop is None:
+        tables = [arrays[name] for name in sets]
+        refuse_index(path, [str(i) for i in range(dim)], [np.concatenate(tables), *tables])
+        return arrays
+    for text in drop:
+        if not (text.isascii() and text.isdigit() and int(text) < dim):
+            raise UsageError(f"drop_columns: {text!r} is no column of {path}; give numbers from 0 to {dim - 1}.")
+    if len({int(text) for text in drop}) == dim:
+        raise UsageError(f"drop_columns: {','.join(drop)} leaves no input column of {path}.")
+    return arrays | {name: np.delete(arrays[name], [int(text) for text in drop], axis=1) for name in sets}
 
 
 def _checked(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -183,9 +111,31 @@ def _checked(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
         for label in (f"y_{name}", *(["y_test_source"] if name == "test" else [])):
             y = checked.setdefault(label, np.full(len(x), np.nan))
             if y.shape != (len(x),):
-                raise UsageError(f"{path}: {label} has shape {y.shape}; x_{name} needs ({len(x)},).")
+                raise UsageError(f"{path}: {label} has shape {y.shape}; x_{name} needs ({len(x)},){_remedy(label, y)}.")
             _check_finite(path, label, y, nan_allowed=name == "test")
+            _check_size(path, label, y)
     return checked
+
+
+def _remedy(name: str, y: Array) -> str:
+    """How labels of another shape become one number per point."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        return f": save {name}.ravel()"
+    if y.ndim == 2 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all():
+        if y.shape[1] == 2:
+            return f": one-hot labels of two classes are {name}[:, 0] - {name}[:, 1]"
+        return f": {y.shape[1]} one-hot classes must become one number, for example two groups of them -1 and +1"
+    return ""
+
+
+def _check_size(path: Path, name: str, y: Array) -> None:
+    """Refuse labels so large that no training time would be left after the first step."""
+    size = float(np.sqrt(np.nanmean(y**2))) if np.isfinite(y).any() else 0.0
+    if size > LARGEST_LABELS:
+        raise UsageError(
+            f"{path}: {name} has an rms of {size:.3g}; divide all labels by it (labels c y at gamma are labels y at "
+            f"c gamma), at most {LARGEST_LABELS:g} is allowed."
+        )
 
 
 def _check_finite(path: Path, name: str, array: Array, *, nan_allowed: bool = False) -> None:
@@ -242,26 +192,53 @@ def normalised(task: FileTask) -> FileTask:
     )
 
 
+def check_raw_inputs(task: FileTask) -> None:
+    """Refuse raw inputs so large that no integrator could follow the network, naming the column that makes them so."""
+    square = np.mean(np.concatenate([task.x_source, task.x_target]) ** 2, axis=0)
+    if square.mean() <= LARGEST_INPUTS:
+        return
+    worst, others = int(np.argmax(square)), float(np.sqrt(np.median(square)))
+    rms = float(np.sqrt(square[worst]))
+    cause = f"input column {worst} has an rms of {rms:.3g}, half of all columns at most {others:.3g}"
+    remedy = "divide that column by its rms" if rms > 10 * others else f"divide the inputs by {rms:.3g}"
+    raise UsageError(
+        f"{task.name}: raw inputs have |x|^2/D = {square.mean():.3g} on average, above {LARGEST_INPUTS:g} ({cause}); "
+        f"{remedy}, or leave out --raw-inputs."
+    )
+
+
+def _chosen(points: int | None, labels: Array, rng: np.random.Generator) -> Any:
+    """Return the indices of `points` rows (None: all, in the order of the file), nested in their number.
+
+    Where labels are classes, every prefix of the order holds of each class its share, to one point.
+    """
+    n = len(labels)
+    if points is None:
+        return np.arange(n)
+    order = rng.permutation(n)
+    values, at, counts = np.unique(labels, return_inverse=True, return_counts=True, equal_nan=True)
+    if not 1 < len(values) <= min(CLASSES, n // 2) or not (np.isnan(values) | (values == np.rint(values))).all():
+        return order[:points]
+    place = np.empty(n)
+    for which, (count, start) in enumerate(zip(counts, rng.random(len(values)), strict=True)):
+        place[order[at[order] == which]] = (np.arange(count) + start) / count
+    return np.argsort(place, kind="stable")[:points]
+
+
 def file_data(
     task: FileTask, *, p1: int | None, p2: int | None, ptest: int | None, seed: int, draw: int, raw_inputs: bool
 ) -> TransferData:
-    """Take p1, p2 training points and the first ptest test points (None: all) of a file.
+    """Take p1, p2 training points and ptest test points (None: all) of a file.
 
     Labels are those of the file. Raises UsageError for sizes beyond the file and inputs that cannot be scaled.
     """
     check_file_sizes(task, p1, p2, ptest)
     task = task if raw_inputs else normalised(task)
 
-    def chosen(points: int | None, available: int, purpose: Purpose) -> Any:
-        if points is None:
-            return np.arange(available)
-        # Draw 0 is the file's own order, so that a single run uses the rows one expects.
-        order = stream(seed, draw, purpose).permutation(available) if draw > 0 else np.arange(available)
-        return order[:points]
-
-    first = chosen(p1, len(task.x_source), Purpose.SOURCE_INPUTS)
-    second = chosen(p2, len(task.x_target), Purpose.TARGET_INPUTS)
-    test = np.arange(len(task.x_test))[:ptest]
+    first = _chosen(p1, task.y_source, stream(seed, draw, Purpose.SOURCE_INPUTS))
+    second = _chosen(p2, task.y_target, stream(seed, draw, Purpose.TARGET_INPUTS))
+    # The same in all draws, whose losses are averaged.
+    test = np.sort(_chosen(ptest, task.y_test, stream(seed, 0, Purpose.TEST_INPUTS)))
     description: dict[str, Any] = {
         "file": task.name,
         "sha256": task.sha256,
@@ -269,7 +246,7 @@ def file_data(
         if raw_inputs
         else "centred by the mean of all training points in the file, then each scaled to |x|^2/D = 1",
         "labels": "as in the file",
-        "draw_of_points": "p1 and p2 take the first rows in draw 0, random rows in later draws; without them all rows",
+        "draw_of_points": "p1, p2 and ptest take random rows, of every class its share; without them all rows",
         "test_labels_source": int(np.isfinite(task.y_test_source[test]).sum()),
         "test_labels_target": int(np.isfinite(task.y_test[test]).sum()),
     }

@@ -63,6 +63,8 @@ def parse_digits_task(text: str) -> DigitsTask:
     sides = body.split("v")
     if len(sides) != 2 or not all(sides):
         raise UsageError(f"{text!r} needs digits on both sides of one 'v', e.g. digits:3v8.")
+    if "10" in sides[0] or "10" in sides[1]:  # more likely the number ten than the digits 1 and 0
+        raise UsageError(f"{text!r}: there is no digit 10; write 01 for the digits 0 and 1.")
     for character in sides[0] + sides[1]:
         if character not in "0123456789":
             raise UsageError(f"{text!r}: {character!r} is not a digit; write e.g. {EXAMPLE}.")

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.errors import DomainError, UsageError, suggest
+from tlcli.errors import DomainError, UsageError
+from tlcli.tasks.files import read_bytes, read_npz
 
 Array = NDArray[np.float64]
 
@@ -69,32 +70,15 @@ def load_spectrum(path: str | Path) -> FileSpectrum:
 
     Raises UsageError, in one sentence, for a file or an array that cannot be used.
     """
-    names = ("eigenvalues", "teacher1", "teacher2")
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise UsageError(f"{path} is a single array; expected an NPZ file with {', '.join(names)}.")
-        with archive:
-            missing = [name for name in names if name not in archive.files]
-            if missing:
-                raise UsageError(f"{path} lacks the array {missing[0]!r}; it must hold {', '.join(names)}.")
-            unknown = [name for name in archive.files if name not in names]
-            if unknown:
-                raise UsageError(
-                    f"{path} holds {unknown[0]!r}{suggest(unknown[0], names)}, which no spectrum has; it must hold "
-                    f"{', '.join(names)} and nothing else."
-                )
-            arrays = [np.asarray(archive[name]) for name in names]
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"Cannot read the spectrum {path}: {error}.") from error
+    path, names = Path(path).expanduser(), ("eigenvalues", "teacher1", "teacher2")
+    found = read_npz(path, read_bytes(path, (".npz",)), names, ())
+    arrays = [found[name] for name in names]
     for name, array in zip(names, arrays, strict=True):
         if array.ndim != 1 or array.size == 0 or array.shape != arrays[0].shape:
             raise UsageError(f"{path}: {name} has shape {array.shape}; all three arrays must be (n_modes,).")
-        if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
-            raise UsageError(f"{path}: {name} has type {array.dtype}; it must hold real numbers.")
         if not np.isfinite(array).all():
             raise UsageError(f"{path}: {name}[{np.flatnonzero(~np.isfinite(array))[0]}] is not finite.")
-    eigenvalues, teacher1, teacher2 = (array.astype(float) for array in arrays)
+    eigenvalues, teacher1, teacher2 = arrays
     if eigenvalues.min() < 0 or eigenvalues.max() == 0:
         raise UsageError(f"{path}: eigenvalues go down to {eigenvalues.min():g}; they must be >= 0, not all zero.")
     live = eigenvalues > 0

@@ -55,6 +55,7 @@ def check_tasks(
     ptest: int | None,
     colour: bool = False,
     raw_inputs: bool = False,
+    drop_columns: str | None = None,
 ) -> int:
     """Check two tasks and their sizes without drawing data; returns the input dimension D.
 
@@ -73,6 +74,8 @@ def check_tasks(
         )
     if colour and kind != "cifar10":
         raise UsageError(f"colour is for cifar10 tasks, not for {source!r}.")
+    if drop_columns is not None and kind != "file":
+        raise UsageError(f"drop_columns = {drop_columns} is for file: tasks, not for {source!r}.")
     if raw_inputs and kind != "file":
         raise UsageError(f"raw inputs are for file: tasks, not for {source!r}.")
     size("ptest", ptest, DEFAULT_PTEST)
@@ -84,8 +87,10 @@ def check_tasks(
     if kind == "file":
         if Path(source.removeprefix(arrays.PREFIX)) != Path(target.removeprefix(arrays.PREFIX)):
             raise UsageError(f"Source {source!r} and target {target!r} must name the same file: it holds both tasks.")
-        task = arrays.load_file(source)
+        task = arrays.load_file(source, drop_columns)
         arrays.check_file_sizes(task, p1, p2, ptest)
+        if raw_inputs:
+            arrays.check_raw_inputs(task)
         found = (task if raw_inputs else arrays.normalised(task)).dim
     elif kind == "digits":
         first, second = images.digits_task(source), images.digits_task(target)
@@ -116,6 +121,7 @@ def transfer_data(
     draw: int = 0,
     raw_inputs: bool = False,
     colour: bool = False,
+    drop_columns: str | None = None,
 ) -> TransferData:
     """Draw the training and test points of a source and a target task.
 
@@ -128,7 +134,8 @@ def transfer_data(
     Raises UsageError as `check_tasks`, DomainError for rho outside [-1, 1] and negative noise.
     """
     source, target = source.strip(), target.strip()
-    found = check_tasks(source, target, dim=dim, p1=p1, p2=p2, ptest=ptest, colour=colour, raw_inputs=raw_inputs)
+    kinds: dict[str, Any] = {"colour": colour, "raw_inputs": raw_inputs, "drop_columns": drop_columns}
+    found = check_tasks(source, target, dim=dim, p1=p1, p2=p2, ptest=ptest, **kinds)
     for name, value in (("noise1", noise1), ("noise2", noise2)):
         if not (np.isfinite(value) and value >= 0):
             raise DomainError(f"{name} = {value:g}: the standard deviation of label noise must be finite and >= 0.")
@@ -139,7 +146,7 @@ def transfer_data(
             source, target, dim=found, rho=rho, p1=n1, p2=n2, ptest=n_test, seed=seed, draw=draw
         )
     elif kind == "file":
-        task = arrays.load_file(source)
+        task = arrays.load_file(source, drop_columns)
         data = arrays.file_data(task, p1=p1, p2=p2, ptest=ptest, seed=seed, draw=draw, raw_inputs=raw_inputs)
     else:
         draw_images = partial(images.image_data, p1=n1, p2=n2, ptest=n_test, seed=seed, draw=draw)
@@ -148,6 +155,7 @@ def transfer_data(
         else:
             first, second = cifar.parse_cifar_task(source), cifar.parse_cifar_task(target)
             data = draw_images(cifar.cifar_pool(colour), first, second)
+    notes = _single_class(data)
     data = replace(
         data,
         y_source=_noisy(data.y_source, noise1, seed, draw, Purpose.SOURCE_NOISE),
@@ -169,6 +177,8 @@ def transfer_data(
         "seed": int(seed),
         "draw": int(draw),
         "array_sha256": sums,
+        **({"notes": notes} if notes else {}),
+        **({"drop_columns": drop_columns} if drop_columns is not None else {}),
     }
     return replace(data, description=description)
 
@@ -185,6 +195,18 @@ def _kind(text: str) -> str:
     for word, form in _FORMS.items():
         near = near.replace(f"'{word}'", f"'{form}'")
     raise UsageError(f"Unknown task {text!r}{near}; a task is one of {', '.join(_FORMS.values())}.")
+
+
+def _single_class(data: TransferData) -> list[str]:
+    """What to tell of training sets in which every label is the same, though test points have others."""
+    told = []
+    for word, train, test in (
+        ("source", data.y_source, data.y_test_source),
+        ("target", data.y_target, data.y_test_target),
+    ):
+        if len(train) > 1 and np.all(train == train[0]) and np.any(test[np.isfinite(test)] != train[0]):
+            told.append(f"all {len(train)} {word} points have the label {train[0]:g}: the network sees a single class.")
+    return told
 
 
 def _noisy(labels: Array, noise: float, seed: int, draw: int, purpose: Purpose) -> Array:
