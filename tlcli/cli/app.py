@@ -148,7 +148,12 @@ def _usage_or_unexpected(error: Exception) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(format_message(), file=sys.stderr)
         else:
-            _say(" ".join(format_message().split()))
+            text = " ".join(format_message().split())
+            if "unexpected extra argument" in text:
+                from tlcli.cli.commands import WITH_COMMAS
+
+                text = f"{text.rstrip('.')}; {WITH_COMMAS}."
+            _say(text)
         return EXIT_USAGE
     if os.environ.get("TLCLI_DEBUG"):
         raise error

@@ -1,6 +1,7 @@
 """The subcommands as data: the options each takes and its help; Typer commands are built from them."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -168,6 +169,10 @@ COMMANDS = {
 }
 
 
+WITH_COMMAS = "write several values of one option with commas and without spaces, as in --gamma0 0.5,1"
+_STRAY = re.compile(r"[-+.,:\d]+(e[-+]?\d+)?|-?inf", re.ASCII)  # a value whose option ended at a space
+
+
 def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]], None]) -> Callable[..., None]:
     """Return a function whose signature Typer turns into the flags of `command`."""
 
@@ -175,6 +180,8 @@ def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]]
         positional, named = values.pop("recipe_file"), values.pop("recipe")
         if positional is not None and named is not None:
             raise UsageError(f"two recipes are given, '{positional}' and '{named}'; give one, or use `tlcli run`.")
+        if positional is not None and _STRAY.fullmatch(str(positional)) and not positional.exists():
+            raise UsageError(f"'{positional}' stands by itself; {WITH_COMMAS}.")
         run(command, named or positional, {k: v for k, v in values.items() if v is not None})
 
     path = Path | None
