@@ -140,7 +140,7 @@ def _size(stage: str, get: Callable[[str], Any], from_file: bool) -> tuple[str, 
 
 def _check(source: str, target: str, sizes: list[tuple[str, Any]], get: Callable[[str], Any]) -> int:
     """Check tasks and the largest sizes; return the dimension of the inputs."""
-    rest = {name: get(name) for name in ("ptest", "drop_columns")} | {
+    rest: dict[str, Any] = {name: get(name) for name in ("ptest", "drop_columns")} | {
         name: bool(get(name)) for name in ("colour", "raw_inputs")
     }
     dim = check_tasks(source, target, dim=get("dim"), p1=1, p2=1, **rest)
