@@ -199,10 +199,12 @@ def test_one_random_population_has_no_error():
     assert np.all(np.isnan(error))
 
 
-def test_a_quadrature_is_compared_with_the_coarser_rule():
-    value, error = estimate([np.full((1, 2), 3.0)], [np.array([[2.5, 3.25]])], lambda parts: parts[0])
+def test_a_quadrature_is_compared_with_the_coarser_rules():
+    rules = [np.array([[2.5, 3.25], [2.75, 2.0]]), np.array([[1.0, 1.0]])]  # what is exact has one rule
+    samples = [np.full((1, 2), 3.0), np.full((1, 2), 1.0)]
+    value, error = estimate(samples, rules, lambda parts: parts[0] * parts[1])
     assert value.tolist() == [3.0, 3.0]
-    assert error.tolist() == [0.5, 0.25]
+    assert error.tolist() == [0.5, 1.0]
 
 
 def test_the_loss_is_that_of_the_mean_output():

@@ -1,8 +1,8 @@
 """Independent populations, how many and of what size, and the standard errors that they give.
 
 Every repeat is a population of its own; f is averaged over repeats and a loss is the loss of the average (averaging
-losses would add the variance of f). Standard errors are jackknife errors over repeats; a quadrature is compared with a
-coarser rule instead. Cost grows like 1/error^2 where the rank is large and gamma of order one: nothing but more
+losses would add the variance of f). Standard errors are jackknife errors over repeats; a quadrature is compared with
+coarser rules instead. Cost grows like 1/error^2 where the rank is large and gamma of order one: nothing but more
 neurons helps there (section H of the theory note).
 """
 
@@ -22,7 +22,7 @@ from tlcli.dmft.frozen_field import deviation, freeze, stream
 from tlcli.dmft.geometry import Geometry
 from tlcli.dmft.integrate import INTEGRATORS, Control
 from tlcli.dmft.lazy import initial_ntk
-from tlcli.dmft.population import KINDS, MAX_QUADRATURE_RANK, Population, quadrature, sample
+from tlcli.dmft.population import KINDS, MAX_QUADRATURE_RANK, Population, coarser, quadrature, sample
 from tlcli.dmft.two_layer import Correction, Machine, Observer, Problem, StageRun, View, run_population
 from tlcli.errors import UsageError, check_choice
 
@@ -89,9 +89,9 @@ class Plan:
 
 @dataclass(eq=False)
 class Solution:
-    """Outputs of all repeats, and of the coarser rule where the population is a quadrature.
+    """Outputs of all repeats, and of the coarser rules where the population is a quadrature.
 
-    `f` per stage (repeat, n_time, n_point); `coarse` the same of the coarser rule (1, n_time, n_point) or None;
+    `f` per stage (repeat, n_time, n_point); `coarse` the same of the coarser rules (rule, n_time, n_point) or None;
     `observed` (and `coarse_observed`) per stage name -> (repeat, record, ...) arrays; `message` why and when the
     worst repeat broke off; `finer`, for activations with kinks, repeat 1 as it was and with a tighter time step,
     (2, n_time, n_point) per stage; `populations` the repeats' neurons at initialisation; `rank`, of deep networks, the
@@ -122,13 +122,15 @@ def estimate(
 ) -> tuple[Array, Array]:
     """Return a statistic of the means of `samples`, each (repeat, ...), and its standard error.
 
-    The error is the jackknife's over repeats; with `coarse` the distance from the statistic of those; NaN for a single
-    repeat of anything random.
+    The error is the jackknife's over repeats; with `coarse`, the same of coarser rules (rule, ...), it is the largest
+    distance from their statistics; NaN for a single repeat of anything random.
     """
     mean = [f.mean(axis=0) for f in samples]
     value = np.asarray(statistic(mean), dtype=float)
     if coarse is not None:
-        return value, np.abs(value - np.asarray(statistic([f[0] for f in coarse])))
+        # What is exact comes with one rule, which all others share.
+        rules = [[f[min(k, len(f) - 1)] for f in coarse] for k in range(max(map(len, coarse)))]
+        return value, np.max([np.abs(value - np.asarray(statistic(rule))) for rule in rules], axis=0)
     count = len(samples[0])
     if count < 2:
         return value, np.full(value.shape, np.nan)
@@ -274,10 +276,11 @@ def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer
             corrector = _Corrector(problem, numerics, chosen, observe, shared)
             found = [corrector(r, base) for r, base in enumerate(found)]
             notes = corrector.notes
-        rough = None
+        rough: list[list[StageRun]] = []
         if chosen.kind == "quadrature":
-            fewer = replace(chosen, neurons=max(64, chosen.neurons // 2**problem.geometry.rank))
-            rough = _run_repeat(problem, numerics, fewer, 0, observe, inner, None).runs
+            machine = _machine(numerics, chosen, inner)
+            for rule in coarser(problem.act, problem.geometry.rank, chosen.neurons):
+                rough.append(run_population(problem, rule, chosen.control, machine, observe=observe))
     finally:
         inner.close()
         shared.close()
@@ -286,9 +289,9 @@ def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer
     return Solution(
         replace(chosen, neurons=size),
         [np.array([f.runs[k].f for f in found]) for k in range(n_stages)],
-        None if rough is None else [run.f[None] for run in rough],
+        [np.array([runs[k].f for runs in rough]) for k in range(n_stages)] if rough else None,
         [stacked([f.runs[k].observed for f in found]) for k in range(n_stages)],
-        None if rough is None else [stacked([run.observed]) for run in rough],
+        [stacked([runs[k].observed for runs in rough]) for k in range(n_stages)] if rough else None,
         next((f.message for f in found if f.message), ""),
         sum(run.evaluations for f in found for run in f.runs),
         sum(run.steps for f in found for run in f.runs),

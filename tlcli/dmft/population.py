@@ -21,6 +21,10 @@ Array = NDArray[np.float64]
 KINDS = ("mc", "sobol", "quadrature")
 MAX_QUADRATURE_RANK = 3
 _CUT = 6.5  # beyond, a standard Gaussian carries 1e-10
+_COARSE_CUT = (
+    6.25  # a rule with the same cut would not see what it leaves out; this one leaves out 3 to 4 times as much
+)
+_KINK_PARTS = (2.3, 3.3, 4.7)  # incommensurate: three rules that agree by chance only
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,10 +101,21 @@ def _scaled(u: Array) -> Array:
     return u @ (vectors / np.sqrt(values)) @ vectors.T
 
 
-def quadrature(act: Activation, rank: int, neurons: int) -> Population:
+def coarser(act: Activation, rank: int, neurons: int) -> list[Population]:
+    """Return the rules whose largest distance from `quadrature` of the same arguments is its error.
+
+    Without kinks a single rule, of exponentially lower accuracy and with an earlier cut. With them, the error of a rule
+    is where its nodes happen to lie beside the kinks and beside the neurons that die: rules of related numbers of nodes
+    can share it (two midpoint rules, one of half the nodes, at any two cuts), three unrelated ones do not.
+    """
+    parts = (2.0,) if act.smooth else _KINK_PARTS
+    return [quadrature(act, rank, max(64, int(neurons / part**rank)), cut=_COARSE_CUT) for part in parts]
+
+
+def quadrature(act: Activation, rank: int, neurons: int, *, cut: float = _CUT) -> Population:
     """Return a deterministic rule of about `neurons` nodes for `rank` <= 3 (section G of the theory note).
 
-    Smooth activations: the product trapezoid rule in (u, a) within |(u, a)| < 6.5, of exponential accuracy; for odd
+    Smooth activations: the product trapezoid rule in (u, a) within |(u, a)| < `cut`, of exponential accuracy; for odd
     ones on a > 0 alone, since (u, a) and (-u, -a) are the same neuron. Homogeneous activations with a kink: points
     on the sphere |(u, a)|^2 = rank + 1, because only the direction of (u, a) matters.
 
@@ -116,16 +131,16 @@ def quadrature(act: Activation, rank: int, neurons: int) -> Population:
         directions, weights = _sphere(rank, neurons)
         z = np.sqrt(rank + 1.0) * directions
         return Population(z[:, :rank], z[:, rank], np.zeros((len(z), 0)), weights)
-    volume = math.pi ** ((rank + 1) / 2) / math.gamma((rank + 3) / 2) * _CUT ** (rank + 1)
+    volume = math.pi ** ((rank + 1) / 2) / math.gamma((rank + 3) / 2) * cut ** (rank + 1)
     spacing = (volume / (2 if act.odd else 1) / neurons) ** (1 / (rank + 1))
-    count = math.floor(_CUT / spacing)
+    count = math.floor(cut / spacing)
     # Half-way nodes in a: none lies on a = 0, which the two halves would share.
     u = spacing * np.arange(-count, count + 1)
     a = spacing * (np.arange(-count - 1, count + 1) + 0.5)
     grid = np.meshgrid(*[u] * rank, a[a > 0] if act.odd else a, indexing="ij")
     z = np.stack([g.ravel() for g in grid], axis=1)
     radius2 = np.sum(z**2, axis=1)
-    z, radius2 = z[radius2 < _CUT**2], radius2[radius2 < _CUT**2]
+    z, radius2 = z[radius2 < cut**2], radius2[radius2 < cut**2]
     weights = np.exp(-radius2 / 2)
     return Population(z[:, :rank], z[:, rank], np.zeros((len(z), 0)), weights / weights.sum())
 

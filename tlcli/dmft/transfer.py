@@ -52,7 +52,7 @@ class TransferResult:
 
 @dataclass(eq=False)
 class _Outputs:
-    """f of one stage: (repeat, n_time, n_point), and of the coarser rule, (1, n_time, n_point) or None."""
+    """f of one stage: (repeat, n_time, n_point), and of coarser rules, (rule, n_time, n_point) or None."""
 
     f: Array
     coarse: Array | None = None
@@ -244,7 +244,7 @@ class _Parts:
         found = kernels(self.observed[0])
         rough = self.coarse_observed[0]
         if rough is not None or len(found) < 2:
-            coarse = None if rough is None else self._regress(kernels(rough)[0])[None]
+            coarse = None if rough is None else np.array([self._regress(kernel) for kernel in kernels(rough)])
             return _Outputs(self._regress(found.mean(axis=0))[None], coarse)
         corrected = self._corrected_kernels(found)
         if corrected is not None:
@@ -352,7 +352,8 @@ class _Parts:
                 values.append(seen.mean(axis=0))
                 rough = self.coarse_observed[stage]
                 if rough is not None and name in rough:
-                    errors.append(np.abs(seen[0] - np.pad(rough[name][0], (0, count - len(rough[name][0])))))
+                    others = np.pad(rough[name], ((0, 0), (0, count - rough[name].shape[1])))
+                    errors.append(np.max(np.abs(seen[0] - others), axis=0))
                 elif len(seen) > 1:
                     errors.append(seen.std(axis=0, ddof=1) / math.sqrt(len(seen)))
                 else:
