@@ -4,11 +4,13 @@ import csv
 
 import numpy as np
 import pytest
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm, SymLogNorm, TwoSlopeNorm, to_hex
 from matplotlib.contour import QuadContourSet
 from matplotlib.text import Text
 
 from tlcli.errors import UsageError
+from tlcli.report.bayes import ends_of_grids
 from tlcli.report.maps import chains, colour_scale
 from tlcli.report.style import COLOURS, MAX_FACETS, number
 
@@ -365,9 +367,10 @@ def test_logarithmic_axes(draw):
     (axis,) = panels(figure)
     assert axis.get_xscale() == "log"
     assert "10" in [t.get_text() for t in axis.get_xticklabels()]
-    # 0 and inf cannot stand on it, but stay in the table.
     (figure,) = draw("finetune-loss", gamma0="0,log:0.1:100:20,inf").values()
-    assert panels(figure)[0].get_xscale() == "linear", "a list is no logarithmic grid"
+    assert panels(figure)[0].get_xscale() == "log", "with 0 and infinity at places of their own"
+    (figure,) = draw("finetune-loss", gamma0="0,1,2,5,inf").values()
+    assert panels(figure)[0].get_xscale() == "linear", "no logarithmic grid"
 
 
 def test_one_point_needs_no_figure(draw):
@@ -462,6 +465,56 @@ def test_an_axis_of_one_value_where_nothing_is_drawn(draw, tmp_path, role):
     with pytest.raises(UsageError, match="quantity: 'los' is no column to draw"):
         draw("finetune-loss", quantity="los")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("role", "other"), [("x", "y"), ("y", "x")])
+def test_zero_and_infinity_beside_a_logarithmic_grid_have_places_of_their_own(draw, role, other):
+    flags = {role: "gamma0=0,log:0.1:30:20,inf", other: "alpha2=0.05:2:20"}
+    (figure,) = draw("phase-diagram", **flags, sigma2="0.3", ridge="0.1", kernel="ntk", alpha1="0.5").values()
+    panel = figure.axes[0]
+    line = panel.xaxis if role == "x" else panel.yaxis
+    assert line.get_scale() == "log"
+    places = {
+        label.get_text(): at for at, label in zip(line.get_majorticklocs(), line.get_majorticklabels(), strict=True)
+    }
+    limits = panel.get_xlim() if role == "x" else panel.get_ylim()
+    assert limits[0] < places["0"] < 0.1 < places["1"] == 1 < places["10"] == 10 < 30 < places[r"$\infty$"] < limits[1]
+    mesh = next(c for c in panel.collections if isinstance(c, QuadMesh))
+    cells = mesh.get_array().reshape((20, 22) if role == "x" else (22, 20))
+    cells = cells if role == "y" else cells.T
+    assert not np.ma.getmaskarray(cells).all(axis=1).any(), "every value has a row of cells"
+    np.testing.assert_allclose(cells[0], 0, atol=1e-12, err_msg="a lazy source is no pre-training, with this kernel")
+    assert np.abs(cells[-1]).max() > 0.1
+    # Geometric cells: all between the two gaps are equally wide.
+    edges = np.log(mesh.get_coordinates()[:, 0, 1] if role == "y" else mesh.get_coordinates()[0, :, 0])
+    np.testing.assert_allclose(np.diff(edges)[2:-2], np.log(300) / 19, rtol=1e-9)
+
+
+def test_zero_beside_other_grids_stays_where_it_is(draw):
+    for grid in ("0,1,2,5", "0:10:11", "0,0.1,0.2"):
+        (figure,) = draw("phase-diagram", x=f"gamma0={grid}", y="alpha2=0.1:0.9:4").values()
+        assert figure.axes[0].get_xscale() == "linear"
+
+
+def test_curves_on_a_logarithmic_axis_with_zero(draw):
+    (figure,) = draw("finetune-loss", gamma0="0,log:0.1:10:9", x="gamma0").values()
+    panel = figure.axes[0]
+    assert panel.get_xscale() == "log"
+    curve = max((line.get_xdata() for line in panel.lines), key=len)
+    np.testing.assert_allclose(curve[1:], np.geomspace(0.1, 10, 9))
+    assert 0 < curve[0] < 0.1
+
+
+def test_what_lies_between_zero_and_its_neighbour_stays_beyond_zero():
+    places = ends_of_grids([np.array([0, *np.geomspace(0.1, 10, 9), np.inf])])
+    at = places.place([0, 1e-9, 0.05, 0.1, 10, 1e9, np.inf])
+    assert np.all(np.diff(at) >= 0)
+    assert at[0] < at[1]
+    assert at[-2] < at[-1]
+    assert ends_of_grids([np.geomspace(0.1, 10, 9)]) is None
+    assert ends_of_grids([np.array([0, 0.1, 0.2, 0.4, 0.8, 1.5])]) is None
+    assert ends_of_grids([np.array([0, 0.1, 0.18, 0.32, 0.56, 1.0])]) is not None, "rounded decimals"
+    assert ends_of_grids([np.array([-1, 0, 1.0, 10])]) is None
 
 
 def test_numbers_in_words():

@@ -1,7 +1,7 @@
 """Figures of the Bayesian theory: a coupling that runs from 0 to infinity, its best value, and kernels by label."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 
 DELTA = "delta"
 _PLACED = ("delta_opt", "delta_low", "delta_high")
+_UNEVEN = 0.06  # steps of a geometric grid of rounded numbers may differ by this part
 _SPAN = 8.0  # couplings that span more than this factor stand on a logarithmic axis
 _ROWS, _COLUMNS = 4, 6  # kernels in one figure
 _PANELS = 8  # densities in one figure
@@ -41,8 +42,16 @@ class Ends:
     bare: bool = False
 
     def place(self, values: Any) -> Floats:
-        """Return positions on the axis, of the shape of `values`; NaN for what has none."""
+        """Return positions on the axis, of the shape of `values`; NaN for what has none.
+
+        What lies between an end and its neighbour stays on its side of the gap, however near to the end it is.
+        """
         array = np.array(values, dtype=float)
+        inside = (array > 0) & np.isfinite(array)
+        low, high = ((end or near) * near for end, near in ((self.zero, self.first), (self.infinity, self.last)))
+        array[inside] = array[inside].clip(
+            np.sqrt(low) if self.zero is not None else None, np.sqrt(high) if self.infinity is not None else None
+        )
         for end, at in ((0.0, self.zero), (np.inf, self.infinity)):
             array[array == end] = np.nan if at is None else at
         return array
@@ -60,11 +69,24 @@ def ends_of(values: Floats) -> Ends | None:
     return Ends(first, last, zero, last * gap if np.isinf(values).any() else None, bare)
 
 
-def placed(block: Block, ends: Ends) -> Block:
-    """Return the block with couplings, and the best of them, at their positions on the axis."""
-    columns = {name: _keep_ends(ends, c) if name in _PLACED else c for name, c in block.columns.items()}
-    axes = {name: ends.place(values) if name == DELTA else values for name, values in block.axes.items()}
-    return Block(axes, columns, {**block.scales, DELTA: "log"}, block.label)
+def ends_of_grids(grids: Sequence[Floats]) -> Ends | None:
+    """Return how 0 or infinity stands beside geometric grids (n,) of one axis; None where these are no such grids."""
+    inside = [np.unique(values[np.isfinite(values) & (values != 0)]) for values in grids]
+    if any(len(v) < 3 or v[0] < 0 or np.ptp(np.diff(np.log(v))) > _UNEVEN * np.log(v[1] / v[0]) for v in inside):
+        return None
+    values = np.concatenate(grids)
+    found = ends_of(np.append(values, np.inf))  # as an axis of couplings, whatever it spans
+    assert found is not None
+    infinity = found.infinity if np.isinf(values).any() else None
+    return None if found.zero is None and infinity is None else replace(found, infinity=infinity)
+
+
+def placed(block: Block, ends: Ends, axis: str = DELTA) -> Block:
+    """Return the block with the values of an axis, and the best of them, at their positions on it."""
+    moved = _PLACED if axis == DELTA else (f"{axis}_opt",)
+    columns = {name: _keep_ends(ends, c) if name in moved else c for name, c in block.columns.items()}
+    axes = {name: ends.place(values) if name == axis else values for name, values in block.axes.items()}
+    return Block(axes, columns, {**block.scales, axis: "log"}, block.label)
 
 
 def _keep_ends(ends: Ends, values: Any) -> Floats:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tlcli.report.bayes import DELTA, Ends, ends_of, ends_of_best, mark_ends, placed, summarised
+from tlcli.report.bayes import DELTA, Ends, ends_of, ends_of_best, ends_of_grids, mark_ends, placed, summarised
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
 from tlcli.report.maps import GAINS, MapPanel, draw_maps
 from tlcli.report.plan import Drawing, FigureSpec, plan_figure, quantities_of
@@ -39,30 +39,35 @@ def build_figures(blocks: Sequence[Block], drawing: Drawing) -> Iterator[tuple[s
         if spec is None:
             return
         spec = _drawable(shown, spec, quantity)
-        ends, where = None, "x"
-        if spec.x == DELTA or (spec.y == DELTA and spec.kind == "map"):
-            where = "x" if spec.x == DELTA else "y"
-            ends = ends_of(np.concatenate([block.axes[DELTA] for block in shown]))
-            if ends is not None:
-                spec = replace(spec, log_axes=spec.log_axes | {DELTA})
-        elif spec.kind == "curves" and spec.quantity == "delta_opt":
-            ends, where = ends_of_best(shown), "y"
-        shown = shown if ends is None else [placed(block, ends) for block in shown]
+        places = _places(shown, spec)
+        spec = replace(spec, log_axes=spec.log_axes | places.keys())
+        for name, ends in places.items():
+            shown = [placed(block, ends, name) for block in shown]
         panels: list[Any] = []
         for index, block in enumerate(shown):
             points = drawing.boundaries[index] if drawing.boundaries else []
             is_map = spec.kind == "map"
-            panels += _map_panels(block, spec, points, ends) if is_map else _curve_panels(block, spec, points)
+            panels += _map_panels(block, spec, points, places) if is_map else _curve_panels(block, spec, points)
         stem = "figure" if len(names) == 1 else f"figure-{quantity}"
         pages = [panels[i : i + MAX_FACETS] for i in range(0, len(panels), MAX_FACETS)]
         with plt.rc_context(RC):
             for number, part in enumerate(pages, start=1):
                 figure = draw_maps(part, spec) if spec.kind == "map" else draw_curves(part, spec)
-                if ends is not None:
-                    for axis in figure.axes:
-                        if axis.get_label() != "<colorbar>":
-                            mark_ends(axis, ends, where, cells=spec.kind == "map")
+                for axis, (name, ends) in product(figure.axes, places.items()):
+                    if axis.get_label() != "<colorbar>":
+                        mark_ends(axis, ends, "x" if name == spec.x else "y", cells=spec.kind == "map")
                 yield (stem if len(pages) == 1 else f"{stem}-{number}"), figure
+
+
+def _places(blocks: Sequence[Block], spec: FigureSpec) -> dict[str, Ends]:
+    """Return how axes of the figure stand that hold 0 or infinity beside a logarithmic grid."""
+    places: dict[str, Ends | None] = {}
+    for name in (spec.x, spec.y) if spec.y is not None else (spec.x,):
+        grids = [np.asarray(block.axes[name], dtype=float) for block in blocks]
+        places[name] = ends_of(np.concatenate(grids)) if name == DELTA else ends_of_grids(grids)
+    if spec.x != DELTA and spec.kind == "curves" and spec.quantity == "delta_opt":
+        places[DELTA] = ends_of_best(blocks)
+    return {name: ends for name, ends in places.items() if ends is not None}
 
 
 # Drawn instead of a default whose every value is unknown, as losses are without test labels.
@@ -118,7 +123,7 @@ def _exact(boundary: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _map_panels(
-    block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, Floats]], places: Ends | None
+    block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, Floats]], places: Mapping[str, Ends]
 ) -> list[MapPanel]:
     assert spec.y is not None
     panels = []
@@ -132,10 +137,10 @@ def _map_panels(
             best = _column(block, f"{searched}_opt", index, order)
             optimum = np.array(best[:, 0] if spec.y == searched else best[0, :], dtype=float)
             if searched == DELTA:  # at an end of the grid it is a bound, not a place, unless the end is 0 or infinity
-                ends = block.axes[DELTA].min(), block.axes[DELTA].max()
-                if places is None or places.zero is None:
+                ends, at = (block.axes[DELTA].min(), block.axes[DELTA].max()), places.get(DELTA)
+                if at is None or at.zero is None:
                     optimum[optimum <= ends[0]] = 0.0
-                if places is None or places.infinity is None:
+                if at is None or at.infinity is None:
                     optimum[optimum >= ends[1]] = np.inf
         signed = spec.quantity in GAINS
         panels.append(
@@ -156,11 +161,11 @@ def _map_panels(
     return panels
 
 
-def _placeable(points: Floats, spec: FigureSpec, places: Ends | None) -> Floats:
+def _placeable(points: Floats, spec: FigureSpec, places: Mapping[str, Ends]) -> Floats:
     """Return the boundary points, (n, 2), that stand on the axes of a map, with 0 and infinity at their places."""
-    if places is not None:
-        at = (spec.x, spec.y).index(DELTA)
-        points[:, at] = places.place(points[:, at])
+    for name, ends in places.items():
+        at = (spec.x, spec.y).index(name)
+        points[:, at] = ends.place(points[:, at])
     keep = np.isfinite(points).all(axis=1)
     for column, name in enumerate((spec.x, spec.y)):
         if name in spec.log_axes:
