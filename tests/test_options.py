@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tlcli.cli.commands import COMMANDS
 from tlcli.columns import COLUMNS, label_of, short_symbol
-from tlcli.errors import EXIT_USAGE, DomainError, UsageError
+from tlcli.errors import EXIT_USAGE, DomainError, UsageError, digits
 from tlcli.jobs import prepare
 from tlcli.option import COUNT, COUNT_FINITE, FINITE, NOT_NEGATIVE, OVERLAP, POSITIVE, Domain, Option
 from tlcli.options import BAYES_SOLVERS, INVOCATION, LINEAR_SOLVERS, NETWORK_SOLVERS, OPTIONS, SOLVERS
@@ -96,7 +96,25 @@ def test_domains(domain, inside, outside):
     for value in outside:
         with pytest.raises(DomainError) as caught:
             domain.check("name", value)
-        assert str(caught.value) == f"name = {value:g} is not allowed; it must be {domain.describe()}."
+        assert str(caught.value) == f"name = {digits(value)} is not allowed; it must be {domain.describe()}."
+
+
+def test_a_bad_value_is_shown_with_all_its_digits():
+    assert [digits(v) for v in (1.0, 0.1, 1e30, INF, -INF, 1.0000001, -2.25)] == [
+        *("1", "0.1", "1e+30", "inf", "-inf", "1.0000001", "-2.25"),
+    ]
+    with pytest.raises(DomainError, match=r"rho = 1\.0000001 is not allowed; it must be >= -1 and <= 1\."):
+        OPTIONS["rho"].parse("1.0000001")
+
+
+@pytest.mark.parametrize("name", ["jobs", "draws", "trials", "nets", "repeats", "moves"])
+def test_what_is_done_again_and_again_has_a_limit(name):
+    for many in ("1e30", 10**400 if name == "jobs" else "1e12"):
+        with pytest.raises(UsageError, match=f"^{name}"):
+            OPTIONS[name].parse(many)
+    with pytest.raises(UsageError, match=f"{name}: '1000.*' is not a number") as caught:
+        OPTIONS[name].parse(10**400)
+    assert len(str(caught.value)) < 120
 
 
 def test_domains_describe_themselves():

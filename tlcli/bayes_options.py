@@ -70,7 +70,7 @@ BAYES = [
         "integer",
         None,
         "Moves of the sampled population in its first pool, doubled as needed (default: 500, or 15 per point).",
-        domain=Domain(20, whole=True, finite=True),
+        domain=Domain(20, 1e9, whole=True),
         panel="Numerics",
     ),
 ]

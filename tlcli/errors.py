@@ -68,6 +68,12 @@ class WriteError(TlcliError):
     exit_code = EXIT_WRITE
 
 
+def digits(value: float) -> str:
+    """Return a value of the user's with all its digits: 1.0000001 is not the 1 that is allowed."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the nearest known word, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.55)

@@ -1,6 +1,6 @@
 """The options of nonlinear networks: the network, its tasks, the numerics and what is kept; see `tlcli.options`."""
 
-from tlcli.option import COUNT_FINITE, FINITE, NOT_NEGATIVE, TOLERANCE, WHOLE, Option
+from tlcli.option import COUNT_FINITE, FINITE, NOT_NEGATIVE, REPEATED, TOLERANCE, WHOLE, Domain, Option
 
 NETWORK = [
     Option(
@@ -31,7 +31,7 @@ NETWORK = [
         None,
         "Number of hidden layers L (default: 1).",
         symbol=r"hidden layers $L$",
-        domain=COUNT_FINITE,
+        domain=Domain(1, 1000, whole=True),
         panel="Network",
     ),
     Option(
@@ -91,7 +91,7 @@ NETWORK = [
         "integer",
         1,
         "Random draws of the data; means over them, and their spread as a standard error.",
-        domain=COUNT_FINITE,
+        domain=REPEATED,
         panel="Tasks",
     ),
     Option("raw_inputs", "flag", False, "Leave the inputs of a file as they are.", panel="Tasks"),
@@ -125,7 +125,7 @@ NETWORK = [
         "integer",
         None,
         "Independent populations, whose spread is the standard error (default: as the accuracy needs).",
-        domain=COUNT_FINITE,
+        domain=REPEATED,
         panel="Numerics",
     ),
     Option(

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tlcli.errors import DomainError, UsageError, suggest
+from tlcli.errors import DomainError, UsageError, digits, suggest
 
 Kind = Literal["grid", "number", "integer", "text", "choice", "flag", "expression"]
 
@@ -27,7 +27,7 @@ class Domain:
         whole = not self.whole or math.isinf(value) or float(value).is_integer()
         if inside and whole and value <= self.high and not (self.finite and math.isinf(value)):
             return
-        raise DomainError(f"{name} = {value:g} is not allowed; it must be {self.describe()}.")
+        raise DomainError(f"{name} = {digits(value)} is not allowed; it must be {self.describe()}.")
 
     def describe(self) -> str:
         """Return the range in words, for messages and help."""
@@ -36,6 +36,11 @@ class Domain:
         high = f"<= {self.high:g}" if self.high < INF else ""
         parts = " and ".join(part for part in (low, high) if part) or "a number"
         return kind + parts + (" and finite" if self.finite else "" if self.high < INF else ", or inf")
+
+
+def _short(raw: Any) -> str:
+    text = str(raw)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 @dataclass(frozen=True)
@@ -92,15 +97,15 @@ class Option:
             if isinstance(raw, bool):
                 raise ValueError
             number = float(raw)
-        except (TypeError, ValueError):
-            raise UsageError(f"{self.name}: '{raw}' is not a number.") from None
+        except (TypeError, ValueError, OverflowError):  # a whole number of 400 digits
+            raise UsageError(f"{self.name}: '{_short(raw)}' is not a number.") from None
         if math.isnan(number):
-            raise UsageError(f"{self.name}: '{raw}' is not a number.")
+            raise UsageError(f"{self.name}: '{_short(raw)}' is not a number.")
         if self.domain is not None:
             self.domain.check(self.name, number)
         if self.kind == "integer":
             if not number.is_integer():
-                raise UsageError(f"{self.name}: '{raw}' is not a whole number.")
+                raise UsageError(f"{self.name}: '{_short(raw)}' is not a whole number.")
             return int(number)
         return number
 
@@ -112,4 +117,6 @@ TOLERANCE = Domain(0, open_low=True, finite=True)
 OVERLAP = Domain(-1, 1)
 COUNT = Domain(1, whole=True)
 COUNT_FINITE = Domain(1, whole=True, finite=True)
+REPEATED = Domain(1, 1e6, whole=True)  # of what is done one after the other: more would never end
+PROCESSES = Domain(1, 1024, whole=True)
 WHOLE = Domain(0, whole=True, finite=True)

@@ -6,7 +6,7 @@ Nothing here imports NumPy, so `--help` is instant.
 
 from tlcli.bayes_options import BAYES
 from tlcli.network_options import NETWORK
-from tlcli.option import COUNT, COUNT_FINITE, FINITE, NOT_NEGATIVE, OVERLAP, POSITIVE, Domain, Option
+from tlcli.option import COUNT, COUNT_FINITE, FINITE, NOT_NEGATIVE, OVERLAP, POSITIVE, PROCESSES, Domain, Option
 
 LINEAR_SOLVERS = ("linear-exact", "linear-ansatz", "linear-joint", "linear-structured")
 NETWORK_SOLVERS = ("network-frozen", "network-rich")
@@ -279,7 +279,7 @@ _EXPERIMENT = [
         "integer",
         8,
         "Independent draws of data and weights per point (linear solvers).",
-        domain=Domain(2, whole=True, finite=True),
+        domain=Domain(2, 1e6, whole=True),
         panel="Experiment",
     ),
     Option(
@@ -287,7 +287,7 @@ _EXPERIMENT = [
         "integer",
         8,
         "Independent networks per width and draw of the data (network solvers).",
-        domain=Domain(2, whole=True, finite=True),
+        domain=Domain(2, 1e6, whole=True),
         panel="Experiment",
     ),
     Option(
@@ -357,7 +357,7 @@ _RUN = [
         domain=Domain(0, whole=True, finite=True),
         panel="Run",
     ),
-    Option("jobs", "integer", 1, "Worker processes for experiments and networks.", domain=COUNT_FINITE, panel="Run"),
+    Option("jobs", "integer", 1, "Worker processes for experiments and networks.", domain=PROCESSES, panel="Run"),
     Option("executor", "text", "local", "local, dask:ADDRESS or mpi.", panel="Run"),
     Option(
         "shard",

@@ -36,10 +36,30 @@ def test_arrays_keep_their_axes():
 
 
 def test_limits_do_not_warn():
-    assert parse_expression("9**9**9").evaluate() == np.inf
+    assert parse_expression("gamma0**9**9").evaluate(gamma0=9.0) == np.inf
     assert parse_expression("1/gamma0").evaluate(gamma0=0.0) == np.inf
     assert parse_expression("sqrt(1+gamma0**2)-1").evaluate(gamma0=np.inf) == np.inf
-    assert np.isnan(parse_expression("log(-1)").evaluate())
+    assert np.isnan(parse_expression("log(-gamma0)").evaluate(gamma0=1.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "piece"),
+    [
+        ("1/0", "1/0"),
+        ("9**9**9**9", "9**9**9**9"),
+        ("gamma0*(1 + 2**1e9)", r"2\*\*1e9"),
+        ("-log(0)", r"log\(0\)"),
+        ("sqrt(-1) + gamma0", r"sqrt\(-1\)"),
+        ("alpha1/(1 - 1)*0/0", None),
+        ("tanh(1e308*10)", r"1e308\*10"),
+    ],
+)
+def test_constants_are_finite(text, piece):
+    if piece is None:  # a variable may make it what it likes
+        assert np.isnan(parse_expression(text).evaluate(alpha1=1.0))
+        return
+    with pytest.raises(UsageError, match=f"expression '.*': '{piece.replace('9**9**9**9', '.*')}' is no finite number"):
+        parse_expression(text)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tlcli.errors import EXIT_CHECK_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, UsageError
+from tlcli.errors import EXIT_CHECK_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, UsageError, digits
 from tlcli.report.agreement import Agreement, assess
 
 _SHOWN = 10
@@ -13,7 +13,9 @@ def check_tables(paths: Sequence[Path], sigmas: float, finite_size: float, stric
     """Print a verdict for each table; return the most serious exit code. `strict`: inaccurate rows count."""
     for name, value in (("sigmas", sigmas), ("finite-size", finite_size)):
         if not 0 <= value < 1e6 or (name == "sigmas" and value == 0):
-            raise UsageError(f"--{name} = {value:g} is not allowed; it must be a number from 0 to 1e6, sigmas above 0.")
+            raise UsageError(
+                f"--{name} = {digits(value)} is not allowed; it must be a number from 0 to 1e6, sigmas above 0."
+            )
     code = EXIT_OK
     for path in paths:
         try:

@@ -24,7 +24,7 @@ from tlcli.dmft.observe import BIN_EDGES
 from tlcli.dmft.regression import adaptive_predictor, kernel_regression
 from tlcli.dmft.settings import Data, Setup, TransferSettings
 from tlcli.dmft.two_layer import Problem, Stage
-from tlcli.errors import DomainError, UsageError
+from tlcli.errors import DomainError, UsageError, digits
 
 Array = NDArray[np.float64]
 
@@ -118,7 +118,7 @@ def _moments(settings: TransferSettings, kernel_times: tuple[float, ...] | None)
         out.append(frozenset(keep))
     for wanted in kernel_times or ():
         if wanted not in found:
-            raise UsageError(f"kernels: {wanted:g} is no recorded time; add it to --times.")
+            raise UsageError(f"kernels: {digits(wanted)} is no recorded time; add it to --times.")
     return out
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tlcli.errors import DomainError, UsageError, suggest
+from tlcli.errors import DomainError, UsageError, digits, suggest
 
 Floats = NDArray[np.float64]
 
@@ -72,6 +72,7 @@ def parse_expression(text: str | float) -> Expression:
         tree = ast.parse(text, mode="eval").body
         names: set[str] = set()
         _check(tree, text, shown, names)
+        _check_constants(tree, text, shown)
     except (SyntaxError, ValueError) as error:
         raise UsageError(f"expression '{shown}' is not arithmetic: {_ALLOWED}.") from error
     except (RecursionError, MemoryError) as error:
@@ -120,6 +121,20 @@ def _check(node: ast.expr, text: str, shown: str, names: set[str]) -> None:
             _check(argument, text, shown, names)
     else:
         raise refuse(f"'{piece}' is not allowed")
+
+
+def _check_constants(tree: ast.expr, text: str, shown: str) -> None:
+    """Refuse 1/0 and 9**9**9**9: what holds no variable has no limit to stand for, as gamma0 = inf has."""
+    for node in reversed(list(ast.walk(tree))):  # parts before what is made of them
+        if not isinstance(node, (ast.Constant, ast.BinOp, ast.UnaryOp, ast.Call)):
+            continue
+        if any(isinstance(part, ast.Name) and part.id in VARIABLES for part in ast.walk(node)):
+            continue
+        with np.errstate(all="ignore"):
+            value = _value(node, {})
+        if not np.isfinite(value):
+            piece = ast.get_source_segment(text, node) or text
+            raise UsageError(f"expression '{shown}': '{piece}' is no finite number: {_ALLOWED}.")
 
 
 def _value(node: ast.expr, values: Mapping[str, Floats]) -> Any:
@@ -214,7 +229,9 @@ def check_alignment(rho: ArrayLike, rho_xi: ArrayLike = 0.0) -> None:
     length = np.hypot(ρ, ρξ)
     bad = ~(length <= 1.0 + 1e-12)
     if np.any(bad):
+        worst = float(length[bad].flat[0])
+        shown = f"{worst:.6g}" if worst > 1.00001 else digits(worst)
         raise DomainError(
-            f"rho = {ρ[bad].flat[0]:g} and rho_xi = {ρξ[bad].flat[0]:g} give |v| = {length[bad].flat[0]:g}: "
+            f"rho = {digits(ρ[bad].flat[0])} and rho_xi = {digits(ρξ[bad].flat[0])} give |v| = {shown}: "
             "the overlaps of a unit teacher with two orthogonal directions need rho^2 + rho_xi^2 <= 1."
         )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tlcli.errors import DomainError
+from tlcli.errors import DomainError, digits
 
 Test = Callable[[NDArray[np.float64]], NDArray[np.bool_]]
 
@@ -21,4 +21,4 @@ def require(rule: tuple[Test, str], **parameters: ArrayLike) -> None:
         array = np.asarray(values, dtype=float)
         bad = ~test(array)
         if np.any(bad):
-            raise DomainError(f"{name} = {array[bad].flat[0]:g} is outside the theory: it must be {allowed}.")
+            raise DomainError(f"{name} = {digits(array[bad].flat[0])} is outside the theory: it must be {allowed}.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tlcli.errors import DomainError
+from tlcli.errors import DomainError, digits
 from tlcli.linear.kappa import solve_kappa
 from tlcli.status import Status
 
@@ -324,4 +324,4 @@ def _check(parameters: dict[str, Array]) -> None:
             allowed = {"p1": "> 0", "p2": "> 0", "rho": "in [-1, 1]", "gamma0": "in [0, inf]"}.get(
                 name, "finite and >= 0"
             )
-            raise DomainError(f"{name} = {values[bad].flat[0]:g}: it must be {allowed}.")
+            raise DomainError(f"{name} = {digits(values[bad].flat[0])}: it must be {allowed}.")

@@ -15,7 +15,7 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import cho_factor, cho_solve, eigh
 from scipy.optimize import brentq
 
-from tlcli.errors import ConvergenceError, DomainError, UsageError
+from tlcli.errors import ConvergenceError, DomainError, UsageError, digits
 from tlcli.simulate.predictors import Data, Features, fit
 from tlcli.simulate.trials import Estimate, Point, Value, complete_point, run_trials, samples_of, unit_vector
 
@@ -138,7 +138,7 @@ def mix_teachers(rng: np.random.Generator, teacher1: Array, xi: Array, rho: floa
     """Return rho teacher1 + rho_xi xi + the rest along a fresh orthogonal direction, a unit vector (D,)."""
     left = 1.0 - rho**2 - rho_xi**2
     if left < -1e-12:
-        raise DomainError(f"rho = {rho:g}, rho_xi = {rho_xi:g}: rho^2 + rho_xi^2 may not exceed 1.")
+        raise DomainError(f"rho = {digits(rho)}, rho_xi = {digits(rho_xi)}: rho^2 + rho_xi^2 may not exceed 1.")
     eta = unit_vector(rng, len(teacher1), teacher1, xi)
     return rho * teacher1 + rho_xi * xi + np.sqrt(max(left, 0.0)) * eta
 

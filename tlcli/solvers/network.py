@@ -20,7 +20,7 @@ from tlcli.dmft.devices import cuda
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.settings import TransferSettings
 from tlcli.dmft.transfer import solve_transfer
-from tlcli.errors import UsageError
+from tlcli.errors import UsageError, digits
 from tlcli.solvers.base import Case, Solver
 from tlcli.sweep.runner import Task
 from tlcli.tasks.arrays import ROWS
@@ -308,7 +308,7 @@ def check_points(case: Case) -> None:
         times = np.array([*settings.times1, *settings.times2])
         for wanted in words.get("kernels") or ():
             if not np.any(np.isclose(times, wanted, rtol=1e-9, atol=1e-12)):
-                raise UsageError(f"kernels: {wanted:g} is no recorded time; add it to --times.")
+                raise UsageError(f"kernels: {digits(wanted)} is no recorded time; add it to --times.")
 
 
 def check_deep(numerics: Numerics, deep: Sequence[bool]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tlcli.errors import DomainError, UsageError, suggest
+from tlcli.errors import DomainError, UsageError, digits, suggest
 from tlcli.tasks.data import Array, Purpose, TransferData, stream
 
 MAX_DEGREE = 12
@@ -99,7 +99,7 @@ def directions(dim: int, rho: float, seed: int, draw: int) -> tuple[Array, Array
     dimension, where there is no orthogonal direction.
     """
     if not abs(rho) <= 1:
-        raise DomainError(f"rho = {rho:g}: the overlap of the two directions must lie in [-1, 1].")
+        raise DomainError(f"rho = {digits(rho)}: the overlap of the two directions must lie in [-1, 1].")
     if dim == 1 and abs(rho) != 1:
         raise DomainError(f"rho = {rho:g}: in dim = 1 the only overlaps are 1 and -1; use dim >= 2.")
     rng = stream(seed, draw, Purpose.DIRECTIONS)

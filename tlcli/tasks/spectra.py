@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.errors import DomainError, UsageError
+from tlcli.errors import DomainError, UsageError, digits
 from tlcli.tasks.files import read_bytes, read_npz
 
 Array = NDArray[np.float64]
@@ -27,7 +27,7 @@ class Spectrum:
     def target(self, rho: float) -> Array:
         """beta*2 = rho beta*1 + sqrt(1 - rho^2) beta_orthogonal, (n_modes,)."""
         if not abs(rho) <= 1:
-            raise DomainError(f"rho = {rho:g}: it must lie in [-1, 1].")
+            raise DomainError(f"rho = {digits(rho)}: it must lie in [-1, 1].")
         return rho * self.teacher1 + np.sqrt(1 - rho**2) * self.teacher_orthogonal
 
 
