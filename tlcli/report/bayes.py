@@ -48,10 +48,9 @@ class Ends:
         """
         array = np.array(values, dtype=float)
         inside = (array > 0) & np.isfinite(array)
-        low, high = ((end or near) * near for end, near in ((self.zero, self.first), (self.infinity, self.last)))
-        array[inside] = array[inside].clip(
-            np.sqrt(low) if self.zero is not None else None, np.sqrt(high) if self.infinity is not None else None
-        )
+        low = 0.0 if self.zero is None else np.sqrt(self.zero * self.first)
+        high = np.inf if self.infinity is None else np.sqrt(self.infinity * self.last)
+        array[inside] = np.clip(array[inside], low, high)
         for end, at in ((0.0, self.zero), (np.inf, self.infinity)):
             array[array == end] = np.nan if at is None else at
         return array
