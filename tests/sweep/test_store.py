@@ -122,10 +122,58 @@ def test_an_incompatible_store_is_refused_and_force_discards_it(store, solver, v
     assert str(store.directory) in str(caught.value)
     assert caught.value.exit_code == 5
     assert len(list(store.keys())) == 1
+    before = files(store)
     new = PointStore(store.directory, solver, version, force=True)
-    assert files(new) == ["points/notes.txt"]
+    assert files(new) == before, "the old points stay until the new result stands"
     new.put(new.key(KEY_1, 0), {"loss": 2.0})
-    assert len(list(new.keys())) == 1
+    assert set(before) < set(files(new))
+    assert PointStore(store.directory, "regression", "1").get(store.key(KEY_1, 0)) == {"loss": 1.0}
+    new.settle()
+    assert list(new.keys()) == [new.key(KEY_1, 0)]
+    assert foreign.read_text() == "mine"
+    assert PointStore(store.directory, solver, version).get(new.key(KEY_1, 0)) == {"loss": 2.0}
+    with pytest.raises(StoreError, match="use --force to discard it"):
+        PointStore(store.directory, "regression", "1")
+
+
+def test_force_uses_no_old_point_and_keeps_it_until_the_new_one_is_there(store):
+    one, two, three = (store.key({"alpha": i}, 0) for i in range(3))
+    for key in (one, two):
+        store.put(key, {"loss": 1.0})
+    new = PointStore(store.directory, "regression", "1", force=True)
+    assert (new.get(one), new.has(one), store.get(one)) == (None, False, {"loss": 1.0})
+    for key in (one, three):
+        new.put(key, {"loss": 2.0})
+    assert (new.get(one), new.has(one), store.get(two)) == ({"loss": 2.0}, True, {"loss": 1.0})
+    new.settle(whole=False)  # one shard of several knows nothing of the others' points
+    assert sorted(new.keys()) == sorted([one, two, three])
+    new = PointStore(store.directory, "regression", "1", force=True)
+    new.put(three, {"loss": 3.0})
+    new.settle()
+    assert list(new.keys()) == [three]
+    assert PointStore(store.directory, "regression", "1").get(three) == {"loss": 3.0}
+
+
+def test_a_forced_run_of_another_version_that_was_killed_continues(store):
+    old = store.key(KEY_1, 0)
+    store.put(old, {"loss": 1.0})
+    killed = PointStore(store.directory, "regression", "2", force=True)
+    new = killed.key(KEY_1, 0)
+    killed.put(new, {"loss": 2.0})
+    again = PointStore(store.directory, "regression", "2", force=True)
+    assert again.get(new) == {"loss": 2.0}
+    again.settle()
+    assert list(again.keys()) == [new]
+
+
+def test_a_store_file_that_is_none_is_left_even_with_force(store):
+    store.directory.mkdir()
+    for text in ("mine", '{"of": "the user"}', "[]", "[" * 100_000):
+        (store.directory / "store.json").write_text(text)
+        for force in (False, True):
+            with pytest.raises(StoreError, match=r"store\.json' is not readable as that of a store; move it away"):
+                PointStore(store.directory, "regression", "1", force=force)
+        assert (store.directory / "store.json").read_text() == text
 
 
 def test_another_format_and_an_unreadable_meta_file_are_refused(store):
@@ -135,7 +183,7 @@ def test_another_format_and_an_unreadable_meta_file_are_refused(store):
     with pytest.raises(StoreError, match="has format 2, this is format 1; use --force"):
         PointStore(store.directory, "regression", "1")
     meta.write_text("{")
-    with pytest.raises(StoreError, match=r"has an unreadable store\.json; use --force"):
+    with pytest.raises(StoreError, match=r"store\.json' is not readable as that of a store; move it away"):
         PointStore(store.directory, "regression", "1")
 
 
@@ -147,8 +195,12 @@ def test_a_version_that_appears_between_opening_and_writing_is_refused(store):
 
 def test_a_file_in_place_of_the_directory(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="is a file; choose another"):
+    with pytest.raises(UsageError, match="is a file; move it away or choose another"):
         PointStore(tmp_path / "file", "regression", "1")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "points").write_text("")
+    with pytest.raises(UsageError, match="points' is a file; move it away or choose another"):
+        PointStore(tmp_path / "store", "regression", "1")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +244,7 @@ def test_debris_of_dead_writers_is_ignored_and_cleared(store):
     process.start()
     process.join()
     shard = store.directory / "points" / key[:2]
-    host = store_module._HOST
+    host = store_module.HOST
     dead = shard / f".{key}.json.{host}.{process.pid}.tmp"
     alive = shard / f".{key}.json.{host}.{os.getppid()}.tmp"
     elsewhere = shard / f".{key}.json.elsewhere.1.tmp"
@@ -204,8 +256,6 @@ def test_debris_of_dead_writers_is_ignored_and_cleared(store):
     assert list(again.keys()) == [key]
     again.prepare()
     assert [path.exists() for path in (dead, alive, elsewhere, old)] == [False, True, True, False]
-    PointStore(store.directory, "regression", "1", force=True)
-    assert files(store) == []
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_the_old_record(store, monkeypatch):

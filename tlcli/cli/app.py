@@ -60,7 +60,7 @@ def run(
     jobs: Annotated[int, typer.Option("--jobs", help="Worker processes for experiments.")] = 1,
     executor: Annotated[str, typer.Option("--executor", help="local, dask:ADDRESS or mpi.")] = "local",
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the experiments.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Discard stored points.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Discard stored points once all are computed again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no messages but errors.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where a row missed the accuracy.")] = False,
@@ -102,7 +102,8 @@ def check(
     The threshold holds for the whole table: with many comparisons, and with few trials per point, each may be
     farther than --sigmas standard errors by chance; it is widened so that a correct table fails as rarely as
     one Gaussian number beyond --sigmas. Exit codes: 0 good; 3 some points not converged (with
-    --strict: or inaccurate); 4 incomplete or in disagreement.
+    --strict: or inaccurate); 4 incomplete, in disagreement, or with files that the run of the provenance did not
+    write.
 
     Examples:
 

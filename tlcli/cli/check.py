@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tlcli.errors import EXIT_CHECK_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, UsageError, digits
 from tlcli.report.agreement import Agreement, assess
+from tlcli.report.folder import strangers
 
 _SHOWN = 10
 
@@ -20,6 +21,7 @@ def check_tables(paths: Sequence[Path], sigmas: float, finite_size: float, stric
     for path in paths:
         try:
             found = _check_one(path, assess(path, finite_size), sigmas, strict)
+            found = max(found, _check_files(path / "table.csv" if path.is_dir() else path))
         except UsageError as error:
             if len(paths) == 1:
                 raise
@@ -27,6 +29,14 @@ def check_tables(paths: Sequence[Path], sigmas: float, finite_size: float, stric
             found = error.exit_code
         code = max(code, found)
     return code
+
+
+def _check_files(table: Path) -> int:
+    """Say which files beside the table, itself included, are not as the run of its provenance wrote them."""
+    found = strangers(table)
+    for sentence in found:
+        print(f"  ANOTHER RUN: {sentence}")
+    return EXIT_CHECK_FAILED if found else EXIT_OK
 
 
 def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool) -> int:

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,21 @@ import numpy as np
 
 from tlcli.cli.assemble import block_of
 from tlcli.cli.console import Console
-from tlcli.cli.outputs import check_drawing, write_rest
-from tlcli.cli.theory import Theory, check_theory, first_columns, solve_points, sweep
+from tlcli.cli.outputs import check_drawing, files_read, may_write, write_results
+from tlcli.cli.theory import Theory, check_theory, first_columns, solve_points, sweep, theory_tasks
 from tlcli.errors import EXIT_NOT_CONVERGED, EXIT_OK, DomainError, UsageError
 from tlcli.jobs import Job, prepare
 from tlcli.options import INVOCATION, OPTIONS
 from tlcli.recipes import Recipe, load_recipe
-from tlcli.report.files import prepare_folder
-from tlcli.report.tables import Block, write_csv, write_table
+from tlcli.report.folder import OutputFolder
+from tlcli.report.provenance import PROVENANCE
+from tlcli.report.tables import Block, write_csv
 from tlcli.solvers.base import Case, Columns
 from tlcli.solvers.experiments import VERSION, check_experiments, tasks_of
 from tlcli.solvers.search import best_gamma0, best_value
 from tlcli.status import Status
-from tlcli.sweep.executors import make_executor
-from tlcli.sweep.runner import SweepResult, Task, plan
+from tlcli.sweep.executors import check_executor, make_executor
+from tlcli.sweep.runner import SweepResult, Task, parse_shard, plan
 from tlcli.sweep.store import PointStore
 
 _UNSOLVED = (Status.NOT_CONVERGED, Status.FAILED)
@@ -67,6 +69,11 @@ class Stores:
         """The store of a case's theory."""
         return self.theory.get(case.solver.point or "")
 
+    def settle(self, *, whole: bool) -> None:
+        """Discard what --force replaces, now that the result stands."""
+        for store in (*self.theory.values(), *([self.experiments] if self.experiments else [])):
+            store.settle(whole=whole)
+
 
 def execute(command: str, allowed: tuple[str, ...], recipe_path: Path | None, flags: Mapping[str, Any]) -> int:
     """Run one command with flags on top of an optional recipe file; return the exit code."""
@@ -81,22 +88,25 @@ def execute_recipe(command: str, allowed: tuple[str, ...], recipe: Recipe | None
     console = Console(how.quiet)
     if how.shard is not None and (how.to_stdout and how.store is None):
         raise UsageError("--shard needs a store that the shards share; give -o DIR or --store DIR.")
+    if how.shard is not None:
+        parse_shard(how.shard)
     make_executor(how.executor, how.jobs)  # not entered: an unknown name is refused before anything is written
     for case in job.cases:
         check_theory(case)
         check_experiments(case, job.settings)
     for text in job.notes:
         console.note(text)
+    output = None if how.to_stdout else OutputFolder(how.folder(job.name), files_read(job))
+    if output is not None:
+        output.refuse_taken({"table.csv", PROVENANCE}.__contains__)
     stores = _stores(job, how)
     if how.dry_run:
         from tlcli.cli.dry_run import report
 
         report(job, how, stores)
         return EXIT_OK
-    folder = how.folder(job.name)
-    if not how.to_stdout:
-        prepare_folder(folder)
-    return _compute_and_write(job, how, stores, folder, console)
+    with nullcontext() if output is None else output.opened():
+        return _compute_and_write(job, how, stores, output, console)
 
 
 def _setting(name: str, flags: Mapping[str, Any]) -> Any:
@@ -104,16 +114,11 @@ def _setting(name: str, flags: Mapping[str, Any]) -> Any:
     return option.parse(flags[name]) if name in flags else option.default
 
 
-def _compute_and_write(job: Job, how: Invocation, stores: Stores, folder: Path, console: Console) -> int:
+def _compute_and_write(job: Job, how: Invocation, stores: Stores, output: OutputFolder | None, console: Console) -> int:
     start = time.perf_counter()
-    theories = [Theory(first_columns(case)) for case in job.cases]
-    for case, found in zip(job.cases, theories, strict=True):
-        if case.solver.point is None:
-            _refuse_single_divergence(case, found.columns)
-    # A figure that cannot be drawn is an error before hours of work, not after.
-    if not how.to_stdout:
-        pairs = zip(job.cases, theories, strict=True)
-        check_drawing(job, [block_of(case, found.columns | _searched(job, case)) for case, found in pairs], console)
+    theories = _begin(job, output, console)
+    if how.executor != "local" and _anything_left(job, stores):
+        check_executor(how.executor, how.jobs)
     for case, found in zip(job.cases, theories, strict=True):
         if _wants_best(job, case):
             found.columns |= best_gamma0(case)
@@ -131,17 +136,46 @@ def _compute_and_write(job: Job, how: Invocation, stores: Stores, folder: Path, 
             found.columns = found.findings.columns if found.findings is not None else {}
     sweeps = [_simulate(job, case, how, stores.experiments, console) for case in job.cases]
     if not solved or any(sweep is not None and None in sweep[0].records for sweep in sweeps):
+        stores.settle(whole=False)
         console.note(f"shard {how.shard} is done; run the same command without --shard to write the table.")
         return EXIT_OK
     blocks = [
         block_of(case, found.columns, sweep) for case, found, sweep in zip(job.cases, theories, sweeps, strict=True)
     ]
-    if how.to_stdout:
+    failure = None
+    if output is None:
         _print_table(blocks)
     else:
-        write_table(blocks, folder / "table.csv")
-        write_rest(job, theories, blocks, folder, console, start)
+        with output.replacing() as hidden:
+            names, failure = write_results(job, theories, blocks, hidden, lambda: time.perf_counter() - start)
+        rows, seconds = sum(block.size for block in blocks), time.perf_counter() - start
+        console.note(f"{rows} rows in {seconds:.1f} s: {output.path}/ holds {', '.join(names)} and provenance.json")
+    stores.settle(whole=how.shard is None)
+    if failure is not None:
+        raise failure
     return _exit_code(blocks, sweeps, how.strict, console)
+
+
+def _begin(job: Job, output: OutputFolder | None, console: Console) -> list[Theory]:
+    """Evaluate closed forms and refuse before any longer work what cannot be drawn or written after it."""
+    theories = [Theory(first_columns(case)) for case in job.cases]
+    pairs = list(zip(job.cases, theories, strict=True))
+    for case, found in pairs:
+        if case.solver.point is None:
+            _refuse_single_divergence(case, found.columns)
+    if output is not None:
+        blocks = [block_of(case, found.columns | _searched(job, case)) for case, found in pairs]
+        check_drawing(job, blocks, console)
+        output.refuse_taken(may_write(job, blocks))
+    return theories
+
+
+def _anything_left(job: Job, stores: Stores) -> bool:
+    """Whether an executor is needed: what is stored already can be read without one."""
+    groups = [(theory_tasks(case, job.settings["seed"]), stores.of(case)) for case in job.cases]
+    groups.append((planned(job, None)[0], stores.experiments))
+    counts = [plan(tasks, store) for tasks, store in groups]
+    return any(stored < count for count, stored in counts)
 
 
 def _print_table(blocks: Sequence[Block]) -> None:

@@ -1,9 +1,8 @@
-"""The files of one invocation: table, boundary, arrays, predictions, figures, provenance, and no stale ones."""
+"""The files of one invocation: table, boundary, arrays, predictions, figures and, last, provenance."""
 
 import os
 import re
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +11,19 @@ import numpy as np
 from tlcli.cli.assemble import edge_block
 from tlcli.cli.console import Console
 from tlcli.cli.theory import Theory
-from tlcli.columns import COLUMNS, PER_DELTA
+from tlcli.columns import PER_DELTA
 from tlcli.errors import TlcliError
 from tlcli.jobs import Job
-from tlcli.options import OPTIONS
 from tlcli.report.files import atomic
-from tlcli.report.plan import Drawing, plan_figure
+from tlcli.report.plan import Drawing, plan_figure, quantities_of
 from tlcli.report.plotting import check_text, load
-from tlcli.report.provenance import facts, write_provenance
+from tlcli.report.provenance import PROVENANCE, facts, write_provenance
 from tlcli.report.tables import Block, write_table
 from tlcli.solvers.base import Case, Columns
 from tlcli.solvers.search import BoundaryPoints, boundaries, grid_boundaries
 
 if TYPE_CHECKING:
     from tlcli.report.layers import Layers
-
-# What may stand in the name of a figure.
-_DRAWN = {*COLUMNS, *OPTIONS, "time", "densities", "layers", "layer-kernels", "layer-densities"}
 
 
 def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
@@ -65,10 +60,41 @@ def check_drawing(job: Job, blocks: Sequence[Block], console: Console) -> None:
         console.warn(f"the font of the figures lacks {missing!r}; boxes stand in their place.")
 
 
-def write_rest(
-    job: Job, theories: Sequence[Theory], blocks: Sequence[Block], folder: Path, console: Console, start: float
-) -> None:
-    """Write what stands beside the table; the table itself is safe by now."""
+def may_write(job: Job, blocks: Sequence[Block]) -> Callable[[str], bool]:
+    """Return which names the run may give to its files; known before its work, the blocks need no numbers yet."""
+    names = {"table.csv", PROVENANCE}
+    drawn = quantities_of(blocks, drawing_of(job, []))
+    stems = {f"-{name}" for name in drawn} if len(drawn) > 1 else {""}
+    for index, (case, block) in enumerate(zip(job.cases, blocks, strict=True), start=1):
+        costly, given = case.solver.point is not None, {**case.words, **case.grid.values}
+        kept = costly and case.words.get("layout") != "end"
+        if _axes_of_edges(job, case, block.columns, blocks):
+            names.add("boundary.csv")
+        if kept or case.solver.arrays is not None:
+            names.add(_archive(case, case.solver.archive, "npz", index))
+        if kept and given.get("predictions"):
+            names.add(_archive(case, "predictions", "csv", index))
+        if kept:
+            stems |= {"-kernels", "-densities"}
+        if costly and any(given.get(name) is not None for name in ("depth", "freeze", "reinit_from")):
+            names.add(_archive(case, "layers", "csv", index))
+            stems |= {"-layers", "-layer-kernels", "-layer-densities"}
+    figure = re.compile(rf"figure(?:{'|'.join(map(re.escape, stems))})(?:-\d+)?\.{job.settings['format']}")
+    return lambda name: name in names or figure.fullmatch(name) is not None
+
+
+def files_read(job: Job) -> list[Path]:
+    """Return the files of the user that the run reads."""
+    words = [str(case.words.get(name) or "") for case in job.cases for name in ("source", "target", "spectrum")]
+    named = [word.strip().removeprefix("file:") for word in words if word.strip().startswith("file:")]
+    return [Path(name).expanduser() for name in named]
+
+
+def write_results(
+    job: Job, theories: Sequence[Theory], blocks: Sequence[Block], folder: Path, seconds: Callable[[], float]
+) -> tuple[list[str], TlcliError | None]:
+    """Write all files of a run into `folder`, the provenance last; return their names, and why there is no figure."""
+    write_table(blocks, folder / "table.csv")
     about = facts(job.command, job.resolved, job.settings["seed"])
     engine = [
         {"case": case.label, "data": found.findings.data, "engine": found.findings.info}
@@ -78,27 +104,21 @@ def write_rest(
     if engine:
         about["networks"] = engine
     edges = [_edges(job, case, found.columns, blocks) for case, found in zip(job.cases, theories, strict=True)]
-    boundary_file = folder / "boundary.csv"
     if any(edges):
         write_table(
             [edge_block(case, e) for case, some in zip(job.cases, edges, strict=True) for e in some],
-            boundary_file,
+            folder / "boundary.csv",
         )
-    else:
-        boundary_file.unlink(missing_ok=True)
     archives = [_write_arrays(*pair, folder, i) for i, pair in enumerate(zip(job.cases, theories, strict=True), 1)]
     archives += _write_predictions(job, theories, folder)
     archives += _write_layers(job, theories, folder)
     figures, failure = _try_to_draw(job, theories, blocks, folder, about, edges)
-    _clean(folder, figures, archives)
-    seconds = round(time.perf_counter() - start, 3)
     rows = sum(block.size for block in blocks)
-    write_provenance(folder / "provenance.json", {**about, "rows": rows, "wall_time_seconds": seconds})
+    about |= {"rows": rows, "wall_time_seconds": round(seconds(), 3)}
     names = ["table.csv", *(["boundary.csv"] if any(edges) else []), *(path.name for path in figures)]
     names += [name for name in archives if name is not None]
-    console.note(f"{rows} rows in {seconds:.1f} s: {folder}/ holds {', '.join(names)} and provenance.json")
-    if failure is not None:
-        raise failure
+    write_provenance(folder / PROVENANCE, about, [folder / name for name in names])
+    return names, failure
 
 
 def _try_to_draw(*arguments: Any) -> tuple[list[Path], TlcliError | None]:
@@ -161,33 +181,23 @@ def _draw(
     return figures
 
 
-def _clean(folder: Path, figures: Sequence[Path], archives: Sequence[str | None]) -> None:
-    """Remove files of an earlier run with other axes: they would not belong to this table."""
-    for old in folder.glob("figure*.*"):
-        name = re.fullmatch(r"figure(?:-([a-z][\w-]*?))?(?:-\d+)?\.(?:png|pdf|svg)", old.name)
-        if name and old not in figures and (name[1] is None or name[1] in _DRAWN):
-            old.unlink()
-    stems = ("kernel*.npz", "two-time*.npz", "predictions*.csv", "layers*.csv")
-    for old in (path for stem in stems for path in folder.glob(stem)):
-        if old.name not in archives:
-            old.unlink()
-
-
 def _edges(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> list[Any]:
     """Refine the boundary along the axes that the figure shows; costly solvers interpolate their grid."""
-    if "gain" not in found or case.solver.inner:
-        return []
-    spec = plan_figure(blocks, drawing_of(job, []))
-    if spec is None:
-        return []
-    shown = [spec.x, spec.y] if spec.y else [spec.x]
     find = boundaries if case.solver.point is None else grid_boundaries
     edges = [
         find(case, axis, case.grid.values[axis].scale == "log", found["gain"])
-        for axis in shown
-        if axis is not None and axis in case.grid.axes
+        for axis in _axes_of_edges(job, case, found, blocks)
     ]
     return [_edge(edge) for edge in edges if edge is not None and np.any(edge.values.get("delta", 1.0) > 0)]
+
+
+def _axes_of_edges(job: Job, case: Case, found: Mapping[str, Any], blocks: Sequence[Block]) -> list[str]:
+    """Return the axes of the figure along which the case has a boundary to seek."""
+    if "gain" not in found or case.solver.inner:
+        return []
+    spec = plan_figure(blocks, drawing_of(job, []))
+    shown = [] if spec is None else [spec.x, spec.y]
+    return [axis for axis in shown if axis is not None and axis in case.grid.axes]
 
 
 def _edge(edge: BoundaryPoints) -> dict[str, Any]:

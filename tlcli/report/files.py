@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tlcli.errors import UsageError, WriteError
 
+HIDDEN = ".tlcli-"  # starts the name of the folder in which a run's files wait for one another
+
 
 def prepare_folder(folder: Path) -> None:
     """Create `folder` and prove that files can be written into it.
@@ -42,8 +44,9 @@ def atomic(path: Path) -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
+        shown = path.parent.parent / path.name if path.parent.name.startswith(HIDDEN) else path
         raise WriteError(
-            f"'{path}' cannot be written: {error.strerror or error}; make room or give another -o."
+            f"'{shown}' cannot be written: {error.strerror or error}; make room or give another -o."
         ) from None
     finally:
         if temporary is not None:

@@ -121,7 +121,9 @@ def save(figure: Figure, path: Path, content: Mapping[str, Any]) -> None:
         metadata = {"Creator": chunks["Software"], "Subject": chunks["Description"], "CreationDate": None}
     else:
         metadata = {**chunks, "Recipe": json.dumps(content.get("recipe", {}), sort_keys=True)}
-    with atomic(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # told before the work, see `plotting.check_text`
-        figure.savefig(temporary, metadata=metadata)
-    plt.close(figure)
+    try:
+        with atomic(path) as temporary, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # told before the work, see `plotting.check_text`
+            figure.savefig(temporary, metadata=metadata)
+    finally:
+        plt.close(figure)

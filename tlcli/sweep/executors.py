@@ -65,6 +65,16 @@ def make_executor(spec: str, jobs: int = 1) -> AbstractContextManager[Executor]:
     raise UsageError(f"executor: '{spec}' is unknown; use local, dask:ADDRESS (as dask:tcp://host:8786) or mpi.")
 
 
+def check_executor(spec: str, jobs: int = 1) -> None:
+    """Refuse an executor that cannot be used before anything depends on it; arguments and errors as `make_executor`."""
+    make_executor(spec, jobs)  # not entered
+    kind, _, address = spec.partition(":")
+    if kind == "dask":
+        _reach(address)
+    elif kind == "mpi":
+        _import_mpi()
+
+
 def limit_threads() -> None:
     """Let BLAS and OpenMP run one thread in this process, also in libraries still to be loaded."""
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
@@ -132,22 +142,35 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-@contextmanager
-def _dask(address: str) -> Iterator[Executor]:
+def _reach(address: str) -> None:
+    """Try a bare connection: a Client that fails to connect blocks for 20 s when collected."""
     try:
-        from distributed import Client
+        import distributed  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("executor: 'dask' needs dask.distributed; pip install 'tlcli[dask]'.") from error
     try:
-        # A Client that fails to connect blocks for 20 s when collected: try a bare connection first.
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, _knock(address)).result()
-        client = Client(address, timeout=DASK_TIMEOUT, set_as_default=False)
     except Exception as error:  # whatever another kind of server sends back: MemoryError has been seen
-        raise UsageError(
-            f"executor: no dask scheduler answers at '{address}'; start one with 'dask scheduler' or correct "
-            "the address (as dask:tcp://host:8786)."
-        ) from error
+        raise _unreachable(address) from error
+
+
+def _unreachable(address: str) -> UsageError:
+    return UsageError(
+        f"executor: no dask scheduler answers at '{address}'; start one with 'dask scheduler' or correct "
+        "the address (as dask:tcp://host:8786)."
+    )
+
+
+@contextmanager
+def _dask(address: str) -> Iterator[Executor]:
+    _reach(address)
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=DASK_TIMEOUT, set_as_default=False)
+    except Exception as error:  # it left meanwhile, or is no scheduler
+        raise _unreachable(address) from error
     with client:
         executor = client.get_executor(pure=False)
         try:
@@ -165,8 +188,8 @@ async def _knock(address: str) -> None:
     await comm.close()
 
 
-@contextmanager
-def _mpi(jobs: int) -> Iterator[Executor]:
+def _import_mpi() -> tuple[Any, bool]:
+    """Return the class of MPI's executors, and whether their ranks are there already."""
     try:
         from mpi4py import MPI  # pyright: ignore[reportMissingImports]
         from mpi4py.futures import MPIPoolExecutor, _core  # pyright: ignore[reportMissingImports]
@@ -182,8 +205,14 @@ def _mpi(jobs: int) -> Iterator[Executor]:
             f"executor: 'mpi' with {size} ranks must be started by "
             f"mpiexec -n {size} python -m mpi4py.futures -m tlcli …"
         )
+    return MPIPoolExecutor, shared
+
+
+@contextmanager
+def _mpi(jobs: int) -> Iterator[Executor]:
+    pool, shared = _import_mpi()
     # main=False: tasks are imported by name, so workers need not run the main script again.
-    executor = MPIPoolExecutor(max_workers=None if shared else jobs, main=False, initializer=_one_core)
+    executor = pool(max_workers=None if shared else jobs, main=False, initializer=_one_core)
     try:
         yield executor
     except BaseException:

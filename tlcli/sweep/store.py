@@ -5,6 +5,9 @@
 
 A point appears under its name only when it is complete: it is written to a temporary file beside it, fsynced
 and renamed. So any number of processes may write one store at once; equal points write equal bytes.
+
+With `force` the points are computed again, but the old ones stay until the new result stands: then `settle` removes
+what this run did not write.
 """
 
 import hashlib
@@ -26,7 +29,7 @@ STALE_AFTER = 86400.0  # seconds; the age at which another machine's temporary f
 
 _POINT = re.compile(r"[0-9a-f]{64}\.json")
 _TEMPORARY = re.compile(r"\.[0-9a-z]+\.json\.(?P<host>[0-9A-Za-z-]*)\.(?P<pid>[0-9]+)\.tmp")
-_HOST = re.sub(r"[^0-9A-Za-z-]", "-", socket.gethostname())
+HOST = re.sub(r"[^0-9A-Za-z-]", "-", socket.gethostname())
 
 
 class PointStore:
@@ -39,11 +42,12 @@ class PointStore:
         directory: where the store is or shall be.
         solver: name of the solver; part of every key.
         solver_version: its version; raise it whenever its numbers change.
-        force: discard what is there, whatever wrote it (only files that a store writes are removed).
+        force: do not use what is there, whatever wrote it, and let `settle` discard it. Points of this version in a
+            store of another one were written by a forced run that was killed, and are used.
 
     Raises:
-        StoreError: another solver, version or format wrote the store.
-        UsageError: `directory` is a file.
+        StoreError: another solver, version or format wrote the store, or its store.json is none.
+        UsageError: `directory` or a folder in it is a file.
     """
 
     def __init__(
@@ -56,11 +60,12 @@ class PointStore:
         self._points = self.directory / "points"
         self._meta = self.directory / "store.json"
         self._prepared = False
-        if self.directory.exists() and not self.directory.is_dir():
-            raise UsageError(f"the store '{directory}' is a file; choose another directory with -o.")
-        if force:
-            self._discard()
-        self._check()
+        self._force = force
+        self._used: set[str] = set()  # keys that this run has read or written
+        for place in (self.directory, self._points):
+            if place.exists() and not place.is_dir():
+                raise UsageError(f"the store '{place}' is a file; move it away or choose another directory with -o.")
+        self._blind = self._check() == "" and force
 
     def key(self, parameters: Mapping[str, Any], seed: int) -> str:
         """Return the key of a point: 64 hexadecimal digits that depend on its content only."""
@@ -74,17 +79,21 @@ class PointStore:
 
     def has(self, key: str) -> bool:
         """Tell whether a file for this point exists (`get` also checks what is in it)."""
-        return self._path(key).is_file()
+        return (not self._blind or key in self._used) and self._path(key).is_file()
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the record of a point, floats to the last bit, or None if it is missing or damaged."""
         path = self._path(key)
+        if self._blind and key not in self._used:
+            return None
         try:
             content = json.loads(path.read_bytes())
             encoded = content["record"]
             if content["key"] != key or content["sha256"] != _digest(encoded):
                 raise ValueError("checksum")
-            return decode(encoded)
+            record = decode(encoded)
+            self._used.add(key)
+            return record
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -106,6 +115,7 @@ class PointStore:
         text = dump({"key": key, "record": encoded, "sha256": _digest(encoded)})
         self.prepare()
         self._write(self._path(key), text)
+        self._used.add(key)
 
     def keys(self) -> Iterator[str]:
         """Yield the keys of all stored points, sorted."""
@@ -123,44 +133,67 @@ class PointStore:
         if self._prepared:
             return
         if not self._meta.exists():
-            meta = {
-                "format": FORMAT,
-                "solver": self.solver,
-                "solver_version": self.solver_version,
-                "tlcli": tlcli.__version__,
-            }
-            self._write(self._meta, dump(meta))
+            self._sign()
         self._check()
         self._clean()
         self._prepared = True
 
+    def settle(self, *, whole: bool = True) -> None:
+        """After a forced run whose result stands, discard the old points; `whole`: it was not one shard of several.
+
+        Raises:
+            WriteError: the disk refuses.
+        """
+        if not self._force:
+            return
+        # First: a discard that is cut short leaves points that no key of this version names.
+        self._sign()
+        try:
+            for key in list(self.keys()) if whole else []:
+                if key not in self._used:
+                    self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise WriteError(f"cannot discard old points at {self.directory}: {error.strerror}.") from error
+        self._force = self._blind = False
+
+    def _sign(self) -> None:
+        meta = {
+            "format": FORMAT,
+            "solver": self.solver,
+            "solver_version": self.solver_version,
+            "tlcli": tlcli.__version__,
+        }
+        self._write(self._meta, dump(meta))
+
     def _path(self, key: str) -> Path:
         return self._points / key[:2] / f"{key}.json"
 
-    def _check(self) -> None:
-        remedy = "use --force to discard it or another -o"
+    def _check(self) -> str:
+        """Return what differs from this run in the store that is there, an empty text for nothing or no store."""
         try:
             meta = json.loads(self._meta.read_bytes())
-            found = (meta["format"], meta["solver"], meta["solver_version"])
+            form, solver, version = meta["format"], meta["solver"], meta["solver_version"]
         except FileNotFoundError:
-            return
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"store at {self.directory} has an unreadable store.json; {remedy}.") from error
-        if found[0] != FORMAT:
-            raise StoreError(f"store at {self.directory} has format {found[0]}, this is format {FORMAT}; {remedy}.")
-        if found[1] != self.solver:
+            return ""
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            # Even --force leaves it: it may be a file of the user.
             raise StoreError(
-                f"store at {self.directory} was written by solver {found[1]}, this is {self.solver}; {remedy}."
-            )
-        if found[2] != self.solver_version:
-            raise StoreError(
-                f"store at {self.directory} was written by solver {found[1]} version {found[2]}, "
-                f"this is version {self.solver_version}; {remedy}."
-            )
+                f"'{self._meta}' is not readable as that of a store; move it away or use another -o."
+            ) from error
+        different = ""
+        if form != FORMAT:
+            different = f"has format {form}, this is format {FORMAT}"
+        elif solver != self.solver:
+            different = f"was written by solver {solver}, this is {self.solver}"
+        elif version != self.solver_version:
+            different = f"was written by solver {solver} version {version}, this is version {self.solver_version}"
+        if different and not self._force:
+            raise StoreError(f"store at {self.directory} {different}; use --force to discard it or another -o.")
+        return different
 
     def _write(self, path: Path, text: str) -> None:
         """Write a file so that at every moment it is absent, the old one or the complete new one."""
-        temporary = path.parent / f".{path.name}.{_HOST}.{os.getpid()}.tmp"
+        temporary = path.parent / f".{path.name}.{HOST}.{os.getpid()}.tmp"
         try:
             _make_directory(path.parent)
             try:
@@ -188,27 +221,10 @@ class PointStore:
     def _clean(self) -> None:
         for path, match in list(self._temporaries()):
             try:
-                if match["host"] == _HOST:
-                    stale = not _alive(int(match["pid"]))
-                else:
-                    stale = time.time() - path.stat().st_mtime > STALE_AFTER
-                if stale:
+                if left_behind(path, match["host"], int(match["pid"])):
                     path.unlink(missing_ok=True)
             except OSError:  # gone meanwhile, or not ours: it harms nobody
                 continue
-
-    def _discard(self) -> None:
-        try:
-            for key in list(self.keys()):
-                self._path(key).unlink(missing_ok=True)
-            for path, _ in list(self._temporaries()):
-                path.unlink(missing_ok=True)
-            # Last: a discard that is cut short is still refused without --force.
-            self._meta.unlink(missing_ok=True)
-        except OSError as error:
-            raise WriteError(
-                f"cannot discard the store at {self.directory}: {error.strerror}; use another -o."
-            ) from error
 
 
 def _make_directory(directory: Path) -> None:
@@ -228,6 +244,17 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def left_behind(path: Path, host: str, pid: int) -> bool:
+    """Tell whether the process that was writing `path` is no more; of another machine's only the age is known.
+
+    Raises:
+        OSError: `path` is gone.
+    """
+    if host == HOST:
+        return not _alive(pid)
+    return time.time() - path.stat().st_mtime > STALE_AFTER
 
 
 def _alive(pid: int) -> bool:
