@@ -1,5 +1,6 @@
 """The options of nonlinear networks: the network, its tasks, the numerics and what is kept; see `tlcli.options`."""
 
+from tlcli.dmft.activation_table import ACTIVATIONS
 from tlcli.option import COUNT_FINITE, FINITE, NOT_NEGATIVE, REPEATED, TOLERANCE, WHOLE, Domain, Option
 
 NETWORK = [
@@ -14,7 +15,7 @@ NETWORK = [
         "activation",
         "text",
         "tanh",
-        "linear, relu, erf, tanh, gelu, softplus, he2, he3, or your own as module:function.",
+        f"{', '.join(ACTIVATIONS)}, or your own as module:function.",
         panel="Network",
     ),
     Option(

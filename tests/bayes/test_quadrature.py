@@ -1,18 +1,20 @@
 """Quadrature saddles against the note's values, closed forms and integrals computed another way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import integrate, special
 
 from tests.bayes.problems import SETTINGS, problem_b
-from tlcli.bayes import quadrature, quadrature_rules
+from tlcli.bayes import quadrature
 from tlcli.bayes.linear import linear_source, linear_target
 from tlcli.bayes.quadrature import quadrature_source, quadrature_target
 from tlcli.bayes.quadrature_lattice import Box, SourceLattice
 from tlcli.bayes.quadrature_newton import gap_at
 from tlcli.bayes.quadrature_polar import ray_integrals, unit_vectors
-from tlcli.bayes.quadrature_tilt import asymptote, homogeneous, steepest_ray, superlinear
-from tlcli.dmft.activations import Activation, activation
+from tlcli.bayes.quadrature_tilt import asymptote, steepest_ray
+from tlcli.dmft.activations import Activation, activation, probed
 from tlcli.errors import DomainError
 
 B = problem_b()
@@ -137,7 +139,7 @@ def test_large_coupling_tends_to_the_tied_weights(name):
     assert errors[1] < 2e-2
 
 
-def test_relu_target_on_the_lattice(monkeypatch):
+def test_relu_target_on_the_lattice():
     """The lattice, of second order at kinks, agrees to 3e-3 with the polar rule; another coupling is farther."""
     act = activation("relu")
     before = source("B3")
@@ -148,7 +150,7 @@ def test_relu_target_on_the_lattice(monkeypatch):
 
     polar, other = solved(1.0), solved(1.3)
     np.testing.assert_allclose(polar.v, [1.3376197, -1.43791411, 0.17935005, -0.19274566], atol=1e-6)  # finest rules
-    monkeypatch.setattr(quadrature_rules, "homogeneous", lambda act: False)
+    act = replace(act, homogeneous=False)
     lattice = solved(1.0)
     np.testing.assert_allclose(lattice.kernel, polar.kernel, atol=3e-3)
     assert lattice.free_energy == pytest.approx(polar.free_energy, abs=3e-3)
@@ -278,7 +280,7 @@ def test_arcs_cover_the_circle():
 @pytest.mark.parametrize("name", ["he2", "he3"])
 def test_polynomials_are_refused_unless_lazy(name):
     act = activation(name)
-    assert superlinear(act)
+    assert not act.lipschitz
     with pytest.raises(DomainError, match=rf"gamma = 0.5: {name} grows .* direction \(.*largest gamma .* is 0\."):
         quadrature_source(act, B.x, B.source, B.y1, 0.5, 4.0)
     lazy = quadrature_source(act, B.x, B.source, B.y1, 0.0, 4.0)
@@ -306,8 +308,8 @@ def test_relu_is_normalisable_at_any_richness():
 
 
 def test_growth_along_rays():
-    assert homogeneous(activation("relu"))
-    assert not homogeneous(activation("gelu"))
+    assert activation("relu").homogeneous
+    assert not activation("gelu").homogeneous
     np.testing.assert_allclose(asymptote(activation("gelu"), np.array([2.0, -2.0])), [2.0, 0.0], atol=1e-6)
     assert steepest_ray(activation("tanh"), B.x, np.ones(len(B.x)))[1] == 0.0
     u, steep = steepest_ray(activation("relu"), np.eye(2), np.array([3.0, -1.0]))
@@ -316,8 +318,13 @@ def test_growth_along_rays():
 
 
 def test_own_activations():
-    leaky = Activation("leaky", lambda h, xp: np.where(h > 0, h, 0.1 * h), lambda h, p, xp: h, smooth=False)
-    clipped = Activation("clipped", lambda h, xp: np.clip(h, -1, 1), lambda h, p, xp: h, smooth=False)
+    leaky, clipped = (
+        probed(Activation(name, value, slope))
+        for name, value, slope in (
+            ("leaky", lambda h, xp: np.where(h > 0, h, 0.1 * h), lambda h, p, xp: np.where(h > 0, 1.0, 0.1)),
+            ("clipped", lambda h, xp: np.clip(h, -1, 1), lambda h, p, xp: 1.0 * (np.abs(h) < 1)),
+        )
+    )
     one = quadrature_source(leaky, B.x, B.source, B.y1, 1.5, 5.0)
     assert one.converged
     assert one.info["rule_difference"] < 1e-8

@@ -8,7 +8,7 @@ that grows faster than linearly has no normalisable tilt at all (γ > 0, v ≠ 0
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.bayes.quadrature_tilt import asymptote, direction_words, superlinear
+from tlcli.bayes.quadrature_tilt import asymptote, direction_words
 from tlcli.dmft.activations import Activation
 from tlcli.errors import DomainError
 
@@ -34,7 +34,7 @@ def normalisable(
     step that does not ascend is halved. Infinite for activations that grow faster than linearly.
     """
     rank = directions.shape[1]
-    if superlinear(act):
+    if not act.lipschitz:
         u = directions.T @ v
         return gamma == 0 or not np.any(v), _unit(u), 0.0 if gamma == 0 or not np.any(v) else np.inf
     u, values = steep_directions(act, directions, v, gamma, near)
@@ -103,7 +103,7 @@ def refuse_growth(act: Activation, directions: Floats, labels: Floats, gamma: fl
         DomainError: φ grows faster than linearly and γ > 0; a direction of input space, (D, r) `basis` times u, is
         named.
     """
-    if gamma > 0 and np.any(labels) and superlinear(act):
+    if gamma > 0 and np.any(labels) and not act.lipschitz:
         _, u, _ = normalisable(act, directions, labels, gamma)
         raise DomainError(
             f"gamma = {gamma:.6g}: {act.name} grows faster than linearly, so the posterior of the weights along the "

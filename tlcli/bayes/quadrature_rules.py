@@ -12,7 +12,7 @@ from tlcli.bayes.quadrature_local import TargetLocal, curvature
 from tlcli.bayes.quadrature_newton import solve_spd
 from tlcli.bayes.quadrature_outside import all_points_kernel
 from tlcli.bayes.quadrature_polar import SourcePolar, TargetPolar, unit_vectors
-from tlcli.bayes.quadrature_tilt import direction_words, homogeneous, steepest_ray, superlinear
+from tlcli.bayes.quadrature_tilt import direction_words, steepest_ray
 from tlcli.bayes.saddle import mean_weight
 from tlcli.dmft.activations import Activation
 from tlcli.errors import DomainError
@@ -52,7 +52,7 @@ class Stage:
     @property
     def polar(self) -> bool:
         """Whether the activation is homogeneous, so that polar coordinates integrate it."""
-        return self.basis.shape[1] > 0 and homogeneous(self.act)
+        return self.basis.shape[1] > 0 and self.act.homogeneous
 
     def sphere(self, order: int) -> tuple[Floats, Floats]:
         """Directions with the kinks of all points; fewer nodes on each arc where there are many arcs."""
@@ -65,7 +65,7 @@ Rule = tuple[Callable[[Box, Floats], Measure], Callable[[Measure, Floats], Float
 
 def refuse_growth(stage: Stage) -> None:
     """Refuse activations whose tilt has no normalisation at any richness."""
-    if stage.gamma > 0 and np.any(stage.labels) and superlinear(stage.act):
+    if stage.gamma > 0 and np.any(stage.labels) and not stage.act.lipschitz:
         u, _ = steepest_ray(stage.act, stage.directions, stage.labels)
         raise DomainError(
             f"gamma = {stage.gamma:.6g}: {stage.act.name} grows faster than linearly, so the posterior of the weights "

@@ -21,18 +21,6 @@ def _at(act: Activation, h: float) -> Floats:
     return np.where(np.isnan(values), np.inf, values)
 
 
-def superlinear(act: Activation) -> bool:
-    """Whether |φ(h)| grows faster than |h| (he2, he3)."""
-    return bool(np.any(np.abs(_at(act, _FAR)) > 2.0 * _FAR / _NEAR * np.abs(_at(act, _NEAR)) + 1e-3 * _FAR))
-
-
-def homogeneous(act: Activation) -> bool:
-    """Whether φ(ch) = cφ(h) for c > 0: φ is then given by its two slopes."""
-    h = np.array([-3.7, -1.0, -0.2, 0.0, 0.2, 1.0, 3.7])
-    φ = np.asarray(act.phi(h), dtype=float)
-    return act.homogeneous or all(np.allclose(act.phi(c * h), c * φ, rtol=1e-12, atol=1e-14) for c in (0.3, 6.0))
-
-
 def asymptote(act: Activation, h: Floats) -> Floats:
     """φ∞(h) = lim φ(ch)/c, of the shape of h; zero for bounded activations."""
     slopes = _at(act, _FAR) / _FAR * [1.0, -1.0]
@@ -54,7 +42,7 @@ def steepest_ray(act: Activation, directions: Floats, v: Floats) -> tuple[Floats
         kinks = np.arctan2(directions[:, 1], directions[:, 0])[:, None] + np.array([0.5, -0.5]) * np.pi
         angle = np.append(angle, kinks)
     u = np.array([[1.0], [-1.0]]) if rank == 1 else np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    fast = superlinear(act)
+    fast = not act.lipschitz
     with np.errstate(all="ignore"):
         s = (act.phi(_NEAR * (u @ directions.T)) if fast else asymptote(act, u @ directions.T)) @ v
     best = int(np.argmax(s**2))

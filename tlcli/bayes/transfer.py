@@ -120,7 +120,7 @@ class BayesResult:
 
 def route_of(act: Activation, problem: Problem) -> str:
     """Return which of `ROUTES` solves the problem."""
-    if act.name == "linear":
+    if act.kind == "linear":
         return "linear"
     # With a kink every pair of points outside the span costs an integral of its own: minutes for a hundred of them.
     fine = problem.rank <= 2 and (act.smooth or problem.outside <= _FEW_OUTSIDE)

@@ -1,23 +1,29 @@
-"""Activation functions and their derivatives, written against the Python array API.
+"""Activation functions: those of the table and the user's own, and what the engines need to know of them.
 
-Every function takes the preactivations h (any shape) and the namespace `xp` of their array library, so the same
-line runs on NumPy, on array-api-strict and on a GPU. The error function is not part of the standard and is
-dispatched by library.
+What an engine branches on (odd, homogeneous, smooth, bounded slope, which closed forms hold) is found by one probe,
+for the table and for the user alike: `probed`. A function of the user's that is one of the table computes by its lines.
 """
 
+import functools
 import importlib
-import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import special
+from numpy.typing import NDArray
 
+from tlcli.dmft.activation_table import ACTIVATIONS, BUILT_IN, erf_and_slope
 from tlcli.errors import UsageError, suggest
 
-ACTIVATIONS = ("linear", "relu", "erf", "tanh", "gelu", "softplus", "he2", "he3")
+__all__ = ["ACTIVATIONS", "Activation", "activation", "erf_and_slope", "probed"]
+
+Array = NDArray[np.float64]
+
+_REACH = 12.0  # |h| within which a function must be finite, and kinks are sought
+_FAR = np.array([20.0, 50.0, 100.0, 300.0])  # beyond, functions that are written naively overflow
+_HALVINGS = 40  # of intervals of 1/256, down to rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +33,8 @@ class Activation:
     `value(h, xp)` is phi(h); `slope(h, phi, xp)` is phi'(h), from the value where that is cheaper. `odd`:
     phi(-h) = -phi(h); `homogeneous`: phi(c h) = c phi(h) for c > 0; `smooth`: no kink, so that high-order
     integrators keep their order; `slope_needs_input`: the derivative does not follow from the value; `lipschitz`:
-    bounded derivative, so that no neuron runs away in a given field.
+    bounded derivative, so that no neuron runs away in a given field; `kind`: the entry of the table that it is, whose
+    closed forms hold, or nothing.
     """
 
     name: str
@@ -38,6 +45,7 @@ class Activation:
     smooth: bool = True
     slope_needs_input: bool = True
     lipschitz: bool = True
+    kind: str = ""
 
     def phi(self, h: Any, xp: Any = np) -> Any:
         """Return phi(h), of the shape of h."""
@@ -49,120 +57,19 @@ class Activation:
         return phi, self.slope(h, phi, xp)
 
 
-def _erf(h: Any, xp: Any) -> Any:
-    """The error function in whatever library holds h."""
-    if xp is np or isinstance(h, np.ndarray):
-        return erf_and_slope(h)[0] if h.dtype == np.float32 else special.erf(h)
-    for attempt in (
-        lambda: xp.special.erf(h),  # torch
-        lambda: importlib.import_module("cupyx.scipy.special").erf(h),  # cupy
-    ):
-        try:
-            return attempt()
-        except (AttributeError, ImportError):
-            continue
-    return xp.asarray(special.erf(np.asarray(h)))  # a library of the CPU, for example array-api-strict
-
-
-def erf_and_slope(h: Any) -> tuple[Any, Any]:
-    """The error function of float32 numbers to 6e-7, and its derivative: they share exp(-h^2).
-
-    Near single precision at a third of the cost of the exact one (Abramowitz-Stegun 7.1.26).
-    """
-    t = np.abs(h)
-    t *= np.float32(0.3275911)
-    t += np.float32(1)
-    np.reciprocal(t, out=t)
-    tail = t * np.float32(1.061405429)
-    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
-        tail += np.float32(coefficient)
-        tail *= t
-    np.multiply(h, h, out=t)
-    np.negative(t, out=t)
-    np.exp(t, out=t)
-    tail *= t
-    np.subtract(np.float32(1), tail, out=tail)
-    np.copysign(tail, h, out=tail)
-    t *= np.float32(2.0 / math.sqrt(math.pi))
-    return tail, t
-
-
-def _gauss_cdf(h: Any, xp: Any) -> Any:
-    return 0.5 * (1.0 + _erf(h / math.sqrt(2.0), xp))
-
-
-def _gelu_slope(h: Any, phi: Any, xp: Any) -> Any:
-    """Return Phi(h) + h p(h) with the Gaussian's Phi = phi / h and density p."""
-    zero = h == 0
-    cdf = xp.where(zero, xp.full_like(h, 0.5), phi / xp.where(zero, xp.ones_like(h), h))
-    return cdf + h * xp.exp(-0.5 * h * h) / math.sqrt(2.0 * math.pi)
-
-
-def _ones(h: Any, xp: Any) -> Any:
-    return xp.ones_like(h)
-
-
-def _relu(h: Any, xp: Any) -> Any:
-    return xp.maximum(h, xp.zeros_like(h))
-
-
-def _step(phi: Any, xp: Any) -> Any:
-    return xp.astype(phi > 0, phi.dtype)
-
-
-_BUILT_IN = {
-    "linear": Activation(
-        "linear",
-        lambda h, xp: h,
-        lambda h, phi, xp: _ones(phi, xp),
-        odd=True,
-        homogeneous=True,
-        slope_needs_input=False,
-    ),
-    # phi' = 0 at the kink: a dead neuron stays dead.
-    "relu": Activation(
-        "relu", _relu, lambda h, phi, xp: _step(phi, xp), homogeneous=True, smooth=False, slope_needs_input=False
-    ),
-    "erf": Activation("erf", _erf, lambda h, phi, xp: (2.0 / math.sqrt(math.pi)) * xp.exp(-h * h), odd=True),
-    "tanh": Activation(
-        "tanh", lambda h, xp: xp.tanh(h), lambda h, phi, xp: 1.0 - phi * phi, odd=True, slope_needs_input=False
-    ),
-    "gelu": Activation(
-        "gelu",
-        lambda h, xp: h * _gauss_cdf(h, xp),
-        lambda h, phi, xp: _gelu_slope(h, phi, xp),
-    ),
-    "softplus": Activation(
-        "softplus",
-        lambda h, xp: _relu(h, xp) + xp.log1p(xp.exp(-xp.abs(h))),
-        lambda h, phi, xp: -xp.expm1(-phi),  # the logistic function of h, to rounding
-        slope_needs_input=False,
-    ),
-    # Normalised Hermite polynomials: E[He_k(z)^2] = k! for a standard Gaussian z.
-    "he2": Activation(
-        "he2", lambda h, xp: (h * h - 1.0) / math.sqrt(2.0), lambda h, phi, xp: math.sqrt(2.0) * h, lipschitz=False
-    ),
-    "he3": Activation(
-        "he3",
-        lambda h, xp: h * (h * h - 3.0) / math.sqrt(6.0),
-        lambda h, phi, xp: (3.0 / math.sqrt(6.0)) * (h * h - 1.0),
-        odd=True,
-        lipschitz=False,
-    ),
-}
-
-
 def activation(name: str) -> Activation:
     """Return the activation called `name`, one of `ACTIVATIONS` or a user's own, `module:function`.
 
-    A user's function takes an array h and returns the pair (phi(h), phi'(h)); `module:phi,dphi` names two
-    functions instead. It is imported with the working folder on the path.
+    A user's function takes an array h, which it may not overwrite, and returns the pair (phi(h), phi'(h));
+    `module:phi,dphi` names two functions instead. It is imported with the working folder on the path. If it agrees with
+    one of `ACTIVATIONS` to rounding, it is that one, under the user's name.
 
     Raises:
-        UsageError: an unknown name, a function that cannot be imported or whose derivative is wrong.
+        UsageError: an unknown name, a function that cannot be imported, that is no function of single numbers, jumps,
+            is not finite or not of double precision, or whose derivative is wrong.
     """
-    if name in _BUILT_IN:
-        return _BUILT_IN[name]
+    if name in BUILT_IN:
+        return _built_in(name)
     if ":" in name:
         return _own(name)
     raise UsageError(
@@ -171,7 +78,85 @@ def activation(name: str) -> Activation:
     )
 
 
+@functools.cache
+def _built_in(name: str) -> Activation:
+    formula = BUILT_IN[name]
+    return replace(probed(Activation(name, formula.value, formula.slope)), **_by_the_table(name))
+
+
+def _by_the_table(name: str) -> dict[str, Any]:
+    formula = BUILT_IN[name]
+    return {
+        "value": formula.value,
+        "slope": formula.slope,
+        "slope_needs_input": formula.slope_needs_input,
+        "kind": name,
+    }
+
+
+def probed(act: Activation) -> Activation:
+    """Return `act` with the properties that the engines branch on, found from its values and derivatives."""
+    with np.errstate(all="ignore"):
+        near = np.linspace(-_REACH, _REACH, 97)
+        line = np.concatenate([-_FAR, near, _FAR])
+        phi, dphi = act.both(line)
+        within = np.max(np.abs(dphi[len(_FAR) : -len(_FAR)]))
+        scaled = [np.allclose(act.phi(c * line), c * phi, rtol=1e-12, atol=1e-14) for c in (0.3, 6.0)]
+        return replace(
+            act,
+            odd=bool(np.allclose(act.phi(-near), -act.phi(near), rtol=1e-12, atol=1e-12)),
+            homogeneous=all(scaled),
+            smooth=not len(_breaks(lambda h: act.both(h)[1])),
+            # A slope that overflows or still grows far outside has no bound.
+            lipschitz=bool(np.max(np.abs(dphi)) <= 1.5 * within),
+        )
+
+
+def _breaks(function: Callable[[Array], Array]) -> Array:
+    """Return the points between -12 and 12 at which a function jumps, from intervals that are halved to rounding."""
+    low = np.linspace(-_REACH, _REACH, int(512 * _REACH) + 1)
+    low, high = low[:-1], low[1:]
+    at_low, at_high = function(low), function(high)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        there = function(middle)
+        left = np.abs(there - at_low) > np.abs(at_high - there)
+        high, at_high = np.where(left, middle, high), np.where(left, there, at_high)
+        low, at_low = np.where(left, low, middle), np.where(left, at_low, there)
+    jumps = np.abs(at_high - at_low) > 1e-3 * np.maximum(1.0, np.maximum(np.abs(at_low), np.abs(at_high)))
+    return (low[jumps] + high[jumps]) / 2
+
+
+# ------------------------------------------------------------------------------------------------ the user's own
+
+
 def _own(name: str) -> Activation:
+    value, slope = _guarded(name, _imported(name))
+    found = Activation(name, lambda h, xp: value(h), lambda h, phi, xp: slope(h))
+    try:
+        with np.errstate(all="ignore"):
+            _check(name, value, slope)
+        return replace(probed(found), **_twin(found))
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"activation: '{name}' fails on an array ({type(error).__name__}: {error}).") from None
+
+
+def _twin(act: Activation) -> dict[str, Any]:
+    """Return the lines of the table for a function that is one of it, to rounding."""
+    # No round numbers but 0: an interpolation of some function may be exact at those.
+    h = np.concatenate([[0.0], np.sinh(np.linspace(-6.3, 6.3, 202))])
+    mine = act.both(h)
+    for name in ACTIVATIONS:
+        theirs = _built_in(name).both(h)
+        if all(np.all(np.abs(a - b) <= 1e-12 * np.maximum(1, np.abs(b))) for a, b in zip(mine, theirs, strict=True)):
+            return _by_the_table(name)
+    return {}
+
+
+def _imported(name: str) -> list[Callable[[Any], Any]]:
+    """Return the one or two functions that `name` names."""
     module_name, _, names = name.partition(":")
     functions = [part.strip() for part in names.split(",")]
     if not module_name or not all(functions) or len(functions) > 2:
@@ -188,54 +173,81 @@ def _own(name: str) -> Activation:
         if not callable(getattr(module, function, None)):
             known = [n for n in vars(module) if not n.startswith("_")]
             raise UsageError(f"activation: {module_name} has no function '{function}'{suggest(function, known)}.")
-    found = [getattr(module, function) for function in functions]
-    if len(found) == 2:
-        value, slope = found
-    else:
-        pair = found[0]
+    return [getattr(module, function) for function in functions]
+
+
+def _guarded(name: str, functions: list[Callable[[Any], Any]]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Return value and derivative, which get read-only arrays and give arrays of their own in the same precision."""
+
+    def called(function: Callable[[Any], Any], h: Any, part: int | None) -> Any:
+        if not isinstance(h, np.ndarray):  # another library
+            found = function(h)
+            return found if part is None else found[part]
+        shown = h.view()
+        shown.flags.writeable = False
         try:
-            returned = pair(np.zeros(3))
-        except Exception as error:
-            raise UsageError(f"activation: '{name}' fails on an array ({type(error).__name__}: {error}).") from None
-        if not isinstance(returned, tuple) or len(returned) != 2:
+            found = function(shown)
+        except ValueError as error:
+            if "read-only" not in str(error):
+                raise
             raise UsageError(
-                f"activation: '{name}' must return the pair (phi, phi'); or name two functions, module:phi,dphi."
-            )
+                f"activation: '{name}' overwrites its argument, the network's own array; let it work on a copy."
+            ) from None
+        if part is not None:
+            if not isinstance(found, tuple) or len(found) != 2:
+                raise UsageError(
+                    f"activation: '{name}' must return the pair (phi, phi'); or name two functions, module:phi,dphi."
+                )
+            found = found[part]
+        return _numbers(name, found, h.dtype)
 
-        def value(h: Any) -> Any:
-            return pair(h)[0]
-
-        def slope(h: Any) -> Any:
-            return pair(h)[1]
-
-    try:
-        odd, smooth = _check(name, value, slope)
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(f"activation: '{name}' fails on an array ({type(error).__name__}: {error}).") from None
-    return Activation(name, lambda h, xp: value(h), lambda h, phi, xp: slope(h), odd=odd, smooth=smooth)
+    if len(functions) == 2:
+        return lambda h: called(functions[0], h, None), lambda h: called(functions[1], h, None)
+    return lambda h: called(functions[0], h, 0), lambda h: called(functions[0], h, 1)
 
 
-def _check(name: str, value: Callable[[Any], Any], slope: Callable[[Any], Any]) -> tuple[bool, bool]:
-    """Compare the derivative with central differences; return whether the function is odd, and whether smooth.
+def _numbers(name: str, found: Any, dtype: Any) -> NDArray[Any]:
+    """Return what a user's function gave as numbers of `dtype`.
 
-    Kinks are allowed: a quarter of the points may disagree. A kink is sought at the grid points, 0 among them.
+    A copy: engines overwrite what they get, and it may be the argument itself or an array that the function keeps.
     """
+    given = np.asarray(found)
+    if given.dtype.kind not in "biuf":
+        raise UsageError(f"activation: '{name}' must return real numbers; it returns {given.dtype}.")
+    if given.dtype.kind == "f" and given.dtype.itemsize < np.dtype(dtype).itemsize:
+        raise UsageError(
+            f"activation: '{name}' returns {given.dtype} numbers for {np.dtype(dtype)} ones, too few digits for "
+            "kernels; let it compute in the precision of its argument (in JAX: jax_enable_x64)."
+        )
+    return np.array(given, dtype=dtype)
+
+
+def _check(name: str, value: Callable[[Any], Any], slope: Callable[[Any], Any]) -> None:
+    """Refuse what is no continuous function of single numbers, and a derivative that differences contradict."""
     h, eps = np.linspace(-3.2, 3.2, 65), 1e-5
-    phi, dphi = np.asarray(value(h.copy())), np.asarray(slope(h.copy()))
+    phi, dphi = value(h), slope(h)
     if phi.shape != h.shape or dphi.shape != h.shape:
         raise UsageError(f"activation: '{name}' must keep the shape {h.shape}; it gives {phi.shape} and {dphi.shape}.")
-    if not (np.all(np.isfinite(phi)) and np.all(np.isfinite(dphi))):
-        raise UsageError(f"activation: '{name}' is not finite between -3 and 3.")
-    central = (np.asarray(value(h + eps)) - np.asarray(value(h - eps))) / (2 * eps)
-    wrong = np.abs(central - dphi) > 1e-5 * np.maximum(1.0, np.abs(central))
-    if wrong.mean() > 0.25:
-        at = int(np.argmax(np.abs(central - dphi)))
+    wide = np.linspace(-_REACH, _REACH, 97)
+    if not (np.all(np.isfinite(value(wide))) and np.all(np.isfinite(slope(wide)))):
+        raise UsageError(f"activation: '{name}' is not finite between -{_REACH:g} and {_REACH:g}.")
+    for function, seen in ((value, phi), (slope, dphi)):
+        again = np.concatenate([function(h[:40].reshape(4, 10)).ravel(), function(h[:39:-1])[::-1]])
+        if not np.allclose(again, seen, rtol=1e-12, atol=1e-12):
+            raise UsageError(f"activation: '{name}' must act on every number by itself, and always in the same way.")
+    jumps = _breaks(value)
+    if len(jumps):
+        raise UsageError(
+            f"activation: '{name}' jumps at h = {jumps[0]:.3g}, where it has no derivative; use a continuous function."
+        )
+    central = (value(h + eps) - value(h - eps)) / (2 * eps)
+    scale = np.maximum(1.0, np.abs(central))
+    # Where the slope changes within the difference there is a kink.
+    plain = np.abs(slope(h + eps) - slope(h - eps)) < 1e-2 * scale
+    off = np.where(plain, np.abs(central - dphi) / scale, 0.0)
+    if np.max(off) > 1e-3 or np.mean(off > 1e-5) > 0.25:
+        at = int(np.argmax(off))
         raise UsageError(
             f"activation: the derivative of '{name}' at h = {h[at]:.3g} is {dphi[at]:.6g}, but differences of the "
             f"function give {central[at]:.6g}."
         )
-    ahead, behind = np.asarray(slope(h + eps)), np.asarray(slope(h - eps))
-    smooth = bool(np.all(np.abs(ahead - behind) < 1e-2 * np.maximum(1.0, np.abs(dphi))))
-    return bool(np.allclose(np.asarray(value(-h)), -phi, rtol=1e-12, atol=1e-12)), smooth

@@ -159,7 +159,7 @@ def plan(problem: Problem, numerics: Numerics, coupled: int = 0) -> Plan:
     act, rank, error = problem.act, problem.geometry.rank, numerics.accuracy
     gamma, least = (choose(stage.gamma for stage in problem.stages) for choose in (max, min))
     low = rank + problem.geometry.still.shape[1] <= 3
-    exact = act.name == "linear"
+    exact = act.kind == "linear"
     kind = numerics.population
     if kind == "auto":
         kind = "sobol" if low or (exact and rank <= 1000) else "mc"
@@ -227,7 +227,7 @@ def _tolerance(problem: Problem, numerics: Numerics, kind: str, gamma: float) ->
         return numerics.tolerance
     if numerics.integrator == "dop853":
         return 1e-9 if kind == "quadrature" else 1e-7
-    if problem.act.name == "linear":
+    if problem.act.kind == "linear":
         return 1e-6
     if not problem.act.smooth:
         return 3e-3  # kinks: below, single neurons flip branches and nothing is gained (section B)
@@ -345,7 +345,7 @@ def _population(problem: Problem, numerics: Numerics, chosen: Plan, repeat: int)
         rng,
         pairs=chosen.pairs,
         whiten=chosen.whiten,
-        whiten_still=problem.act.name == "linear",
+        whiten_still=problem.act.kind == "linear",
     )
     if not reset:
         return found, None

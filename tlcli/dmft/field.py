@@ -311,11 +311,11 @@ def apply(act: Activation, h: Any, out: Any, xp: Any) -> Any:
     """Return phi(h); NumPy writes into `out`, which may be h itself."""
     if xp is not np:
         return act.phi(h, xp)
-    if act.name == "tanh":
+    if act.kind == "tanh":
         return np.tanh(h, out=out)
-    if act.name == "relu":
+    if act.kind == "relu":
         return np.maximum(h, 0, out=out)
-    if act.name == "linear":
+    if act.kind == "linear":
         if out is not h:
             out[...] = h
         return out
@@ -325,7 +325,7 @@ def apply(act: Activation, h: Any, out: Any, xp: Any) -> Any:
 
 def slope_of(act: Activation, h: Any, phi: Any, xp: Any) -> Any:
     """Return phi' as a new array."""
-    if xp is np and act.name == "tanh":
+    if xp is np and act.kind == "tanh":
         slope = np.multiply(phi, phi)
         return np.subtract(1, slope, out=slope)
     return act.slope(h, phi, xp)

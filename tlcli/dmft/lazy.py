@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 from scipy.integrate import solve_ivp
 
-from tlcli.dmft.activations import Activation
+from tlcli.dmft.activations import ACTIVATIONS, Activation, activation
 from tlcli.dmft.regression import FrozenKernel, force_scale, time_grid
 from tlcli.errors import DomainError
 
@@ -68,10 +68,10 @@ def gaussian_kernels(
         return np.arccos(np.clip(rho, -1.0, 1.0))
 
     angles = angles or arccosine
-    closed = _closed_form(act.name, var_x[:, None], var_y[None, :], cross)
+    closed = _closed_form(act.kind, var_x[:, None], var_y[None, :], cross)
     if closed is not None:
         return closed
-    if act.name == "relu":
+    if act.kind == "relu":
         return _relu(var_x, var_y, angles())
     phi, slopes, accurate = _hermite_kernels(act, var_x, var_y, cross)
     if not accurate.all():
@@ -120,8 +120,9 @@ def lazy_solution(
     if not (np.isfinite(weight_decay) and weight_decay >= 0):
         raise DomainError(f"weight decay = {weight_decay:g} must be finite and at least 0.")
     if weight_decay > 0 and not act.homogeneous:
+        allowed = " or ".join(name for name in ACTIVATIONS if activation(name).homogeneous)
         raise DomainError(
-            f"weight decay = {weight_decay:g} in the lazy limit needs a homogeneous activation (linear or relu): the "
+            f"weight decay = {weight_decay:g} in the lazy limit needs a homogeneous activation ({allowed}): the "
             f"kernel of '{act.name}' changes its shape as the initial weights decay; use weight decay 0."
         )
     x, rows = _inputs(x), np.asarray(rows, dtype=np.intp)
@@ -187,10 +188,10 @@ def _inputs(x: Array) -> Array:
 # --- closed forms ---
 
 
-def _closed_form(name: str, a: Array, b: Array, c: Array) -> Pair | None:
+def _closed_form(kind: str, a: Array, b: Array, c: Array) -> Pair | None:
     """Φ₀ and G₀ of the activations that have them in terms of a = E h² (n, 1), b = E h'² (1, m), c = E h h' (n, m)."""
     excess = 0.5 * (a - 1) * (b - 1)
-    match name:
+    match kind:
         case "linear":
             return c, np.ones_like(c)
         case "erf":

@@ -141,7 +141,7 @@ def sample_posterior(
     ):
         if value < least:
             raise DomainError(f"{name} = {value} is too small: use {least} or more.")
-    if sampler == "gibbs" and activation.name != "linear":
+    if sampler == "gibbs" and activation.kind != "linear":
         raise DomainError(f"sampler = gibbs is exact for linear networks only, not for {activation.name}: use hmc.")
     neurons = _neurons(start, points.shape[1])
 
@@ -149,7 +149,7 @@ def sample_posterior(
     _, size, right = np.linalg.svd(points / np.sqrt(points.shape[1]), full_matrices=False)
     along = right[size > 1e-12 * max(size[0], 1e-300)].T
     inputs = points @ along / np.sqrt(points.shape[1])
-    gibbs = activation.name == "linear" and sampler != "hmc"
+    gibbs = activation.kind == "linear" and sampler != "hmc"
     mean, found = np.zeros((replicas, width, inputs.shape[1])), []
     *streams, first_stream = np.random.SeedSequence(seed).spawn(len(stages) + 1)
     first: Floats | None = None

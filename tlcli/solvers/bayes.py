@@ -49,7 +49,7 @@ def bayes_solver(command: str, name: str | None, get: Callable[[str], Any]) -> S
 
     _check_richness(get)
     if name is None:
-        linear = (get("activation") or "linear").strip() == "linear"
+        linear = activation((get("activation") or "linear").strip()).kind == "linear"
         name = "bayes-whitened" if get("whitened") else "bayes-linear" if linear else "bayes-network"
     if name == "bayes-whitened":
         tasks = [option for option in ("source", "target") if get(option) is not None]
@@ -60,7 +60,7 @@ def bayes_solver(command: str, name: str | None, get: Callable[[str], Any]) -> S
             )
         return whitened_solver(get("whitened") or "same")
     phi = (get("activation") or ("linear" if name == "bayes-linear" else "tanh")).strip()
-    if (activation(phi).name == "linear") != (name == "bayes-linear"):
+    if (activation(phi).kind == "linear") != (name == "bayes-linear"):
         allowed = "linear alone" if name == "bayes-linear" else "every other one; use bayes-linear"
         raise UsageError(f"{name} has no activation '{phi}'; it takes {allowed}.")
     tasks = network_solver(command, "network-rich", get)  # checks tasks and sizes

@@ -137,7 +137,7 @@ def expected_cost(parameters: Mapping[str, Any]) -> tuple[float, float]:
 def _chains(p: Mapping[str, Any]) -> dict[str, Any]:
     """Return how the chains of a point are run, as `sample_posterior` takes it."""
     act = activation(p["activation"])
-    kind = "gibbs" if act.name == "linear" else "hmc"
+    kind = "gibbs" if act.kind == "linear" else "hmc"
     return {
         "activation": act,
         "width": int(p["width"]),

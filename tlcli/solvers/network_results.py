@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.columns import SAMPLED, SPREAD
-from tlcli.dmft.activations import activation
+from tlcli.dmft.activations import ACTIVATIONS, activation
 from tlcli.errors import UsageError
 from tlcli.solvers.base import Case, Columns
 from tlcli.solvers.network import stage_times, unpack
@@ -133,9 +133,10 @@ def _parity(words: Mapping[str, Any]) -> list[str]:
     even = [task for task in dict.fromkeys(tasks) if any(k % 2 == 0 for k, _ in parse_polynomial(task).terms)]
     if not even:
         return []
+    able = [name for name in ACTIVATIONS if (other := activation(name)).lipschitz and not other.odd]
     return [
         f"{act.name} is odd and networks have no biases here, so f(-x) = -f(x): the even part of {' and '.join(even)} "
-        "can be memorised but not learnt; relu, gelu or softplus can learn it."
+        f"can be memorised but not learnt; {', '.join(able[:-1])} or {able[-1]} can learn it."
     ]
 
 

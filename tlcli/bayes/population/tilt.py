@@ -130,7 +130,7 @@ class Tilt:
 
     def both(self, h: Singles) -> tuple[Singles, Singles]:
         """Return φ(h) and φ'(h), which the caller may overwrite; h is overwritten."""
-        if self.act.name == "erf":
+        if self.act.kind == "erf":
             return erf_and_slope(h)
         φ, dφ = self.act.both(h)
         return np.asarray(φ, dtype=np.float32), np.array(dφ, dtype=np.float32)

@@ -47,7 +47,7 @@ def deep_plan(act: Activation, stages: Sequence[Stage], numerics: Numerics) -> P
     shortest = min((float(s.times[-1]) for s in stages if s.times[-1] > 0), default=math.inf)
     if numerics.dt is not None and numerics.dt > shortest:
         raise UsageError(f"dt = {numerics.dt:g} is longer than a stage, which lasts {shortest:g}; use a smaller --dt.")
-    linear = act.name == "linear"
+    linear = act.kind == "linear"
     tolerance = numerics.tolerance
     if tolerance is None:
         tolerance = 1e-6 if linear else 3e-3 if not act.smooth else min(1e-3, numerics.accuracy / 8)
@@ -91,7 +91,7 @@ def expected_size(
     on (`samples`) or not (`others`), S words each. Smooth activations reveal about 12
     directions per training point (`samples` of all stages), kinks about twice as many; long training more.
     """
-    if act.name == "linear" or depth < 2:
+    if act.kind == "linear" or depth < 2:
         return 0, 0, 0
     rank = (12 if act.smooth else 25) * samples
     repeats = numerics.repeats or 4
