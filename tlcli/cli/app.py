@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import tlcli
+from tlcli.cli import interrupts, streams
 from tlcli.cli.commands import COMMANDS, Command, build
 from tlcli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, TlcliError
 
@@ -118,7 +119,14 @@ def check(
 
 def main() -> None:
     """Run the program; the only place where exceptions become messages."""
-    sys.exit(_exit_code())
+    with streams.guarded():
+        code = _exit_code()
+        try:
+            sys.stdout.flush()
+        except TlcliError as error:
+            _say(str(error))
+            code = error.exit_code
+    sys.exit(code)
 
 
 def _exit_code() -> int:
@@ -135,8 +143,13 @@ def _exit_code() -> int:
     except MemoryError:
         _say("not enough memory; use a smaller grid or --dim.")
         return EXIT_UNEXPECTED
+    except SystemExit as leave:
+        _say(f"code that the command loaded called sys.exit({leave.code!r}), which a library must not; mend it.")
+        return EXIT_UNEXPECTED
     except Exception as error:
-        return _usage_or_unexpected(error)
+        if not interrupts.seen():
+            return _usage_or_unexpected(error)
+        code = EXIT_INTERRUPTED  # Ctrl-C while a library was loading
     if code == EXIT_INTERRUPTED:  # some versions of Typer turn Ctrl-C into this code by themselves
         _say("interrupted; finished points are stored, the same command continues.")
     return code

@@ -1,7 +1,5 @@
 """One invocation from settings to files: theory, experiments, boundaries, then table, figure, provenance."""
 
-import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -14,8 +12,9 @@ import numpy as np
 from tlcli.cli.assemble import block_of
 from tlcli.cli.console import Console
 from tlcli.cli.outputs import check_drawing, files_read, may_write, write_results
+from tlcli.cli.streams import silence, table_stream
 from tlcli.cli.theory import Theory, check_theory, first_columns, solve_points, sweep, theory_tasks
-from tlcli.errors import EXIT_NOT_CONVERGED, EXIT_OK, DomainError, UsageError
+from tlcli.errors import EXIT_NOT_CONVERGED, EXIT_OK, DomainError, UsageError, WriteError
 from tlcli.jobs import Job, prepare
 from tlcli.options import INVOCATION, OPTIONS
 from tlcli.recipes import Recipe, load_recipe
@@ -99,6 +98,8 @@ def execute_recipe(command: str, allowed: tuple[str, ...], recipe: Recipe | None
     output = None if how.to_stdout else OutputFolder(how.folder(job.name), files_read(job))
     if output is not None:
         output.refuse_taken({"table.csv", PROVENANCE}.__contains__)
+    else:
+        table_stream()  # closed, it is an error before the work
     stores = _stores(job, how)
     if how.dry_run:
         from tlcli.cli.dry_run import report
@@ -180,12 +181,15 @@ def _anything_left(job: Job, stores: Stores) -> bool:
 
 def _print_table(blocks: Sequence[Block]) -> None:
     """Write the table to standard output; a reader that has seen enough (`| head`) is no error."""
+    stream = table_stream()
     try:
-        write_csv(blocks, sys.stdout)
-        sys.stdout.flush()
+        write_csv(blocks, stream)
+        stream.flush()
     except BrokenPipeError:
-        # Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(stream)
+    except OSError as error:
+        silence(stream)
+        raise WriteError(f"standard output cannot be written: {error.strerror}; the table is not whole.") from None
 
 
 def _wants_best(job: Job, case: Case) -> bool:

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from tlcli.errors import MissingExtraError, UsageError
@@ -104,26 +106,50 @@ def _serial() -> Iterator[Executor]:
                     os.environ[name] = value
 
 
+class _Worker(SpawnProcess):
+    """A process that Ctrl-C does not reach, not even while it starts: the parent decides."""
+
+    def start(self) -> None:
+        """Start it with the signal blocked, which it inherits."""
+        resource_tracker.ensure_running()  # or starting it would unblock the signal
+        with _no_interrupt():
+            super().start()
+
+
+class _Spawn(SpawnContext):
+    """Spawned processes: a fork would copy BLAS and OpenMP threads in an undefined state."""
+
+    Process = _Worker
+
+
 @contextmanager
 def _processes(jobs: int) -> Iterator[Executor]:
     before = set(multiprocessing.active_children())
-    # spawn: a fork would copy BLAS and OpenMP threads in an undefined state.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
+    executor = ProcessPoolExecutor(jobs, mp_context=_Spawn(), initializer=_start_worker)
     try:
         yield executor
     except BaseException:
-        executor.shutdown(wait=False, cancel_futures=True)
-        # A point may take hours: do not wait for those that are running.
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
+        with _no_interrupt():
+            executor.shutdown(wait=False, cancel_futures=True)
+            # A point may take hours: do not wait for those that are running.
+            for process in set(multiprocessing.active_children()) - before:
+                process.terminate()
         raise
     executor.shutdown(wait=True)
 
 
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Let Ctrl-C wait until the block is done; processes that are started in it never see one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
-    # Ctrl-C reaches the whole process group; the parent decides, workers do not print tracebacks.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also in what it starts, whatever that does to blocked signals
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _one_core()
     limit_threads()
