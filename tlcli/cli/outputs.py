@@ -87,7 +87,7 @@ def files_read(job: Job) -> list[Path]:
     """Return the files of the user that the run reads."""
     words = [str(case.words.get(name) or "") for case in job.cases for name in ("source", "target", "spectrum")]
     named = [word.strip().removeprefix("file:") for word in words if word.strip().startswith("file:")]
-    return [Path(name).expanduser() for name in named]
+    return [Path(os.path.expanduser(name)) for name in named]  # of pathlib it may raise
 
 
 def write_results(

@@ -47,9 +47,13 @@ class OutputFolder:
 
         Raises:
             UsageError: a folder, a file that the run reads, or one that no earlier run wrote or that has changed since.
+            WriteError: the folder cannot be read.
         """
-        if self.path.is_dir():
-            self._refuse([name for name in sorted(os.listdir(self.path)) if may_write(name)], {})
+        try:
+            names = sorted(os.listdir(self.path)) if self.path.is_dir() else []
+        except OSError as error:
+            raise WriteError(f"output '{self.path}' cannot be read: {error.strerror}; give another -o.") from None
+        self._refuse([name for name in names if may_write(name)], {})
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -193,14 +197,21 @@ def strangers(table: Path) -> list[str]:
         found.append(f"{table.name} is not among the files of the run that {PROVENANCE} tells of")
     for name, digest in about.files.items():
         path = folder / name
-        if path.is_file() and checksum(path) != digest and name != PROVENANCE:
+        if name != PROVENANCE and path.is_file() and _checksum(path) != digest:
             found.append(f"{name} was changed after it was written, or belongs to another run than {PROVENANCE}")
     return found
+
+
+def _checksum(path: Path) -> str | None:
+    try:
+        return checksum(path)
+    except OSError:  # not to be read
+        return None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         state = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # not there, or no path at all
         return None
     return state.st_dev, state.st_ino

@@ -62,6 +62,7 @@ class PointStore:
         self._prepared = False
         self._force = force
         self._used: set[str] = set()  # keys that this run has read or written
+        self._wanted: set[str] = set()  # keys that it computes again
         for place in (self.directory, self._points):
             if place.exists() and not place.is_dir():
                 raise UsageError(f"the store '{place}' is a file; move it away or choose another directory with -o.")
@@ -85,6 +86,7 @@ class PointStore:
         """Return the record of a point, floats to the last bit, or None if it is missing or damaged."""
         path = self._path(key)
         if self._blind and key not in self._used:
+            self._wanted.add(key)
             return None
         try:
             content = json.loads(path.read_bytes())
@@ -141,6 +143,8 @@ class PointStore:
     def settle(self, *, whole: bool = True) -> None:
         """After a forced run whose result stands, discard the old points; `whole`: it was not one shard of several.
 
+        A point that failed this time keeps its old record.
+
         Raises:
             WriteError: the disk refuses.
         """
@@ -150,7 +154,7 @@ class PointStore:
         self._sign()
         try:
             for key in list(self.keys()) if whole else []:
-                if key not in self._used:
+                if key not in self._used | self._wanted:
                     self._path(key).unlink(missing_ok=True)
         except OSError as error:
             raise WriteError(f"cannot discard old points at {self.directory}: {error.strerror}.") from error
