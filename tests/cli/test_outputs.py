@@ -50,6 +50,14 @@ def test_files_of_the_user_beside_results(tlcli):
     assert all(Path("m", name).read_text() == "mine" for name in mine if name != "boundary.csv")
 
 
+def test_names_that_a_run_does_not_need_may_be_taken(tlcli):
+    Path("figure.png").mkdir()
+    Path("figure-1.png").write_text("mine")
+    assert tlcli("finetune-loss --quiet -o .").code == 0, "one point has no figure"
+    assert sorted(os.listdir(".")) == ["figure-1.png", "figure.png", "provenance.json", "table.csv"]
+    assert tlcli("finetune-loss --rho 0:1:3 --quiet -o .").code == 2
+
+
 def test_data_in_the_output_folder_survive(tlcli):
     np.savez("two-time.npz", eigenvalues=np.arange(1.0, 9), teacher1=np.ones(8), teacher2=np.arange(8.0))
     data = Path("two-time.npz").read_bytes()

@@ -18,6 +18,7 @@ from tlcli.report.files import atomic
 from tlcli.report.plan import Drawing, plan_figure, quantities_of
 from tlcli.report.plotting import check_text, load
 from tlcli.report.provenance import PROVENANCE, facts, write_provenance
+from tlcli.report.records import drawn_by_time, final, plan_records
 from tlcli.report.tables import Block, write_table
 from tlcli.solvers.base import Case, Columns
 from tlcli.solvers.search import BoundaryPoints, boundaries, grid_boundaries
@@ -47,8 +48,6 @@ def check_drawing(job: Job, blocks: Sequence[Block], console: Console) -> None:
     Raises:
         UsageError: axes or a quantity that the table does not have, a title or a label that is no text for a figure.
     """
-    from tlcli.report.records import drawn_by_time, final, plan_records
-
     drawing = drawing_of(job, [])
     if drawn_by_time(blocks, drawing):
         plan_records(blocks, drawing)
@@ -63,8 +62,11 @@ def check_drawing(job: Job, blocks: Sequence[Block], console: Console) -> None:
 def may_write(job: Job, blocks: Sequence[Block]) -> Callable[[str], bool]:
     """Return which names the run may give to its files; known before its work, the blocks need no numbers yet."""
     names = {"table.csv", PROVENANCE}
-    drawn = quantities_of(blocks, drawing_of(job, []))
+    drawing = drawing_of(job, [])
+    drawn = quantities_of(blocks, drawing)
     stems = {f"-{name}" for name in drawn} if len(drawn) > 1 else {""}
+    if not drawn_by_time(blocks, drawing) and plan_figure([final(block) for block in blocks], drawing) is None:
+        stems = set()  # a single point
     for index, (case, block) in enumerate(zip(job.cases, blocks, strict=True), start=1):
         costly, given = case.solver.point is not None, {**case.words, **case.grid.values}
         kept = costly and case.words.get("layout") != "end"
@@ -79,8 +81,8 @@ def may_write(job: Job, blocks: Sequence[Block]) -> Callable[[str], bool]:
         if costly and any(given.get(name) is not None for name in ("depth", "freeze", "reinit_from")):
             names.add(_archive(case, "layers", "csv", index))
             stems |= {"-layers", "-layer-kernels", "-layer-densities"}
-    figure = re.compile(rf"figure(?:{'|'.join(map(re.escape, stems))})(?:-\d+)?\.{job.settings['format']}")
-    return lambda name: name in names or figure.fullmatch(name) is not None
+    figure = re.compile(rf"figure(?:{'|'.join(map(re.escape, stems))})(?:-\d+)?\.{drawing.format}")
+    return lambda name: name in names or (bool(stems) and figure.fullmatch(name) is not None)
 
 
 def files_read(job: Job) -> list[Path]:
@@ -148,7 +150,6 @@ def _draw(
     load()  # the plotting library, which a table alone does not need
     from tlcli.report.draw import write_figures
     from tlcli.report.network import write_network_figures
-    from tlcli.report.records import drawn_by_time, final
 
     drawing = drawing_of(job, edges)
     kept = [[] if t.findings is None else t.findings.arrays for t in theories]
