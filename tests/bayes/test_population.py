@@ -77,6 +77,21 @@ def test_thirty_points_reproduce_the_note(case, phi, gamma, beta, inputs, v, err
     assert found.gap <= 0.02
 
 
+@pytest.mark.parametrize(("name", "gamma", "beta"), [("erf", 1.5, 50.0), ("relu", 0.5, 50.0)])
+def test_the_train_loss_is_that_of_v_within_its_error(name, gamma, beta):
+    """Kv alone misses y by a residual beside which v/β is small: the train loss would be 0.2 to 1 % too low."""
+    rng = np.random.default_rng(1)
+    x, at, act = 1.2 * rng.standard_normal((11, 2)), np.arange(8), activation(name)
+    y = np.sign(x[at] @ [1, 0.5])
+    exact = quadrature_source(act, x, at, y, gamma, beta)
+    found = population_source(act, x, at, y, gamma, beta, seed=0, chains=256, moves=200)
+    loss, wanted = (float(np.mean((s.outputs[at] - y) ** 2)) for s in (found, exact))
+    assert loss == pytest.approx(np.mean((found.v / beta) ** 2), rel=1e-9)
+    assert wanted == pytest.approx(np.mean((exact.v / beta) ** 2), rel=1e-9)
+    assert abs(loss - wanted) <= 2 * loss * found.info["spread_v"]  # two of `train_loss_se`
+    assert found.info["residual"] < 1e-4
+
+
 def test_a_run_that_is_too_short_is_not_called_solved():
     rng = np.random.default_rng(7)
     x = rng.standard_normal((40, 20))

@@ -30,6 +30,7 @@ from tlcli.bayes.saddle import (
     mean_weight,
     rank_cutoff,
     refuse_outside,
+    stationary,
 )
 from tlcli.errors import DomainError, check_choice
 
@@ -147,8 +148,8 @@ def _stage(
     source_gram = None if source is None else source.kernel[at]
     free_energy = dual(inside, gram[at], y, gamma, beta, delta, source_gram) + 0.5 * gamma**2 * float(free @ outside)
     gap = abs(primal(inside, gram[at], y, gamma, beta, delta, source_gram) - free_energy)
-    v, scale = inside + free, float(np.linalg.norm(y))
-    info["residual"] = float(np.linalg.norm(y - v / beta - outputs[train])) / scale if scale else 0.0
+    v = inside + free
+    outputs, info["residual"] = stationary(outputs, train, y, v, float(beta))
     status, message = _verdict(info["residual"], gap / (1 + abs(free_energy)), source)
     return Saddle(v, outputs, kernel, free_energy, gap, 0.0, status, message, info)
 

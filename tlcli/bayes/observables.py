@@ -123,12 +123,6 @@ def _alignment(kernel: Floats, labels: Floats) -> float:
     return kernel_alignment(kernel, labels) if labels.size and np.any(labels) and np.any(kernel) else math.nan
 
 
-def residual_of(saddle: Saddle, y: Floats, rows: Rows, beta: float) -> float:
-    """Return |y - v/β - f|/|y| on the training points of a stage, 0 for labels that are all zero."""
-    norm = float(np.linalg.norm(y))
-    return float(np.linalg.norm(y - saddle.v / beta - saddle.outputs[rows])) / norm if norm > 0 else 0.0
-
-
 def errors_of(saddles: dict[str, Saddle | None], values: dict[str, float]) -> dict[str, float]:
     """Bounds of the errors of losses and overlaps in the population route (see `solve_bayes`); the gain's adds two.
 

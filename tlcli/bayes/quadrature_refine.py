@@ -22,7 +22,7 @@ from tlcli.bayes.quadrature_rules import (
     source_rule,
 )
 from tlcli.bayes.quadrature_tilt import steepest_ray
-from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED, Saddle, check_consistent
+from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED, Saddle, check_consistent, stationary
 from tlcli.errors import ConvergenceError, DomainError
 
 Floats = NDArray[np.float64]
@@ -190,9 +190,11 @@ def _record(
         )
     message = "" if good else f"{what}: {_remedy(stage)}."
     steep = steepest_ray(stage.act, stage.directions, found.v)[1] if stage.gamma > 0 else 0.0
+    β = 1 / stage.inverse_beta if stage.inverse_beta > 0 else np.inf
+    outputs, residual = stationary(kernel[:, stage.at] @ found.v, stage.at, stage.labels, found.v, β)
     return Saddle(
         v=found.v,
-        outputs=kernel[:, stage.at] @ found.v,
+        outputs=outputs,
         kernel=kernel,
         free_energy=found.value,
         gap=gaps[0],
@@ -202,6 +204,7 @@ def _record(
         info={
             **info,
             "rule_difference": difference[0] if np.isfinite(difference[0]) else None,
+            "residual": residual,
             "decrement": found.decrement,
             "rank": stage.basis.shape[1],
             "tilt": stage.gamma**2 * steep / (1.0 + stage.delta) if np.isfinite(stage.delta) else 0.0,

@@ -27,14 +27,14 @@ class Saddle:
 
     Attributes:
         v: dual variable on the training points of the stage, (P,): v = (Φ + I/β)⁻¹y.
-        outputs: predictor f = K(·, train)v at all points, (n,), in units of the labels.
+        outputs: predictor f = K(·, train)v at all points, y - v/β at training points, (n,), in units of the labels.
         kernel: Φ = E φ(h)φ(h)ᵀ between all points under the posterior of the stage, (n, n).
         free_energy: maximum of the dual, nats per neuron.
         gap: certified gap between primal and dual, nats per neuron.
         gap_floor: noise floor of the gap; 0 for deterministic routes.
         status: "converged" or "not_converged".
         message: empty, or one sentence with a remedy.
-        info: diagnostics that JSON can hold (iterations, residual, q, u, ...).
+        info: diagnostics that JSON can hold: `residual`, |y - v/β - Kv|/|y|, and others (iterations, q, u, ...).
     """
 
     v: Floats
@@ -127,6 +127,29 @@ def check_consistent(gram: Floats, labels: Floats, tolerance: float = 1e-8) -> N
     λ, basis = np.linalg.eigh(gram)
     outside = basis[:, λ <= rank_cutoff(λ)].T @ labels
     refuse_outside(float(np.linalg.norm(outside)), float(np.linalg.norm(labels)), tolerance)
+
+
+def stationary(outputs: Floats, rows: Rows, labels: Floats, v: Floats, beta: float) -> tuple[Floats, float]:
+    """Return the predictor (n,) with f = y - v/β on the training `rows`, and |y - v/β - f|/|y| of the one given.
+
+    The two are the same at the saddle point. Of a v that is a little off, Kv carries the whole residual, beside a y - f
+    of v/β that may be much smaller; y - v/β carries its error over β, and the train loss is |v|²/(Pβ²) to all digits.
+    """
+    fitted, scale = labels - v / beta, float(np.linalg.norm(labels))
+    residual = float(np.linalg.norm(fitted - outputs[rows])) / scale if scale else 0.0
+    predicted = outputs.copy()
+    predicted[rows] = fitted
+    return predicted, residual
+
+
+def label_unit(labels: Floats) -> float:
+    """Return the power of two nearest to the root mean square of the labels, 1 if they are all zero.
+
+    Labels y/c at richness cγ are those of y at γ. A solver that works in this unit makes no choice that sees γ alone,
+    and the powers of two keep every digit.
+    """
+    size = float(np.sqrt(np.mean(labels**2)))
+    return float(2.0 ** np.round(np.log2(size))) if size > 0 else 1.0
 
 
 def rank_cutoff(eigenvalues: Floats) -> float:

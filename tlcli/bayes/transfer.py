@@ -21,7 +21,6 @@ from tlcli.bayes.observables import (
     Problem,
     certificate_of,
     errors_of,
-    residual_of,
     values_of,
 )
 from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED, Floats, Rows, Saddle, check_beta, check_delta, check_gamma
@@ -92,7 +91,7 @@ class BayesResult:
         status: "converged" if source, target and target alone are.
         reasons: what is not certified or was refused, in sentences that name the stages and a remedy; at δ = 0 target
             and target alone are one stage.
-        residual: largest |y − v/β − f|/|y| of the three stages.
+        residual: largest |y − v/β − Kv|/|y| of the three stages.
         gap, gap_floor: largest certified gap of the three stages and its floor, nats per neuron.
         source, target, baseline: the three saddles; None where the solver gave up or refused.
         certificate: the columns of `certificate_of`; empty for linear networks.
@@ -165,15 +164,6 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
             values[name] = math.nan
     reasons = _reasons({name: one for name, one in found.items() if not solved[name]})
     kept = [saddle for saddle in saddles.values() if saddle is not None]
-    residuals = [
-        residual_of(s, y, rows, beta)
-        for s, y, rows, beta in (
-            (saddles[SOURCE], problem.y1, problem.rows1, settings.beta),
-            (saddles[TARGET], problem.y2, problem.rows2, settings.second_beta),
-            (saddles[ALONE], problem.y2, problem.rows2, settings.second_beta),
-        )
-        if s is not None
-    ]
     note = None
     if route == "linear":
         note = same_inputs_note(problem.x, problem.rows1, problem.rows2, settings.second_beta)
@@ -182,7 +172,7 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
         errors_of(saddles, values) if route == "population" else {},
         CONVERGED if all(solved.values()) else NOT_CONVERGED,
         reasons,
-        max(residuals, default=math.nan),
+        max((s.info["residual"] for s in kept), default=math.nan),
         max((s.gap for s in kept), default=math.nan),
         max((s.gap_floor for s in kept), default=math.nan),
         saddles[SOURCE],

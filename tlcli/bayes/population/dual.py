@@ -198,8 +198,11 @@ def newton(
         curvature = identity + found.kernel + gamma**2 * found.spread
         step, mass = cuts.step(v, gradient, curvature, gamma, tilt.rank)
         decrement = gamma**2 * float(gradient @ step - 0.5 * step @ curvature @ step)
-        # Single-precision features leave 1e-6 of the dual: smaller steps are round-off.
+        # Single-precision features leave 1e-6 of the dual, so that smaller steps cannot be judged by it. The residual,
+        # of the order of the decrement's root, can: the last step is taken whole.
         if decrement < 1e-7 * (gamma**2 + abs(value)):
+            if value_of(v + step)[1] > floor and allowed(v + step):
+                v, found = v + step, moments(tilt, pool, v + step, gamma, groups)
             break
         size = 1.0
         while size > 1e-3:

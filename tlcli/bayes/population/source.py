@@ -7,7 +7,7 @@ rule of `certificate.verdict` is met.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,16 @@ from tlcli.bayes.population.dual import Pool
 from tlcli.bayes.population.everywhere import draw_neurons, kernel_everywhere, outside, row_space
 from tlcli.bayes.population.run import Run, Stage, extend, first_run, share_cuts, solved
 from tlcli.bayes.population.tilt import Tilt
-from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED, Saddle, check_beta, check_gamma, check_problem
+from tlcli.bayes.saddle import (
+    CONVERGED,
+    NOT_CONVERGED,
+    Saddle,
+    check_beta,
+    check_gamma,
+    check_problem,
+    label_unit,
+    stationary,
+)
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.lazy import initial_kernels
 from tlcli.errors import DomainError
@@ -77,6 +86,7 @@ def population_source(
     check_finite_beta(beta)
     if gamma == 0:  # the base measure itself, and regression with its kernel
         return _lazy(act, points, at, y, float(beta), np.random.default_rng(seed))
+    unit = label_unit(y)
     moves = int(np.clip(15 * len(y), 500, 3000)) if moves is None else moves
     if chains < 64 or chains % 16 or moves < 20:
         raise DomainError(f"chains = {chains}, moves = {moves}: use a multiple of 16 from 64, and 20 moves or more.")
@@ -84,7 +94,7 @@ def population_source(
     b = points @ basis / np.sqrt(points.shape[1])
     refuse_growth(act, b[at], y, float(gamma), basis)
     tilt = Tilt(act, b[at].astype(np.float32), sphere=act.homogeneous)
-    stage = Stage(tilt, y, float(gamma), float(beta), act.odd)
+    stage = Stage(tilt, y / unit, float(gamma) * unit, float(beta), act.odd)
     seeds = np.random.SeedSequence(seed).spawn(3)
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
@@ -101,38 +111,42 @@ def population_source(
             share_cuts(stage, runs)
             done += more
             checks = each(
-                lambda i: check(tilt, _pool(runs[1 - i]), runs[i].v, y, stage.gamma, beta, atoms=runs[i].atoms)
+                lambda i: check(
+                    tilt, _pool(runs[1 - i]), runs[i].v, stage.labels, stage.gamma, beta, atoms=runs[i].atoms
+                )
             )
             status, message = _verdict(tilt, runs, checks, len(y))
             if status != NOT_CONVERGED:
                 break
     if not tilt.sphere:
-        refuse_tilt(act, b[at], runs[0].v, stage.gamma, basis)
-    return _record(
-        stage, points, at, basis, runs, checks, np.random.default_rng(seeds[2]), (status, message), done, gamma
-    )
+        refuse_tilt(act, b[at], unit * runs[0].v, float(gamma), basis)
+    rng = np.random.default_rng(seeds[2])
+    found = _record(stage, points, at, basis, runs, checks, rng, (status, message), done)
+    return replace(found, v=unit * found.v, outputs=unit * found.outputs)
 
 
 def _lazy(act: Activation, x: Floats, at, y: Floats, beta: float, rng) -> PopulationSaddle:
     """The saddle at γ = 0: the base measure itself, and regression with its kernel."""
+    known = regression(initial_kernels(act, x, x)[0], at, y, 0.0, beta)
     return PopulationSaddle(
-        **regression(initial_kernels(act, x, x)[0], at, y, 0.0, beta),
-        info={"condensed": 0.0},
+        **{**known, "info": {**known["info"], "condensed": 0.0}},
         neurons=rng.standard_normal((_count(x), x.shape[1])),
     )
 
 
 def regression(kernel: Floats, at: NDArray[np.intp], y: Floats, gamma: float, beta: float) -> dict[str, Any]:
     """Return the fields of a saddle whose kernel (n, n) is known: v = (Φ + I/β)⁻¹y and F = ½γ²v·y, nats."""
-    v = np.linalg.solve(kernel[np.ix_(at, at)] + np.eye(len(y)) / beta, y)
+    v = np.asarray(np.linalg.solve(kernel[np.ix_(at, at)] + np.eye(len(y)) / beta, y), dtype=float)
+    outputs, residual = stationary(kernel[:, at] @ v, at, y, v, beta)
     return {
         "v": v,
-        "outputs": kernel[:, at] @ v,
+        "outputs": outputs,
         "kernel": kernel,
         "free_energy": 0.5 * gamma**2 * float(v @ y),
         "gap": 0.0,
         "gap_floor": 0.0,
         "status": CONVERGED,
+        "info": {"residual": residual},
     }
 
 
@@ -182,8 +196,8 @@ def floor_of(checks: list[Check]) -> float:
 
 
 def _record(
-    stage: Stage, x: Floats, at, basis: Floats, runs: list[Run], checks: list[Check], rng, verdict_, moves, gamma
-):
+    stage: Stage, x: Floats, at, basis: Floats, runs: list[Run], checks: list[Check], rng, verdict_, moves: int
+) -> PopulationSaddle:
     y, γ, β = stage.labels, stage.gamma, stage.beta
     pools = [_pool(r) for r in runs]
     both = Pool(*(np.concatenate([getattr(p, name) for p in pools], axis=1) for name in ("z", "bias")))
@@ -203,7 +217,9 @@ def _record(
         γ**2 * (r.v @ y - r.v @ r.v / (2 * β)) - 0.5 * (r.log_z + c.log_z) for r, c in zip(runs, checks, strict=True)
     ]
     saddle = γ**2 * float(v @ y - v @ v / β)
+    outputs, residual = stationary(kernel[:, at] @ v, at, y, v, β)
     info = {
+        "residual": residual,
         "gaps": [c.gap for c in checks],
         "noises": [c.noise for c in checks],
         "round_trips": [r.trips.mean for r in runs],
@@ -224,7 +240,7 @@ def _record(
     status, message = verdict_
     return PopulationSaddle(
         v=v,
-        outputs=kernel[:, at] @ v,
+        outputs=outputs,
         kernel=kernel,
         free_energy=float(np.mean(duals)),
         gap=max(c.gap for c in checks),

@@ -8,6 +8,7 @@ disjoint sets, so that their gap knows this error.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,12 +21,22 @@ from tlcli.bayes.population.run import Stage
 from tlcli.bayes.population.source import PopulationSaddle, check_finite_beta, floor_of, population_source, regression
 from tlcli.bayes.population.target_run import TargetRun, Tied, first_target_run, judged_pool, mean_log_z, neurons_at
 from tlcli.bayes.population.tilt import Tilt
-from tlcli.bayes.saddle import NOT_CONVERGED, Saddle, check_delta, check_gamma, check_problem, mean_weight
+from tlcli.bayes.saddle import (
+    NOT_CONVERGED,
+    Saddle,
+    check_delta,
+    check_gamma,
+    check_problem,
+    label_unit,
+    mean_weight,
+    stationary,
+)
 from tlcli.dmft.activations import Activation
 from tlcli.errors import ConvergenceError, DomainError
 
 Floats = NDArray[np.float64]
 
+_LEAST = 1e-3  # richness times label size: below it a dual of the order of its square is lost to rounding
 _FEWEST = 1024  # source neurons of each start, where the source has them
 
 
@@ -75,7 +86,8 @@ def population_target(
     if np.isinf(delta):  # the source's measure itself
         known = regression(source.kernel, at, y, float(gamma), float(beta))
         same = {name: source.info[name] for name in ("spread_v", "spread_kernel") if name in source.info}
-        return Saddle(**{**known, "status": source.status, "message": source.message}, info=same)
+        info = {**known["info"], **same}
+        return Saddle(**{**known, "status": source.status, "message": source.message, "info": info})
     if source.info.get("condensed", 0.0) > 0:
         raise ConvergenceError(
             f"a part of {source.info['condensed']:.0%} of the source's gamma^2 E s^2 has condensed onto neurons with "
@@ -87,18 +99,19 @@ def population_target(
             f"source neurons of shape {neurons.shape}: a target in dimension {points.shape[1]} needs at least 64 of "
             "them, one row each, from population_source."
         )
-    α, precision, γ = float(mean_weight(delta)), 1.0 + float(delta), max(float(gamma), 1e-3)
+    α, precision, unit = float(mean_weight(delta)), 1.0 + float(delta), label_unit(y)
+    γ = max(float(gamma) * unit, _LEAST)
     basis = row_space(points, at)
     scaled = points / np.sqrt(points.shape[1])
     own = scaled[at] @ basis
     refuse_growth(act, own, y, float(gamma), basis)
     b = own / np.sqrt(precision)
     seeds = np.random.SeedSequence(seed).spawn(3)
-    alone = Stage(Tilt(act, own.astype(np.float32)), y, γ, float(beta), act.odd)
+    alone = Stage(Tilt(act, own.astype(np.float32)), y / unit, γ, float(beta), act.odd)
 
     def tied(centres: Floats) -> Tied:
         offset = (centres @ scaled[at].T).astype(np.float32)
-        stage = Stage(Tilt(act, b.astype(np.float32), offset), y, γ, float(beta), act.odd)
+        stage = Stage(Tilt(act, b.astype(np.float32), offset), y / unit, γ, float(beta), act.odd)
         return Tied(stage, centres, centres @ basis)
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
@@ -126,10 +139,11 @@ def population_target(
         neurons = np.concatenate(each(lambda i: neurons_at(runs[i], basis, 0)))
         log_z = each(lambda i: mean_log_z(runs[i]))  # leaves the chains at a weak tilt
     for run in runs:
-        refuse_tilt(act, b, run.v, γ, basis)
-    return _record(
-        runs, points, at, basis, checks, log_z, (status, message), moves, gamma, precision, neurons, seeds[2]
-    )
+        refuse_tilt(act, b, unit * run.v, γ / unit, basis)
+    found = _record(runs, points, at, basis, checks, log_z, (status, message), moves, precision, neurons, seeds[2])
+    # In a lazy network γ²v·y/2 is the whole of the free energy.
+    energy = found.free_energy * min(float(gamma) * unit / γ, 1.0) ** 2
+    return replace(found, v=unit * found.v, outputs=unit * found.outputs, free_energy=energy)
 
 
 def _subsets(neurons: Floats, count: int) -> list[Floats]:
@@ -163,7 +177,7 @@ def _verdict(runs: list[TargetRun], checks: list[Check], points: int) -> tuple[s
     )
 
 
-def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, precision, neurons, seed) -> Saddle:
+def _record(runs, x, at, basis, checks, log_z, verdict_, moves, precision, neurons, seed) -> PopulationSaddle:
     stage = runs[0].stage
     y, γ, β = stage.labels, stage.gamma, stage.beta
     rng = np.random.default_rng(seed)
@@ -179,7 +193,9 @@ def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, precision
     train = kernel[np.ix_(at, at)]
     v = np.linalg.solve(train + np.eye(len(y)) / β, y)
     duals = [γ**2 * (r.sampled @ y - r.sampled @ r.sampled / (2 * β)) - z for r, z in zip(runs, log_z, strict=True)]
+    outputs, residual = stationary(kernel[:, at] @ v, at, y, v, β)
     info = {
+        "residual": residual,
         "gaps": [c.gap for c in checks],
         "noises": [c.noise for c in checks],
         "ess_per_neuron": [c.ess for c in checks],
@@ -196,9 +212,9 @@ def _record(runs, x, at, basis, checks, log_z, verdict_, moves, gamma, precision
     status, message = verdict_
     return PopulationSaddle(
         v=v,
-        outputs=kernel[:, at] @ v,
+        outputs=outputs,
         kernel=kernel,
-        free_energy=float(np.mean(duals)) if gamma > 0 else 0.0,
+        free_energy=float(np.mean(duals)),
         gap=max(c.gap for c in checks),
         gap_floor=floor_of(checks),
         status=status,
