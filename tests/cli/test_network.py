@@ -178,7 +178,7 @@ def test_the_users_own_files(tlcli):
 
 def test_divergence_keeps_what_was_computed(tlcli):
     done = tlcli(
-        CURVE.replace("0,0.5,1", "0,1,100"), "--activation relu --integrator euler --dt 20 --gamma0 1,10 -o out"
+        CURVE.replace("0,0.5,1", "0,20,100"), "--activation relu --integrator euler --dt 20 --gamma0 1,10 -o out"
     )
     assert done.code == 3
     assert "warning: gamma0 = 1: stage 1: broke off at t = " in done.err

@@ -1,5 +1,6 @@
 """A source task, then a target task: columns against their definitions, limits, baseline, and what goes wrong."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics, solve
 from tlcli.dmft.lazy import initial_kernels, lazy_solution
 from tlcli.dmft.regression import adaptive_predictor, kernel_regression
-from tlcli.dmft.settings import Setup, TransferSettings
+from tlcli.dmft.settings import Setup, TransferSettings, check_steps
 from tlcli.dmft.transfer import solve_transfer
 from tlcli.dmft.two_layer import Problem
 from tlcli.errors import UsageError
@@ -422,13 +423,33 @@ def test_kinks_have_an_error_in_time_that_is_told():
 
 
 def test_divergence_keeps_what_was_computed():
-    settings = replace(BASIC, times1=(0.0, 0.5, 200.0), times2=(50.0,))
+    settings = replace(BASIC, times1=(0.0, 20.0, 200.0), times2=(60.0,))
     found = solve_transfer(DATA, settings, replace(QUICK, integrator="euler", dt=20.0))
     assert found.status == "not_converged"
     assert found.message.startswith("stage 1: broke off at t = ")
     assert "use --dt" in found.message
     assert np.isfinite(found.columns["loss"][0])
     assert np.all(np.isnan(found.columns["loss"][2:]))
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize(
+    ("more", "shown"),
+    [
+        ({"times1": (0.0, 0.25, 1.0), "times2": (1.0,)}, ("0.25", "0.2", "0.3")),
+        ({"times1": (1.0,), "times2": (0.5, 0.97)}, ("0.97", "0.9", "1")),
+    ],
+)
+def test_gradient_descent_has_the_times_of_its_steps_alone(depth, more, shown):
+    numerics = replace(QUICK, integrator="euler", dt=0.1)
+    settings = replace(BASIC, activation="tanh", depth=depth, **more)
+    t, low, high = (re.escape(word) for word in shown)
+    with pytest.raises(UsageError, match=rf"time = {t} lies between two steps .* dt = 0\.1; .* {low} and {high} \("):
+        solve_transfer(DATA, settings, numerics)
+    check_steps(replace(settings, times1=(0.3, 0.7), times2=(0.1 + 0.2, 1e6)), 0.1)  # rounding is no fault
+    check_steps(
+        replace(settings, depth=1, times1=(0.3,), times2=(0.25, np.inf), target="frozen"), 0.1
+    )  # no steps there
 
 
 def test_divergence_before_a_regression():

@@ -69,6 +69,10 @@ def test_each_command_has_its_solver_layout_and_records():
         ({"t1": 2, "t2": None, "times": "3,0.5"}, [0.5, 2], [0.5, 3]),
         ({"t1": 3, "t2": 0.5, "times": "0.5,3"}, [0.5, 3], [0.5]),
         ({"t1": 0}, [0], np.linspace(0, 1, 31)),
+        # Gradient descent is recorded at the nearest of its own times; without a given step it has none.
+        ({"integrator": "euler", "dt": 0.1, "t2": 3}, np.linspace(0, 1, 11), np.linspace(0, 3, 31)),
+        ({"integrator": "euler", "dt": 0.02}, *2 * [np.round(np.linspace(0, 1, 31) / 0.02) * 0.02]),
+        ({"integrator": "euler"}, np.linspace(0, 1, 31), np.linspace(0, 1, 31)),
     ],
 )
 def test_recorded_times_of_curves(options, first, second):
@@ -150,6 +154,10 @@ def test_options_that_a_task_does_not_use_are_refused():
         ({"dt": 0.1}, r"dt = 0\.1 is the learning rate of --integrator euler; rkc has none"),
         ({"kernels": "0,0.51"}, r"kernels: 0\.51 is no recorded time"),
         ({"t1": "inf"}, "a network is trained for a finite time"),
+        (
+            {"integrator": "euler", "dt": 0.3},
+            r"time = 1 lies between two steps of gradient descent with dt = 0\.3; the nearest times .* 0\.9 and 1\.2 ",
+        ),
     ],
 )
 def test_every_point_is_checked_before_the_first_is_computed(options, words):

@@ -18,7 +18,7 @@ from tlcli.dmft.geometry import reduce_inputs
 from tlcli.dmft.observe import Watch
 from tlcli.dmft.regression import force_scale, kernel_alignment
 from tlcli.dmft.two_layer import READOUTS, Stage
-from tlcli.errors import UsageError, check_choice
+from tlcli.errors import UsageError, check_choice, digits
 
 Array = NDArray[np.float64]
 
@@ -150,6 +150,25 @@ class TransferSettings:
     def regresses(self) -> bool:
         """Whether the target stage is kernel regression."""
         return self.target == "frozen" or self.second_gamma == 0
+
+
+def check_steps(settings: TransferSettings, dt: float) -> None:
+    """Refuse recorded times, and ends of stages, that lie between the steps `dt` of gradient descent.
+
+    Raises:
+        UsageError: with the first such time and its neighbours on the grid of steps.
+    """
+    trained = [settings.times1] if settings.gamma0 > 0 else []
+    if not settings.regresses:
+        trained.append(settings.times2)
+    for t in itertools.chain(*trained):
+        steps = t / dt
+        if math.isfinite(steps) and abs(steps - round(steps)) > 1e-9 * max(1.0, steps):
+            low, high = (digits(float(f"{k * dt:.12g}")) for k in (math.floor(steps), math.ceil(steps)))
+            raise UsageError(
+                f"time = {digits(t)} lies between two steps of gradient descent with dt = {digits(dt)}; the nearest "
+                f"times that it has are {low} and {high} (--times, --t1, --t2), or use a dt that divides it."
+            )
 
 
 @dataclass(eq=False)

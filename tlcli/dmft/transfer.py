@@ -22,7 +22,7 @@ from tlcli.dmft.ensemble import Numerics, Solution, estimate, sample_kernels, so
 from tlcli.dmft.lazy import lazy_solution
 from tlcli.dmft.observe import BIN_EDGES
 from tlcli.dmft.regression import adaptive_predictor, kernel_regression
-from tlcli.dmft.settings import Data, Setup, TransferSettings
+from tlcli.dmft.settings import Data, Setup, TransferSettings, check_steps
 from tlcli.dmft.two_layer import Problem, Stage
 from tlcli.errors import DomainError, UsageError, digits
 
@@ -73,8 +73,11 @@ def solve_transfer(
     neurons are increased once.
 
     Raises:
-        UsageError: settings that exclude each other, an unknown word, or a kernel time that is not recorded.
+        UsageError: settings that exclude each other, an unknown word, a kernel time that is not recorded, or a recorded
+            time between two steps of gradient descent.
     """
+    if numerics.integrator == "euler" and numerics.dt is not None:
+        check_steps(settings, numerics.dt)
     result = _solve_transfer(data, settings, numerics, predictions, kernel_times)
     reached, wanted = result.info["reached"], numerics.accuracy
     if numerics.neurons is None and math.isfinite(reached) and _missed(result, wanted) and not result.message:

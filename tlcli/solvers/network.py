@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tlcli.dmft.activations import activation
 from tlcli.dmft.devices import cuda
 from tlcli.dmft.ensemble import Numerics
-from tlcli.dmft.settings import TransferSettings
+from tlcli.dmft.settings import TransferSettings, check_steps
 from tlcli.dmft.transfer import solve_transfer
 from tlcli.errors import UsageError, digits
 from tlcli.solvers.base import Case, Solver
@@ -172,10 +172,10 @@ def _records(layout: str, name: str, get: Callable[[str], Any]) -> tuple[dict[st
     times = get("times")
     line = None if times is None else np.sort(times.array)
     if layout == "curve":
-        default = duration if line is None else float(line[-1])
+        default, step = duration if line is None else float(line[-1]), _step(get("integrator"), get("dt"))
         stages = {"t1": default, "t2": default}
         lengths = [
-            {len(recorded(line, t, duration)) for t in ([default] if get(k) is None else get(k).array.tolist())}
+            {len(recorded(line, t, duration, step)) for t in ([default] if get(k) is None else get(k).array.tolist())}
             for k in stages
         ]
         counts = {sum(pair) for pair in itertools.product(*lengths)}
@@ -188,18 +188,31 @@ def _records(layout: str, name: str, get: Callable[[str], Any]) -> tuple[dict[st
     return {}, {**before, "time": duration if layout == "pretrain" else last}
 
 
-def recorded(line: NDArray[np.float64] | None, end: float, duration: float = DURATION) -> list[float]:
+def _step(integrator: str | None, dt: float | None) -> float | None:
+    """Return the step of gradient descent, which fixes the times that can be recorded; None for gradient flow."""
+    return dt if integrator == "euler" else None
+
+
+def recorded(
+    line: NDArray[np.float64] | None, end: float, duration: float = DURATION, step: float | None = None
+) -> list[float]:
     """Return the recorded times of a stage that lasts to `end`, for its curve: those of `line`, or 31 times.
 
-    The 31 are equally spaced from 0, or logarithmically where the stage has the length of one that ends at rest.
+    The 31 are equally spaced from 0, or logarithmically where the stage has the length of one that ends at rest; with a
+    `step` of gradient descent they are those of its times that are nearest.
     """
     if line is not None:
         return [*(t for t in line.tolist() if t < end), end]
     if not 0 < end < math.inf:
         return [end]
     if duration == LONGEST:
-        return [0.0, *np.geomspace(min(0.1, end / 10), end, RECORDS - 1).tolist()[:-1], end]
-    return np.linspace(0.0, end, RECORDS).tolist()
+        times = np.array([0.0, *np.geomspace(min(0.1, end / 10), end, RECORDS - 1).tolist()[:-1], end])
+    else:
+        times = np.linspace(0.0, end, RECORDS)
+    if step is not None:
+        snapped = {float(f"{step * round(t / step):.12g}") for t in times.tolist()}
+        return [*sorted(t for t in snapped if t < end * (1 - 1e-9)), end]
+    return times.tolist()
 
 
 def stage_times(case: Case, point: Mapping[str, float]) -> tuple[list[float], list[float]]:
@@ -208,7 +221,8 @@ def stage_times(case: Case, point: Mapping[str, float]) -> tuple[list[float], li
     line = None if words.get("times") is None else np.sort(np.asarray(words["times"], dtype=float))
     if layout == "curve":
         duration = LONGEST if words.get("until") is not None else DURATION
-        return recorded(line, point["t1"], duration), recorded(line, point["t2"], duration)
+        step = _step(words.get("integrator"), words.get("dt"))
+        return recorded(line, point["t1"], duration, step), recorded(line, point["t2"], duration, step)
     last = [point["time"]] if line is None else line.tolist()
     return (last, []) if layout == "pretrain" else ([point["t1"]], last)
 
@@ -305,6 +319,8 @@ def check_points(case: Case) -> None:
         cuda()
     for point in case.grid.points():
         settings = settings_of(parameters_of(case, point))
+        if numerics.integrator == "euler" and numerics.dt is not None:
+            check_steps(settings, numerics.dt)
         times = np.array([*settings.times1, *settings.times2])
         for wanted in words.get("kernels") or ():
             if not np.any(np.isclose(times, wanted, rtol=1e-9, atol=1e-12)):
