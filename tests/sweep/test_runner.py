@@ -228,3 +228,10 @@ def test_an_abandoned_pool_leaves_no_process():
 def test_max_in_flight_must_be_positive(driver):
     with pytest.raises(ValueError, match="max_in_flight is 0"):
         run_sweep(driver.tasks(n=1), max_in_flight=0)
+
+
+def test_an_executor_that_cannot_be_used_leaves_no_store(driver, store, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(MissingExtraError):
+        run_sweep(driver.tasks(n=2), store=store, executor_spec="mpi")
+    assert not store.directory.exists()

@@ -123,10 +123,9 @@ def run_sweep(
     if n_reused < total:
         for function in {task.function for key, task in unique.items() if key not in found}:
             _resolve(function)  # a mistyped function is one error here, not a failure of every point
-        if store:
-            store.prepare()
         todo = iter([(key, task) for key, task in unique.items() if key not in found])
-        _compute(todo, executor_spec, jobs, max_in_flight, finish, lambda: f"{len(found)} of {total}")
+        begin = store.prepare if store else lambda: None
+        _compute(todo, executor_spec, jobs, max_in_flight, begin, finish, lambda: f"{len(found)} of {total}")
 
     return SweepResult(
         records=[found.get(key) for key in keys],
@@ -166,6 +165,7 @@ def _compute(
     spec: str,
     jobs: int,
     limit: int | None,
+    begin: Callable[[], None],
     finish: Callable[[str, Record, float], None],
     count: Callable[[], str],
 ) -> None:
@@ -173,6 +173,7 @@ def _compute(
     error: Exception | None = None
     for _ in range(2):
         with make_executor(spec, jobs) as executor:
+            begin()  # not before: an executor that cannot be used leaves no store behind
             if isinstance(executor, SerialExecutor):
                 limit = 1  # each result is stored before the next point starts
             # No worker may wait; the size of a cluster is not known.
