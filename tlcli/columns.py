@@ -142,7 +142,7 @@ COLUMNS: dict[str, Column] = {
         Column(
             "time_error",
             "error of the integration",
-            "Change of the test loss in a finer integration, for activations with kinks.",
+            "Error of the test losses by the integration in time, relative to losses above the labels' mean square.",
         ),
     )
 }

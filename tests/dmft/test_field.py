@@ -23,7 +23,8 @@ RESPONSE, TAIL = 0.1 * RNG.standard_normal((P, P)), RNG.standard_normal(P)
 def by_hand(act, drive, q, state, t=0.0):
     """dz/dt by loops over neurons and points, in the order in which the equations are written."""
     u, a = state[: SIZE * RANK].reshape(SIZE, RANK), state[SIZE * RANK : SIZE * (RANK + 1)]
-    integral = state[SIZE * (RANK + 1) :]
+    unit = np.sqrt(np.mean(LABELS**2))
+    integral = state[SIZE * (RANK + 1) :] * unit
     f = np.zeros(P)
     for mu in range(P):
         for i in range(SIZE):
@@ -41,7 +42,7 @@ def by_hand(act, drive, q, state, t=0.0):
             da[i] += drive.scale * drive.gamma * delta[mu] * phi
         du[i] -= drive.decay * u[i]
         da[i] -= drive.decay * a[i]
-    tail = [] if drive.response is None else drive.scale * delta - 2 * drive.decay * integral
+    tail = [] if drive.response is None else (drive.scale * delta - 2 * drive.decay * integral) / unit
     return np.concatenate([du.ravel(), da, tail])
 
 

@@ -284,7 +284,7 @@ def test_an_incredible_correction_is_refused_and_told(monkeypatch):
     tolerance = plan(problem, STREAMED).control.tolerance / 16
     alone = solve(problem, replace(STREAMED, neurons=plan(problem, STREAMED).neurons, tolerance=tolerance))
     for a, b in zip(found.f, alone.f, strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)  # a given tolerance is not that of the richness
 
 
 def test_a_field_too_coarse_in_time_is_no_number():

@@ -18,7 +18,8 @@ from tests.dmft.problems import (
     teacher_problem,
 )
 from tlcli.dmft import field as field_module
-from tlcli.dmft.ensemble import Numerics, estimate, solve
+from tlcli.dmft.ensemble import Numerics, solve
+from tlcli.dmft.estimates import averaged, estimate
 from tlcli.dmft.integrate import Control
 from tlcli.dmft.population import quadrature
 from tlcli.dmft.two_layer import run_population
@@ -207,8 +208,8 @@ def test_plain_samples_of_the_linear_network():
     # `solve` matches the moments of linear networks, so plain ones are drawn here.
     problem = reference_problem("R1")
     found = [outputs(problem, gaussians(problem, 1024, seed=s), Control("rkc", 1e-5)) for s in range(REPEATS)]
-    samples = list(np.swapaxes(found, 0, 1))
-    value, error = estimate(samples, None, lambda parts: np.array(parts))
+    samples = [averaged(f) for f in np.swapaxes(found, 0, 1)]
+    value, error = estimate(samples, lambda parts: np.array(parts))
     assert np.max(np.abs(value - reference_f("R1")) / error) < BOUND
     assert np.max(error) < 0.05
 

@@ -1,12 +1,10 @@
 """Independent populations, how many and of what size, and the standard errors that they give.
 
-Every repeat is a population of its own; f is averaged over repeats and a loss is the loss of the average (averaging
-losses would add the variance of f). Standard errors are jackknife errors over repeats; a quadrature is compared with
-coarser rules instead. Cost grows like 1/error^2 where the rank is large and gamma of order one: nothing but more
-neurons helps there (section H of the theory note).
+Every repeat is a population of its own; f is averaged over repeats, and `tlcli.dmft.estimates` takes values and errors
+from them; a quadrature is compared with coarser rules instead. Cost grows like 1/error^2 where the rank is large and
+gamma of order one: nothing but more neurons helps there (section H of the theory note).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,74 +15,21 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from tlcli.dmft.activations import Activation
+from tlcli.dmft.estimates import Piece, averaged, estimate
 from tlcli.dmft.field import Drive, Field, Threads, thread_count
 from tlcli.dmft.frozen_field import deviation, freeze, stream
 from tlcli.dmft.geometry import Geometry
-from tlcli.dmft.integrate import INTEGRATORS, Control
+from tlcli.dmft.integrate import Control
 from tlcli.dmft.lazy import initial_ntk
-from tlcli.dmft.population import KINDS, MAX_QUADRATURE_RANK, Population, coarser, quadrature, sample
+from tlcli.dmft.plan import Numerics, Plan, plan
+from tlcli.dmft.population import Population, coarser, quadrature, sample
 from tlcli.dmft.two_layer import Correction, Machine, Observer, Problem, StageRun, View, run_population
-from tlcli.errors import UsageError, check_choice
+from tlcli.errors import UsageError
 
 Array = NDArray[np.float64]
 
-_LAZY_GAMMA = 0.3
-_STREAMED_ACCURACY = 5e-3  # from here on a frozen-field correction is cheaper than coupled neurons
-_MOST_NEURONS = 4_000_000
 _MAX_TAU = 0.5  # of the largest label
 _ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class Numerics:
-    """What the user may set; None leaves the choice to `plan`.
-
-    `accuracy` is the standard error wanted for losses of order one. `tolerance` is that of the integrator, `dt` the
-    learning rate of euler; `until` the relative speed that counts as rest. `seed` and `draw` fix the neurons. For deep
-    networks only: `basis_tolerance`, the part of a direction that counts as known, and the integrator richardson.
-    """
-
-    population: str = "auto"
-    neurons: int | None = None
-    repeats: int | None = None
-    accuracy: float = 1e-2
-    integrator: str = "rkc"
-    tolerance: float | None = None
-    dt: float | None = None
-    until: float | None = None
-    seed: int = 0
-    draw: int = 0
-    device: str = "cpu"
-    basis_tolerance: float | None = None
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("population", self.population, ("auto", *KINDS)),
-            ("integrator", self.integrator, (*INTEGRATORS, "richardson")),
-            ("device", self.device, ("cpu", "cuda")),
-        ):
-            check_choice(name, value, allowed)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a problem is solved: kind, size and number of populations, and what corrects them.
-
-    `neurons` per population in the coupled run; `streamed` neurons per population through the frozen field (0: none);
-    `lazy` whether the lazy control variate is added; `iterations` of the frozen-field correction.
-    """
-
-    kind: str
-    neurons: int
-    repeats: int
-    pairs: bool
-    whiten: bool
-    lazy: bool
-    streamed: int
-    dtype: str
-    control: Control
-    iterations: int = 1
 
 
 @dataclass(eq=False)
@@ -93,8 +38,9 @@ class Solution:
 
     `f` per stage (repeat, n_time, n_point); `coarse` the same of the coarser rules (rule, n_time, n_point) or None;
     `observed` (and `coarse_observed`) per stage name -> (repeat, record, ...) arrays; `message` why and when the
-    worst repeat broke off; `finer`, for activations with kinks, repeat 1 as it was and with a tighter time step,
-    (2, n_time, n_point) per stage; `populations` the repeats' neurons at initialisation; `rank`, of deep networks, the
+    worst repeat broke off; `retimed` a population as it was and with the error of its integration once more,
+    (2, n_time, n_point) per stage, `retimed_observed` the same of what was observed, (2, record, ...), None where
+    nothing was integrated twice; `populations` the repeats' neurons at initialisation; `rank`, of deep networks, the
     directions revealed of a hidden matrix.
     """
 
@@ -108,131 +54,23 @@ class Solution:
     steps: int
     settled: bool
     notes: list[str] = field(default_factory=list)
-    finer: list[Array] | None = None
+    retimed: list[Array] | None = None
+    retimed_observed: list[dict[str, Any]] | None = None
     populations: list[Population] = field(default_factory=list)
     rank: int | None = None
 
+    def pieces(self) -> list[Piece]:
+        """Return the output of every stage, (n_time, n_point), with what its error is taken from."""
+        return [
+            averaged(
+                f, None if self.coarse is None else self.coarse[k], None if self.retimed is None else self.retimed[k]
+            )
+            for k, f in enumerate(self.f)
+        ]
+
     def estimate(self, statistic: Callable[[list[Array]], Array]) -> tuple[Array, Array]:
         """Return a statistic of the mean f (stages -> (n_time, n_point)) and its standard error."""
-        return estimate(self.f, self.coarse, statistic)
-
-
-def estimate(
-    samples: Sequence[Array], coarse: Sequence[Array] | None, statistic: Callable[[list[Array]], Array]
-) -> tuple[Array, Array]:
-    """Return a statistic of the means of `samples`, each (repeat, ...), and its standard error.
-
-    The error is the jackknife's over repeats; with `coarse`, the same of coarser rules (rule, ...), it is the largest
-    distance from their statistics; NaN for a single repeat of anything random.
-    """
-    mean = [f.mean(axis=0) for f in samples]
-    value = np.asarray(statistic(mean), dtype=float)
-    if coarse is not None:
-        # What is exact comes with one rule, which all others share.
-        rules = [[f[min(k, len(f) - 1)] for f in coarse] for k in range(max(map(len, coarse)))]
-        return value, np.max([np.abs(value - np.asarray(statistic(rule))) for rule in rules], axis=0)
-    count = len(samples[0])
-    if count < 2:
-        return value, np.full(value.shape, np.nan)
-    left_out = [
-        np.asarray(statistic([(m * count - f[r]) / (count - 1) for m, f in zip(mean, samples, strict=True)]))
-        for r in range(count)
-    ]
-    return value, jackknife(np.array(left_out, dtype=float))
-
-
-def jackknife(left_out: Array) -> Array:
-    """Return the jackknife standard error from statistics (repeat, ...) that each leave one repeat out."""
-    count = len(left_out)
-    return np.sqrt((count - 1) / count * np.sum((left_out - left_out.mean(axis=0)) ** 2, axis=0))
-
-
-def plan(problem: Problem, numerics: Numerics, coupled: int = 0) -> Plan:
-    """Choose the population, its size and the corrections (section H8 of the theory note).
-
-    `coupled`: kernels are what is wanted, so the neurons themselves must be many, and this number at least, not those
-    of a correction of f; 0 where f is wanted.
-
-    Raises:
-        UsageError: a quadrature of rank > 3, or a request that no population can meet.
-    """
-    act, rank, error = problem.act, problem.geometry.rank, numerics.accuracy
-    gamma, least = (choose(stage.gamma for stage in problem.stages) for choose in (max, min))
-    low = rank + problem.geometry.still.shape[1] <= 3
-    exact = act.kind == "linear"
-    kind = numerics.population
-    if kind == "auto":
-        kind = "sobol" if low or (exact and rank <= 1000) else "mc"
-    if kind == "quadrature" and rank > MAX_QUADRATURE_RANK:
-        quadrature(act, rank, 1)  # refuses
-    lazy = gamma <= _LAZY_GAMMA and kind != "quadrature" and not exact
-    # Without pairs f(0) is of order 1/(gamma sqrt(S)), and a small gamma starts from noise.
-    pairs = least <= _LAZY_GAMMA or exact or kind == "sobol"
-    repeats = numerics.repeats or (1 if kind == "quadrature" else 2 if exact else 4)
-    streamed = 0
-    if exact:
-        neurons = max(64, 4 * (rank + problem.geometry.still.shape[1] + 2))
-    elif kind == "quadrature":
-        neurons = 4096 * 8 ** (rank - 1)
-    elif kind == "sobol" and low:
-        neurons = 1024 if error >= 2e-3 else 4096 if error >= 3e-4 else 16384
-    elif lazy:
-        neurons = 1024 if error >= 5e-3 else 4096
-    elif coupled or error > _STREAMED_ACCURACY or not act.lipschitz or pairs:
-        neurons = max(1024, math.ceil((0.6 / error) ** 2 / repeats))
-    else:
-        streamed = math.ceil((0.6 / error) ** 2 / repeats)
-        # The small population only models the response, but once: at 1/16 what it leaves is below the noise.
-        neurons = max(2048, math.ceil(streamed / 16))
-        if streamed <= neurons:
-            streamed = 0
-    neurons = max(neurons, coupled)
-    if numerics.neurons is not None:
-        neurons, streamed = numerics.neurons, 0
-    if neurons + streamed > _MOST_NEURONS:
-        raise UsageError(
-            f"accuracy = {error:g} needs {repeats * (neurons + streamed):.2g} neurons here, the cost grows as "
-            f"1/accuracy^2; use at least {0.6 / math.sqrt(_MOST_NEURONS * repeats):.1g} or give --neurons."
-        )
-    double = exact or kind == "quadrature" or numerics.integrator == "dop853" or low
-    tolerance, scaled = _tolerance(problem, numerics, kind, gamma), numerics.tolerance is None
-    control = Control(numerics.integrator, tolerance, numerics.dt, numerics.until, scaled=scaled)
-    if numerics.integrator == "richardson":
-        raise UsageError("integrator: richardson is for deep networks (--depth 2 or more); use rkc for gradient flow.")
-    if numerics.basis_tolerance is not None:
-        raise UsageError(
-            f"basis_tolerance = {numerics.basis_tolerance:g} is for deep networks (--depth 2 or more); leave it out."
-        )
-    if numerics.integrator == "dop853" and not act.smooth:
-        raise UsageError(
-            f"integrator: dop853 needs a smooth activation, and {act.name} has kinks, which would stop it; use rkc."
-        )
-    if numerics.integrator == "dop853" and numerics.device != "cpu":
-        raise UsageError(f"integrator: dop853 runs on the CPU only, not on {numerics.device}; use rkc.")
-    if numerics.dt is not None and numerics.integrator != "euler":
-        raise UsageError(
-            f"dt = {numerics.dt:g} is the learning rate of --integrator euler; {numerics.integrator} has none."
-        )
-    shortest = min((float(s.times[-1]) for s in problem.stages if s.times[-1] > 0), default=math.inf)
-    if numerics.dt is not None and numerics.dt > shortest:
-        raise UsageError(f"dt = {numerics.dt:g} is longer than a stage, which lasts {shortest:g}; use a smaller --dt.")
-    dtype = "float64" if double else "float32"
-    whiten = pairs and kind != "quadrature"
-    iterations = 2 if gamma >= 2 else 1
-    return Plan(kind, neurons, repeats, pairs, whiten, lazy, streamed, dtype, control, iterations)
-
-
-def _tolerance(problem: Problem, numerics: Numerics, kind: str, gamma: float) -> float:
-    if numerics.tolerance is not None:
-        return numerics.tolerance
-    if numerics.integrator == "dop853":
-        return 1e-9 if kind == "quadrature" else 1e-7
-    if problem.act.kind == "linear":
-        return 1e-6
-    if not problem.act.smooth:
-        return 3e-3  # kinks: below, single neurons flip branches and nothing is gained (section B)
-    base = 3e-4 if gamma < 2 else 1e-4
-    return min(base, numerics.accuracy / (8 if gamma < 2 else 20))
+        return estimate(self.pieces(), statistic)
 
 
 def solve(problem: Problem, numerics: Numerics, observe: Observer | None = None, coupled: int = 0) -> Solution:
@@ -241,7 +79,11 @@ def solve(problem: Problem, numerics: Numerics, observe: Observer | None = None,
     Raises:
         UsageError: see `plan`; a readout that is redrawn with a quadrature.
     """
-    chosen = plan(problem, numerics, coupled)
+    return solve_by(problem, numerics, plan(problem, numerics, coupled), observe)
+
+
+def solve_by(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer | None = None) -> Solution:
+    """Solve a problem by any plan."""
     workers = numerics.threads or thread_count()
     with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
         return _solve(problem, numerics, chosen, observe, workers)
@@ -266,21 +108,20 @@ def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer
                 found = list(pool.map(one, range(chosen.repeats)))
         else:
             found = [one(r) for r in range(chosen.repeats)]
-        finer = None
-        if not problem.act.smooth and chosen.control.method != "euler":
-            tighter = replace(chosen, control=replace(chosen.control, tolerance=chosen.control.tolerance / 4))
-            again = _run_repeat(problem, numerics, tighter, 0, None, inner, theta).runs
-            finer = [np.array([run.f, new.f]) for run, new in zip(found[0].runs, again, strict=True)]
+        rough: list[list[StageRun]] = []
+        timed = found[0]  # the run that is repeated at another tolerance
+        if chosen.kind == "quadrature":
+            for rule in coarser(problem.act, problem.geometry.rank, chosen.neurons):
+                timed = _train(problem, numerics, chosen, _Repeat(rule, None, [], None), observe, inner)
+                rough.append(timed.runs)
+        other = None
+        if chosen.control.method != "euler" and not any(f.message for f in found):
+            other = _again_in_time(problem, numerics, chosen, timed, observe, inner)
         notes: list[str] = []
         if chosen.streamed and not any(f.message for f in found):
             corrector = _Corrector(problem, numerics, chosen, observe, shared)
             found = [corrector(r, base) for r, base in enumerate(found)]
             notes = corrector.notes
-        rough: list[list[StageRun]] = []
-        if chosen.kind == "quadrature":
-            machine = _machine(numerics, chosen, inner)
-            for rule in coarser(problem.act, problem.geometry.rank, chosen.neurons):
-                rough.append(run_population(problem, rule, chosen.control, machine, observe=observe))
     finally:
         inner.close()
         shared.close()
@@ -297,9 +138,39 @@ def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer
         sum(run.steps for f in found for run in f.runs),
         all(run.outcome.settled for f in found for run in f.runs),
         notes,
-        finer,
+        None if other is None else [f for f, _ in other],
+        None if other is None else [observed for _, observed in other],
         [f.population for f in found],
     )
+
+
+def _again_in_time(
+    problem: Problem, numerics: Numerics, chosen: Plan, timed: "_Repeat", observe: Observer | None, threads: Threads
+) -> list[tuple[Array, dict[str, Any]]] | None:
+    """Integrate a repeat at another tolerance; return per stage f and what was observed, (2, record, ...) each.
+
+    The second is the first plus the error of the integration. A smooth dynamics is integrated more loosely: the error,
+    which grows at least with the cube root of the tolerance, is less than what changes, and twice the half of it is
+    stated. With kinks a tighter run says how much the flips of single neurons matter. None where the run breaks off.
+    """
+    factor, share = (8.0, 0.5) if problem.act.smooth else (0.25, 1.0)
+    control = replace(chosen.control, tolerance=chosen.control.tolerance * factor)
+    runs = _train(problem, numerics, replace(chosen, control=control), timed, observe, threads).runs
+    if any(run.outcome.message for run in runs):
+        return None
+
+    def moved(old: Any, new: Any) -> Any:
+        return np.array([old, old + share * (np.asarray(new) - old)])
+
+    found = []
+    for before, after in zip(timed.runs, runs, strict=True):
+        seen = {
+            name: moved(np.array(before.observed[name]), after.observed[name])
+            for name in before.observed
+            if len(before.observed[name]) == len(after.observed.get(name, ()))
+        }
+        found.append((moved(before.f, after.f), seen))
+    return found
 
 
 def stacked(parts: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
@@ -371,13 +242,21 @@ def _run_repeat(
     theta: list[Array] | None,
 ) -> _Repeat:
     population, redrawn = _population(problem, numerics, chosen, repeat)
-    machine = _machine(numerics, chosen, threads)
     corrections = None
     if theta is not None:
         corrections = [Correction(response=r) for r in _responses(problem, population, redrawn, theta)]
-    seen = observe if not chosen.streamed else None
-    runs = run_population(problem, population, chosen.control, machine, corrections, seen, redrawn)
-    return _Repeat(population, redrawn, runs, corrections)
+    seen = observe if not chosen.streamed or repeat == 0 else None
+    return _train(problem, numerics, chosen, _Repeat(population, redrawn, [], corrections), seen, threads)
+
+
+def _train(
+    problem: Problem, numerics: Numerics, chosen: Plan, start: _Repeat, observe: Observer | None, threads: Threads
+) -> _Repeat:
+    """Return a repeat with the runs of its population and corrections."""
+    machine = _machine(numerics, chosen, threads)
+    p, more = start.population, start.corrections
+    runs = run_population(problem, p, chosen.control, machine, more, observe, start.redrawn)
+    return _Repeat(p, start.redrawn, runs, more)
 
 
 def _responses(problem: Problem, population: Population, redrawn: Array | None, theta: list[Array]) -> list[Array]:

@@ -46,6 +46,11 @@ class Drive:
     shift: Callable[[float], Array] | None = None
     response: Array | None = None
 
+    @property
+    def unit(self) -> float:
+        """The rms label, or 1 where all are zero."""
+        return float(np.sqrt(np.mean(self.labels**2))) or 1.0
+
 
 class Threads:
     """A pool that maps functions over blocks; one worker means a plain loop."""
@@ -82,8 +87,9 @@ def thread_count() -> int:
 class Field(Arithmetic):
     """The velocity of a population under a `Drive`, and its outputs.
 
-    The state is one flat vector: hidden (S, rank), readout (S,), and the integral I (P,) of the control variate
-    where the drive has one. `xp` is an array-API namespace and `device` one of its devices; NumPy works in place.
+    The state is one flat vector: hidden (S, rank), readout (S,), and the integral I (P,) of the control variate, where
+    the drive has one, in units of the rms label, which therefore changes no step. `xp` is an array-API namespace and
+    `device` one of its devices; NumPy works in place.
     """
 
     def __init__(
@@ -157,7 +163,7 @@ class Field(Arithmetic):
 
     def tail(self, z: Any) -> Array:
         """Return the integral I (P,) of the control variate."""
-        return to_numpy(z[self.size * (self.rank + 1) :]).astype(float)
+        return to_numpy(z[self.size * (self.rank + 1) :]).astype(float) * self.drive.unit
 
     def residual(self, t: float, z: Any) -> Array:
         """Return Delta (P,) at the active points; the buffers then hold this state's phi."""
@@ -188,7 +194,7 @@ class Field(Arithmetic):
         parts = self.threads.map(one, range(len(self.blocks)), self.size * self.n_train)
         tail = None
         if d.response is not None:
-            tail = self.asarray(d.scale * delta - 2 * d.decay * self.tail(z))
+            tail = self.asarray((d.scale * delta - 2 * d.decay * self.tail(z)) / d.unit)
         if out is not None:
             if tail is not None:
                 out[self.size * (self.rank + 1) :] = tail

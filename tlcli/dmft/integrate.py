@@ -55,8 +55,8 @@ class Outcome:
 class Control:
     """How to integrate: `tolerance` per step, `dt` of gradient descent, `until` the relative speed that counts as rest.
 
-    In a stage of richness gamma < 1 the weights move gamma times less than the output does: `until` is gamma times that
-    there, and with `scaled` the tolerance too, since an error of the state counts 1/gamma times in f.
+    In a stage of richness (gamma times the rms label) g < 1 the weights move g times less than the output does: `until`
+    is g times that there, and with `scaled` the tolerance too, since an error of the state counts 1/g times in f.
     """
 
     method: str = "rkc"
@@ -66,12 +66,12 @@ class Control:
     max_evaluations: int = 200_000
     scaled: bool = False
 
-    def of_stage(self, gamma: float) -> "Control":
-        """Return the control of a stage of richness `gamma`."""
-        if gamma >= 1:
+    def of_stage(self, richness: float) -> "Control":
+        """Return the control of a stage of this richness."""
+        if richness >= 1:
             return self
-        tolerance = max(1e-8, self.tolerance * gamma) if self.scaled else self.tolerance
-        return replace(self, tolerance=tolerance, until=None if self.until is None else self.until * gamma)
+        tolerance = max(1e-8, self.tolerance * richness) if self.scaled else self.tolerance
+        return replace(self, tolerance=tolerance, until=None if self.until is None else self.until * richness)
 
 
 def integrate(

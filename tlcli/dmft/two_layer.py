@@ -39,6 +39,11 @@ class Stage:
     decay: float = 0.0
     readout: str = "carry"
 
+    @property
+    def richness(self) -> float:
+        """gamma times the rms label: labels c y at gamma are labels y at c gamma, so nothing else may be compared."""
+        return self.gamma * (float(np.sqrt(np.mean(self.labels**2))) or 1.0)
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -185,7 +190,7 @@ def run_population(
         recorder.record(0.0, lambda t, z=z: z)
         recorder.follow(0.0, z)
         if halve is None:
-            outcome = integrate(field_, z, float(stage.times[-1]), control.of_stage(stage.gamma), recorder.on_step)
+            outcome = integrate(field_, z, float(stage.times[-1]), control.of_stage(stage.richness), recorder.on_step)
         else:
             outcome = halved(field_, z, halve[index].outcome, control.method, recorder.on_step)
         if not outcome.message and outcome.settled:
