@@ -75,7 +75,8 @@ def _ratio(found: TransferResult, truth: TransferResult, names: Sequence[str]) -
         word, _, rest = name.partition("_") if name in KERNELS else (name, "", "")
         error = f"{word}_se_{rest}" if rest else f"{name}_se"
         if name in place and name in true:
-            away, stated = np.ravel(np.abs(place[name] - true[name])), np.ravel(place[error])
+            away = np.ravel(np.abs(place[name] - true[name]))
+            stated = np.ravel(np.hypot(place[error], true[error]))  # of the quadrature too, where it is not far smaller
             known = np.isfinite(away) & np.isfinite(stated)
             parts.append(away[known] / (stated[known] + _ROUNDING))
     return np.concatenate(parts) if parts else np.zeros(0)

@@ -19,7 +19,7 @@ version = release = tlcli.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "_generated", "benchmark-table.md"]
+exclude_patterns = ["_build", "_generated", "benchmark-table.md", "coverage-table.md"]
 nitpicky = False
 highlight_language = "text"
 

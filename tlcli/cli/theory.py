@@ -70,7 +70,9 @@ def solve_points(
     for text in found.notes:
         console.note(text)
     if math.isfinite(found.reached):
-        console.note(f"{label}: no standard error of a loss is above {found.reached:.2g} (relative to losses above 1)")
+        console.note(
+            f"{label}: no standard error of a loss is above {found.reached:.2g} (in units of losses of order one)"
+        )
     return found
 
 

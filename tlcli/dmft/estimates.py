@@ -24,8 +24,8 @@ Statistic = Callable[[list[Array]], Array]
 class Piece:
     """An output (n_time, n_point) as all repeats together find it, and as parts of them do.
 
-    `left_out` (repeat, ...) all repeats but one; `halves` (2, ...) the first and the second half of them; None for what
-    has no chance in it. `coarse` (rule, ...) the outputs of coarser rules, None for random repeats; `retimed` the output
+    `left_out` (repeat, ...) are all repeats but one; `halves` (2, ...) the first half of them and the second; None for
+    what has no chance in it. `coarse` (rule, ...) the outputs of coarser rules, None for random repeats; `retimed` the output
     with the time error of another tolerance added once more, None where nothing was integrated.
     """
 
@@ -46,8 +46,8 @@ def pieces_of(
 ) -> Piece:
     """Return the piece `function`(mean of samples (repeat, ...)), for instance of kernels that a regression takes.
 
-    `coarse` (rule, ...) are the samples of coarser rules; `retimed` (2, ...) one repeat, or rule, at the tolerance of the
-    samples and again at another one.
+    `coarse` (rule, ...) are the samples of coarser rules; `retimed` (2, ...) one repeat, or rule, at the tolerance of
+    the samples and again at another one.
     """
     count, mean = len(samples), samples.mean(axis=0)
     whole = function(mean)

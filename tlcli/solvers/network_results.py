@@ -29,7 +29,7 @@ class Findings:
     """Columns of the grid's shape and the records' axis; arrays of the first draw per point (None: not kept).
 
     `info` and `data` describe the first point and draw; `messages` say what broke off and where, `notes` what the
-    engine has to tell besides, `reached` the largest standard error of a loss, relative to losses above 1. `layers` per
+    engine has to tell besides, `reached` the largest error of a loss, see `TransferResult`. `layers` per
     point what `tlcli.solvers.network_layers.layers_of` says, where depth is an option.
     """
 
@@ -120,7 +120,7 @@ def _inaccurate(records: Sequence[Mapping[str, Any]], count: int) -> list[str]:
     worst = max(late, key=lambda info: info["reached"])
     return [
         f"{len(late)} of {count} solution(s) are inaccurate: asked {worst['accuracy']:g}, reached "
-        f"{worst['reached']:.2g} (errors of losses, relative to losses above 1); use more --neurons or "
+        f"{worst['reached']:.2g} (errors of losses, in units of the labels' mean square); use more --neurons or "
         "--repeats, or accept it with a larger --accuracy."
     ]
 
