@@ -25,8 +25,8 @@ class Piece:
     """An output (n_time, n_point) as all repeats together find it, and as parts of them do.
 
     `left_out` (repeat, ...) are all repeats but one; `halves` (2, ...) the first half of them and the second; None for
-    what has no chance in it. `coarse` (rule, ...) the outputs of coarser rules, None for random repeats; `retimed` the output
-    with the time error of another tolerance added once more, None where nothing was integrated.
+    what has no chance in it. `coarse` (rule, ...) the outputs of coarser rules, None for random repeats; `retimed` the
+    output with the time error of another tolerance added once more, None where nothing was integrated.
     """
 
     whole: Array
