@@ -14,6 +14,7 @@ from tlcli.cli.console import Console
 from tlcli.cli.outputs import check_drawing, files_read, may_write, write_results
 from tlcli.cli.streams import silence, table_stream
 from tlcli.cli.theory import Theory, check_theory, first_columns, solve_points, sweep, theory_tasks
+from tlcli.cli.unused import check_flags, tell_undrawn
 from tlcli.errors import EXIT_NOT_CONVERGED, EXIT_OK, DomainError, UsageError, WriteError
 from tlcli.jobs import Job, prepare
 from tlcli.options import INVOCATION, OPTIONS
@@ -85,8 +86,7 @@ def execute_recipe(command: str, allowed: tuple[str, ...], recipe: Recipe | None
     job = prepare(command, allowed, recipe, flags)
     how = Invocation(**{name: _setting(name, flags) for name in INVOCATION})
     console = Console(how.quiet)
-    if how.shard is not None and (how.to_stdout and how.store is None):
-        raise UsageError("--shard needs a store that the shards share; give -o DIR or --store DIR.")
+    check_flags(job, flags, console)
     if how.shard is not None:
         parse_shard(how.shard)
     make_executor(how.executor, how.jobs)  # not entered: an unknown name is refused before anything is written
@@ -166,7 +166,8 @@ def _begin(job: Job, output: OutputFolder | None, console: Console) -> list[Theo
             _refuse_single_divergence(case, found.columns)
     if output is not None:
         blocks = [block_of(case, found.columns | _searched(job, case)) for case, found in pairs]
-        check_drawing(job, blocks, console)
+        if not check_drawing(job, blocks, console):
+            tell_undrawn(job, console)
         output.refuse_taken(may_write(job, blocks))
     return theories
 

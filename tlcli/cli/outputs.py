@@ -42,21 +42,23 @@ def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
     return Drawing(style, roles, s["quantity"], default, s["title"], s["format"], edges)
 
 
-def check_drawing(job: Job, blocks: Sequence[Block], console: Console) -> None:
-    """Refuse a figure that cannot be drawn; the blocks need no numbers yet.
+def check_drawing(job: Job, blocks: Sequence[Block], console: Console) -> bool:
+    """Refuse a figure that cannot be drawn; the blocks need no numbers yet. Return whether one will be drawn.
 
     Raises:
         UsageError: axes or a quantity that the table does not have, a title or a label that is no text for a figure.
     """
     drawing = drawing_of(job, [])
+    drawn = any(case.solver.point is not None for case in job.cases)  # networks have kernels to show
     if drawn_by_time(blocks, drawing):
         plan_records(blocks, drawing)
     else:
-        plan_figure([final(block) for block in blocks], drawing)
+        drawn |= plan_figure([final(block) for block in blocks], drawing) is not None
     texts = [("title", drawing.title), *(("label", block.label) for block in blocks)]
     missing = "".join(dict.fromkeys("".join(check_text(kind, text) for kind, text in texts if text)))
     if missing:
         console.warn(f"the font of the figures lacks {missing!r}; boxes stand in their place.")
+    return drawn
 
 
 def may_write(job: Job, blocks: Sequence[Block]) -> Callable[[str], bool]:
