@@ -141,13 +141,13 @@ def test_exact_widths_take_the_widest(table):
 
 
 def test_missing_measurements_are_skipped(table):
-    found = assess(table(loss=1, sim_loss=["", "nan", 1.0], sim_loss_se=["", "nan", 0.1], trials=[8, 8, ""]))
+    statuses = ["failed", "not_converged", "ok"]
+    found = assess(table(loss=1, sim_loss=["nan", "nan", 1.0], sim_loss_se=["nan", "nan", 0.1], sim_status=statuses))
     assert [c.row for c in found.comparisons] == [4]
+    assert found.missing == 2
 
 
 def test_tables_that_are_none(table, tmp_path):
-    with pytest.raises(UsageError, match="line 3 has a cell under 'loss' that is no number"):
-        assess(table(loss=[1, "abc"], sim_loss=1, sim_loss_se=1))
     path = table(loss=1)
     (tmp_path / "provenance.json").write_text("{half")
     with pytest.raises(UsageError, match=r"provenance\.json' is not the JSON file that belongs beside a table"):

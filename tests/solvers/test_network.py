@@ -421,6 +421,13 @@ def test_draws_of_the_experiment_are_averaged():
     assert merged[3] == merged[0]
 
 
+def test_a_step_that_theory_and_networks_share_is_no_error_of_their_comparison():
+    part = [{"loss": [9.0, 1.0], "loss_se": [9.0, 0.3], "step_error": 0.1}]
+    shared = case_of("finetune-loss", integrator="euler", dt=0.1)
+    assert network_experiment.merge(shared, part)[0]["step_error"] == 0
+    assert network_experiment.merge(case_of("finetune-loss"), part)[0]["step_error"] == 0.1, "gradient flow against steps"
+
+
 def test_a_lazy_source_has_no_experiment():
     with pytest.raises(UsageError, match="no gamma0 = 0"):
         network_experiment.check(case_of(gamma0="0,1"))

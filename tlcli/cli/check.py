@@ -42,6 +42,10 @@ def _check_files(table: Path) -> int:
 def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool) -> int:
     print(f"{path}: {found.rows} rows")
     incomplete = found.expected is not None and found.rows != found.expected
+    for fault in found.faults[:_SHOWN]:
+        print(f"  MEANINGLESS: {fault}")
+    if len(found.faults) > _SHOWN:
+        print(f"  and {len(found.faults) - _SHOWN} more places")
     if found.expected is None:
         print("  completeness unknown: no provenance.json beside the table")
     elif incomplete:
@@ -50,6 +54,8 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool) -> int
         print(f"  NOT CONVERGED: {found.unsolved} rows of theory, {found.missing} rows of experiment")
     if found.inaccurate:
         print(f"  INACCURATE: {found.inaccurate} rows of theory have a larger error than the accuracy asked for")
+    if found.faults:
+        return EXIT_CHECK_FAILED
     beyond = found.disagreeing(sigmas)
     columns = found.disagreeing_columns(sigmas)
     worst = found.worst()
@@ -57,7 +63,7 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool) -> int
         print(f"  {found.skipped} rows not compared: alpha D is no whole number there; choose another --dim")
     if found.blank:
         print(f"  {found.blank} numbers not compared: theory has no finite value there")
-    if worst is None and (found.skipped or found.blank):
+    if worst is None and (found.skipped or found.blank or (found.measured and not found.missing)):
         print("  NOTHING COMPARED")
         return EXIT_CHECK_FAILED
     if worst is None:

@@ -29,9 +29,11 @@ import numpy as np
 from scipy import stats
 
 from tlcli.errors import UsageError
-from tlcli.report.tables import read_table
+from tlcli.report.sound import Fault, read_content
 
 _UNSOLVED = ("not_converged", "failed")
+# What is compared of a diverged row: its coefficients are limits that no finite experiment has.
+_LOSSES = ("loss", "baseline", "gain", "train_loss", "source_loss", "test_loss")
 _ROUNDING = 1e-9
 _LARGEST = 8.0  # one impossible number shall not hide how the others scatter
 
@@ -87,6 +89,8 @@ class Agreement:
     skipped: int = 0  # rows whose alpha D is no whole number
     blank: int = 0  # measured numbers without a finite theory beside them
     inaccurate: int = 0  # rows of theory whose error is beyond the accuracy asked for
+    measured: int = 0  # columns of the experiment
+    faults: Sequence[Fault] = ()  # cells and lines that make the table meaningless
 
     def pooled(self) -> list[Pooled]:
         """Judge every column as a whole."""
@@ -147,31 +151,37 @@ def _correlation(members: Sequence[Comparison]) -> tuple[float, float]:
 def assess(path: Path, finite_size: float = 1.0) -> Agreement:
     """Read a table (or the folder that holds it) and its provenance, and compare.
 
+    A table with faults is not compared: its numbers mean nothing before these are mended.
+
     Raises:
-        UsageError: no such table, or cells that are no numbers.
+        UsageError: no such table, or a file that is none.
     """
     table = path / "table.csv" if path.is_dir() else path
-    header, rows = read_table(table)
+    content = read_content(table)
+    header, rows = content.header, content.rows
     provenance = table.with_name("provenance.json")
     expected = None
     if provenance.exists():
         try:
             expected = json.loads(provenance.read_text(encoding="utf-8")).get("rows")
-        except (json.JSONDecodeError, OSError, AttributeError):
+        except (ValueError, OSError, AttributeError, RecursionError):  # no JSON, no text, no mapping
             raise UsageError(f"'{provenance}' is not the JSON file that belongs beside a table.") from None
+    if content.faults:
+        return Agreement(len(rows), expected, 0, 0, (), False, faults=content.faults)
     names = [name for name in header if f"sim_{name}_se" in header]
-    runs = _runs(rows, header) if "nets" in header else {}
+    runs = _runs(rows, content.lines, header) if "nets" in header else {}
     unsolved = sum(row.get("status") in _UNSOLVED for row in rows)
     inaccurate = sum(row.get("status") == "inaccurate" for row in rows)
     missing = sum(row.get("sim_status", "ok") not in ("ok", "") for row in rows)
-    groups = [(index, group) for index, group in _groups(rows, header, names) if names]
+    groups = [(index, group) for index, group in _groups(rows, content.lines, header, names) if names]
     whole = [(index, group) for index, group in groups if _whole_samples(group[0])]
-    tried = [_compare(index, group, name, table, finite_size, runs) for index, group in whole for name in names]
+    with np.errstate(all="ignore"):  # numbers near the ends of their range
+        tried = [_compare(index, group, name, finite_size, runs) for index, group in whole for name in names]
     measured = [found for found in tried if found is not None]
     comparisons = [found for found in measured if math.isfinite(found.theory)]
     single = any(row.get("width") for row in rows) and len({r["width"] for r in rows if r.get("width")}) < 2
     skipped, blank = len(groups) - len(whole), len(measured) - len(comparisons)
-    return Agreement(len(rows), expected, unsolved, missing, comparisons, single, skipped, blank, inaccurate)
+    return Agreement(len(rows), expected, unsolved, missing, comparisons, single, skipped, blank, inaccurate, len(names))
 
 
 def _whole_samples(row: Mapping[str, str]) -> bool:
@@ -188,53 +198,50 @@ def _whole_samples(row: Mapping[str, str]) -> bool:
 
 
 def _groups(
-    rows: Sequence[Mapping[str, str]], header: Sequence[str], names: Sequence[str]
+    rows: Sequence[Mapping[str, str]], lines: Sequence[int], header: Sequence[str], names: Sequence[str]
 ) -> list[tuple[int, list[Mapping[str, str]]]]:
     """Put the widths of one network point together; every other row is its own group."""
     measured = {f"sim_{name}{suffix}" for name in names for suffix in ("", "_se")} | {"width"}
     same = [name for name in header if name not in measured and not name.startswith("sim_")]
     groups: dict[Any, list[Any]] = defaultdict(list)
-    for index, row in enumerate(rows, start=2):  # the header is line 1
+    for index, row in zip(lines, rows, strict=True):
         key = tuple(row[name] for name in same) if row.get("width") else index
         groups[key].append((index, row))
     return [(members[0][0], [row for _, row in members]) for members in groups.values()]
 
 
-def _runs(rows: Sequence[Mapping[str, str]], header: Sequence[str]) -> dict[int, int]:
+def _runs(rows: Sequence[Mapping[str, str]], lines: Sequence[int], header: Sequence[str]) -> dict[int, int]:
     """Return line -> number of its training run: rows that differ in stage, time and what was found there only."""
     first = next((name for name in ("stage", "time") if name in header), None)
     fixed = header[: header.index(first)] if first else header  # parameters stand first
     numbers: dict[Any, int] = {}
     keys = [tuple(row[name] for name in fixed) for row in rows]
-    return {line: numbers.setdefault(key, len(numbers)) for line, key in enumerate(keys, start=2)}
+    return {line: numbers.setdefault(key, len(numbers)) for line, key in zip(lines, keys, strict=True)}
 
 
 def _compare(
     index: int,
     group: Sequence[Mapping[str, str]],
     name: str,
-    table: Path,
     finite_size: float,
     runs: Mapping[int, int],
 ) -> Comparison | None:
-    try:
-        theory = float(group[0][name] or "nan")
-        means = np.array([float(row[f"sim_{name}"] or "nan") for row in group])
-        errors = np.array([float(row[f"sim_{name}_se"] or "nan") for row in group])
-        freedom = float(group[0].get("trials") or "inf") - 1
-        size = float(group[0].get("dim") or "inf")
-        ours, slack = 0.0, 0.0
-        if group[0].get("nets"):
-            freedom = float(group[0].get("draws") or 1) * (float(group[0]["nets"]) - 1)
-            size = math.inf
-            ours = float(group[0].get(f"{name}_se") or "nan")
-            ours = ours if math.isfinite(ours) else 0.0
-            slack = _slack(group, theory)
-        widths = np.array([float(row.get("width") or "inf") for row in group])
-    except ValueError:
-        raise UsageError(f"table '{table}': line {index} has a cell under '{name}' that is no number.") from None
+    diverged = group[0].get("status") == "diverged" and name not in _LOSSES
+    theory = math.nan if diverged else _number(group[0][name])
+    means = np.array([float(row[f"sim_{name}"] or "nan") for row in group])
+    errors = np.array([float(row[f"sim_{name}_se"] or "nan") for row in group])
+    freedom = float(group[0].get("trials") or "inf") - 1
+    size = float(group[0].get("dim") or "inf")
+    ours, slack = 0.0, 0.0
+    if group[0].get("nets"):
+        freedom = float(group[0].get("draws") or 1) * (float(group[0]["nets"]) - 1)
+        size = math.inf
+        ours = float(group[0].get(f"{name}_se") or "nan")
+        ours = ours if math.isfinite(ours) else 0.0
+        slack = _slack(group, theory)
+    widths = np.array([float(row.get("width") or "inf") for row in group])
     mean, error = (means[0], errors[0]) if len(group) == 1 else _extrapolate(widths, means, errors)
-    if not (math.isfinite(mean) and math.isfinite(error)):
+    if not (math.isfinite(mean) and math.isfinite(error) and freedom > 0):
         return None
     if not math.isfinite(theory):
         return Comparison(index, name, theory, float(mean), float(error), math.nan)
@@ -254,6 +261,13 @@ def _compare(
         )
     shared = (ours / error) ** 2 if error > 0 else 0.0
     return Comparison(index, name, theory, float(mean), float(error), probability, runs.get(index), shared)
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:  # empty, or an expression
+        return math.nan
 
 
 def _slack(group: Sequence[Mapping[str, str]], theory: float) -> float:

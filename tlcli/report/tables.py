@@ -11,7 +11,6 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.errors import UsageError
 from tlcli.report.files import atomic
 from tlcli.status import Phase, Status
 
@@ -138,20 +137,3 @@ def _quoted(text: str) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow([text, ""])
     return line.getvalue().removesuffix(",\n")
-
-
-def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the header and the rows of a CSV table.
-
-    Raises:
-        UsageError: the file is missing or has no header.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"table '{path}' cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    reader = csv.DictReader(io.StringIO(text))
-    rows = list(reader)
-    if not reader.fieldnames:
-        raise UsageError(f"table '{path}' is empty; a table has a header row.")
-    return list(reader.fieldnames), rows

@@ -1,0 +1,289 @@
+"""Is a file a table at all, and is every cell of it a thing that its column may hold?
+
+What is told: rows of another length than the header, cells that cannot be read, numbers outside their column's range,
+words that are none of their column's, numbers that a solved row must have and lacks, standard errors that are none, a
+last line that is cut off. Each fault names its line (the header is line 1) and its column. Rows without an answer
+(`not_converged`, `failed`) may hold anything that can be read; so may numbers that a `diverged` row says are infinite.
+"""
+
+import csv
+import functools
+import io
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tlcli.columns import COLUMNS
+from tlcli.errors import DomainError, UsageError, suggest
+from tlcli.options import OPTIONS
+from tlcli.status import Phase, Status
+
+Row = Mapping[str, str]
+
+_SOLVED = ("converged", "collapsed", "inaccurate")
+_STATUSES = tuple(status.name.lower() for status in Status)
+_WORDS = {
+    "status": _STATUSES,
+    "phase": tuple(phase.name.lower() for phase in Phase),
+    "sim_status": ("ok", "", "failed", "not_converged"),
+}
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|[-+]?inf(?:inity)?|nan", re.IGNORECASE)
+_STRANGE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]")
+_STAGED = re.compile(r"(?:alpha|gamma|duration|sigma|weight_decay)_[0-9]+")
+# Columns of the tables beside the main one, and words.
+_BESIDE = ("case", "kind", "refined", "layer", "other", "set", "index", "label", "prediction", "value", "error")
+_PARAMETERS = {n for n, option in OPTIONS.items() if option.panel not in ("Figure", "Run", "Outputs")}
+_TEXTS = {"case", "experiment", "kind", "refined", "other", "set"}
+_COUNTS = {"width", "nets", "trials", "dim", "p1", "p2", "draws", "depth", "stage", "task"}
+# Every solved row has a finite number here (a baseline may be infinite where pre-training tames it).
+_FINITE = (
+    "loss",
+    "train_loss",
+    "source_loss",
+    "source_train_loss",
+    "residual",
+    "norm2_end",
+    "test_loss",
+    "free_energy",
+)
+_NUMBERS = (*_FINITE, "baseline", "gain", "overlap", "norm2", "bulk", "spike", "kappa1", "kappa2", "forgetting")
+_OF_TARGET = ("baseline", "gain")  # the source stage has none
+_SQUARES = ("loss", "baseline", "train_loss", "source_loss", "source_train_loss", "residual", "norm2", "bulk")
+_ROUNDING = 1e-9
+_SHOWN_CELL = 40
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong, in one sentence, and where; `column` is None where it is no single cell."""
+
+    line: int
+    column: str | None
+    words: str
+
+    def __str__(self) -> str:
+        """One line for people."""
+        where = f"line {self.line}" + (f", column '{self.column}'" if self.column is not None else "")
+        return f"{where}: {self.words}"
+
+
+@dataclass(frozen=True)
+class Content:
+    """A table as far as it can be read: its rows with their line numbers, and what is wrong with it."""
+
+    header: list[str]
+    rows: list[Row]
+    lines: list[int]
+    faults: list[Fault] = field(default_factory=list)
+
+
+def read_content(path: Path) -> Content:
+    """Read a table and judge every cell.
+
+    Raises:
+        UsageError: the file is missing, or is no table of tlcli: empty, or without any of its columns.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"table '{path}' cannot be read: {error.strerror or error}.") from None
+    text = raw.decode("utf-8-sig", errors="replace")
+    if not text.strip():
+        raise UsageError(f"table '{path}' is empty; a table has a header row.")
+    faults: list[Fault] = []
+    records = list(_records(text, faults))
+    first, header = records[0] if records else (1, [])
+    known = {name for name in header if _known(name)}
+    if not known or len(known) < len(header) / 2:
+        raise UsageError(
+            f"table '{path}' is no table of tlcli: line {first} starts '{_short(text.strip().splitlines()[0])}' and "
+            "should hold names of columns, such as alpha1,loss,status; give the table.csv of a run, or its folder."
+        )
+    faults += _of_header(header)
+    whole = [(line, cells) for line, cells in records[1:] if len(cells) == len(header)]
+    faults += [_ragged(line, cells, header) for line, cells in records[1:] if len(cells) != len(header)]
+    if len(records) == 1 and not faults:
+        faults.append(Fault(first, None, "the header stands alone; a table has a row for every point"))
+    if not text.endswith("\n"):
+        faults.append(Fault(text.count("\n") + 1, None, "the last line has no end; the file was cut off, run again"))
+    rows: list[Row] = [dict(zip(header, cells, strict=True)) for _, cells in whole]
+    numbers = [line for line, _ in whole]
+    if len(set(header)) == len(header):
+        for line, row in zip(numbers, rows, strict=True):
+            faults += _of_row(line, row)
+        faults += _gaps(numbers, rows, header)
+    return Content(header, rows, numbers, sorted(faults, key=lambda fault: fault.line))
+
+
+def _records(text: str, faults: list[Fault]) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line and the cells of every record; what cannot be split into cells is a fault and ends the reading."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    last = text.rstrip("\r\n").count("\n") + 1
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            faults.append(Fault(line, None, _unsplit(str(error))))
+            return
+        if cells or line <= last:
+            yield line, cells
+
+
+def _unsplit(message: str) -> str:
+    if "field limit" in message or "field larger" in message:
+        return f"a cell is longer than {csv.field_size_limit()} characters; what follows is not read"
+    if "end of data" in message:
+        return "a quotation mark is opened and not closed; what follows is not read"
+    return f"the line cannot be split into cells ({message}); what follows is not read"
+
+
+def _ragged(line: int, cells: Sequence[str], header: Sequence[str]) -> Fault:
+    if len(cells) < len(header):
+        missing = header[len(cells)]
+        return Fault(line, missing, f"the line ends before it, after {len(cells)} of {len(header)} cells")
+    more = _short(cells[len(header)])
+    return Fault(line, None, f"{len(cells)} cells where the header has {len(header)}; the first too many is '{more}'")
+
+
+def _known(name: str) -> bool:
+    for ending in ("", "_draw_se", "_se"):
+        bare = name.removesuffix(ending).removeprefix("sim_")
+        if bare in COLUMNS or bare in _PARAMETERS or bare in _BESIDE or name in _WORDS or _STAGED.fullmatch(bare):
+            return True
+    return name in ("sim_step_error", "sim_drift", "sim_acceptance")
+
+
+def _of_header(header: Sequence[str]) -> Iterator[Fault]:
+    for index, name in enumerate(header):
+        if name in header[:index]:
+            yield Fault(1, name, "the column stands twice")
+        elif not _known(name):
+            yield Fault(1, _short(name), f"tlcli has no such column{suggest(name, [*COLUMNS, *_PARAMETERS])}")
+        elif name.endswith("_se") and name.removesuffix("_draw_se").removesuffix("_se") not in header:
+            yield Fault(1, name, f"the column '{name.removesuffix('_se')}', whose error it is, is missing")
+        elif name.startswith("sim_") and f"{name}_se" in header and name.removeprefix("sim_") not in header:
+            yield Fault(1, name, f"the column '{name.removeprefix('sim_')}' of the theory is missing")
+
+
+def _of_row(line: int, row: Row) -> Iterator[Fault]:
+    """Yield what is wrong with the cells of one row."""
+    status = row.get("status", "converged")
+    for name, cell in row.items():
+        words = _cell(name, cell)
+        if words is None and cell and _is_number(name):
+            words = _value(name, float(cell), row, status)
+        if words is not None:
+            yield Fault(line, name, words)
+
+
+def _cell(name: str, cell: str) -> str | None:
+    """Return what is wrong with the text of a cell."""
+    strange = _STRANGE.search(cell)
+    if strange and strange[0] == "\ufffd":
+        return f"'{_short(cell)}' holds bytes that are no UTF-8 text"
+    if strange:
+        return f"'{_short(cell)}' holds the control character U+{ord(strange[0]):04X}"
+    if name in _WORDS and cell not in _WORDS[name]:
+        near = suggest(cell, _WORDS[name])
+        return f"'{_short(cell)}' is unknown; use one of {', '.join(filter(None, _WORDS[name]))}{near}"
+    if cell and _is_number(name) and not _NUMBER.fullmatch(cell):
+        return f"'{_short(cell)}' is no number"
+    return None
+
+
+@functools.cache
+def _is_number(name: str) -> bool:
+    if name in _WORDS or name in _TEXTS:
+        return False
+    if name in OPTIONS and (name not in COLUMNS or OPTIONS[name].kind == "expression"):  # c_signal: alpha1*gamma0
+        return OPTIONS[name].kind in ("grid", "number", "integer")
+    return name in COLUMNS or name.endswith("_se") or name.startswith("sim_") or bool(_STAGED.fullmatch(name))
+
+
+def _value(name: str, value: float, row: Row, status: str) -> str | None:
+    """Return what is wrong with a number in a row of this status."""
+    if name.endswith("_se"):
+        return _error(name, value, row, status)
+    interpolated = "kind" in row  # a boundary lies between the points of the grid
+    if name in _COUNTS and not interpolated and not (value >= 1 and value == value // 1):
+        return f"{value:g} is no whole number from 1"
+    if name in OPTIONS and name not in COLUMNS:
+        return _parameter(name, value, interpolated)
+    if name.startswith("sim_"):
+        bare = name.removeprefix("sim_")
+        lost = row.get("sim_status", "ok") == "ok" and value != value and status == "converged"
+        other = row.get(bare, "")
+        if lost and _finite(other) and _finite(row.get(f"{name}_se", "")):
+            return f"nan beside a standard error and a theory of {other}"
+        return f"{value:g} is below 0" if name == "sim_step_error" and value < 0 else None
+    if status not in _SOLVED:
+        return None
+    source = row.get("stage") == "1" and name in _OF_TARGET
+    if name in _NUMBERS and value != value and not source:
+        return f"nan in a row whose status is {status}"
+    if name in _FINITE and abs(value) == float("inf"):
+        return f"{value:g} in a row whose status is {status}"
+    if name in _SQUARES and value < -_ROUNDING and f"{name}_se" not in row:
+        return f"{value:g} is below 0, which a square is not"
+    return None
+
+
+def _parameter(name: str, value: float, interpolated: bool) -> str | None:
+    domain = OPTIONS[name].domain
+    if domain is not None and interpolated:
+        domain = replace(domain, whole=False)
+    if value != value:
+        return "nan is no value of a parameter"
+    try:
+        if domain is not None:
+            domain.check(name, value)
+    except DomainError as error:
+        return str(error).rstrip(".")
+    return None
+
+
+def _error(name: str, value: float, row: Row, status: str) -> str | None:
+    """Return what is wrong with a standard error: below 0 anywhere, none or infinite beside a finite number."""
+    if value < 0:
+        return f"a standard error of {value:g} is below 0"
+    of = row.get(name.removesuffix("_draw_se").removesuffix("_se"), "")
+    measured = name.startswith("sim_")
+    solved = row.get("sim_status", "ok") == "ok" if measured else status in _SOLVED
+    if solved and _finite(of) and not value < float("inf"):
+        return f"a standard error of {value:g} beside the number {of}"
+    return None
+
+
+def _finite(cell: str) -> bool:
+    return bool(_NUMBER.fullmatch(cell)) and abs(float(cell)) < float("inf")
+
+
+def _gaps(lines: Sequence[int], rows: Sequence[Row], header: Sequence[str]) -> Iterator[Fault]:
+    """Yield empty cells of a column that is filled in like rows: solved, of one case, experiment, stage and task."""
+    groups: dict[Any, list[tuple[int, Row]]] = defaultdict(list)
+    for line, row in zip(lines, rows, strict=True):
+        if row.get("status", "converged") in _SOLVED:
+            groups[tuple(row.get(n) for n in ("case", "experiment", "stage", "task"))].append((line, row))
+    for members in groups.values():
+        for name in header:
+            if not _everywhere(name):
+                continue
+            empty = [line for line, row in members if not row[name]]
+            if empty and len(empty) < len(members):
+                yield Fault(empty[0], name, "the cell is empty, and other rows of its kind have a number")
+
+
+def _everywhere(name: str) -> bool:
+    grid = name in OPTIONS and OPTIONS[name].kind == "grid"
+    return grid or name in _NUMBERS or name.startswith("sim_") or name.endswith("_se")
+
+
+def _short(text: str) -> str:
+    shown = "".join(c if c.isprintable() else "?" for c in text[:_SHOWN_CELL])
+    return shown + ("…" if len(text) > _SHOWN_CELL else "")
