@@ -425,7 +425,9 @@ def test_a_step_that_theory_and_networks_share_is_no_error_of_their_comparison()
     part = [{"loss": [9.0, 1.0], "loss_se": [9.0, 0.3], "step_error": 0.1}]
     shared = case_of("finetune-loss", integrator="euler", dt=0.1)
     assert network_experiment.merge(shared, part)[0]["step_error"] == 0
-    assert network_experiment.merge(case_of("finetune-loss"), part)[0]["step_error"] == 0.1, "gradient flow against steps"
+    assert network_experiment.merge(case_of("finetune-loss"), part)[0]["step_error"] == 0.1, (
+        "gradient flow against steps"
+    )
 
 
 def test_a_lazy_source_has_no_experiment():

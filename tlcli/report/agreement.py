@@ -181,7 +181,9 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
     comparisons = [found for found in measured if math.isfinite(found.theory)]
     single = any(row.get("width") for row in rows) and len({r["width"] for r in rows if r.get("width")}) < 2
     skipped, blank = len(groups) - len(whole), len(measured) - len(comparisons)
-    return Agreement(len(rows), expected, unsolved, missing, comparisons, single, skipped, blank, inaccurate, len(names))
+    return Agreement(
+        len(rows), expected, unsolved, missing, comparisons, single, skipped, blank, inaccurate, len(names)
+    )
 
 
 def _whole_samples(row: Mapping[str, str]) -> bool:

@@ -255,7 +255,8 @@ def _error(name: str, value: float, row: Row, status: str) -> str | None:
     of = row.get(name.removesuffix("_draw_se").removesuffix("_se"), "")
     measured = name.startswith("sim_")
     solved = row.get("sim_status", "ok") == "ok" if measured else status in _SOLVED
-    if solved and _finite(of) and not value < float("inf"):
+    # A single population of neurons has no error of its own: nan in the whole column, see `_gaps`.
+    if solved and _finite(of) and not value < float("inf") and (measured or value == value):
         return f"a standard error of {value:g} beside the number {of}"
     return None
 
@@ -277,6 +278,9 @@ def _gaps(lines: Sequence[int], rows: Sequence[Row], header: Sequence[str]) -> I
             empty = [line for line, row in members if not row[name]]
             if empty and len(empty) < len(members):
                 yield Fault(empty[0], name, "the cell is empty, and other rows of its kind have a number")
+            lost = [line for line, row in members if name.endswith("_se") and row[name].lower() == "nan"]
+            if lost and len(lost) < len(members) and not name.startswith("sim_"):
+                yield Fault(lost[0], name, "a standard error of nan, and other rows of its kind have a number")
 
 
 def _everywhere(name: str) -> bool:
