@@ -207,6 +207,7 @@ constant = 3.0
 def own(tmp_path, monkeypatch):
     """A module of the user's in the working folder."""
     (tmp_path / "my_activations.py").write_text(OWN)
+    monkeypatch.setattr("tlcli.dmft.activations.try_out", lambda *_: None)  # a process each: see test_own_code
     monkeypatch.chdir(tmp_path)
     path = sys.path.copy()
     yield "my_activations"
@@ -291,6 +292,7 @@ FLAGS = ("odd", "homogeneous", "smooth", "lipschitz")
 @pytest.fixture
 def copies(tmp_path, monkeypatch):
     (tmp_path / "my_copies.py").write_text(COPIES)
+    monkeypatch.setattr("tlcli.dmft.activations.try_out", lambda *_: None)  # a process each: see test_own_code
     monkeypatch.chdir(tmp_path)
     yield "my_copies"
     sys.modules.pop("my_copies", None)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.dmft.activation_table import ACTIVATIONS, BUILT_IN, erf_and_slope
+from tlcli.dmft.own_code import try_out
 from tlcli.errors import UsageError, suggest
 
 __all__ = ["ACTIVATIONS", "Activation", "activation", "erf_and_slope", "probed"]
@@ -161,6 +162,7 @@ def _imported(name: str) -> list[Callable[[Any], Any]]:
     functions = [part.strip() for part in names.split(",")]
     if not module_name or not all(functions) or len(functions) > 2:
         raise UsageError(f"activation: '{name}' must be module:function or module:function,derivative.")
+    try_out(name, module_name, tuple(functions))
     here = sys.path.copy()
     sys.path.insert(0, "")
     try:
