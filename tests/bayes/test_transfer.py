@@ -324,13 +324,13 @@ def test_errors_of_the_sampled_route_are_the_documented_bound():
     stages = {"source": saddle, "target": saddle, "baseline": saddle}
     values = {**dict.fromkeys(NEEDS, 0.25), "target_overlap": 4.0, "cross_overlap": 0.0}
     found = errors_of(stages, values)
-    assert found["loss_se"] == pytest.approx(2 * 0.5 * 2.0 * 0.005)
+    assert found["loss_se"] == pytest.approx(2 * 0.5 * 2.0 * math.hypot(0.01, 0.04))
     assert found["gain_se"] == 0.0, "at delta = 0 target and target alone are one"
-    # The square of v, of which every entry may be wrong by half of the spread.
-    assert found["train_loss_se"] == pytest.approx(0.25 * (1.005**2 - 1), rel=0.01)
-    assert found["source_overlap_se"] == pytest.approx(0.25 * 0.02)
-    assert found["target_overlap_se"] == pytest.approx(4 * 0.02)
-    assert found["cross_overlap_se"] == pytest.approx(math.sqrt(4 * 0.25) * 0.02), "zero itself has an error"
+    # The square of v, of which every entry may be wrong by the spread.
+    assert found["train_loss_se"] == pytest.approx(0.25 * (1.01**2 - 1), rel=0.01)
+    assert found["source_overlap_se"] == pytest.approx(0.25 * 0.04)
+    assert found["target_overlap_se"] == pytest.approx(4 * 0.04)
+    assert found["cross_overlap_se"] == pytest.approx(math.sqrt(4 * 0.25) * 0.04), "zero itself has an error"
     lazy = dataclasses.replace(saddle, info={}, gap=0.0, gap_floor=0.0)
     assert errors_of({**stages, "source": lazy}, values)["source_overlap_se"] == 0.0, "not sampled"
     assert math.isnan(errors_of({**stages, "source": None}, values)["source_overlap_se"])

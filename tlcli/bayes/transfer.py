@@ -136,9 +136,9 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
     minus that of the target.
 
     Errors of the population route are bounds from its two starts. Their v differ by spread_v and their kernels by
-    spread_kernel, relatively, and the mean of two is half as far from either: |ΔL| ≤ 2√L |Δf| with |Δf|/|f| half of
-    spread_v for losses on test points, L·spread_v for train losses |v|²/(Pβ²), and half of spread_kernel times the
-    overlap for overlaps (ŷ₁ᵀΦŷ₂: times the geometric mean of the two overlaps of its labels).
+    spread_kernel, relatively: |ΔL| ≤ 2√L |Δf| with |Δf|/|f| the root of the sum of their squares for losses on test
+    points, 2L·spread_v for train losses |v|²/(Pβ²), and spread_kernel times the overlap for overlaps (ŷ₁ᵀΦŷ₂: times the
+    geometric mean of the two overlaps of its labels).
 
     A stage that is refused (beta = inf with labels that the kernel cannot fit, a tilt that is not normalisable) is not
     solved, and says why in `reasons`; what the other stages find stays.
