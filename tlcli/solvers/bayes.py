@@ -20,7 +20,7 @@ from tlcli.solvers.network import data_of, file_options, identity_of, network_so
 from tlcli.sweep.runner import Task
 from tlcli.tasks.polynomial import is_polynomial
 
-VERSION = "3"
+VERSION = "4"
 STORE = "bayes"
 FUNCTION = "tlcli.solvers.bayes:point"
 SOLVERS = ("bayes-linear", "bayes-network", "bayes-whitened")
