@@ -96,8 +96,8 @@ def test_kernels_of_the_sweep_are_those_of_the_rows(name):
     by_axes(case, observe=look)
     for stage, state in ((0, case.n1), (1, case.n1 + case.n2)):
         for layer, (phi, g) in enumerate(found[stage]):
-            np.testing.assert_allclose(phi, rows.phi[layer][state, :, state], rtol=0, atol=1e-5)
-            np.testing.assert_allclose(g, rows.g[layer][state, state], rtol=0, atol=1e-5)
+            np.testing.assert_allclose(phi, rows.phi[layer][state, :, state], rtol=0, atol=1e-10)
+            np.testing.assert_allclose(g, rows.g[layer][state, state], rtol=0, atol=1e-10)
 
 
 def test_kernels_of_the_bidiagonal_network_are_those_of_the_rows():

@@ -23,6 +23,9 @@ from tlcli.dmft.arithmetic import Dynamics
 
 INTEGRATORS = ("rkc", "dop853", "euler")
 _MAX_STAGES = 250
+_HOPELESS = 3.0  # times the allowed evaluations: rates may yet fall
+_COSTLY = 2000  # evaluations
+_LOOK = 1000  # evaluations between looks at the pace
 _REFRESH = 15  # accepted steps between estimates of the stiffness
 _WARM = 3  # sweeps of the power iteration where the last vector is known
 
@@ -56,7 +59,9 @@ class Control:
     """How to integrate: `tolerance` per step, `dt` of gradient descent, `until` the relative speed that counts as rest.
 
     In a stage of richness (gamma times the rms label) g < 1 the weights move g times less than the output does: `until`
-    is g times that there, and with `scaled` the tolerance too, since an error of the state counts 1/g times in f.
+    is g times that there, and with `scaled` the tolerance too, since an error of the state counts 1/g times in f. With
+    `idle`, a stiff run ends where what is left to move, at the speed of the moment, is less than this part of the
+    tolerance.
     """
 
     method: str = "rkc"
@@ -65,6 +70,7 @@ class Control:
     until: float | None = None
     max_evaluations: int = 200_000
     scaled: bool = False
+    idle: float = 0.0
 
     def of_stage(self, richness: float) -> "Control":
         """Return the control of a stage of this richness."""
@@ -158,6 +164,49 @@ def _broken(time: float, why: str) -> str:
     return f"broke off at t = {time:.4g} of the stage: {why}"
 
 
+def _needed(rate: float, duration: float) -> float:
+    """Return how many evaluations RKC2 needs at least for `duration`, since its steps must be stable."""
+    steps = duration * 1.54 * 1.1 * rate / (_MAX_STAGES**2 - 1)
+    return steps * _MAX_STAGES if steps > 1 else math.sqrt(steps) * _MAX_STAGES
+
+
+@dataclass(eq=False)
+class _Pace:
+    """How fast a run advances, to say early that it cannot end: `time` and `evaluations` at the last look, slow looks."""
+
+    time: float = 0.0
+    evaluations: int = 0
+    slow: int = 0
+
+    def stuck(self, field: Dynamics, control: Control, rate: float, t: float, left: float) -> str | None:
+        """Say why a run that is at t with `left` to go will take more evaluations than are allowed, if it will."""
+        if not math.isfinite(rate):
+            return "the dynamics diverges; lower gamma or the labels' scale, or use an activation that is bounded"
+        if control.until is not None:  # it may end at any time
+            return None
+        needed, limit = _needed(rate, left), _HOPELESS * control.max_evaluations
+        if field.evaluations - self.evaluations >= _LOOK:
+            pace = (field.evaluations - self.evaluations) / max(t - self.time, 1e-300)
+            self.slow = self.slow + 1 if field.evaluations + pace * left > control.max_evaluations else 0
+            self.time, self.evaluations = t, field.evaluations
+            if self.slow == 2:
+                needed = max(needed, limit, pace * left)
+        if field.evaluations + needed < limit:
+            return None
+        return (
+            f"with a fastest rate of {rate:.2g}, what is left would take about {needed:.1g} field evaluations, "
+            f"more than the {control.max_evaluations} allowed; lower gamma or the labels' scale, shorten the stage, or use an "
+            "activation that is bounded"
+        )
+
+
+def _idle(field: Dynamics, velocity: Any, rate: float, left: float, control: Control) -> bool:
+    """Whether what is left is costly and moves nothing."""
+    if not control.idle or _needed(rate, left) < _COSTLY:
+        return False
+    return field.rms(velocity) * left < control.idle * control.tolerance
+
+
 def _exhausted(field: Dynamics, control: Control) -> str | None:
     if field.evaluations < control.max_evaluations:
         return None
@@ -223,7 +272,7 @@ def hermite(field: Dynamics, t0: float, h: float, z0: Any, v0: Any, z1: Any, v1:
 
 
 def _rkc(field: Dynamics, z: Any, end: float, control: Control, accept: Callable[..., None]) -> Outcome:
-    t, tol, steps, since = 0.0, control.tolerance, 0, 0
+    t, tol, steps, since, pace = 0.0, control.tolerance, 0, 0, _Pace()
     velocity = field(t, z)
     rate, vector = field.stiffness(t, z)
     h = min(end, 1.0 / max(rate, 1e-300))
@@ -235,8 +284,10 @@ def _rkc(field: Dynamics, z: Any, end: float, control: Control, accept: Callable
         if since >= _REFRESH:
             rate, vector = field.stiffness(t, z, vector, _WARM)
             since = 0
-        if not math.isfinite(rate):
-            return Outcome(z, t, False, steps, _broken(t, "the dynamics diverges; lower gamma or the labels' scale"))
+        if _idle(field, velocity, rate, end - t, control):
+            return Outcome(z, t, True, steps)
+        if why := pace.stuck(field, control, rate, t, end - t):
+            return Outcome(z, t, False, steps, _broken(t, why))
         h = min(h, end - t, (_MAX_STAGES**2 - 1) / (1.54 * 1.1 * max(rate, 1e-300)))
         stages = 2 + int(math.sqrt(1 + 1.54 * 1.1 * h * rate))
         new = rkc_step(field, t, z, velocity, h, stages)

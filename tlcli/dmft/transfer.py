@@ -185,7 +185,9 @@ class _Parts:
     def ensemble(self) -> DeepEnsemble:
         """The deep networks of all repeats, with and without pre-training from the same initial weights."""
         setup = self.setup
-        return DeepEnsemble(setup.act, setup.geometry, setup.settings.depth, setup.trained, self.numerics)
+        return DeepEnsemble(
+            setup.act, setup.geometry, setup.settings.depth, setup.trained, self.numerics, lambda: setup.initial
+        )
 
     def _least(self) -> int:
         """Return how many neurons a population needs so that its frozen kernel is one for so many samples."""

@@ -313,8 +313,9 @@ def check_points(case: Case) -> None:
         raise UsageError(
             f"dt = {numerics.dt:g} is the learning rate of --integrator euler; {numerics.integrator} has none."
         )
-    deep = [settings_of(parameters_of(case, point)).deep for point in case.grid.points()]
-    check_deep(numerics, deep)
+    settings = [settings_of(parameters_of(case, point)) for point in case.grid.points()]
+    check_deep(numerics, [one.deep for one in settings])
+    _refuse_without_effect(numerics, settings)
     if numerics.device == "cuda":
         cuda()
     for point in case.grid.points():
@@ -343,6 +344,29 @@ def check_deep(numerics: Numerics, deep: Sequence[bool]) -> None:
     ):
         if given and not any(deep):
             raise UsageError(f"{name} is for deep networks; give --depth 2 or more, or leave it out.")
+
+
+def _refuse_without_effect(numerics: Numerics, points: Sequence[TransferSettings]) -> None:
+    """Refuse numerics that no point of a grid of deep networks uses.
+
+    Raises:
+        UsageError: there are such.
+    """
+    from tlcli.dmft.deep.solve import without_effect
+
+    if not all(point.deep for point in points):
+        return
+    if all(point.gamma0 == 0 and (point.regresses or not point.times2) for point in points):
+        usual = Numerics()
+        for name in _NUMERICS:
+            if name != "device" and getattr(numerics, name) != getattr(usual, name):
+                raise UsageError(
+                    f"{name} = {getattr(numerics, name)} has no effect at gamma0 = 0: lazy networks are solved exactly; "
+                    f"leave --{name.replace('_', '-')} out."
+                )
+    why = without_effect(activation(points[0].activation), numerics)
+    if why:
+        raise UsageError(why)
 
 
 def settings_of(p: Mapping[str, Any]) -> TransferSettings:

@@ -14,19 +14,19 @@ from tlcli.dmft.deep.space import Fields, Space, without
 
 Array = NDArray[np.float64]
 
+_ROUNDING = 1e-13  # of a field: smaller residuals are none
+
 
 @dataclass(eq=False)
 class Aside:
-    """What the way there leaves for the way back: the residuals (m, size), their factor (m, m) and their images."""
+    """What the way there leaves for the way back: orthonormal directions (k, size) of the residuals, their images."""
 
-    rest: Fields
-    factor: Array
+    directions: Fields
     images: Fields
 
-    def back(self, space: Space, g: Fields) -> tuple[Fields, Fields]:
-        """Return W(0)^T g along the residuals' directions, and these directions, which are orthonormal."""
-        directions = np.linalg.solve(self.factor, self.rest.astype(np.float64)).astype(g.dtype)
-        return space.inner(g, self.images).astype(g.dtype) @ directions, directions
+    def back(self, space: Space, g: Fields) -> Fields:
+        """Return W(0)^T g along the directions."""
+        return space.inner(g, self.images).astype(g.dtype) @ self.directions
 
 
 def forward_alone(hidden: Hidden, x: Fields, noise: Fields) -> tuple[Array, Fields]:
@@ -45,30 +45,33 @@ def forward_aside(hidden: Hidden, x: Fields, noise: Fields) -> tuple[Array, Fiel
     """Return the same with the joint law of all points of the call at one time, and the `Aside`."""
     c = hidden.source.inner(x, hidden.ins.rows)
     rest = without(hidden.source, x, hidden.ins.rows, hidden.is_feature)
-    factor = _cholesky(hidden.source.inner(rest, rest), _mean_square(hidden.source, x))
-    return c, factor.astype(x.dtype) @ noise, Aside(rest, factor, noise)
+    turn, sizes, directions = _root(hidden.source, rest, x)
+    images = turn.T.astype(x.dtype) @ noise
+    return c, (turn * sizes).astype(x.dtype) @ images, Aside(directions, images)
 
 
 def backward_aside(hidden: Hidden, g: Fields, noise: Fields, aside: Aside) -> tuple[Array, Fields]:
     """Return d = <out g> (m, rank) and what of W(0)^T g comes back outside the tables (m, size of the source)."""
     d = hidden.sink.inner(g, hidden.outs.rows)
     rest = without(hidden.sink, g, hidden.outs.rows, ~hidden.is_feature)
-    factor = _cholesky(hidden.sink.inner(rest, rest), _mean_square(hidden.sink, g))
-    seen, directions = aside.back(hidden.sink, g)
+    turn, sizes, _ = _root(hidden.sink, rest, g)
     if not hidden.source.exact:  # unused axes have no part in what is known
-        noise = without(hidden.source, noise, directions, np.ones(len(directions), dtype=bool))
-    return d, seen + factor.astype(g.dtype) @ noise
+        noise = without(hidden.source, noise, aside.directions, np.ones(len(aside.directions), dtype=bool))
+    return d, aside.back(hidden.sink, g) + (turn * sizes).astype(g.dtype) @ (turn.T.astype(g.dtype) @ noise)
 
 
-def _mean_square(space: Space, x: Fields) -> float:
-    return float(np.mean(np.einsum("ms,ms->m", x, x))) * space.weight
+def _root(space: Space, rest: Fields, x: Fields) -> tuple[Array, Array, Fields]:
+    """Return U (m, k), sizes (k,) and orthonormal V (k, size) with rest = U sizes V, less what rounding made of x.
 
-
-def _cholesky(gram: Array, scale: float) -> Array:
-    """Return a lower factor of a residual Gram matrix, which may be singular up to rounding."""
-    jitter = 1e-6 * max(scale, 1e-30)
-    while True:
-        try:
-            return np.asarray(np.linalg.cholesky(gram + jitter * np.eye(len(gram))), dtype=np.float64)
-        except np.linalg.LinAlgError:
-            jitter *= 10
+    U sizes U^T is the symmetric root of the residuals' Gram matrix, so their images follow it smoothly. Where fields
+    are coefficients, no Gram matrix is formed: it does not resolve residuals below the root of rounding.
+    """
+    scale = float(np.max(np.einsum("ms,ms->m", x, x), initial=0.0)) * space.weight
+    if space.exact:
+        turn, sizes, directions = np.linalg.svd(rest, full_matrices=False)
+        keep = sizes > _ROUNDING * np.sqrt(scale)
+        return turn[:, keep], sizes[keep], directions[keep]
+    values, turn = np.linalg.eigh(space.inner(rest, rest))
+    keep = values > 1e2 * np.finfo(rest.dtype).eps * scale
+    turn, sizes = turn[:, keep], np.sqrt(values[keep])
+    return turn, sizes, (turn / sizes).T.astype(rest.dtype) @ rest

@@ -42,6 +42,8 @@ class Training:
     """One stage: coordinates (P, rank) and labels (P,) of its points, richness, force scale s, decay, frozen layers.
 
     `shift(t)` (P,) is added to f; the first `frozen` layers (the input weights first) neither learn nor decay.
+    `response` (P, P), if given, is what the sample's tangent kernel lacks: response @ J / gamma is added to f, with J
+    the integral of the pull gamma s Delta.
     """
 
     coords: Array
@@ -51,6 +53,7 @@ class Training:
     decay: float = 0.0
     shift: Callable[[float], Array] | None = None
     frozen: int = 0
+    response: Array | None = None
 
 
 @dataclass(eq=False)
@@ -85,7 +88,8 @@ class DeepField:
         self.coords = training.coords.astype(self.dtype)
         self.evaluations = 0
         self._cut = self.rank * spaces[0].size
-        self._head = self._cut + spaces[-1].size + self.depth
+        self._end = self._cut + spaces[-1].size
+        self._head = self._end + (0 if training.response is None else len(training.labels)) + self.depth
         self._maps = [np.zeros((0, 0), dtype=np.intp) for _ in hidden]
         self._length = self._head
         self._extend()
@@ -112,7 +116,7 @@ class DeepField:
         self._extend()
         z = np.zeros(self._length, dtype=self.dtype)
         z[: self._cut] = weights.inputs.ravel()
-        z[self._cut : self._head - self.depth] = weights.readout
+        z[self._cut : self._end] = weights.readout
         z[self._head - self.depth : self._head] = weights.decay
         for places, learned in zip(self._maps, weights.learned, strict=True):
             z[places[: learned.shape[0], : learned.shape[1]]] = learned
@@ -123,10 +127,14 @@ class DeepField:
         padded = z if len(z) == self._length else np.concatenate([z, np.zeros(self._length - len(z), dtype=z.dtype)])
         return Weights(
             z[: self._cut].reshape(self.rank, -1),
-            z[self._cut : self._head - self.depth],
+            z[self._cut : self._end],
             [padded[places].astype(np.float64) for places in self._maps],
             z[self._head - self.depth : self._head].astype(np.float64),
         )
+
+    def pulled(self, z: Any) -> Array:
+        """Return J (P,), the integral of the pull, where the training has a response."""
+        return z[self._end : self._head - self.depth].astype(np.float64)
 
     def combine(self, *terms: tuple[float, Any]) -> Any:
         """Return the sum of factor * vector as a new vector, of the length of the longest."""
@@ -138,9 +146,10 @@ class DeepField:
     def _norm(self, z: Any, reference: Any = None) -> float:
         """Return the root of the mean square over neurons plus that of the learnt operators, per input direction.
 
-        A matrix C acts on fields of unit variance: its Frobenius norm counts as the change of one neuron does.
+        A matrix C acts on fields of unit variance: its Frobenius norm counts as the change of one neuron does. J is as
+        smooth as C and does not count.
         """
-        head, tail = z[: self._head - self.depth], z[self._head - self.depth :]
+        head, tail = z[: self._end], z[self._head - self.depth :]
         whole = 1.0
         if reference is not None:
             head = head / (1 + np.abs(reference[: len(head)]))
@@ -177,9 +186,14 @@ class DeepField:
             found.output = found.output + self.training.shift(t)
         return found
 
+    def output(self, found: Pass, z: Any) -> Array:
+        """Return f (P,) at the training points."""
+        d = self.training
+        return found.output if d.response is None else found.output + d.response @ self.pulled(z) / d.gamma
+
     def residual(self, t: float, z: Any) -> Array:
         """Return Delta = y - f (P,) at the training points."""
-        return self.training.labels - self.forward(t, self.unpack(z)).output
+        return self.training.labels - self.output(self.forward(t, self.unpack(z)), z)
 
     def backward(self, weights: Weights, found: Pass, lowest: int = 0) -> tuple[list[Fields], list[Array]]:
         """Return g of the layers from `lowest` (0: the first) to the last, and d = <out g> of the matrices above it."""
@@ -216,7 +230,7 @@ class DeepField:
         self.evaluations += 1
         d, weights = self.training, self.unpack(z)
         found = self.forward(t, weights)
-        pull = d.gamma * d.scale * (d.labels - found.output)
+        pull = d.gamma * d.scale * (d.labels - self.output(found, z))
         lowest = max(0, d.frozen - 1)  # the lowest layer whose g is needed
         gs, ds = self.backward(weights, found, lowest) if d.frozen < self.depth else ([], [])
         self._extend()
@@ -224,9 +238,13 @@ class DeepField:
         if d.frozen == 0:
             force = (self.coords.T * pull.astype(self.dtype)) @ gs[0]
             out[: self._cut] = (force - self.dtype.type(d.decay) * weights.inputs).ravel()
-        last = slice(self._cut, self._head - self.depth)
+        last = slice(self._cut, self._end)
         out[last] = pull.astype(self.dtype) @ found.phi[-1] - self.dtype.type(d.decay) * weights.readout
         factors = out[self._head - self.depth : self._head]
+        if d.response is not None:  # what was learnt decays with every layer; a decayed network has less of a kernel
+            part = float(np.prod(weights.decay)) ** 2
+            lost = d.decay * (self.depth + 1 - d.frozen) * self.pulled(z)
+            out[self._end : self._head - self.depth] = part * pull - lost
         factors[-1] = 0.0 if d.frozen else -d.decay * weights.decay[-1]
         for index in range(lowest, len(self.hidden)):
             if index + 1 < d.frozen:
@@ -279,6 +297,6 @@ class DeepField:
         self._extend()
         if not np.all(np.isfinite(theta)):
             return math.inf, None
-        delta = d.labels - found.output
+        delta = d.labels - self.output(found, z)
         drift = d.gamma * d.scale * float(np.linalg.norm(delta)) * math.sqrt(float(np.trace(theta)) / len(theta))
         return d.scale * float(np.linalg.eigvalsh(theta)[-1]) + drift + d.decay * (self.depth + 1), None

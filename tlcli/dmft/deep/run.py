@@ -1,18 +1,21 @@
 """One deep network through all stages of training, recorded at every point (paper, Appendix B; docs/deep.md)."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.dmft.deep.aside import Aside, backward_aside, forward_alone, forward_aside
+from tlcli.dmft.deep.aside import Aside, backward_aside, forward_aside
 from tlcli.dmft.deep.field import DeepField, Training, Weights
-from tlcli.dmft.deep.hidden import NOTHING, Ablation
-from tlcli.dmft.deep.space import Axes, Fields
+from tlcli.dmft.deep.hidden import Ablation
+from tlcli.dmft.deep.lazy import InitialKernels
+from tlcli.dmft.deep.outputs import Centre, first_layer, lacking, layer_above, outputs, shrunk
+from tlcli.dmft.deep.space import Fields
 from tlcli.dmft.deep.start import Start
-from tlcli.dmft.integrate import Control, Outcome, Step, integrate
+from tlcli.dmft.integrate import Control, Outcome, Step, halved, integrate
 from tlcli.dmft.two_layer import Stage, StageRun
 from tlcli.errors import DomainError, UsageError, check_choice
 
@@ -21,7 +24,7 @@ Index = NDArray[np.int_]
 
 _UNSTABLE = 2.0  # step times rate: the linearised descent grows beyond, though the dynamics may bend it back,
 _HOPELESS = 4.0  # which it hardly does from here on
-BLOCK = 1024  # points looked at at once for their outputs
+_FINEST = 1e-13  # tolerance that rounding allows
 ABLATIONS = ("none", "responses", "stage-responses", "memory", "cross-stage", "equal-time")
 
 
@@ -97,36 +100,14 @@ class Scene:
         return sight
 
     def outputs(self, points: Index) -> Array:
-        """Return the network's own <a phi> (n,) at points that are not trained on now, in blocks."""
-        out, start, w = [np.zeros(0)], self.start, self.weights
-        for first in range(0, len(points), BLOCK):
-            block = points[first : first + BLOCK]
-            phi = start.act.phi(self._first(block))
-            for index, hidden in enumerate(start.hidden):
-                if isinstance(hidden.sink, Axes):  # what no axis knows has no part in the output
-                    c, rest = hidden.source.inner(phi, hidden.ins.rows), 0.0
-                else:
-                    c, rest = forward_alone(hidden, phi, start.noise(index, block))
-                phi = start.act.phi(self._above(index, c, rest))
-            out.append((phi @ w.readout).astype(np.float64) * start.spaces[-1].weight)
-        return np.concatenate(out)
+        """Return the network's own <a phi> (n,) at points that are not trained on now."""
+        return outputs(self.start, self.weights, points, self.field.ablations)
 
-    def _first(self, points: Index) -> Fields:
-        start, geometry = self.start, self.start.geometry
-        dtype = start.spaces[0].dtype
-        first = geometry.moving[points].astype(dtype) @ self.weights.inputs
-        if not geometry.still.shape[1]:
-            return first
-        return first + dtype.type(self.weights.decay[-1]) * (geometry.still[points].astype(dtype) @ start.still)
-
-    def _above(self, index: int, c: Array, rest: Any) -> Fields:
-        """Return h of the layer above a hidden matrix from c = <in phi> and the image of the rest."""
-        hidden, w = self.start.hidden[index], self.weights
-        known = hidden.forward(c, w.decay[index], w.learned[index], self.field.ablations[index])
-        return known + hidden.outs.space.dtype.type(w.decay[index]) * rest
+    def _above(self, index: int, c: Array, rest: Fields) -> Fields:
+        return layer_above(self.start, self.weights, index, c, rest, self.field.ablations[index])
 
     def _forward(self, points: Index) -> tuple[list[Fields], list[Fields], list[Fields], list[Aside]]:
-        start, first = self.start, self._first(points)
+        start, first = self.start, first_layer(self.start, self.weights, points)
         h, (phi, slope) = [first], ([part] for part in start.act.both(first))
         asides = []
         for index, hidden in enumerate(start.hidden):
@@ -152,64 +133,141 @@ class Scene:
 Observer = Callable[[int, int, float, Scene], Mapping[str, Any]]
 
 
+@dataclass(frozen=True, eq=False)
+class Lazy:
+    """The lazy control variate: exact `kernels` at initialisation, and the `stages` that they correct."""
+
+    kernels: InitialKernels
+    stages: Sequence[bool]
+
+
+@dataclass(eq=False)
+class _Past:
+    """What a stage inherits.
+
+    `weights` as they are; `origin` those whose output counts as zero, and what weight decay left of them, `faded`;
+    `carried` (n_point,) the control variate's part of <a phi>.
+    """
+
+    weights: Weights
+    origin: Weights
+    faded: Weights
+    carried: Array
+
+
 def run_stages(
-    start: Start, stages: Sequence[Stage], control: Control, surgery: Surgery, observe: Observer | None = None
+    start: Start,
+    stages: Sequence[Stage],
+    control: Control,
+    surgery: Surgery,
+    observe: Observer | None = None,
+    lazy: Lazy | None = None,
+    halve: Sequence[StageRun] | None = None,
 ) -> list[StageRun]:
     """Train one network through all stages; a stage that breaks off leaves NaN from there on, in later stages too.
 
-    f(0) of a sample is noise of order 1/(gamma sqrt(S)): what the initial network would give is taken away at all
-    times, and anew where the readout is redrawn.
+    What the initial network would give is taken away at all times, and anew where the readout is redrawn. `halve`, an
+    earlier run from the same start, is repeated with each of its steps cut in two.
     """
     start = start.fork()
-    learned = [np.zeros((0, 0)) for _ in start.hidden]
-    weights = Weights(start.inputs, start.readout, learned, np.ones(start.depth))
-    runs: list[StageRun] = []
-    offset: Array | None = None
+    weights = Weights(start.inputs, start.readout, [np.zeros((0, 0)) for _ in start.hidden], np.ones(start.depth))
+    past = _Past(weights, weights, weights, np.zeros(len(start.geometry.moving)))
+    _reveal(start, weights)
+    course, runs = _Course(start, control, surgery, observe, lazy), list[StageRun]()
     for index, stage in enumerate(stages):
-        ablations: Ablation | list[Ablation] = NOTHING
-        if surgery.ablate in ("responses", "equal-time"):
-            ablations = Ablation(responses=surgery.ablate == "responses", equal_time=surgery.ablate == "equal-time")
-        frozen = surgery.freeze if index else 0
         if index:
-            weights, renewed = _switch(start, stage, weights, surgery)
-            offset = None if renewed else offset
-            if surgery.ablate in ("stage-responses", "cross-stage"):
-                # Another step size has looked at other directions of the first stage: all forget the same ones.
-                counts = start.counts.setdefault(index, [hidden.ins.count for hidden in start.hidden])
-                ablations = [Ablation(forget=count) for count in counts]
-        trained = Training(
-            start.geometry.moving[stage.rows], stage.labels, stage.gamma, stage.scale, stage.decay, None, frozen
-        )
-        field_ = DeepField(start.act, start.spaces, start.hidden, trained, ablations)
-        if offset is None:
-            _reveal(start, weights)
-            offset = _raw(start, field_, stage.rows, weights, 0.0)
-        faded = _fading(offset, weights, frozen, stage.decay)
-        centre = np.zeros(len(offset))
-        if stage.readout == "carry-centred" and index:
-            centre = _raw(start, field_, stage.rows, weights, 0.0) - faded(0.0)
-        shift = _shift(faded, centre, stage.gamma)
-        trained = Training(**{**vars(trained), "shift": lambda t, shift=shift, rows=stage.rows: shift(t)[rows]})
-        field_ = DeepField(start.act, start.spaces, start.hidden, trained, ablations)
-        dt = control.dt if control.method == "euler" else None
-        recorder = _Recorder(start, field_, index, stage, shift, observe, dt)
-        z = field_.pack(weights)
-        recorder.record(0.0, lambda t, z=z: z)
-        outcome = _unstable(field_, z, control) or integrate(
-            field_, z, float(stage.times[-1]), control.of_stage(stage.gamma), recorder.on_step
-        )
-        if not outcome.message and outcome.settled:
-            recorder.finish(outcome)
-        runs.append(StageRun(recorder.f, recorder.observed, [], outcome, field_.evaluations, outcome.steps))
-        runs[-1].note = recorder.note
-        if outcome.message:
+            past.weights, renewed = _switch(start, stage, past.weights, surgery)
+            if renewed:
+                past = _Past(past.weights, past.weights, past.weights, np.zeros_like(past.carried))
+                _reveal(start, past.weights)
+        runs.append(course.train(index, stage, past, None if halve is None else halve[index].outcome))
+        if runs[-1].outcome.message:
             break
-        weights = field_.unpack(outcome.state)
-        offset = faded(outcome.time)
     for stage in stages[len(runs) :]:
         nothing = np.full((len(stage.times), len(start.geometry.moving)), np.nan)
         runs.append(StageRun(nothing, {}, [], runs[-1].outcome, 0))
     return runs
+
+
+@dataclass(eq=False)
+class _Course:
+    """What all stages of one network share."""
+
+    start: Start
+    control: Control
+    surgery: Surgery
+    observe: Observer | None
+    lazy: Lazy | None
+
+    def train(self, index: int, stage: Stage, past: _Past, halve: Outcome | None) -> StageRun:
+        """Train one stage and leave in `past` what the next one inherits."""
+        start, frozen = self.start, self.surgery.freeze if index else 0
+        ablations = self._ablations(index)
+        response = self._response(index, stage, past, frozen)
+        begin = past.weights if index and stage.readout == "carry-centred" else None
+        others = np.setdiff1d(np.arange(len(past.carried)), stage.rows)
+        centre = Centre(
+            start,
+            stage.rows,
+            others,
+            stage.gamma,
+            ablations,
+            stage.decay,
+            frozen,
+            past.faded,
+            begin,
+            past.carried,
+        )
+        trained = Training(
+            start.geometry.moving[stage.rows],
+            stage.labels,
+            stage.gamma,
+            stage.scale,
+            stage.decay,
+            centre.at_rows,
+            frozen,
+            None if response is None else response[stage.rows],
+        )
+        field_ = DeepField(start.act, start.spaces, start.hidden, trained, ablations)
+        control = self._control(stage)
+        dt = control.dt if control.method == "euler" else None
+        recorder = _Recorder(start, field_, index, stage, centre, response, self.observe, dt)
+        z = field_.pack(past.weights)
+        recorder.record(0.0, lambda t: z)
+        if halve is None:
+            outcome = _unstable(field_, z, control) or integrate(
+                field_, z, float(stage.times[-1]), control, recorder.on_step
+            )
+        else:
+            outcome = halved(field_, z, halve, control.method, recorder.on_step)
+        if not outcome.message and outcome.settled:
+            recorder.finish(outcome)
+        past.weights, left = field_.unpack(outcome.state), math.exp(-stage.decay * outcome.time)
+        past.faded = shrunk(past.faded, left, frozen)
+        past.carried = past.carried * left ** (start.depth + 1 - frozen)
+        if response is not None:
+            past.carried = past.carried + response @ field_.pulled(outcome.state)
+        run = StageRun(recorder.f, recorder.observed, [], outcome, field_.evaluations, outcome.steps)
+        run.note = recorder.note
+        return run
+
+    def _ablations(self, index: int) -> list[Ablation]:
+        word, hidden = self.surgery.ablate, self.start.hidden
+        if index and word in ("stage-responses", "cross-stage"):
+            # Another step size has looked at other directions of the first stage: all forget the same ones.
+            counts = self.start.counts.setdefault(index, [matrix.ins.count for matrix in hidden])
+            return [Ablation(forget=count) for count in counts]
+        return [Ablation(responses=word == "responses", equal_time=word == "equal-time")] * len(hidden)
+
+    def _response(self, index: int, stage: Stage, past: _Past, frozen: int) -> Array | None:
+        """Return what the sample's tangent kernel lacks (n_point, P), None where it is no lazy network's."""
+        if self.lazy is None or not self.lazy.stages[index] or np.any(past.origin.decay < 1):
+            return None
+        return lacking(self.start, past.origin, stage.rows, self.lazy.kernels, frozen)
+
+    def _control(self, stage: Stage) -> Control:
+        control, size = self.control.of_stage(stage.richness), self.control.tolerance * min(1.0, stage.richness)
+        return replace(control, tolerance=max(_FINEST, size)) if control.scaled else control
 
 
 def _unstable(field_: DeepField, z: Any, control: Control) -> Outcome | None:
@@ -257,40 +315,20 @@ def _reveal(start: Start, weights: Weights) -> None:
         start.origin.extend(space.inner(phi, phi) for space, phi in zip(start.spaces, found.phi, strict=True))
 
 
-def _raw(start: Start, field_: DeepField, rows: Index, weights: Weights, time: float) -> Array:
-    """Return <a phi> (n_point,) at all points; field_ trains on `rows` and has no shift yet."""
-    out = np.zeros(len(start.geometry.moving))
-    full = field_.unpack(field_.pack(weights))
-    out[rows] = field_.forward(time, full).output * field_.training.gamma
-    others = np.setdiff1d(np.arange(len(out)), rows)
-    out[others] = Scene(start, field_, rows, field_.unpack(field_.pack(weights)), time).outputs(others)
-    return out
-
-
-def _fading(offset: Array, weights: Weights, frozen: int, decay: float) -> Callable[[float], Array]:
-    """What is left of the initial output after t: weight decay shrinks every layer that is not frozen."""
-    layers = len(weights.decay) + 1 - frozen
-    return lambda t: offset * np.exp(-decay * layers * t)
-
-
-def _shift(faded: Callable[[float], Array], centre: Array, gamma: float) -> Callable[[float], Array]:
-    return lambda t: -(faded(t) + centre) / gamma
-
-
 @dataclass(eq=False)
 class _Recorder:
     start: Start
     field: DeepField
     index: int
     stage: Stage
-    shift: Callable[[float], Array]
+    centre: Centre
+    response: Array | None
     observe: Observer | None
     dt: float | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
         self.f = np.full((len(self.stage.times), len(self.start.geometry.moving)), np.nan)
-        self.others = np.setdiff1d(np.arange(self.f.shape[1]), self.stage.rows)
         self.observed: dict[str, list[Any]] = {}
         self.next = 0
 
@@ -304,10 +342,12 @@ class _Recorder:
 
     def _keep(self, t: float, z: Any) -> None:
         weights = self.field.unpack(z)
-        row = self.f[self.next]
+        row, others = self.f[self.next], self.centre.others
         row[self.stage.rows] = self.field.forward(t, weights).output
         scene = Scene(self.start, self.field, self.stage.rows, weights, t)
-        row[self.others] = scene.outputs(self.others) / self.stage.gamma + self.shift(t)[self.others]
+        row[others] = scene.outputs(others) / self.stage.gamma + self.centre.at_others(t)
+        if self.response is not None:
+            row += self.response @ self.field.pulled(z) / self.stage.gamma
         if self.observe is not None:
             for name, value in self.observe(self.index, self.next, t, scene).items():
                 self.observed.setdefault(name, []).append(value)

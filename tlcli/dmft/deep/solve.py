@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from tlcli.dmft.activations import Activation
-from tlcli.dmft.deep.run import Observer, Surgery, run_stages
+from tlcli.dmft.deep.lazy import InitialKernels
+from tlcli.dmft.deep.run import Lazy, Observer, Surgery, run_stages
 from tlcli.dmft.deep.start import Start, exact, sampled
 from tlcli.dmft.ensemble import Numerics, Plan, Solution, stacked
 from tlcli.dmft.field import thread_count
@@ -31,19 +32,32 @@ _MOST = 20_000  # samples per layer and repeat that are taken unasked
 _LEAST = 1024
 _TOL = 0.1
 _DENSITIES = ("density", "variance", "excess_kurtosis")
+_MOST_EVALUATIONS = 20_000  # of a stage, ten times what ordinary ones take
 _SINGLE = 3e-3  # smallest tolerance that single precision resolves
-_EXACT_TOL = 1e-6
+_EXACT_TOL = 1e-6  # of the basis of exact networks, where the integrator errs by more; gradient descent does not:
+_DESCENT_TOL = 1e-9
+_LAZY = 0.3  # richness, in units of the labels, up to which exact kernels at initialisation correct the sample
+_DOUBLE = 0.03  # and below which rounding in single precision would show
+_SMALLEST = 1e-7  # and in double precision
 
 
 def deep_plan(act: Activation, stages: Sequence[Stage], numerics: Numerics) -> Plan:
     """Choose samples, repeats, precision and integration of a deep network.
 
-    One repeat of S samples has an error of f of about 0.5 max(1, gamma) / sqrt(S) (measured).
+    One repeat of S samples has an error of f of about 0.5 max(1, gamma) / sqrt(S) (measured), gamma in units of the
+    labels.
 
     Raises:
-        UsageError: see `check_numerics`; a dt longer than a stage.
+        UsageError: see `check_numerics`; a dt longer than a stage; a positive richness that rounding does not resolve.
     """
     check_numerics(numerics)
+    for stage in stages:
+        if stage.richness < _SMALLEST:
+            size = stage.richness / stage.gamma
+            raise UsageError(
+                f"gamma = {stage.gamma:g} with labels of size {size:.2g} is too lazy for rounding; use "
+                f"{1.1 * _SMALLEST / size:.1g} or more, where nothing depends on gamma any more, or 0."
+            )
     shortest = min((float(s.times[-1]) for s in stages if s.times[-1] > 0), default=math.inf)
     if numerics.dt is not None and numerics.dt > shortest:
         raise UsageError(f"dt = {numerics.dt:g} is longer than a stage, which lasts {shortest:g}; use a smaller --dt.")
@@ -52,15 +66,19 @@ def deep_plan(act: Activation, stages: Sequence[Stage], numerics: Numerics) -> P
     if tolerance is None:
         tolerance = 1e-6 if linear else 3e-3 if not act.smooth else min(1e-3, numerics.accuracy / 8)
     method = "euler" if numerics.integrator == "richardson" else numerics.integrator
-    control = Control(method, tolerance, numerics.dt, numerics.until, scaled=numerics.tolerance is None)
+    control = Control(method, tolerance, numerics.dt, numerics.until, scaled=numerics.tolerance is None, idle=0.1)
     if linear:
         return Plan("exact", 0, 1, False, False, False, 0, "float64", control)
+    if numerics.until is None:
+        control = replace(control, max_evaluations=_MOST_EVALUATIONS)
     repeats = numerics.repeats or 4
-    gamma = max(stage.gamma for stage in stages)
-    wanted = math.ceil((0.5 * max(1.0, gamma) / numerics.accuracy) ** 2 / repeats)
+    richness = [stage.richness for stage in stages]
+    wanted = math.ceil((0.5 * max(1.0, *richness) / numerics.accuracy) ** 2 / repeats)
+    lazy = richness[0] <= _LAZY
     neurons = numerics.neurons or max(_LEAST, min(wanted, _MOST))
-    dtype = "float64" if basis_tolerance(act, numerics) < _SINGLE else "float32"
-    return Plan("revealed", neurons, repeats, False, True, False, 0, dtype, control)
+    # Rates grow without bound where the activation does: times the rounding of single precision they are speeds.
+    double = basis_tolerance(act, numerics) < _SINGLE or min(richness) < _DOUBLE or not act.lipschitz
+    return Plan("revealed", neurons, repeats, False, True, lazy, 0, "float64" if double else "float32", control)
 
 
 def check_numerics(numerics: Numerics) -> None:
@@ -80,6 +98,27 @@ def check_numerics(numerics: Numerics) -> None:
         raise UsageError("integrator: dop853 cannot follow directions that appear on the way; use rkc or richardson.")
     if numerics.integrator == "richardson" and numerics.dt is None:
         raise UsageError("integrator: richardson extrapolates from a step and its half; give the step as --dt.")
+
+
+def without_effect(act: Activation, numerics: Numerics) -> str | None:
+    """Return a sentence on an option that was set and that deep networks of this activation do not use, if any."""
+    descent = numerics.integrator in ("euler", "richardson")
+    if numerics.tolerance is not None and descent:
+        return (
+            f"tolerance = {numerics.tolerance:g} has no effect with --integrator {numerics.integrator}, whose steps are "
+            "dt; leave --tolerance out."
+        )
+    if act.name != "linear":
+        return None
+    usual = Numerics()
+    for name in ("population", "neurons", "repeats", "basis_tolerance", "accuracy"):
+        if getattr(numerics, name) != getattr(usual, name):
+            error = "of the step, --dt" if descent else "of the integration, --tolerance"
+            return (
+                f"{name} = {getattr(numerics, name)} has no effect: deep linear networks are solved exactly, without "
+                f"samples, and their only error is that {error}; leave --{name.replace('_', '-')} out."
+            )
+    return None
 
 
 def expected_size(
@@ -115,6 +154,8 @@ def basis_tolerance(act: Activation, numerics: Numerics) -> float:
 class DeepEnsemble:
     """Repeats of one deep network; `solve` trains all of them from the same initial weights every time.
 
+    `initial` gives the exact kernels at initialisation between all points and `trained`.
+
     Raises:
         UsageError: from `solve`, see `deep_plan`; DomainError: layers that are not there.
     """
@@ -124,6 +165,7 @@ class DeepEnsemble:
     depth: int
     trained: NDArray[np.int_]
     numerics: Numerics
+    initial: Callable[[], InitialKernels]
     starts: list[Start] = field(default_factory=list)
     neurons: int | None = None
     solved: bool = False
@@ -140,13 +182,14 @@ class DeepEnsemble:
     def _exact(self, stages: Sequence[Stage], surgery: Surgery, chosen: Plan, observe: Observer | None) -> Solution:
         """Solve once, and once with coarser tolerances, whose distance is the error."""
         richardson = self.numerics.integrator == "richardson"
-        fine = self._growing(stages, surgery, chosen.control, _EXACT_TOL, observe, richardson)
+        tol = _EXACT_TOL if chosen.control.method == "rkc" else _DESCENT_TOL
+        fine = self._growing(stages, surgery, chosen.control, tol, observe, richardson)
         coarser = chosen.control
         if coarser.method == "rkc":
             coarser = replace(coarser, tolerance=8 * coarser.tolerance)
         elif richardson and coarser.dt is not None:
             coarser = replace(coarser, dt=2 * coarser.dt)
-        rough = self._growing(stages, surgery, coarser, 1e2 * _EXACT_TOL, observe, richardson)
+        rough = self._growing(stages, surgery, coarser, 1e2 * tol, observe, richardson)
         return _solution(chosen, [fine], [rough], [])
 
     def _growing(
@@ -171,8 +214,10 @@ class DeepEnsemble:
         notes: list[str] = []
         richardson = self.numerics.integrator == "richardson"
 
+        lazy = self._lazy(stages, surgery) if chosen.lazy else None
+
         def one(start: Start) -> list[StageRun]:
-            return self._run(start, stages, surgery, chosen.control, observe, richardson)
+            return self._run(start, stages, surgery, chosen.control, observe, richardson, lazy)
 
         runs: list[list[StageRun]] = []
         if not self.starts:
@@ -181,6 +226,9 @@ class DeepEnsemble:
             found = one(first)
             rank = max((hidden.ins.count for hidden in first.hidden), default=0)
             needed = math.ceil(1.3 * _PER_RANK * rank)  # the baseline will look at more directions
+            if any(run.outcome.message for run in found):  # so would the other repeats
+                self.starts = [first]
+                return _solution(replace(chosen, repeats=1), [found], None, notes)
             if self.numerics.neurons is None and chosen.neurons < min(_PER_RANK * rank, _MOST):
                 self.neurons = min(needed, _MOST)
                 first = self._start(0, chosen)
@@ -226,10 +274,18 @@ class DeepEnsemble:
         control: Control,
         observe: Observer | None,
         richardson: bool,
+        lazy: Lazy | None = None,
     ) -> list[StageRun]:
         if not richardson:
-            return run_stages(start, stages, control, surgery, observe)
-        return _extrapolated(lambda c, o: run_stages(start, stages, c, surgery, o), control, observe)
+            return run_stages(start, stages, control, surgery, observe, lazy)
+        return _extrapolated(lambda c, o: run_stages(start, stages, c, surgery, o, lazy), control, observe)
+
+    def _lazy(self, stages: Sequence[Stage], surgery: Surgery) -> Lazy | None:
+        """Return the control variate of the stages that all before them leave near initialisation."""
+        if surgery.ablate != "none":  # the exact kernels are those of the whole theory
+            return None
+        richest = np.maximum.accumulate([stage.richness for stage in stages])
+        return Lazy(self.initial(), [bool(rich <= _LAZY) for rich in richest])
 
 
 def _quiet() -> None:
