@@ -172,7 +172,7 @@ def _needed(rate: float, duration: float) -> float:
 
 @dataclass(eq=False)
 class _Pace:
-    """How fast a run advances, to say early that it cannot end: `time` and `evaluations` at the last look, slow looks."""
+    """How fast a run advances, to say early that it cannot end: `time` and `evaluations` at the last look."""
 
     time: float = 0.0
     evaluations: int = 0
@@ -195,8 +195,8 @@ class _Pace:
             return None
         return (
             f"with a fastest rate of {rate:.2g}, what is left would take about {needed:.1g} field evaluations, "
-            f"more than the {control.max_evaluations} allowed; lower gamma or the labels' scale, shorten the stage, or use an "
-            "activation that is bounded"
+            f"more than the {control.max_evaluations} allowed; lower gamma or the labels' scale, shorten the stage, or "
+            "use an activation that is bounded"
         )
 
 

@@ -361,8 +361,8 @@ def _refuse_without_effect(numerics: Numerics, points: Sequence[TransferSettings
         for name in _NUMERICS:
             if name != "device" and getattr(numerics, name) != getattr(usual, name):
                 raise UsageError(
-                    f"{name} = {getattr(numerics, name)} has no effect at gamma0 = 0: lazy networks are solved exactly; "
-                    f"leave --{name.replace('_', '-')} out."
+                    f"{name} = {getattr(numerics, name)} has no effect at gamma0 = 0: lazy networks are solved "
+                    f"exactly; leave --{name.replace('_', '-')} out."
                 )
     why = without_effect(activation(points[0].activation), numerics)
     if why:

@@ -105,8 +105,8 @@ def without_effect(act: Activation, numerics: Numerics) -> str | None:
     descent = numerics.integrator in ("euler", "richardson")
     if numerics.tolerance is not None and descent:
         return (
-            f"tolerance = {numerics.tolerance:g} has no effect with --integrator {numerics.integrator}, whose steps are "
-            "dt; leave --tolerance out."
+            f"tolerance = {numerics.tolerance:g} has no effect with --integrator {numerics.integrator}, whose steps "
+            "are dt; leave --tolerance out."
         )
     if act.name != "linear":
         return None
