@@ -37,7 +37,8 @@ TWO_NETS = {"nets": 2, "width": "32"}
 FROZEN = {"neurons": 256, "repeats": 2, "accuracy": 1, "draws": 2, "t1": "50"}
 # Deep networks: in CI linear ones, which are exact. Samples draw Gaussians in the order in which directions appear,
 # which the rounding of another library may change.
-DEEP = {"activation": "linear", "dim": 6, "p1": 10, "ptest": 100, "t1": "5", "t2": "5"}
+UNSET = {"neurons": None, "repeats": None, "basis_tolerance": None, "accuracy": None}
+DEEP = {"activation": "linear", "dim": 6, "p1": 10, "ptest": 100, "t1": "5", "t2": "5", **UNSET}
 CI_FLAGS: dict[str, dict[str, Any]] = {
     "digits-spectrum": {"trials": "4"},
     "fig3a": SMALL,

@@ -284,3 +284,23 @@ def test_layers_that_are_kept_and_redrawn_under_decay_are_those_of_networks(data
 def test_one_hidden_layer_has_no_memory_to_leave_out():
     with pytest.raises(UsageError, match="one hidden layer has no hidden matrix"):
         settings_of(depth=1, ablate="memory")
+
+
+def test_a_run_that_cannot_end_is_told_at_once(data):
+    settings = settings_of(activation="he3", depth=3, times1=(0.0, 100.0), times2=())
+    tiny = transfer_data("linear", "linear", dim=6, rho=0.6, noise1=0, noise2=0, p1=3, p2=3, ptest=10, seed=0)
+    found = solve_transfer(tiny, settings, Numerics())
+    assert found.status == "not_converged"
+    assert re.search(r"fastest rate of .*, what is left would take .* evaluations, .* lower gamma", found.message)
+    assert found.info["evaluations"] < 3000
+    # The same network for as long as its features can be followed, and another for long, are solved.
+    short = solve_transfer(tiny, settings_of(activation="he3", times1=(0.0, 0.02), times2=()), Numerics())
+    assert short.message == ""
+    assert solve_transfer(data, settings_of(times1=(0.0, 300.0), times2=()), Numerics(repeats=2)).message == ""
+
+
+def test_a_run_that_missed_the_accuracy_is_inaccurate(data):
+    found = solve_transfer(data, settings_of(times1=(0.0, 2.0), times2=()), Numerics(accuracy=1e-4, neurons=64))
+    assert found.info["reached"] > 1.25 * found.info["accuracy"]
+    assert found.status == "inaccurate"
+    assert solve_transfer(data, settings_of(times1=(0.0, 2.0), times2=()), Numerics()).status == "converged"

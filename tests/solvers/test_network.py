@@ -166,6 +166,31 @@ def test_every_point_is_checked_before_the_first_is_computed(options, words):
     network.check_points(case_of(kernels="0,1", dt=None))
 
 
+BARE = {"neurons": None, "repeats": None, "depth": 2}
+LINEAR = {**BARE, "activation": "linear"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({**LINEAR, "neurons": 500}, "neurons = 500 has no effect: deep linear networks are solved exactly"),
+        ({**LINEAR, "repeats": 3}, "repeats = 3 has no effect"),
+        ({**LINEAR, "population": "mc"}, "population = mc has no effect"),
+        ({**LINEAR, "basis_tolerance": 0.1}, r"basis_tolerance = 0\.1 has no effect.*leave --basis-tolerance out"),
+        ({**LINEAR, "accuracy": 0.1}, r"accuracy = 0\.1 has no effect"),
+        ({**LINEAR, "integrator": "euler", "dt": 0.1, "tolerance": 1e-4}, "tolerance = 0.0001 has no effect with"),
+        ({**BARE, "integrator": "richardson", "dt": 0.1, "tolerance": 1e-4}, "no effect with --integrator richardson"),
+        ({**BARE, "gamma0": 0, "gamma2": 0, "neurons": 30}, "neurons = 30 has no effect at gamma0 = 0"),
+    ],
+)
+def test_numerics_without_effect_on_deep_networks_are_refused(options, words):
+    with pytest.raises(UsageError, match=words):
+        network.check_points(case_of(**options))
+    # They have one on the two-layer networks of the same grid, or on nonlinear ones.
+    if "integrator" not in options and "gamma0" not in options:
+        network.check_points(case_of(**{**options, "activation": "tanh"}))
+
+
 def test_data_and_neurons_are_the_same_all_over_a_grid():
     tasks = network.tasks_of(case_of(gamma2="0.5,2", noise1="0,0.1", draws=2), seed=5)
     assert len(tasks) == 8

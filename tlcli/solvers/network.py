@@ -29,7 +29,7 @@ from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2, DEFAULT_PTEST
 from tlcli.tasks.polynomial import is_polynomial
 from tlcli.tasks.transfer import TransferData, check_tasks, transfer_data
 
-VERSION = "2"
+VERSION = "4"
 FUNCTION = "tlcli.solvers.network:point"
 
 DURATION = 100.0  # of a stage, unless said otherwise
