@@ -7,6 +7,7 @@ import pytest
 
 TINY = ["--source", "linear", "--target", "hermite:3", "--dim", "5", "--p1", "6", "--p2", "4", "--ptest", "20"]
 TINY += ["--t1", "2", "--t2", "2", "--neurons", "128", "--repeats", "2"]
+EXACT = [*TINY[:-4], "--activation", "linear"]
 
 
 def rows_of(path):
@@ -43,8 +44,8 @@ def test_every_layer_has_its_rows_and_pictures(tlcli, tmp_path):
 
 
 def test_layers_can_be_frozen_along_an_axis(tlcli, tmp_path):
-    command = ["phase-diagram", "--solver", "network-rich", *TINY, "--depth", "2", "--x", "freeze=0,1,2"]
-    done = tlcli(*command, "--readout", "reset", "--draws", "2", "--activation", "linear", "-o", str(tmp_path))
+    command = ["phase-diagram", "--solver", "network-rich", *EXACT, "--depth", "2", "--x", "freeze=0,1,2"]
+    done = tlcli(*command, "--readout", "reset", "--draws", "2", "-o", str(tmp_path))
     assert done.code == 0, done.err
     rows = rows_of(tmp_path / "table.csv")
     assert [row["freeze"] for row in rows] == ["0", "1", "2"]
@@ -55,7 +56,7 @@ def test_layers_can_be_frozen_along_an_axis(tlcli, tmp_path):
 
 
 def test_richnesses_and_depth_make_a_map(tlcli, tmp_path):
-    command = ["phase-diagram", "--solver", "network-rich", *TINY, "--activation", "linear"]
+    command = ["phase-diagram", "--solver", "network-rich", *EXACT]
     done = tlcli(*command, "--x", "gamma0=0.5,2", "--y", "gamma2=0.5,2", "--depth", "2,3", "-o", str(tmp_path))
     assert done.code == 0, done.err
     rows = rows_of(tmp_path / "table.csv")
@@ -65,7 +66,7 @@ def test_richnesses_and_depth_make_a_map(tlcli, tmp_path):
 
 
 def test_networks_of_finite_width_stand_beside_the_theory(tlcli, tmp_path):
-    command = ["dmft-solve", *TINY, "--depth", "2", "--freeze", "1", "--activation", "linear"]
+    command = ["dmft-solve", *EXACT, "--depth", "2", "--freeze", "1"]
     done = tlcli(*command, "--simulate", "--width", "64,128", "--nets", "6", "-o", str(tmp_path))
     assert done.code == 0, done.err
     assert tlcli("check", str(tmp_path / "table.csv")).code == 0
