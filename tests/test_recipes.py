@@ -1,14 +1,16 @@
 """The recipe files: YAML 1.2, validated keys and values, one sentence for everything that is wrong."""
 
 import math
+import time
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tlcli.errors import EXIT_USAGE, RecipeError
-from tlcli.options import INVOCATION
+from tlcli.errors import EXIT_USAGE, RecipeError, TlcliError
+from tlcli.jobs import prepare
+from tlcli.options import INVOCATION, OPTIONS
 from tlcli.recipes import load_recipe, parse_recipe
 
 
@@ -54,7 +56,7 @@ def refused(load):
         ("y", "y"),
         ("1:2:40", "1:2:40"),
         ("0.1:2:40", "0.1:2:40"),
-        ("010", 10),
+        ("0", 0),
         ("2020-01-01", "2020-01-01"),
         ("1_000", "1_000"),
         ("0.1,0.5,inf", "0.1,0.5,inf"),
@@ -73,19 +75,19 @@ def refused(load):
     ],
 )
 def test_scalars_are_those_of_yaml_1_2(text, value):
-    from tlcli.recipes import _Loader
+    from tlcli.recipe_text import Loader
 
-    found = yaml.load(f"key: {text}", Loader=_Loader)["key"]
+    found = yaml.load(f"key: {text}", Loader=Loader)["key"]
     assert found == value
     assert type(found) is type(value)
 
 
 @given(st.floats(allow_nan=False))
 def test_every_float_is_a_number(value):
-    from tlcli.recipes import _Loader
+    from tlcli.recipe_text import Loader
 
     text = repr(value).replace("inf", ".inf")
-    assert yaml.load(f"key: {text}", Loader=_Loader) == {"key": value}
+    assert yaml.load(f"key: {text}", Loader=Loader) == {"key": value}
 
 
 def test_a_recipe_and_its_name(load):
@@ -124,7 +126,7 @@ def test_a_recipe_and_its_name(load):
         ("alpha1: 0", "alpha1 = 0 is not allowed; it must be > 0, or inf."),
         ("kernel: ntkk", "kernel: 'ntkk' is unknown; use one of feature, ntk (did you mean 'ntk'?)."),
         ("simulate: yes", "simulate: 'yes' is not true or false."),
-        ("trials: 2.5", "trials = 2.5 is not allowed; it must be a whole number >= 2 and finite."),
+        ("trials: 2.5", "trials = 2.5 is not allowed; it must be a whole number >= 2"),
         ("command: finetune", "command 'finetune' is unknown; use one of"),
         ("command: phase_diagram", "(did you mean 'phase-diagram'?)."),
         ("name: a/b", "name 'a/b' is no plain folder name; give the key 'name' letters, digits and . _ + -"),
@@ -140,13 +142,40 @@ def test_a_recipe_and_its_name(load):
         ("- a\n- b", " must be a mapping of keys to values."),
         ("", " must be a mapping of keys to values."),
         ("just words", " must be a mapping of keys to values."),
-        ("a: [1, 2", " is not YAML at line 1:"),
-        ("rho: 0.1\n  alpha1: 3", " is not YAML at line 2:"),
-        ("rho: !!python/object:os.system x", " is not YAML at line 1:"),
-        ("rho: !!float abc", " is not YAML: it is malformed."),
-        ("rho: !!int abc", " is not YAML: it is malformed."),
+        ("a: [1, 2", " is not YAML at line 1, column 9"),
+        ("rho: 0.1\n  alpha1: 3", " is not YAML at line 2, column 9 ('alpha1: 3'): mapping values"),
+        ("rho: 1\na: [1, 2", " is not YAML at line 2, column 9 ('a: [1, 2'): expected"),
+        ("rho: \x01", "the character U+0001 is not allowed"),
+        ("rho: !!python/object:os.system x", "line 1: 'x' has the tag '!!python/object:os.system'"),
+        ("rho: !!float abc", "line 1: 'abc' is not a number, which its tag !!float asks for."),
+        ("rho: !!float ''", "line 1: '' is not a number, which its tag !!float asks for."),
+        ("rho: !!int abc", "line 1: 'abc' is not a whole number, which its tag !!int asks for."),
+        ("simulate: !!bool x", "line 1: 'x' is not true or false, which its tag !!bool asks for."),
+        ("rho: !!map x", "line 1: 'x' has the tag '!!map', which recipes do not know; leave the tag out."),
+        ("rho: !!set {1, 2}", "line 1: a mapping has the tag '!!set', which recipes do not know"),
+        ("rho: !!omap [a: 1]", "a list has the tag '!!omap'"),
+        ("rho: !!timestamp x", "line 1: 'x' has the tag '!!timestamp'"),
+        ("rho: !!binary x", "'x' has the tag '!!binary'"),
+        ("rho: !mine x", "'x' has the tag '!mine'"),
+        ("rho: !!str [1]", "a list has the tag '!!str'"),
+        ("a: &a {rho: 1}\n<<: *a", "merges in YAML 1.1 only"),
+        ("rho: &a [1, *a]", "line 1 contains itself by an alias; write it out."),
+        ("rho: " + "[" * 50, "line 1 is nested more than 20 deep; a recipe needs no more than 4."),
+        ("rho: " + "{a: " * 10_000, "line 1 is nested more than 20 deep"),
+        ("rho: 0.5 # " + "x" * 200_000, "is larger than 200000 bytes"),
+        ("rho: 1e400", "'1e400' is beyond the largest number 1.8e308; write inf if that is meant."),
+        ("rho: " + "9" * 5000, "is beyond the largest number"),
+        ("alpha1: 010", "'010' starts with 0, which some read as octal; leave out the 0."),
+        ("alpha1: [1, -007]", "'-007' starts with 0"),
+        ("alpha1: []", "alpha1: '' holds no value"),
+        ("cases: []", "cases: [] holds nothing; fill the list or leave out the key."),
+        ("stages: []", "stages: [] holds nothing"),
+        ("cases:", "cases: None holds nothing"),
+        ("cases: [{label: [a, b]}]", "case 1: label = ['a', 'b'] must be a text or a number."),
+        ("cases: [{label: {a: b}}]", "case 1: label = {'a': 'b'} must be a text or a number."),
+        ("cases: [{label: true}]", "case 1: label = True must be a text or a number."),
         ("? [a, b]\n: 1", "the key '['a', 'b']' is no word."),
-        ("1: 2", "1: "),
+        ("1: 2", "the key 1 is no word; use names of options, such as alpha1."),
         ("cases: 3", "cases: "),
         ("cases: [3]", "cases: "),
         ("cases: [{rho: 0.1}]", "case 1 lacks a 'label'."),
@@ -243,3 +272,46 @@ def test_a_name_that_is_no_plain_folder_name_is_refused(name):
 @pytest.mark.parametrize("name", ["fig1b", "größe", "a.b+c-d_e", "-", "x" * 200])
 def test_plain_names_stand(name):
     assert parse_recipe({"name": name}, "file").name == name
+
+
+@pytest.mark.parametrize("key", ["alpha1", "title", "rho", "label", "cases", "stages"])
+def test_aliases_that_expand_without_bound_are_refused_at_once(refused, key):
+    lines = [f"a0: &a0 [{', '.join('1' * 9)}]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    use = "cases: [{label: *a11}]" if key == "label" else f"{key}: *a11"
+    start = time.perf_counter()
+    assert "holds more than 50000 values, aliases written out" in refused("\n".join([*lines, use]))
+    assert time.perf_counter() - start < 2
+    assert "unknown key 'a0'" in refused("a0: &a0 [1]\nrho: *a0"), "an alias by itself is no fault"
+
+
+_WORDS = """alpha1 rho gamma0 title cases stages gram label kernel dim name x simulate trials c_signal source alpha
+gamma teacher solver command"""
+_PLAIN = """1 0.5 inf -.inf .nan 010 1e400 true ~ '' 'a 0.1:2:4 log:1:2:3 *a << 2020-01-01 0x10 ? | @ % \ud7ff \x07
+!!map linear-joint"""
+_TAGGED = ["!!bool x", "!!set {a}", "&a 1", "9" * 400, "!!float ''", "!!timestamp 1", "!<tag:x> 1", "- "]
+_KEYS = st.sampled_from(_WORDS.split())
+_SCALAR = st.sampled_from([*_PLAIN.split(), *_TAGGED])
+_VALUE = st.recursive(
+    _SCALAR,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | st.lists(st.tuples(_KEYS, inner), max_size=3).map(lambda p: "{" + ", ".join(f"{k}: {v}" for k, v in p) + "}")
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=250, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(_KEYS, _VALUE), max_size=4), st.text(max_size=3))
+def test_random_documents_are_recipes_or_one_sentence(load, pairs, end):
+    """A document is a recipe that merges into grids, or is refused; nothing else, and no warning."""
+    text = "\n".join(f"{key}: {value}" for key, value in pairs) + end
+    said, code = "", EXIT_USAGE
+    try:
+        recipe = load(text.encode("utf-8", "replace").decode())
+        prepare(recipe.command or "finetune-loss", tuple(OPTIONS), recipe, {})
+    except TlcliError as error:
+        said, code = str(error), error.exit_code
+    assert code == EXIT_USAGE
+    assert "\n" not in said

@@ -8,22 +8,21 @@ A recipe is a mapping of option keys to values, plus
     stages    a list of training stages (curricula; see `tlcli.linear.stages`)
     gram      the matrix of overlaps of the stages' teachers
 
-The file is YAML 1.2 where it matters: `1e-3` is a number, `no` is a word, a key given twice is an error.
+How the file is read, and its limits, stand in `tlcli.recipe_text`.
 """
 
 import functools
 import re
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
 
 from tlcli.errors import RecipeError, TlcliError, UsageError, suggest
 from tlcli.option import Option
 from tlcli.options import INVOCATION, OPTIONS
+from tlcli.recipe_text import read_recipe
 
 COMMANDS = ("pretrain-kernel", "finetune-loss", "dmft-solve", "bayes-saddle", "phase-diagram")
 _LONGEST_NAME = 200  # bytes; what file systems take, with room for endings
@@ -37,38 +36,6 @@ STAGE_OPTIONS = {
     "sigma": "sigma1",
     "weight_decay": "weight_decay",
 }
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with the numbers and booleans of YAML 1.2, and no duplicate keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                raise RecipeError(f"the key '{key}' is no word.")
-            if key in seen:
-                raise RecipeError(f"the key '{key}' stands twice; give it once.")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_REPLACED = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "timestamp")}
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag not in _REPLACED]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF))$"),
-    list("-+0123456789."),
-)
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))  # 010 is ten
 
 
 @dataclass(frozen=True)
@@ -89,21 +56,7 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: the file is missing, is not YAML, or holds an unknown key or a bad value.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"recipe '{path}' cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise RecipeError(f"recipe '{path}' is not a UTF-8 text file.") from None
-    try:
-        raw = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it is malformed"
-        raise RecipeError(f"recipe '{path}' is not YAML{where}: {problem}.") from None
-    except RecipeError as error:
-        raise RecipeError(f"recipe '{path}': {error}") from None
+    raw = read_recipe(path)
     if not isinstance(raw, dict):
         raise RecipeError(f"recipe '{path}' must be a mapping of keys to values.")
     try:
@@ -118,7 +71,13 @@ def parse_recipe(raw: dict[str, Any], default_name: str) -> Recipe:
     Raises:
         RecipeError: unknown key or bad value.
     """
+    for key in raw:
+        if not isinstance(key, str):
+            raise RecipeError(f"the key {_shown(key)} is no word; use names of options, such as alpha1.")
     content = _validate(_model(), raw, "")
+    for key in ("cases", "stages", "gram"):
+        if key in raw and not raw[key]:
+            raise RecipeError(f"{key}: {_shown(raw[key])} holds nothing; fill the list or leave out the key.")
     settings = {k: v for k, v in raw.items() if k in OPTIONS}
     if content.gram is not None and not content.stages:
         raise RecipeError("'gram' holds the overlaps of the teachers of 'stages'; add these or leave it out.")
@@ -174,11 +133,19 @@ def _stage(index: int, stage: dict[str, Any]) -> dict[str, Any]:
 def _case(index: int, case: dict[str, Any]) -> dict[str, Any]:
     if "label" not in case:
         raise RecipeError(f"case {index} lacks a 'label'.")
+    label = case["label"]
+    if not isinstance(label, (str, int, float)) or isinstance(label, bool) or label == "":
+        raise RecipeError(f"case {index}: label = {_shown(label)} must be a text or a number.")
     overrides = {k: v for k, v in case.items() if k != "label"}
     content = _validate(_model(), overrides, f"case {index}: ")
     if content.cases or content.stages or content.command or content.name:
         raise RecipeError(f"case {index} may only hold a label and options.")
-    return {"label": str(case["label"]), **overrides}
+    return {"label": str(label), **overrides}
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 @functools.cache

@@ -308,3 +308,29 @@ def test_two_processes_may_write_one_store(store):
     assert [store.get(store.key({"alpha": i}, 0)) for i in range(90)] == [{"loss": i / 7} for i in range(90)]
     assert len(files(store)) == 91
     assert store.warnings == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"loss": "0.5"}, {"loss": [0.5]}, {"loss": None}, {"loss_se": "x"}, {"loss_se": True}, []]
+)
+def test_a_valid_checksum_does_not_make_a_record_valid(store, wrong):
+    """A value that is missing, a text or a list where a number belongs is computed again, with a warning."""
+    key = store.key(KEY_1, 0)
+    good = {"loss": 0.5, "loss_se": 0.1, "status": "ok"}
+    store.put(key, good)
+    assert store.get(key) == good
+    store.put(key, {**good, **wrong}) if wrong else store.put(key, {"loss_se": 0.1})
+    assert store.get(key) is None
+    assert "is damaged; it is computed again" in store.warnings[-1]
+
+
+def test_deep_json_is_damage(store):
+    key = store.key(KEY_1, 0)
+    store.put(key, {"a": 1})
+    path = next(store.directory.glob("points/*/*.json"))
+    path.write_text("[" * 100_000)
+    assert store.get(key) is None
+    assert "is damaged" in store.warnings[-1]
+    (store.directory / "store.json").write_text("[" * 100_000)
+    with pytest.raises(StoreError, match="is not readable"):
+        PointStore(store.directory, "regression", "1")

@@ -94,6 +94,7 @@ class PointStore:
             if content["key"] != key or content["sha256"] != _digest(encoded):
                 raise ValueError("checksum")
             record = decode(encoded)
+            _check_form(record)
             self._used.add(key)
             return record
         except FileNotFoundError:
@@ -102,7 +103,7 @@ class PointStore:
             raise StoreError(
                 f"cannot read '{path}': {error.strerror}; repair its permissions or use another -o."
             ) from error
-        except (ValueError, KeyError, TypeError):  # JSON and Unicode errors are ValueErrors
+        except (ValueError, KeyError, TypeError, RecursionError):  # JSON and Unicode errors are ValueErrors
             self.warnings.append(f"the stored point '{path}' is damaged; it is computed again.")
             return None
 
@@ -269,6 +270,25 @@ def _alive(pid: int) -> bool:
     except OSError:  # another user's process
         return True
     return True
+
+
+def _check_form(record: Any) -> None:
+    """Raise ValueError unless a record is a mapping whose standard errors stand beside numbers of their form."""
+    if not isinstance(record, dict):
+        raise ValueError("no mapping")
+    for name in record:
+        if name.endswith("_se"):
+            forms = [_form(record.get(other)) for other in (name, name.removesuffix("_draw_se").removesuffix("_se"))]
+            if None in forms or forms[0] != forms[1]:
+                raise ValueError(f"{name} is no standard error")
+
+
+def _form(value: Any) -> Any:
+    """Return the form of a number (0) or of lists of numbers, None for everything else."""
+    if isinstance(value, list):
+        inner = [_form(item) for item in value]
+        return None if None in inner else tuple(inner)
+    return 0 if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _digest(encoded: Any) -> str:
