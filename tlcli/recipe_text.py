@@ -80,15 +80,14 @@ def read_recipe(path: Path) -> Any:
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
-        text = raw.decode("utf-8")
     except OSError as error:
         raise RecipeError(f"recipe '{path}' cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        if len(raw) <= MAX_BYTES:
-            raise RecipeError(f"recipe '{path}' is not a UTF-8 text file.") from None
-        text = ""
     if len(raw) > MAX_BYTES:
         raise RecipeError(f"recipe '{path}' is larger than {MAX_BYTES} bytes; give long lists as grids, 0.1:2:40.")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise RecipeError(f"recipe '{path}' is not a UTF-8 text file.") from None
     try:
         return parse(text)
     except RecipeError as error:
@@ -108,7 +107,7 @@ def parse(text: str) -> Any:
     for event in yaml.parse(text, Loader=Loader):  # composing is recursive, this is not
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            line = event.start_mark.line + 1
+            line = getattr(event.start_mark, "line", 0) + 1
             raise RecipeError(f"line {line} is nested more than {MAX_DEPTH} deep; a recipe needs no more than 4.")
     loader = Loader(text)
     try:
