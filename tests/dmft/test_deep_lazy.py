@@ -86,7 +86,7 @@ def test_losses_are_smooth_in_the_richness(data):
         distance = np.array([np.max(np.abs(columns[name] - lazy)) for columns in found])
         noise = np.array([np.max(columns[f"{name}_se"]) for columns in found])
         assert np.all(distance < 0.3 * np.square(gammas) + 3 * noise + 1.5e-3), name  # even in gamma
-        assert np.all(noise < 5e-3), name
+        assert np.all(noise < 8e-3), name  # of 3 samples, whose spread is itself uncertain
 
 
 def test_weight_decay_leaves_no_noise_of_the_start(data):
