@@ -244,3 +244,18 @@ def test_extreme_parameters_neither_warn_nor_give_nan(kernel, ridge, init_scale)
         both = np.isinf(out.loss) & np.isinf(out.baseline)
         np.testing.assert_array_equal(np.isnan(np.broadcast_to(out.gain, both.shape)), both)
         assert not (out.status >= Status.NOT_CONVERGED).any()
+
+
+def test_within_rounding_of_one_sample_per_dimension_is_the_threshold():
+    """The loss of noise, sigma^2/|1 - alpha|, would be a number that only rounding has made."""
+    near = np.array([np.nextafter(1, 0), 1 - 1e-13, 1.0, 1 + 1e-13, np.nextafter(1, 2)])
+    noisy = transfer_exact(0.5, near, rho=0.8, gamma0=1.0, sigma2=0.2)
+    assert (noisy.status == Status.DIVERGED).all()
+    assert np.isinf(noisy.loss).all()
+    source = transfer_exact(near, 0.5, rho=0.8, gamma0=1.0, sigma1=0.2)
+    np.testing.assert_array_equal(source.loss, source.loss[2])
+    clean = transfer_exact(0.5, near, rho=0.8, gamma0=1.0)
+    np.testing.assert_allclose(clean.loss, 0, atol=1e-12)
+    beside = transfer_exact(0.5, 1 + np.array([-1e-9, 1e-9]), rho=0.8, gamma0=1.0, sigma2=0.2)
+    assert (beside.status == Status.CONVERGED).all()
+    np.testing.assert_allclose(beside.loss, 0.04 / 1e-9, rtol=1e-5)

@@ -152,3 +152,17 @@ def test_the_best_richness_without_a_gamma0_axis(case):
     best = best_gamma0(found_case)
     assert best["gamma0_opt"].shape == (2,)
     assert np.all(best["loss_opt"] <= found_case.solver.evaluate(found_case.parameters())["loss"] + 1e-14)
+
+
+def test_a_search_is_never_worse_than_the_grid_that_it_belongs_to(case):
+    """Over grids near the threshold, with decay and noise, where the optimum is a narrow dip or an end."""
+    rng = np.random.default_rng(4)
+    for _ in range(12):
+        alpha1, rho, decay = rng.choice([0.3, 0.6, 1.4]), rng.uniform(-1, 1), rng.choice([0.0, 0.4])
+        found_case = case(
+            alpha1=float(alpha1), alpha2="0.3,0.9999,1.0001,1.5", rho=float(rho), gamma0="0,0.01,0.3,1,5,inf",
+            sigma1="0.3", sigma2="0.3", weight_decay=float(decay), optimal_gamma0=True,
+        )  # fmt: skip
+        best = best_gamma0(found_case)
+        losses = np.broadcast_to(found_case.solver.evaluate(found_case.parameters())["loss"], found_case.grid.shape)
+        assert np.all(best["loss_opt"] <= losses)

@@ -1,6 +1,7 @@
 """Grids: every spelling, every refusal, and the order of the points."""
 
 import math
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -102,6 +103,29 @@ def test_refusals_name_the_parameter_and_show_the_value(value, part):
 def test_the_message_shows_the_bad_value():
     with pytest.raises(UsageError, match=r"^alpha1: '0\.1:2' is not a grid; use "):
         parse_values("0.1:2")
+
+
+@given(first=st.integers(-999, 999), step=st.integers(1, 999), count=st.integers(2, 60), places=st.integers(0, 4))
+def test_linear_grids_are_the_decimals_that_one_would_write(first, step, count, places):
+    def text(number):
+        return str(Decimal(number).scaleb(-places))
+
+    values = parse_values(f"{text(first)}:{text(first + step * (count - 1))}:{count}")
+    assert values.array.tolist() == [float(text(first + step * i)) for i in range(count)]
+
+
+@given(low=st.integers(-6, 3), decades=st.integers(1, 6), per=st.integers(1, 9))
+def test_log_grids_hold_their_round_values(low, decades, per):
+    values = parse_values(f"log:1e{low}:1e{low + decades}:{decades * per + 1}")
+    assert values.array[::per].tolist() == [float(f"1e{low + i}") for i in range(decades + 1)]
+
+
+def test_grids_hold_what_a_person_looks_for():
+    for text, wanted in (("0.1:2:20", (0.8, 1.0)), ("0.05:2:40", (0.15, 1.0)), ("log:10:640:4", (40.0, 160.0))):
+        array = parse_values(text).array
+        assert set(wanted) <= set(array.tolist())
+    # numpy's own grid has 0.7999999999999999 and 0.9999999999999999
+    assert 1.0 not in np.linspace(0.1, 2, 20)
 
 
 @given(start=finite, stop=finite, count=st.integers(2, 50))

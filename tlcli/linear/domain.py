@@ -14,6 +14,16 @@ NON_NEGATIVE: tuple[Test, str] = (lambda x: x >= 0, "zero or positive (inf is al
 FINITE_NON_NEGATIVE: tuple[Test, str] = (lambda x: (x >= 0) & np.isfinite(x), "zero or positive, and finite")
 
 
+_AT_THRESHOLD = 1e-12  # nearer to 1 than this, alpha cannot be told from 1: losses of noise would have four digits
+
+
+def at_threshold(alpha: ArrayLike) -> NDArray[np.float64]:
+    """Return alpha as an array, 1 where it is the interpolation threshold up to rounding."""
+    alpha = np.asarray(alpha, dtype=float)
+    near = np.abs(alpha - 1.0) <= _AT_THRESHOLD
+    return np.where(near, 1.0, alpha) if near.any() else alpha
+
+
 def require(rule: tuple[Test, str], **parameters: ArrayLike) -> None:
     """Raise `DomainError` for the first value that breaks `rule`; NaN breaks every rule."""
     test, allowed = rule

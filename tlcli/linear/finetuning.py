@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlcli.errors import DomainError
 from tlcli.linear import frozen_dynamics
-from tlcli.linear.domain import FINITE_NON_NEGATIVE, NON_NEGATIVE, POSITIVE, require
+from tlcli.linear.domain import FINITE_NON_NEGATIVE, NON_NEGATIVE, POSITIVE, at_threshold, require
 from tlcli.linear.spectrum import excess, positive_root
 from tlcli.status import Status, worst
 
@@ -109,7 +109,8 @@ def finetune(
         raise ValueError(f"{len(spikes)} spikes but {len(overlaps2)} overlaps: give one overlap for each spike.")
     c = tuple(_admissible(spike, k) for spike in spikes)
     r2 = tuple(np.asarray(x, dtype=float) for x in overlaps2)
-    α, σ, λ, norm2 = (np.asarray(x, dtype=float) for x in (alpha2, sigma2, ridge, target_norm2))
+    α = at_threshold(alpha2)
+    σ, λ, norm2 = (np.asarray(x, dtype=float) for x in (sigma2, ridge, target_norm2))
     problem = _Problem(α, k, σ, λ, norm2, c, r2)
     if not np.any(np.isfinite(t)):
         return _converged(problem)

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import elementwise
 
 from tlcli.errors import DomainError, suggest
-from tlcli.linear.domain import FINITE_NON_NEGATIVE, NON_NEGATIVE, POSITIVE, require
+from tlcli.linear.domain import FINITE_NON_NEGATIVE, NON_NEGATIVE, POSITIVE, at_threshold, require
 from tlcli.linear.spectrum import resolvent
 from tlcli.status import Status
 
@@ -103,7 +103,8 @@ def pretrain(
     Raises `DomainError`. Source: docs/theory.md, Section 2; spike [7], [47]; constants [11], [120].
     """
     check_domain(alpha1, gamma0, sigma1=sigma1, init_scale=init_scale, weight_decay=weight_decay, t1=t1, kernel=kernel)
-    α, γ, σ, κ, λ, t = (np.asarray(x, dtype=float) for x in (alpha1, gamma0, sigma1, init_scale, weight_decay, t1))
+    γ, σ, κ, λ, t = (np.asarray(x, dtype=float) for x in (gamma0, sigma1, init_scale, weight_decay, t1))
+    α = at_threshold(alpha1)
     state = _interpolator(α, σ, κ)
     if np.any(λ > 0):
         state = _select(λ > 0, _ridge_predictor(α, γ, σ, λ), state)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tlcli.errors import DomainError
-from tlcli.linear.domain import FINITE_NON_NEGATIVE, require
+from tlcli.linear.domain import FINITE_NON_NEGATIVE, at_threshold, require
 from tlcli.linear.dynamics import StageSolution, integrate_stage
 from tlcli.linear.integrate import Array
 from tlcli.linear.pretraining import pretrain
@@ -206,7 +206,7 @@ def _later(stage: Stage, start: Array, bulk: Array, alignment: Array, times: Arr
         weight_decay=stage.weight_decay,
         times=times,
     )
-    alpha = np.asarray(stage.alpha, dtype=float)
+    alpha = at_threshold(stage.alpha)
     endless = np.isinf(np.asarray(stage.duration)) & (np.asarray(stage.weight_decay) == 0)
     exact = endless & (alpha >= 1) & ((start > 0) | (bulk > 0))
     if not exact.any():

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tlcli.errors import DomainError, digits
+from tlcli.linear.domain import at_threshold
 from tlcli.linear.kappa import solve_kappa
 from tlcli.status import Status
 
@@ -74,6 +75,8 @@ def structured_transfer(
     _check(dict(zip(names, arrays, strict=True)))
     (lam, t1, t2), units = _in_units(*_modes(eigenvalues, teacher1, teacher2), rho is not None)
     arrays = [np.ldexp(a, units.exponent(name)) for name, a in zip(names, arrays, strict=True)]
+    for which in (0, 1):  # as many samples as modes, up to rounding, is the threshold
+        arrays[which] = np.where(at_threshold(arrays[which] / len(lam)) == 1, len(lam), arrays[which])
     grid = np.broadcast_arrays(*arrays)
     shape = grid[0].shape
     columns = [np.ravel(a) for a in grid]

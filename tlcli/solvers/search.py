@@ -170,9 +170,29 @@ def _best(rows: _Rows, column: str) -> dict[str, Any]:
     low, high = _admissible(rows, column)
     # Outside the admissible values the loss is that of their end, so that an optimum near it has a bracket.
     best, loss = optimal_gamma0(lambda x, at: rows.column(column, np.clip(x, low[at], high[at]), at), rows.size)
-    best = np.clip(best, low, high)
+    best, loss = _never_worse(rows, column, np.clip(best, low, high), loss)
     shape = tuple(1 if axis == name else axes.values[axis].size for axis in axes.axes)
     return {f"{name}_opt": best.reshape(shape), f"{column}_opt": loss.reshape(shape)}
+
+
+def _never_worse(rows: _Rows, column: str, best: Floats, loss: Floats) -> tuple[Floats, Floats]:
+    """Compare with the parameter's own values in the grid: a search may miss an optimum, but never one that is known.
+
+    The parameter is changed where a known value is better by more than rounding, the column wherever it is.
+    """
+    if rows.axis not in rows.case.grid.values:
+        return best, loss
+    line = rows.case.grid.values[rows.axis].array
+    with np.errstate(invalid="ignore"):
+        known = rows.column(column, line[None, :], np.arange(rows.size)[:, None])
+        known = np.broadcast_to(np.where(np.isnan(known), np.inf, known), (rows.size, line.size))
+        at = np.argmin(known, axis=1)
+        least = known[np.arange(rows.size), at]
+        better = least < loss - _ROUNDING * np.abs(loss)
+    return np.where(better, line[at], best), np.fmin(loss, least)
+
+
+_ROUNDING = 1e-12  # relative: two ways to the same optimum
 
 
 def _admissible(rows: _Rows, column: str) -> tuple[Floats, Floats]:

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 import numpy as np
@@ -175,10 +176,42 @@ def _piece(text: str, name: str, shown: str) -> tuple[NDArray[np.float64], Scale
 
 
 def _spaced(start: float, stop: float, count: int, scale: Scale) -> NDArray[np.float64]:
-    """Return `count` values from `start` to `stop`, both exact (a count of 1 gives `start`)."""
-    space = np.geomspace if scale == "log" else np.linspace
-    array = np.asarray(space(start, stop, count), dtype=np.float64)
+    """Return `count` values from `start` to `stop`, both exact (a count of 1 gives `start`).
+
+    Values that are decimals to a person are the same floats as if they were written one by one: 0.1:2:20 holds 0.8 and
+    1, log:10:640:4 holds 40 and 160.
+    """
+    if scale == "log":
+        array = _round_ones(np.asarray(np.geomspace(start, stop, count), dtype=np.float64))
+    else:
+        array = _decimals(start, stop, count)
     array[-1], array[0] = stop, start
+    return array
+
+
+_EXACT = 2.0**53  # whole numbers up to here are floats
+
+
+def _decimals(start: float, stop: float, count: int) -> NDArray[np.float64]:
+    """Return the floats nearest to equally spaced decimals, as far as these have some 15 digits together."""
+    first, last = Decimal(repr(float(start))), Decimal(repr(float(stop)))
+    exponents = [e for e in (first.as_tuple().exponent, last.as_tuple().exponent) if isinstance(e, int)]
+    steps, places = max(count - 1, 1), max(0, -min(exponents))
+    if places <= 15:
+        a, b = int(first.scaleb(places)), int(last.scaleb(places))
+        if max(abs(a), abs(b)) * steps < _EXACT and steps * 10**places < _EXACT:
+            # A quotient of two exact whole numbers is rounded once, to the nearest float.
+            return (a * steps + np.arange(count) * float(b - a)) / (steps * 10.0**places)
+    return np.asarray(np.linspace(start, stop, count), dtype=np.float64)
+
+
+def _round_ones(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Replace values within rounding of a decimal of ten digits by that decimal."""
+    with np.errstate(all="ignore"):  # numbers too small for a mantissa stay as they are
+        mantissa = array / 10.0 ** np.floor(np.log10(array)) * 1e9
+        near = np.abs(mantissa - np.rint(mantissa)) <= 1e-5  # 1e-14 of it
+    for index in np.flatnonzero(near):
+        array[index] = float(f"{array[index]:.10g}")
     return array
 
 
