@@ -30,6 +30,7 @@ from tlcli.linear.spectrum import excess, positive_root
 from tlcli.status import Status, worst
 
 Floats = NDArray[np.float64]
+_TINY = 1e-290  # below it a spike without bulk is as good as this one, and its inverse is a number
 _HUGE = 1e300  # stands for an infinite spike: κ/(κ + k + c) underflows to its limit, and inf/inf never appears
 
 
@@ -125,6 +126,7 @@ def finetune(
 def _admissible(spike: ArrayLike, k: Floats) -> Floats:
     """The spike with infinity made finite and k + c ≥ 0 enforced up to rounding."""
     c = np.minimum(np.asarray(spike, dtype=float), _HUGE)
+    c = np.where((k == 0) & (c > 0), np.maximum(c, _TINY), c) if np.any(k == 0) else c
     total, scale = k + c, 1e-12 * np.maximum(k, np.abs(c))
     bad = ~(total >= -scale)
     if np.any(bad):

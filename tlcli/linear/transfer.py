@@ -6,7 +6,7 @@ never negative; it is negative when the bulk dies (κ → 0, weight decay) and r
 indefinite.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,12 +67,20 @@ def transfer_exact(
         alpha1, gamma0, sigma1=sigma1, init_scale=init_scale, weight_decay=weight_decay, t1=t1, kernel=kernel
     )
     r2 = np.square(np.asarray(rho, dtype=float) * source.n_signal + np.asarray(rho_xi) * source.n_noise)
+    # A kernel that could not be computed leaves a row without numbers, whatever the rest of the grid does.
+    lost = np.isnan(source.bulk + r2) | np.isnan(source.spike)
+    spike, bulk = source.spike, source.bulk
+    if np.any(lost):
+        spike, bulk, r2 = (np.where(lost, safe, x) for x, safe in ((spike, 0.0), (bulk, 1.0), (r2, 0.0)))
     λ, t = np.asarray(ridge, dtype=float), np.asarray(time, dtype=float)
     scaled_λ, scaled_t = λ, t
     if np.any(source.scale_free):
         scaled_λ = np.where(source.scale_free, 0.0, λ)
         scaled_t = np.where(source.scale_free & (t > 0), np.inf, t)
-    target = finetune(alpha2, (source.spike,), (r2,), bulk=source.bulk, sigma2=sigma2, ridge=scaled_λ, time=scaled_t)
+    target = finetune(alpha2, (spike,), (r2,), bulk=bulk, sigma2=sigma2, ridge=scaled_λ, time=scaled_t)
+    if np.any(lost):
+        names = ("loss", "train_loss", "bulk_loss", "spike_gain")
+        target = replace(target, **{name: np.where(lost, np.nan, getattr(target, name)) for name in names})
     untrained = np.square(np.asarray(init_scale, dtype=float)) * (2.0 if kernel == "ntk" else 1.0)
     baseline = _baseline(alpha2, untrained, sigma2, λ, t)
     dead = (source.status == Status.COLLAPSED) | ((source.bulk == 0) & (source.spike == 0))

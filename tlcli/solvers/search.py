@@ -97,9 +97,14 @@ def boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryPoints
             return rows.column("gain", x, at)
 
         found = boundary_roots(gain_of_x, line, rows.size, log=log)
-        height = np.abs(rows.column("gain", found.x, found.row)) if found.x.size else found.x
+        solved = np.isfinite(found.x)
+        row, x = found.row[solved], found.x[solved]
+        height = np.abs(rows.column("gain", x, row)) if x.size else x
         steep = height > _JUMP * np.nanmax(np.abs(known[np.isfinite(known)]))
-        parts.append((found.row, found.x, np.where(steep, "jump", "root")))
+        # A jump next to a point of the grid is at that point: it may differ from all others, as no richness does.
+        near = line[np.abs(x[:, None] - line).argmin(axis=1)] if x.size else x
+        x = np.where(steep & (np.abs(x - near) <= _ROUNDING * np.ptp(line)), near, x)
+        parts.append((row, x, np.where(steep, "jump", "root")))
     if case.solver.collapse is not None:
         margin = case.solver.collapse
         lost = boundary_roots(lambda x, at: rows.evaluate(margin, x, at), line, rows.size, log=log)
