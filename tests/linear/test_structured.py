@@ -14,7 +14,7 @@ from tlcli.errors import DomainError
 from tlcli.linear.kappa import solve_kappa
 from tlcli.linear.structured import structured_transfer
 from tlcli.linear.transfer import transfer_exact
-from tlcli.status import Status
+from tlcli.status import EXACT, Status, phase_of
 from tlcli.tasks.spectra import power_law
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "structured.csv"
@@ -155,6 +155,11 @@ def test_units_of_inputs_and_labels_do_not_matter(inputs, labels, p1, p2, gamma0
 
     one, other = solve(1.0, 1.0), solve(u, v)
     assert one.status == other.status
+    phases = [
+        phase_of(got.gain, got.loss, got.baseline, relative=EXACT, power=power)
+        for got, power in ((one, 1.0), (other, v * v))
+    ]
+    assert phases[0] == phases[1]
     for field, unit in (("loss", v), ("baseline", v), ("source_loss", v)):
         here = float(getattr(other, field)) / unit / unit
         assert here == pytest.approx(float(getattr(one, field)), rel=1e-10, abs=1e-14)

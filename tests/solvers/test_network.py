@@ -336,7 +336,7 @@ def test_failed_points_are_rows_and_one_mistake_everywhere_is_an_error():
     found = network_results.combine(case, [made(case, 1.0, 0.1), failed])
     assert found.columns["status"].tolist() == [Status.CONVERGED, Status.FAILED]
     assert np.isnan(found.columns["gain"][1])
-    assert found.columns["phase"].tolist() == [1, 0]
+    assert found.columns["phase"].tolist() == [Phase.POSITIVE, Phase.UNKNOWN]
     with pytest.raises(UsageError, match=r"^population: quadrature needs rank 3 or less\.$"):
         network_results.combine(case, [failed, failed])
     crash = {"status": "failed", "message": "ZeroDivisionError: division by zero"}

@@ -22,6 +22,7 @@ from tlcli.report.records import drawn_by_time, final, plan_records
 from tlcli.report.tables import Block, write_table
 from tlcli.solvers.base import Case, Columns
 from tlcli.solvers.search import BoundaryPoints, boundaries, grid_boundaries
+from tlcli.status import Phase
 
 if TYPE_CHECKING:
     from tlcli.report.layers import Layers
@@ -187,8 +188,10 @@ def _draw(
 def _edges(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> list[Any]:
     """Refine the boundary along the axes that the figure shows; costly solvers interpolate their grid."""
     find = boundaries if case.solver.point is None else grid_boundaries
+    # A gain within its own error has no sign that could change.
+    gain = found["gain"] if "phase" not in found else np.where(found["phase"] == Phase.NEUTRAL, 0.0, found["gain"])
     edges = [
-        find(case, axis, case.grid.values[axis].scale == "log", found["gain"])
+        find(case, axis, case.grid.values[axis].scale == "log", gain)
         for axis in _axes_of_edges(job, case, found, blocks)
     ]
     return [_edge(edge) for edge in edges if edge is not None and np.any(edge.values.get("delta", 1.0) > 0)]

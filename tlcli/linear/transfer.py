@@ -14,17 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 from tlcli.linear.ansatz import check_alignment, check_psd, diagonalise
 from tlcli.linear.finetuning import Finetuned, finetune
 from tlcli.linear.pretraining import Kernel, Pretrained, pretrain
-from tlcli.status import Phase, Status, worst
+from tlcli.status import EXACT, Status, phase_of, worst
 
 Floats = NDArray[np.float64]
-NEUTRAL_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True)
 class Transfer:
     """Losses and their sign; fields broadcast against each other, each only as large as it needs to be.
 
-    gain is NaN, and phase NEUTRAL, where loss and baseline are both infinite (status DIVERGED).
+    gain is NaN, and phase UNKNOWN, where loss and baseline are both infinite (status DIVERGED).
     """
 
     loss: Floats
@@ -83,7 +82,7 @@ def transfer_exact(
         target = replace(target, **{name: np.where(lost, np.nan, getattr(target, name)) for name in names})
     untrained = np.square(np.asarray(init_scale, dtype=float)) * (2.0 if kernel == "ntk" else 1.0)
     baseline = _baseline(alpha2, untrained, sigma2, λ, t)
-    dead = (source.status == Status.COLLAPSED) | ((source.bulk == 0) & (source.spike == 0))
+    dead = source.status == Status.COLLAPSED
     return _compare(target, baseline, dead, source)
 
 
@@ -118,8 +117,7 @@ def transfer_ansatz(
     kept = tuple(np.maximum(c, -k) for c in spikes)
     target = finetune(alpha2, kept, overlaps2, bulk=k, sigma2=sigma2, ridge=ridge, time=time)
     baseline = _baseline(alpha2, k, sigma2, np.asarray(ridge, dtype=float), np.asarray(time, dtype=float))
-    dead = (k == 0) & (kept[0] == 0) & (kept[1] == 0)
-    return _compare(target, baseline, dead, None)
+    return _compare(target, baseline, np.zeros((), dtype=bool), None)
 
 
 def _baseline(alpha2: ArrayLike, k: Floats, sigma2: ArrayLike, λ: Floats, t: Floats) -> Finetuned:
@@ -143,19 +141,8 @@ def _compare(target: Finetuned, untrained: Finetuned, dead: NDArray[np.bool_], s
         baseline=np.asarray(baseline),
         gain=np.asarray(gain),
         train_loss=np.asarray(target.train_loss),
-        phase=classify(gain, baseline, dead),
+        phase=phase_of(gain, target.loss, baseline, relative=EXACT, collapsed=dead),
         status=status,
         residual=np.maximum(target.residual, untrained.residual),
         pretrained=source,
     )
-
-
-def classify(gain: ArrayLike, baseline: ArrayLike, dead: ArrayLike = False) -> NDArray[np.int8]:
-    """`Phase` of each point: NEUTRAL at |gain| <= 1e-12 max(1, baseline) or NaN, COLLAPSED where `dead`."""
-    gain, baseline, dead = np.asarray(gain), np.asarray(baseline), np.asarray(dead)
-    width = NEUTRAL_TOLERANCE * np.where(np.isfinite(baseline), np.maximum(1.0, baseline), 1.0)
-    phase = (gain > width).astype(np.int8)
-    phase = phase - (gain < -width)
-    if np.any(dead):
-        phase = np.where(dead, np.int8(Phase.COLLAPSED), phase)
-    return np.asarray(phase, dtype=np.int8)

@@ -206,7 +206,7 @@ def _shade_phases(
     phase = np.pad(phase, 1, mode="edge")
     (left, right), (bottom, top) = _edges(x, logs[0]), _edges(y, logs[1])
     x, y = np.concatenate(([left], x, [right])), np.concatenate(([bottom], y, [top]))
-    for code, hatch in ((Phase.NEGATIVE, "//"), (Phase.COLLAPSED, "....")):
+    for code, hatch in ((Phase.NEGATIVE, "//"), (Phase.COLLAPSED, "...."), (Phase.UNKNOWN, "xx")):
         mask = phase == code
         if mask.any() and min(mask.shape) > 1:
             filled = axis.contourf(x, y, mask.T.astype(float), levels=[0.5, 1.5], colors="none", hatches=[hatch])
@@ -287,6 +287,8 @@ def _legend(figure: Figure, panels: Sequence[MapPanel]) -> None:
         handles.append(Patch(facecolor="white", edgecolor="0.25", hatch="//", label="negative transfer"))
     if any((phase == Phase.COLLAPSED).any() for phase in phases):
         handles.append(Patch(facecolor="white", edgecolor="0.25", hatch="....", label="collapsed features"))
+    if any((phase == Phase.UNKNOWN).any() for phase in phases):
+        handles.append(Patch(facecolor="white", edgecolor="0.25", hatch="xx", label="no gain known"))
     if any(len(panel.boundary) for panel in panels):
         how = "exact" if all(panel.exact for panel in panels) else "interpolated"
         handles.append(Line2D([], [], color="black", lw=1.6, label=f"gain = 0 ({how})"))

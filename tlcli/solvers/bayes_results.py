@@ -14,7 +14,7 @@ from tlcli.solvers.base import Case, Columns
 from tlcli.solvers.bayes import execution_order
 from tlcli.solvers.network import unpack
 from tlcli.solvers.network_results import Findings
-from tlcli.status import Phase, Status
+from tlcli.status import SIGNIFICANT, SOLVED, Status, phase_of
 
 Floats = NDArray[np.float64]
 Record = Mapping[str, Any]
@@ -27,8 +27,6 @@ ERRORS = (
 )
 _STATUS = {"converged": Status.CONVERGED, "not_converged": Status.NOT_CONVERGED, "failed": Status.FAILED}
 _USERS = ("UsageError", "DomainError", "MissingExtraError")
-_SIGNIFICANT = 2.0  # standard errors from which on a difference has a sign
-_ROUNDING = 1e-9  # of the baseline: a smaller difference of two exact answers is none
 FLAT = 1e-9  # of the loss: a line of couplings whose losses differ by less has no best one
 _LISTED = 4  # values of an axis in a message
 
@@ -122,7 +120,7 @@ def best_delta(case: Case, records: Sequence[Record], columns: Columns) -> Colum
         away = losses - np.take_along_axis(losses, at[None, ..., None], axis=0)
         error = away.std(axis=-1, ddof=1) / math.sqrt(draws)
         with np.errstate(invalid="ignore"):
-            level = away.mean(axis=-1) <= _SIGNIFICANT * error
+            level = away.mean(axis=-1) <= SIGNIFICANT * error
         wide = line.reshape(-1, *(1,) * (mean.ndim - 1))
         for name, empty, pick in (("delta_low", math.inf, np.min), ("delta_high", -math.inf, np.max)):
             out[name] = np.where(told, pick(np.where(level, wide, empty), axis=0), np.nan)
@@ -169,13 +167,9 @@ def _counts(case: Case, columns: Columns, records: Sequence[Record], draws: int)
 
 
 def _phase(columns: Columns) -> NDArray[np.int8]:
-    """Return the sign of a gain that is farther than two standard errors (or rounding) from zero, else neutral."""
-    gain = columns["gain"]
-    errors = [columns[name] for name in ("gain_draw_se", "gain_se") if name in columns]
-    error = np.nan_to_num(np.max(errors, axis=0)) if errors else 0.0
-    with np.errstate(invalid="ignore"):
-        known = np.abs(gain) > np.maximum(_SIGNIFICANT * error, _ROUNDING * np.nan_to_num(columns["baseline"]))
-    return np.where(known, np.sign(np.nan_to_num(gain)), Phase.NEUTRAL).astype(np.int8)
+    errors = [np.nan_to_num(columns[name]) for name in ("gain_draw_se", "gain_se") if name in columns]
+    error = np.max(errors, axis=0) if errors else 0.0
+    return phase_of(columns["gain"], columns["loss"], columns["baseline"], relative=SOLVED, error=error)
 
 
 def _routes(done: Sequence[Record]) -> list[str]:

@@ -7,9 +7,7 @@ import numpy as np
 from tlcli.bayes.whitened import whitened
 from tlcli.errors import DomainError
 from tlcli.solvers.base import Columns, Parameters, Solver
-from tlcli.status import Phase, Status
-
-_NOISE = 1e-12  # a gain below this share of the loss has no sign: rounding of the root
+from tlcli.status import SOLVED, Status, phase_of
 
 
 def whitened_solver(case: str) -> Solver:
@@ -61,10 +59,7 @@ def whitened_columns(p: Parameters) -> Columns:
     }
     shape = np.broadcast_shapes(*(np.shape(c) for c in columns.values()))
     columns = {name: np.where(solved, column, np.nan) for name, column in columns.items()}
-    gain = columns["gain"]
-    with np.errstate(invalid="ignore"):
-        sign = np.where(np.abs(gain) > _NOISE * np.maximum(columns["baseline"], 1e-300), np.sign(gain), Phase.NEUTRAL)
-    columns["phase"] = np.nan_to_num(sign).astype(np.int8)
+    columns["phase"] = phase_of(columns["gain"], columns["train_loss"], columns["baseline"], relative=SOLVED)
     columns["residual"] = np.maximum(*np.broadcast_arrays(found["residual"], alone["residual"]))
     status = np.where(solved, Status.CONVERGED, Status.NOT_CONVERGED)
     columns["status"] = np.broadcast_to(status, shape).astype(np.int8)

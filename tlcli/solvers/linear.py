@@ -8,11 +8,11 @@ import numpy as np
 from tlcli.errors import DomainError
 from tlcli.linear.ansatz import parse_expression
 from tlcli.linear.pretraining import collapse_ratio, pretrain
-from tlcli.linear.transfer import Transfer, classify, transfer_ansatz, transfer_exact
+from tlcli.linear.transfer import Transfer, transfer_ansatz, transfer_exact
 from tlcli.solvers.base import Columns, Parameters, Solver
 from tlcli.solvers.structured import structured_columns
 from tlcli.solvers.two_time import two_time_arrays, two_time_columns
-from tlcli.status import Status
+from tlcli.status import SOLVED, Status, phase_of
 
 _SOURCE = ("alpha1", "gamma0", "sigma1", "weight_decay", "init_scale", "kernel")
 
@@ -160,7 +160,9 @@ def _joint(p: Parameters) -> Columns:
         "norm2_end",
     )
     columns = {name: getattr(result, name) for name in names}
-    columns["phase"] = classify(result.gain, result.baseline, result.status == Status.COLLAPSED)
+    columns["phase"] = phase_of(
+        result.gain, result.loss, result.baseline, relative=SOLVED, collapsed=result.status == Status.COLLAPSED
+    )
     return {**columns, "residual": result.residual, "status": result.status}
 
 

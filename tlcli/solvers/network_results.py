@@ -15,13 +15,12 @@ from tlcli.errors import UsageError
 from tlcli.solvers.base import Case, Columns
 from tlcli.solvers.network import stage_times, unpack
 from tlcli.solvers.network_layers import layers_of
-from tlcli.status import Phase, Status
+from tlcli.status import SOLVED, Status, phase_of
 from tlcli.tasks.polynomial import is_polynomial, parse_polynomial
 
 Floats = NDArray[np.float64]
 
 _ERRORS = ("UsageError", "DomainError", "MissingExtraError")
-_SIGNIFICANT = 2.0  # standard errors from which on a gain has a sign
 
 
 @dataclass(eq=False)
@@ -90,7 +89,8 @@ def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
     }
     columns["status"] = columns["status"].astype(np.int8)
     if "gain" in columns and case.words["layout"] == "end":
-        columns["phase"] = _phase(columns["gain"], columns.get("gain_draw_se", columns["gain_se"]))
+        error = columns.get("gain_draw_se", columns["gain_se"])
+        columns["phase"] = phase_of(columns["gain"], columns["loss"], columns["baseline"], relative=SOLVED, error=error)
     out = Findings(columns)
     done = [record for record in records if record.get("status") != "failed"]
     if done:
@@ -219,10 +219,3 @@ def _row_status(record: Mapping[str, Any], always: Floats) -> NDArray[np.int8]:
     if status == Status.NOT_CONVERGED and blank.any():
         return np.where(blank, status, Status.CONVERGED).astype(np.int8)
     return np.full(always.shape, status, dtype=np.int8)
-
-
-def _phase(gain: Floats, error: Floats) -> NDArray[np.int8]:
-    """Return the sign of a gain that is farther than two standard errors from zero, else neutral."""
-    with np.errstate(invalid="ignore"):
-        known = np.abs(gain) > np.maximum(_SIGNIFICANT * np.nan_to_num(error), 1e-12)
-    return np.where(known, np.sign(np.nan_to_num(gain)), Phase.NEUTRAL).astype(np.int8)

@@ -7,8 +7,8 @@ import numpy as np
 
 from tlcli.errors import UsageError
 from tlcli.linear.structured import structured_transfer
-from tlcli.linear.transfer import classify
 from tlcli.solvers.base import Columns, Parameters
+from tlcli.status import EXACT, phase_of
 from tlcli.tasks.digits import digits_spectrum
 from tlcli.tasks.spectra import load_spectrum, power_law
 
@@ -74,9 +74,11 @@ def _structured_columns(p: Parameters, eigenvalues: Any, teacher1: Any, teacher2
         ridge=ridge,
         init_scale=p["init_scale"],
     )
+    with np.errstate(over="ignore"):
+        power = np.asarray(eigenvalues @ np.square(teacher1 if rho is not None else teacher2))
     names = ("norm2", "spike", "kappa1", "kappa2", "source_loss", "loss", "baseline", "gain")
     columns = {name: getattr(result, name) for name in names}
     with np.errstate(divide="ignore", invalid="ignore"):
         columns["relative_gain"] = np.where(result.baseline > 0, result.gain / result.baseline, 0.0)
-    columns["phase"] = classify(result.gain, result.baseline)
+    columns["phase"] = phase_of(result.gain, result.loss, result.baseline, relative=EXACT, power=power)
     return {**columns, "residual": result.residual, "status": result.status}
