@@ -201,7 +201,8 @@ def _decimals(start: float, stop: float, count: int) -> NDArray[np.float64]:
         a, b = int(first.scaleb(places)), int(last.scaleb(places))
         if max(abs(a), abs(b)) * steps < _EXACT and steps * 10**places < _EXACT:
             # A quotient of two exact whole numbers is rounded once, to the nearest float.
-            return (a * steps + np.arange(count) * float(b - a)) / (steps * 10.0**places)
+            numerators = np.arange(count, dtype=np.float64) * (b - a) + a * steps
+            return np.asarray(numerators / (steps * 10.0**places), dtype=np.float64)
     return np.asarray(np.linspace(start, stop, count), dtype=np.float64)
 
 
