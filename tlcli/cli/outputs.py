@@ -187,13 +187,13 @@ def _draw(
 
 def _edges(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> list[Any]:
     """Refine the boundary along the axes that the figure shows; costly solvers interpolate their grid."""
+    axes = _axes_of_edges(job, case, found, blocks)
+    if not axes:
+        return []
     find = boundaries if case.solver.point is None else grid_boundaries
     # A gain within its own error has no sign that could change.
     gain = found["gain"] if "phase" not in found else np.where(found["phase"] == Phase.NEUTRAL, 0.0, found["gain"])
-    edges = [
-        find(case, axis, case.grid.values[axis].scale == "log", gain)
-        for axis in _axes_of_edges(job, case, found, blocks)
-    ]
+    edges = [find(case, axis, case.grid.values[axis].scale == "log", gain) for axis in axes]
     return [_edge(edge) for edge in edges if edge is not None and np.any(edge.values.get("delta", 1.0) > 0)]
 
 
