@@ -24,7 +24,6 @@ CASES = [
     ("finetune-loss --init-scale -1", "init_scale = -1 is not allowed"),
     ("finetune-loss --t1 -1", "t1 = -1 is not allowed"),
     ("finetune-loss --solver linear-joint --gamma2 0", "gamma2 = 0 is not allowed"),
-    ("finetune-loss --alpha1 1 --sigma1 0.3", "alpha1 = 1 with sigma1 = 0.3 is the interpolation threshold"),
     ("pretrain-kernel --alpha1 1 --sigma1 0.3", "alpha1 = 1 with sigma1 = 0.3 is the interpolation threshold"),
     ("finetune-loss --alpha2 1 --sigma2 0.3", "alpha2 = 1 with sigma2 = 0.3 is the interpolation threshold"),
     # Ansätze that are no kernel

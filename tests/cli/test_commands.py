@@ -222,7 +222,37 @@ def test_a_diverging_point_in_a_grid_is_a_row(tlcli):
     done = tlcli("finetune-loss --alpha1 0.5,1,2 --sigma1 0.3 -o -")
     assert done.code == 0
     assert [row["status"] for row in csv.DictReader(io.StringIO(done.out))] == ["converged", "diverged", "converged"]
-    assert done.err == "1 row(s) have an infinite answer (status diverged).\n"
+    told = "1 row(s) have an infinite answer (status diverged) in norm2, spike, c_noise; every other column holds.\n"
+    assert done.err == told
+    # The loss is finite there, so that the point alone is an answer too.
+    alone = tlcli("finetune-loss --alpha1 1 --sigma1 0.3 -o -")
+    assert alone.code == 0
+    assert next(csv.DictReader(io.StringIO(alone.out)))["loss"] == "0.5"
+
+
+def test_an_unsolved_kernel_is_a_row_without_numbers(tlcli):
+    done = tlcli("finetune-loss --gamma0 1,30 --t1 1e8 --alpha1 0.01,0.5 -o -")
+    assert done.code == 3
+    assert done.err.count("not converged") == 1
+    rows = list(csv.DictReader(io.StringIO(done.out)))
+    assert [row["status"] for row in rows] == ["converged", "not_converged", "converged", "converged"]
+    assert {rows[1][name] for name in ("spike", "c_signal", "c_noise", "loss", "gain")} == {"nan"}
+    assert rows[1]["phase"] == "unknown"
+
+
+def test_a_grid_of_points_that_all_failed_is_a_table(tlcli, monkeypatch):
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("tlcli.solvers.network.data_of", broken)
+    task = "--source he1 --target he1 --dim 4 --p1 5 --p2 5 --t1 1 --t2 1"
+    for command in ("dmft-solve", "finetune-loss --model network", "pretrain-kernel --model network"):
+        sizes = task if "pretrain" not in command else "--source he1 --dim 4 --p1 5 --t1 1"
+        done = tlcli(f"{command} {sizes} --gamma0 1,2 --jobs 1 -o -")
+        assert done.code == 3, done.err
+        rows = list(csv.DictReader(io.StringIO(done.out)))
+        assert {row["status"] for row in rows} == {"failed"}
+        assert {row["source_loss"] for row in rows} == {"nan"}
 
 
 def test_points_that_are_not_converged_are_rows_and_exit_3(tlcli, monkeypatch):

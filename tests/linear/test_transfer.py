@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -256,3 +258,29 @@ def test_within_rounding_of_one_sample_per_dimension_is_the_threshold():
     beside = transfer_exact(0.5, 1 + np.array([-1e-9, 1e-9]), rho=0.8, gamma0=1.0, sigma2=0.2)
     assert (beside.status == Status.CONVERGED).all()
     np.testing.assert_allclose(beside.loss, 0.04 / 1e-9, rtol=1e-5)
+
+
+EXTREMES = {
+    "alpha1": [1e-12, 0.01, 1, 1 + 1e-11, 2, 1e12, np.inf],
+    "alpha2": [1e-12, 0.5, 1, 1 - 1e-10, 2, 1e12, np.inf],
+    "rho": [-1, 0, 0.5, 1],
+    "gamma0": [0, 1e-300, 1e-8, 1, 1e8, 1e300, np.inf],
+    "sigma1": [0, 1e-8, 0.3, 1e8, 1e160],
+    "sigma2": [0, 1e-8, 0.3, 1e8, 1e160],
+    "ridge": [0, 1e-300, 1e-3, 1, 1e300],
+    "weight_decay": [0, 1e-300, 1e-3, 1, 1e300],
+    "init_scale": [0, 1e-160, 1e-3, 1, 1e100],
+    "time": [np.inf, np.inf, np.inf, 0, 1],
+}
+
+
+@pytest.mark.parametrize("kernel", ["feature", "ntk"])
+def test_no_input_however_extreme_warns_or_is_called_converged_without_a_number(kernel):
+    rng = np.random.default_rng(5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(200):
+            parameters = {name: values[rng.integers(len(values))] for name, values in EXTREMES.items()}
+            result = transfer_exact(**parameters, kernel=kernel)
+            if result.status == Status.CONVERGED:
+                assert np.isfinite(result.loss + result.baseline), parameters

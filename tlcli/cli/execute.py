@@ -15,6 +15,7 @@ from tlcli.cli.outputs import check_drawing, files_read, may_write, write_result
 from tlcli.cli.streams import silence, table_stream
 from tlcli.cli.theory import Theory, check_theory, first_columns, solve_points, sweep, theory_tasks
 from tlcli.cli.unused import check_flags, tell_undrawn
+from tlcli.columns import COLUMNS
 from tlcli.errors import EXIT_NOT_CONVERGED, EXIT_OK, DomainError, UsageError, WriteError
 from tlcli.jobs import Job, prepare
 from tlcli.options import INVOCATION, OPTIONS
@@ -281,6 +282,8 @@ def _refuse_single_divergence(case: Case, found: Columns) -> None:
     """One point whose answer is infinite is a mistake to be told; in a grid it is a row with its status."""
     if case.grid.size != 1 or not np.any(np.asarray(found["status"]) == Status.DIVERGED):
         return
+    if np.all(np.isfinite(found[case.solver.quantity])):
+        return  # only a coefficient of the kernel is infinite: the row has an answer
     values = {name: float(v.array[0]) for name, v in case.grid.values.items()}
     for alpha, sigma, remedy in (("alpha1", "sigma1", "weight decay"), ("alpha2", "sigma2", "ridge")):
         if values.get(alpha) == 1.0 and values.get(sigma, 0.0) > 0:
@@ -291,6 +294,19 @@ def _refuse_single_divergence(case: Case, found: Columns) -> None:
     raise DomainError("the answer at this point is infinite (interpolation threshold with label noise).")
 
 
+def _infinite_columns(blocks: Sequence[Block]) -> str:
+    """Name the computed columns that are infinite or undefined where the status is `diverged`."""
+    names: dict[str, None] = {}
+    for block in blocks:
+        diverged = block.full("status") == Status.DIVERGED
+        for name in COLUMNS.keys() & block.columns.keys() - {"time"}:
+            column = block.full(name)
+            if column.dtype.kind == "f" and not np.isfinite(column[diverged]).all():
+                names[name] = None
+    names = {name: None for name in COLUMNS if name in names}
+    return f" in {', '.join(names)}; every other column holds" if names else ""
+
+
 def _exit_code(blocks: Sequence[Block], sweeps: Sequence[Any], strict: bool, console: Console) -> int:
     statuses = [np.asarray(block.columns["status"]) for block in blocks]
     counts = {
@@ -298,7 +314,9 @@ def _exit_code(blocks: Sequence[Block], sweeps: Sequence[Any], strict: bool, con
         for status in Status
     }
     if counts[Status.DIVERGED]:
-        console.note(f"{counts[Status.DIVERGED]} row(s) have an infinite answer (status diverged).")
+        console.note(
+            f"{counts[Status.DIVERGED]} row(s) have an infinite answer (status diverged){_infinite_columns(blocks)}."
+        )
     unsolved = sum(counts[status] for status in _UNSOLVED)
     failed = sum(sweep[0].n_failed for sweep in sweeps if sweep is not None)
     if unsolved:

@@ -95,7 +95,7 @@ def _noise(α: float, k: float, c: float, n: int, ridge: Floats, time: Floats) -
 def _modes_needed(α: float, k: float, longest: float) -> int:
     """Modes for 1e-9: the Gaussian e^{−2ktℓ} at the lower edge must be resolved, or the law itself."""
     of_time = 7.0 * np.sqrt(k * longest / np.sqrt(α)) + 16.0
-    return int(np.clip(min(of_time, float(nodes_needed(α, 1e-10)) + 16.0), 16, MAX_MODES))
+    return int(np.clip(np.fmin(of_time, float(nodes_needed(α, 1e-10)) + 16.0), 16, MAX_MODES))
 
 
 def _solve(

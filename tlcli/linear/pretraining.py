@@ -80,6 +80,7 @@ def check_domain(
         raise DomainError(f"kernel '{kernel}' is unknown{suggest(kernel, KERNELS)}: use feature or ntk.")
 
 
+@np.errstate(all="ignore")  # what is beyond floats is inf or nan, and its status says so
 def pretrain(
     alpha1: ArrayLike,
     gamma0: ArrayLike,
@@ -254,6 +255,9 @@ def _kernel(state: _Predictor, γ: Floats, kernel: Kernel) -> Pretrained:
 
     # At the interpolation threshold nu diverges while the overlap stays: chi n1 n2 tends to gamma0 q.
     lost = np.isinf(ν) & np.isfinite(γ)
+    unsolved = np.isnan(ν)
+    if np.any(unsolved):
+        n1, n2 = np.where(unsolved, np.nan, n1), np.where(unsolved, np.nan, n2)
 
     def along(a: Floats, b: Floats) -> Floats:
         direction = a * b
@@ -271,6 +275,8 @@ def _kernel(state: _Predictor, γ: Floats, kernel: Kernel) -> Pretrained:
         c_cross=np.where(lost, γ * state.overlap, along(n1, n2)) if np.any(lost) else along(n1, n2),
         c_noise=along(n2, n2),
         scale_free=scale_free,
-        status=np.asarray(state.status, dtype=np.int8),
+        status=np.where(unsolved & (state.status == Status.CONVERGED), Status.NOT_CONVERGED, state.status).astype(
+            np.int8
+        ),
         residual=np.asarray(state.residual),
     )

@@ -36,6 +36,7 @@ class Transfer:
     pretrained: Pretrained | None
 
 
+@np.errstate(all="ignore")  # what is beyond floats is inf or nan, and its status says so
 def transfer_exact(
     alpha1: ArrayLike,
     alpha2: ArrayLike,
@@ -86,6 +87,7 @@ def transfer_exact(
     return _compare(target, baseline, dead, source)
 
 
+@np.errstate(all="ignore")  # as above
 def transfer_ansatz(
     alpha1: ArrayLike,
     alpha2: ArrayLike,
@@ -134,8 +136,13 @@ def _compare(target: Finetuned, untrained: Finetuned, dead: NDArray[np.bool_], s
     with np.errstate(invalid="ignore"):
         gain = target.spike_gain + (baseline - target.bulk_loss)
         status = worst(target.status, untrained.status)
+        both = target.loss + baseline
     if source is not None:
         status = worst(status, source.status)
+    # Numbers beyond floats: infinite losses are said to be so, and what has no number is not solved.
+    solved = status == Status.CONVERGED
+    status = np.where(solved & np.isinf(both), np.int8(Status.DIVERGED), status)
+    status = np.where(solved & np.isnan(both), np.int8(Status.NOT_CONVERGED), status)
     return Transfer(
         loss=np.asarray(target.loss),
         baseline=np.asarray(baseline),

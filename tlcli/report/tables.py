@@ -15,6 +15,7 @@ from tlcli.report.files import atomic
 from tlcli.status import Phase, Status
 
 _WORDS = {"status": Status, "phase": Phase}
+_OF_TARGET = ("baseline", "gain")  # the source stage has none: their cells are empty
 _ROWS_AT_ONCE = 200_000
 
 
@@ -122,6 +123,10 @@ def _texts(block: Block, name: str) -> NDArray[Any]:
     if column.dtype.kind == "f":
         # The shortest text that reads back as the same number.
         texts = [text[:-2] if text[-2:] == ".0" else text for text in map(repr, column.ravel().tolist())]
+        if name.removesuffix("_se").removesuffix("_draw") in _OF_TARGET and "stage" in block.columns:
+            stages = np.broadcast_to(block.columns["stage"], block.shape).ravel().tolist()
+            if len(texts) == len(stages):
+                texts = ["" if stage == 1 else text for stage, text in zip(stages, texts, strict=True)]
         return _objects(texts, shape)
     return _objects([_quoted(str(value)) for value in column.ravel().tolist()], shape)
 
