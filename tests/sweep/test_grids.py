@@ -120,6 +120,16 @@ def test_log_grids_hold_their_round_values(low, decades, per):
     assert values.array[::per].tolist() == [float(f"1e{low + i}") for i in range(decades + 1)]
 
 
+def test_log_grids_of_whole_ratios_are_the_decimals_that_one_would_write():
+    rng = np.random.default_rng(1)
+    for _ in range(1000):
+        first = Decimal(int(rng.integers(1, 50))).scaleb(int(rng.integers(-12, 6)))
+        ratio, count = int(rng.integers(2, 11)), int(rng.integers(2, 8))
+        values = parse_values(f"log:{first}:{first * ratio ** (count - 1)}:{count}")
+        assert values.array.tolist() == [float(first * ratio**i) for i in range(count)]
+        assert parse_values(format_values(values)).array.tolist() == values.array.tolist()
+
+
 def test_grids_hold_what_a_person_looks_for():
     for text, wanted in (("0.1:2:20", (0.8, 1.0)), ("0.05:2:40", (0.15, 1.0)), ("log:10:640:4", (40.0, 160.0))):
         array = parse_values(text).array

@@ -210,7 +210,7 @@ def _round_ones(array: NDArray[np.float64]) -> NDArray[np.float64]:
     """Replace values within rounding of a decimal of ten digits by that decimal."""
     with np.errstate(all="ignore"):  # numbers too small for a mantissa stay as they are
         mantissa = array / 10.0 ** np.floor(np.log10(array)) * 1e9
-        near = np.abs(mantissa - np.rint(mantissa)) <= 1e-5  # 1e-14 of it
+        near = np.abs(mantissa - np.rint(mantissa)) <= 1e-14 * mantissa
     for index in np.flatnonzero(near):
         array[index] = float(f"{array[index]:.10g}")
     return array
