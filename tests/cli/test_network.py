@@ -29,8 +29,10 @@ def test_a_curve_has_a_row_per_record_and_the_baseline_beside_it(tlcli):
     ]
     assert "record" not in rows[0]
     for row in rows:
-        number = {name: float(row[name]) for name in LOSSES}
-        assert np.isnan(number["baseline"]) == (row["stage"] == "1")
+        empty = {name for name, cell in row.items() if cell == ""}
+        of_target = {f"{name}{end}" for name in ("baseline", "gain") for end in ("", "_se", "_draw_se")}
+        assert empty == (of_target if row["stage"] == "1" else set()), "stage 1 has no baseline"
+        number = {name: float(row[name] or "nan") for name in LOSSES}
         if row["stage"] == "2":
             assert number["gain"] == pytest.approx(number["baseline"] - number["loss"], abs=1e-9)
         assert float(row["loss_se"]) >= 0
@@ -203,6 +205,9 @@ def test_a_network_agrees_with_the_experiment(tlcli):
     rows = read("out/table.csv")
     assert {(r["experiment"], r["width"], r["nets"]) for r in rows} == {("network", n, "12") for n in ("64", "256")}
     assert all(float(r["sim_step_error"]) < 0.05 for r in rows)
+    measured = [n for n in rows[0] if n.removesuffix("_se") in ("sim_baseline", "sim_gain")]
+    assert len(measured) == 4
+    assert all((r[name] == "") == (r["stage"] == "1") for r in rows for name in measured)
     # Twin: a theory without the jump at the switch.
     changed = [{**r, "loss": str(1.3 * float(r["loss"]))} if r["stage"] == "2" else r for r in rows]
     with open("out/table.csv", "w", newline="") as stream:

@@ -340,3 +340,14 @@ def test_domain_errors_show_the_value(bad, says):
 def test_every_spike_needs_its_overlap():
     with pytest.raises(ValueError, match="one overlap for each"):
         finetune(0.5, (1.0, 2.0), (0.3,))
+
+
+def test_kernels_below_the_smallest_normal_number_are_kernels():
+    """Ridgeless and converged, the loss does not depend on the size of the kernel: 1 / 5e-310 would overflow."""
+    size = np.array([1.0, 1e-300, 5e-310])
+    found = finetune(0.5, (2 * size,), (0.4,), bulk=size)
+    np.testing.assert_allclose(found.loss, found.loss[0], rtol=1e-12)
+    np.testing.assert_allclose(found.spike_gain, found.spike_gain[0], rtol=1e-12)
+    # Shrinkage (Section 3): kappa = k(1/alpha - 1) = k up to the spike of order 1/D, so f = 1/2, g = 1/4.
+    expected = (0.4 * 0.25**2 + 0.6 * 0.5**2) / (1 - 0.5)
+    assert found.loss[0] == pytest.approx(expected, rel=1e-12)

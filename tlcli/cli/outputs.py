@@ -27,6 +27,8 @@ from tlcli.status import Phase
 if TYPE_CHECKING:
     from tlcli.report.layers import Layers
 
+_LOSSES = ("loss", "train_loss", "source_loss", "source_train_loss")
+
 
 def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
     """Return how the job's figure is drawn."""
@@ -150,11 +152,13 @@ def _draw(
     about: dict[str, Any],
     edges: Sequence[Any],
 ) -> list[Path]:
+    drawing = drawing_of(job, edges)
+    if _is_blank(blocks, drawing):
+        return []
     load()  # the plotting library, which a table alone does not need
     from tlcli.report.draw import write_figures
     from tlcli.report.network import write_network_figures
 
-    drawing = drawing_of(job, edges)
     kept = [[] if t.findings is None else t.findings.arrays for t in theories]
     points = [list(case.grid.points()) for case in job.cases]
     axes = [case.grid.axes for case in job.cases]
@@ -183,6 +187,12 @@ def _draw(
 
             figures += write_layer_figures(layers, shown, folder, drawing.format, about, unit)
     return figures
+
+
+def _is_blank(blocks: Sequence[Block], drawing: Drawing) -> bool:
+    """Whether no point of the table could be computed: there is nothing to draw."""
+    names = {*_LOSSES, drawing.default_quantity, *quantities_of(blocks, drawing)}
+    return all(np.isnan(block.columns[name]).all() for block in blocks for name in names & block.columns.keys())
 
 
 def _edges(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> list[Any]:

@@ -187,8 +187,9 @@ def _spike_units(
 
     f − g = f c/(κ+k+c) keeps a small gain free of cancellation.
     """
-    if np.any(kc == 0) and np.any(κ == 0):  # a null direction without ridge: g = 0/0 = 1
-        total = κ + kc
+    total = κ + kc
+    # A null direction without ridge has g = 0/0 = 1; the inverse of what is below the smallest normal number overflows.
+    if (np.any(kc == 0) and np.any(κ == 0)) or np.any(total < np.finfo(float).tiny):
         null = total == 0
         g = np.where(null, 1.0, κ / np.where(null, 1.0, total))
         missing = np.where(null, f - 1.0, f * (c / np.where(null, 1.0, total)))
@@ -196,7 +197,7 @@ def _spike_units(
             factor = np.where(edge & (g == 0), 0.0, amplify)
             left = np.where(g == 0, 0.0, factor * g * g)
             return np.where(missing == 0, 0.0, factor * missing * (f + g)), left
-    inverse = 1.0 / (κ + kc)
+    inverse = 1.0 / total
     g = κ * inverse
     left = g * g
     left *= np.where(edge, 0.0, amplify)

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from tlcli.report.files import atomic
 from tlcli.status import Phase, Status
 
 _WORDS = {"status": Status, "phase": Phase}
-_OF_TARGET = ("baseline", "gain")  # the source stage has none: their cells are empty
+_OF_TARGET = re.compile(r"(sim_)?(baseline|gain)(_draw)?(_se)?")  # the source stage has none: their cells are empty
 _ROWS_AT_ONCE = 200_000
 
 
@@ -123,11 +124,10 @@ def _texts(block: Block, name: str) -> NDArray[Any]:
     if column.dtype.kind == "f":
         # The shortest text that reads back as the same number.
         texts = [text[:-2] if text[-2:] == ".0" else text for text in map(repr, column.ravel().tolist())]
-        if name.removesuffix("_se").removesuffix("_draw") in _OF_TARGET and "stage" in block.columns:
-            stages = np.broadcast_to(block.columns["stage"], block.shape).ravel().tolist()
-            if len(texts) == len(stages):
-                texts = ["" if stage == 1 else text for stage, text in zip(stages, texts, strict=True)]
-        return _objects(texts, shape)
+        cells = _objects(texts, shape)
+        if "stage" in block.columns and _OF_TARGET.fullmatch(name):
+            return np.where(np.asarray(block.columns["stage"]) == 1, "", cells)
+        return cells
     return _objects([_quoted(str(value)) for value in column.ravel().tolist()], shape)
 
 

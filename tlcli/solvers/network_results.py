@@ -101,9 +101,12 @@ def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
     reached = [(r["info"]["reached"], r["info"]["accuracy"]) for r in done]
     out.reached = max((worst for worst, _ in reached if math.isfinite(worst)), default=math.nan)
     out.messages = _inaccurate(done, len(records))
-    out.messages += [
-        _located(case, points[i // draws], i % draws, r) for i, r in enumerate(records) if r.get("message")
-    ]
+    if done:
+        out.messages += [
+            _located(case, points[i // draws], i % draws, r) for i, r in enumerate(records) if r.get("message")
+        ]
+    else:
+        out.messages = [f"all {len(records)} point(s) failed, the first with {records[0]['message']}"]
     out.layers = [
         layers_of(case, point, records[i * draws : (i + 1) * draws], chosen_records(case, point))
         for i, point in enumerate(points)
