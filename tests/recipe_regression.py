@@ -30,11 +30,11 @@ REFERENCE = ROOT / "tests" / "reference"
 MOST_ROWS = 300
 
 # Experiments and networks at a cost that CI can pay; the full-size figures come from `make figures`.
-FEW = {"neurons": 256, "repeats": 2, "accuracy": 1, "ptest": 200}
+FEW = {"neurons": 256, "repeats": 4, "accuracy": 1, "ptest": 200}
 SMALL = {**FEW, "dim": 10, "p1": 100, "p2": 40, "gamma2": "0.5,2", "t2": "60"}
 IMAGES = {**FEW, "p1": 100, "p2": 20, "gamma0": "0.3,3", "t2": "20"}
 TWO_NETS = {"nets": 2, "width": "32"}
-FROZEN = {"neurons": 256, "repeats": 2, "accuracy": 1, "draws": 2, "t1": "50"}
+FROZEN = {"neurons": 1024, "repeats": 4, "accuracy": 1, "draws": 2, "t1": "50"}
 # Deep networks: in CI linear ones, which are exact. Samples draw Gaussians in the order in which directions appear,
 # which the rounding of another library may change.
 UNSET = {"neurons": None, "repeats": None, "basis_tolerance": None, "accuracy": None}

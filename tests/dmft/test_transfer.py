@@ -602,3 +602,20 @@ def test_one_input_dimension_by_hermite_quadrature():
     every = np.concatenate([data.x_source, data.x_target, data.x_test])[:, 0]
     expected = (q * a) @ act.phi(np.multiply.outer(w, every)) / 0.9
     np.testing.assert_allclose(found.arrays["predictions"][0], expected, rtol=0, atol=1e-6)
+
+
+def test_tight_tolerances_are_solved_in_double_precision():
+    """In single precision rounding exceeded 1e-7 at every step: 20,000 evaluations, and the run broke off."""
+    data = transfer_data(
+        "linear", "hermite:3", dim=6, rho=0.8, noise1=0, noise2=0, p1=12, p2=8, ptest=20, seed=0
+    )  # fmt: skip
+    settings = TransferSettings(activation="tanh", times1=(10.0,), times2=(10.0,))
+    found = {
+        name: solve_transfer(data, settings, Numerics(neurons=64, repeats=2, integrator=name, tolerance=1e-7))
+        for name in ("rkc", "dop853")
+    }
+    assert found["rkc"].info["dtype"] == "float64"
+    assert found["rkc"].info["evaluations"] < 10_000
+    np.testing.assert_allclose(found["rkc"].columns["loss"][-1], found["dop853"].columns["loss"][-1], rtol=1e-5)
+    assert "dop853 takes fewer evaluations" in " ".join(found["rkc"].info["notes"])
+    assert "dop853" not in " ".join(found["dop853"].info["notes"])

@@ -130,10 +130,12 @@ def plan(problem: Problem, numerics: Numerics, coupled: int = 0) -> Plan:
             f"accuracy = {error:g} needs {repeats * (neurons + streamed):.2g} neurons here, the cost grows as "
             f"1/accuracy^2; use at least {0.6 / math.sqrt(_MOST_NEURONS * repeats):.1g} or give --neurons."
         )
-    double = exact or kind == "quadrature" or numerics.integrator == "dop853" or low
     tolerance, scaled = _tolerance(problem, numerics, kind, rich), numerics.tolerance is None
     control = Control(numerics.integrator, tolerance, numerics.dt, numerics.until, scaled=scaled)
     _check_integrator(problem, numerics)
+    # Rounding in single precision is above a tolerance of 1e-6: every step would be rejected.
+    tight = control.method != "euler" and control.of_stage(least).tolerance < 1e-6
+    double = exact or kind == "quadrature" or numerics.integrator == "dop853" or low or tight
     dtype = "float64" if double else "float32"
     whiten = pairs and kind != "quadrature"
     iterations = 2 if rich >= _RICH else 1
