@@ -13,12 +13,12 @@ from typing import get_args, get_type_hints
 
 from tlcli.cli.app import check, run
 from tlcli.cli.commands import COMMANDS
-from tlcli.columns import COLUMNS
-from tlcli.option import Option
 from tlcli.options import OPTIONS
-from tlcli.solvers.bayes import bayes_solver
-from tlcli.solvers.linear import PRETRAINING, TRANSFER
-from tlcli.solvers.network import network_solver
+from tlcli.options.columns import COLUMNS
+from tlcli.options.option import Option
+from tlcli.theories.bayes.points import bayes_solver
+from tlcli.theories.linear.theory import PRETRAINING, TRANSFER
+from tlcli.theories.network.points import network_solver
 
 
 def write_all(folder: Path) -> None:

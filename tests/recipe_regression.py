@@ -19,9 +19,9 @@ from unittest.mock import patch
 import numpy as np
 
 from tlcli.cli.commands import COMMANDS
-from tlcli.cli.execute import execute_recipe
-from tlcli.recipes import load_recipe
 from tlcli.report import bayes, draw, kernels, network
+from tlcli.run.execute import execute_recipe
+from tlcli.run.recipe import load_recipe
 from tlcli.tasks import cifar
 
 ROOT = Path(__file__).resolve().parent.parent

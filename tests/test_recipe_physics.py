@@ -16,10 +16,10 @@ import pytest
 
 from tests.recipe_regression import BAYES, CI_FLAGS, NETWORKS, RECIPES, data_of
 from tlcli.cli.commands import COMMANDS
-from tlcli.cli.execute import execute_recipe
-from tlcli.jobs import prepare
 from tlcli.linear.transfer import transfer_exact
-from tlcli.recipes import load_recipe
+from tlcli.run.execute import execute_recipe
+from tlcli.run.job import prepare
+from tlcli.run.recipe import load_recipe
 
 PATHS = {path.stem: path for path in RECIPES}
 SADDLES = tuple(name for name in BAYES if name.startswith("fig"))

@@ -10,7 +10,7 @@ def main() -> None:
         from tlcli.cli import interrupts
 
         interrupts.install()
-        from tlcli.cli import streams
+        from tlcli.run import streams
 
         streams.open_missing()
         from tlcli.cli import app

@@ -5,7 +5,7 @@ import pytest
 
 from tlcli.bayes.observables import NEEDS, errors_of
 from tlcli.bayes.population import population_source
-from tlcli.bayes.quadrature import quadrature_source
+from tlcli.bayes.quadrature.solve import quadrature_source
 from tlcli.dmft.activations import activation
 
 TESTED = 6

@@ -7,7 +7,7 @@ from tests.bayes.problems import SETTINGS, det_inputs, problem_b
 from tlcli.bayes.population.certificate import verdict
 from tlcli.bayes.population.source import population_source
 from tlcli.bayes.population.target import population_target
-from tlcli.bayes.quadrature import quadrature_source, quadrature_target
+from tlcli.bayes.quadrature.solve import quadrature_source, quadrature_target
 from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED
 from tlcli.dmft.activations import activation
 from tlcli.dmft.lazy import initial_kernels

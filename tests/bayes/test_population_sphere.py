@@ -8,7 +8,7 @@ from tlcli.bayes.domain import normalisable
 from tlcli.bayes.population.source import population_source
 from tlcli.bayes.population.target import population_target
 from tlcli.bayes.population.tilt import Tilt
-from tlcli.bayes.quadrature import quadrature_source
+from tlcli.bayes.quadrature.solve import quadrature_source
 from tlcli.bayes.saddle import CONVERGED
 from tlcli.dmft.activations import activation
 from tlcli.errors import ConvergenceError

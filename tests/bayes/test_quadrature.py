@@ -7,13 +7,13 @@ import pytest
 from scipy import integrate, special
 
 from tests.bayes.problems import SETTINGS, problem_b
-from tlcli.bayes import quadrature
 from tlcli.bayes.linear import linear_source, linear_target
-from tlcli.bayes.quadrature import quadrature_source, quadrature_target
-from tlcli.bayes.quadrature_lattice import Box, SourceLattice
-from tlcli.bayes.quadrature_newton import gap_at
-from tlcli.bayes.quadrature_polar import ray_integrals, unit_vectors
-from tlcli.bayes.quadrature_tilt import asymptote, steepest_ray
+from tlcli.bayes.quadrature import solve as quadrature
+from tlcli.bayes.quadrature.lattice import Box, SourceLattice
+from tlcli.bayes.quadrature.newton import gap_at
+from tlcli.bayes.quadrature.polar import ray_integrals, unit_vectors
+from tlcli.bayes.quadrature.solve import quadrature_source, quadrature_target
+from tlcli.bayes.quadrature.tilt import asymptote, steepest_ray
 from tlcli.dmft.activations import Activation, activation, probed
 from tlcli.errors import DomainError
 

@@ -7,10 +7,10 @@ import pytest
 from scipy import integrate
 
 from tests.bayes.problems import SETTINGS, problem_b
-from tlcli.bayes import quadrature_rules
-from tlcli.bayes.quadrature import quadrature_source, quadrature_target
-from tlcli.bayes.quadrature_condense import condensed
-from tlcli.bayes.quadrature_local import TargetLocal, curvature
+from tlcli.bayes.quadrature import rules as quadrature_rules
+from tlcli.bayes.quadrature.condense import condensed
+from tlcli.bayes.quadrature.local import TargetLocal, curvature
+from tlcli.bayes.quadrature.solve import quadrature_source, quadrature_target
 from tlcli.dmft.activations import activation
 
 B, ERF = problem_b(), activation("erf")

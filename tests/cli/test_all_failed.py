@@ -27,8 +27,8 @@ def test_a_grid_without_any_answer(tlcli, monkeypatch, command, rows):
     def broken(*arguments, **options):
         raise MemoryError("no room.")
 
-    monkeypatch.setattr("tlcli.solvers.network.solve_transfer", broken)
-    monkeypatch.setattr("tlcli.solvers.bayes.solve_bayes", broken)
+    monkeypatch.setattr("tlcli.theories.network.points.solve_transfer", broken)
+    monkeypatch.setattr("tlcli.theories.bayes.points.solve_bayes", broken)
     done = tlcli(command, "-o out")
     assert done.code == 3, done.err
     said = [line for line in done.err.splitlines() if "MemoryError" in line]

@@ -213,7 +213,7 @@ def broken(monkeypatch):
         def fail(*_):
             raise error
 
-        monkeypatch.setattr("tlcli.cli.execute.execute", fail)
+        monkeypatch.setattr("tlcli.run.execute.execute", fail)
 
     return by
 

@@ -244,7 +244,7 @@ def test_a_grid_of_points_that_all_failed_is_a_table(tlcli, monkeypatch):
     def broken(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("tlcli.solvers.network.data_of", broken)
+    monkeypatch.setattr("tlcli.theories.network.points.data_of", broken)
     task = "--source he1 --target he1 --dim 4 --p1 5 --p2 5 --t1 1 --t2 1"
     for command in ("dmft-solve", "finetune-loss --model network", "pretrain-kernel --model network"):
         sizes = task if "pretrain" not in command else "--source he1 --dim 4 --p1 5 --t1 1"
@@ -256,8 +256,8 @@ def test_a_grid_of_points_that_all_failed_is_a_table(tlcli, monkeypatch):
 
 
 def test_points_that_are_not_converged_are_rows_and_exit_3(tlcli, monkeypatch):
-    from tlcli.solvers.linear import TRANSFER
     from tlcli.status import Status
+    from tlcli.theories.linear.theory import TRANSFER
 
     solver = TRANSFER["linear-exact"]
 

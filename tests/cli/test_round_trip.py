@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tlcli.options import OPTIONS
-from tlcli.solvers.linear import PRETRAINING, TRANSFER
+from tlcli.theories.linear.theory import PRETRAINING, TRANSFER
 
 
 def fed_back(folder):

@@ -137,7 +137,7 @@ def test_a_store_of_its_own_serves_several_results(tlcli, whole):
 def test_a_changed_file_is_another_point(tlcli):
     import numpy as np
 
-    from tlcli.solvers.structured import spectrum_of
+    from tlcli.theories.linear.structured import spectrum_of
 
     command = (
         "finetune-loss --solver linear-structured --spectrum file:mine.npz --p1 5 --p2 4 --simulate --trials 2 --quiet"

@@ -120,7 +120,7 @@ def test_an_error_that_a_library_made_of_ctrl_c(tlcli, monkeypatch):
     def fail(*_):
         raise ImportError("half of a library")
 
-    monkeypatch.setattr("tlcli.cli.execute.execute", fail)
+    monkeypatch.setattr("tlcli.run.execute.execute", fail)
     assert tlcli("finetune-loss -o -").code == 1
     monkeypatch.setattr("tlcli.cli.interrupts._seen", True)
     done = tlcli("finetune-loss -o -")
@@ -131,7 +131,7 @@ def test_a_library_that_calls_exit(tlcli, monkeypatch):
     def fail(*_):
         raise SystemExit(7)
 
-    monkeypatch.setattr("tlcli.cli.execute.execute", fail)
+    monkeypatch.setattr("tlcli.run.execute.execute", fail)
     done = tlcli("finetune-loss -o -")
     assert done.code == 1
     assert done.err.startswith("error: code that the command loaded called sys.exit(7)")

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tlcli.cli.commands import COMMANDS
-from tlcli.cli.unused import HOW
 from tlcli.errors import UsageError
-from tlcli.jobs import _NOT_PHYSICAL, prepare
 from tlcli.options import OPTIONS
+from tlcli.run.job import _NOT_PHYSICAL, prepare
+from tlcli.run.unused import HOW
 
 LINEAR = "finetune-loss --rho 0.1,0.2"
 TASKS = "--source linear --target linear --dim 4 --p1 4 --p2 3 --ptest 5 --activation linear"

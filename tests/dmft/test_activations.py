@@ -15,7 +15,7 @@ from tlcli.dmft.ensemble import Numerics, plan, solve
 from tlcli.dmft.integrate import Control
 from tlcli.dmft.lazy import initial_kernels
 from tlcli.errors import UsageError
-from tlcli.network_options import NETWORK
+from tlcli.options.network import NETWORK
 
 POINTS = np.array([-3.7, -1.9, -1.0, -0.31, -0.05, 0.02, 0.4, 1.0, 2.2, 4.3])
 

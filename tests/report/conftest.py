@@ -6,8 +6,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 from tlcli.cli.commands import COMMANDS
-from tlcli.cli.execute import execute_recipe
-from tlcli.recipes import parse_recipe
+from tlcli.run.execute import execute_recipe
+from tlcli.run.recipe import parse_recipe
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tlcli.report.layers import Layers, draw_layers, write_layers
-from tlcli.solvers.network_layers import LAYER_COLUMNS
+from tlcli.theories.network.layers import LAYER_COLUMNS
 
 
 def layers(depth, records=4, fixed=None):

@@ -10,11 +10,11 @@ from matplotlib.colors import Normalize, TwoSlopeNorm, to_hex
 from scipy import stats
 
 from tlcli.cli.commands import COMMANDS
-from tlcli.cli.execute import execute_recipe
 from tlcli.report.agreement import Agreement, Comparison, _correlation, assess
 from tlcli.report.kernels import Shown, draw_densities, draw_kernels, target_kernels
 from tlcli.report.network import spaced_logarithmically
 from tlcli.report.style import COLOURS
+from tlcli.run.execute import execute_recipe
 
 TINY = {"source": "linear", "target": "hermite:2", "dim": 3, "p1": 8, "p2": 6, "ptest": 20, "neurons": 64, "repeats": 2}
 

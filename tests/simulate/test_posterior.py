@@ -7,7 +7,7 @@ import pytest
 
 from tests.bayes.problems import SETTINGS, problem_a, problem_b
 from tlcli.bayes.linear import linear_source, linear_target
-from tlcli.bayes.quadrature import quadrature_source, quadrature_target
+from tlcli.bayes.quadrature.solve import quadrature_source, quadrature_target
 from tlcli.dmft.activations import activation
 from tlcli.errors import ConvergenceError, DomainError, UsageError
 from tlcli.simulate.posterior import sample_posterior

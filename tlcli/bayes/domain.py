@@ -8,7 +8,7 @@ that grows faster than linearly has no normalisable tilt at all (γ > 0, v ≠ 0
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.bayes.quadrature_tilt import asymptote, direction_words
+from tlcli.bayes.quadrature.tilt import asymptote, direction_words
 from tlcli.dmft.activations import Activation
 from tlcli.errors import DomainError
 

@@ -219,7 +219,7 @@ class _Solver:
         if self.route == "linear":
             return linear_source(x, rows, y, gamma, beta)
         if self.route == "quadrature":
-            from tlcli.bayes.quadrature import quadrature_source
+            from tlcli.bayes.quadrature.solve import quadrature_source
 
             return quadrature_source(self.act, x, rows, y, gamma, beta, accuracy=self._agreement)
         from tlcli.bayes.population.source import population_source
@@ -240,7 +240,7 @@ class _Solver:
         if self.route == "linear":
             return linear_target(*where, source)
         if self.route == "quadrature":
-            from tlcli.bayes.quadrature import quadrature_target
+            from tlcli.bayes.quadrature.solve import quadrature_target
 
             before = {"source_rows": p.rows1, "source_gamma": s.gamma0}
             return quadrature_target(self.act, *where, source, **before, accuracy=self._agreement)

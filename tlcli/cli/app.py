@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 import tlcli
-from tlcli.cli import interrupts, streams
+from tlcli.cli import interrupts
 from tlcli.cli.commands import COMMANDS, Command, build
 from tlcli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, TlcliError
+from tlcli.run import streams
 
 app = typer.Typer(
     name="tlcli",
@@ -42,7 +43,7 @@ def _root(
 
 
 def _run(command: Command, recipe: Path | None, flags: dict[str, Any]) -> None:
-    from tlcli.cli.execute import execute
+    from tlcli.run.execute import execute
 
     raise typer.Exit(execute(command.name, command.options, recipe, flags))
 

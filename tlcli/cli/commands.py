@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from tlcli.bayes_options import BAYES
 from tlcli.errors import UsageError
-from tlcli.network_options import NETWORK
-from tlcli.option import Option
 from tlcli.options import INVOCATION, OPTIONS
+from tlcli.options.bayes import BAYES
+from tlcli.options.network import NETWORK
+from tlcli.options.option import Option
 
 _FIGURE = ("x", "y", "style", "quantity", "format", "title")
 _EXPERIMENT = ("simulate", "experiment", "trials", "width", "dim")

@@ -6,9 +6,9 @@ from typing import Any
 
 from tlcli.cli.commands import COMMANDS
 from tlcli.cli.console import Console
-from tlcli.cli.execute import execute_recipe
 from tlcli.errors import EXIT_OK, TlcliError, UsageError
-from tlcli.recipes import load_recipe
+from tlcli.run.execute import execute_recipe
+from tlcli.run.recipe import load_recipe
 
 
 def run_recipes(paths: Sequence[Path], output: str | None, flags: Mapping[str, Any]) -> int:

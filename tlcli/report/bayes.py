@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from tlcli.columns import PER_DELTA
+from tlcli.options.columns import PER_DELTA
 from tlcli.report.kernels import Shown, draw_densities, kernel_scale
 from tlcli.report.style import RC, facet_title, number, save
 from tlcli.report.tables import Block

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from tlcli.columns import short_symbol
+from tlcli.options.columns import short_symbol
 from tlcli.report.plan import FigureSpec
 from tlcli.report.style import (
     COLOURS,

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
-from tlcli.columns import label_of, short_symbol
+from tlcli.options.columns import label_of, short_symbol
 from tlcli.report.plan import FigureSpec
 from tlcli.report.style import facet_grid, facet_title, finite_axis, log_axis, outer_labels
 from tlcli.status import Phase

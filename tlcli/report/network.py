@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from tlcli.columns import label_of, short_symbol
+from tlcli.options.columns import label_of, short_symbol
 from tlcli.report.plan import Drawing
 from tlcli.report.records import RECORD, plan_records
 from tlcli.report.style import COLOURS, RC, facet_title, log_axis, number, save

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.columns import label_of
 from tlcli.errors import UsageError, suggest
+from tlcli.options.columns import label_of
 from tlcli.report.tables import Block
 
 Floats = NDArray[np.float64]

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tlcli.columns import COLUMNS
 from tlcli.errors import DomainError, UsageError, suggest
 from tlcli.options import OPTIONS
+from tlcli.options.columns import COLUMNS
 from tlcli.status import Phase, Status
 
 Row = Mapping[str, str]

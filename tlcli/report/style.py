@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from tlcli.columns import label_of, short_symbol
+from tlcli.options.columns import label_of, short_symbol
 from tlcli.report.files import atomic
 from tlcli.report.provenance import png_chunks
 

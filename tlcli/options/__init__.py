@@ -1,0 +1,406 @@
+"""Every option of every command, declared once: flags, recipe keys, columns and provenance derive from it.
+
+An option is named by its recipe key (`weight_decay`); its flag is the same word with dashes.
+Nothing here imports NumPy, so `--help` is instant.
+"""
+
+from tlcli.options.bayes import BAYES
+from tlcli.options.network import NETWORK
+from tlcli.options.option import COUNT, COUNT_FINITE, FINITE, NOT_NEGATIVE, OVERLAP, POSITIVE, PROCESSES, Domain, Option
+
+LINEAR_SOLVERS = ("linear-exact", "linear-ansatz", "linear-joint", "linear-structured")
+NETWORK_SOLVERS = ("network-frozen", "network-rich")
+BAYES_SOLVERS = ("bayes-linear", "bayes-whitened", "bayes-network")
+SOLVERS = (*LINEAR_SOLVERS, "linear-two-time", *NETWORK_SOLVERS, *BAYES_SOLVERS)
+
+_MODEL = [
+    Option(
+        "alpha1",
+        "grid",
+        "inf",
+        "Source data per dimension, P1/D; inf is the population (networks: P1 = round(alpha1 D), or give --p1).",
+        symbol=r"$\alpha_1=P_1/D$",
+        domain=POSITIVE,
+    ),
+    Option(
+        "alpha2",
+        "grid",
+        "0.5",
+        "Target data per dimension, P2/D (networks: P2 = round(alpha2 D), or give --p2).",
+        symbol=r"$\alpha_2=P_2/D$",
+        domain=POSITIVE,
+    ),
+    Option(
+        "rho",
+        "grid",
+        "0.8",
+        "Alignment of the target's direction (teacher) with the source's.",
+        symbol=r"alignment $\rho$",
+        domain=OVERLAP,
+    ),
+    Option(
+        "rho_xi",
+        "grid",
+        "0",
+        "Alignment of the target teacher with the source's noise direction.",
+        symbol=r"$\rho_\xi$",
+        domain=OVERLAP,
+    ),
+    Option(
+        "gamma0",
+        "grid",
+        "1",
+        "Feature-learning strength (richness) on the source; 0 is lazy, inf ultra-rich (not for networks).",
+        symbol=r"richness $\gamma_0$",
+        domain=NOT_NEGATIVE,
+    ),
+    Option(
+        "gamma2",
+        "grid",
+        None,
+        "Richness on the target in joint training (default: gamma0); 0 is the lazy limit of networks.",
+        symbol=r"target richness $\gamma_2$",
+        domain=NOT_NEGATIVE,
+    ),
+    Option(
+        "sigma1",
+        "grid",
+        "0",
+        "Standard deviation of the label noise on the source.",
+        symbol=r"source noise $\sigma_1$",
+        domain=FINITE,
+    ),
+    Option(
+        "sigma2",
+        "grid",
+        "0",
+        "Standard deviation of the label noise on the target.",
+        symbol=r"target noise $\sigma_2$",
+        domain=FINITE,
+    ),
+    Option(
+        "ridge",
+        "grid",
+        "0",
+        "Ridge on the readout in fine-tuning (of the loss of --reduction, by default the mean).",
+        symbol=r"ridge $\lambda_2$",
+        domain=FINITE,
+    ),
+    Option(
+        "weight_decay",
+        "grid",
+        "0",
+        "Weight decay on the source (of the mean loss).",
+        symbol=r"weight decay $\lambda_1$",
+        domain=FINITE,
+    ),
+    Option(
+        "weight_decay2",
+        "grid",
+        "0",
+        "Weight decay on the target in joint training.",
+        symbol=r"target weight decay $\lambda_2$",
+        domain=FINITE,
+    ),
+    Option(
+        "init_scale",
+        "grid",
+        "1",
+        "Scale kappa of the initial weights; 0 is the ultra-rich limit.",
+        symbol=r"init scale $\kappa$",
+        domain=FINITE,
+    ),
+    Option(
+        "kernel",
+        "choice",
+        "feature",
+        "Which kernel of the pre-trained network is frozen.",
+        choices=("feature", "ntk"),
+    ),
+    Option(
+        "t1",
+        "grid",
+        "inf",
+        "Duration of pre-training, in units of the mean loss (networks: 100 unless given; with --until at most 1e4).",
+        symbol=r"pre-training time $t_1$",
+        domain=NOT_NEGATIVE,
+    ),
+    Option(
+        "t2",
+        "grid",
+        "inf",
+        "Duration of the target stage (networks: as t1; inf is the regression of network-frozen).",
+        symbol=r"time $t_2$",
+        domain=NOT_NEGATIVE,
+    ),
+    Option(
+        "times",
+        "grid",
+        None,
+        "Recorded times of the last stage (a list or grid); replaces its duration (dmft-solve: times of both stages).",
+        symbol=r"time $t$",
+        domain=NOT_NEGATIVE,
+    ),
+    Option(
+        "c_signal",
+        "expression",
+        None,
+        "Ansatz: signal spike c1, a number or an expression in gamma0, alpha1.",
+        symbol=r"signal $c_1$",
+    ),
+    Option(
+        "c_cross",
+        "expression",
+        "0",
+        "Ansatz: crosstalk c3, a number or an expression in gamma0, alpha1.",
+        symbol=r"crosstalk $c_3$",
+    ),
+    Option(
+        "c_noise",
+        "expression",
+        "0",
+        "Ansatz: noise spike c2, a number or an expression in gamma0, alpha1.",
+        symbol=r"noise $c_2$",
+    ),
+    Option(
+        "bulk",
+        "grid",
+        "1",
+        "Ansatz: bulk k of the kernel; 0 is ultra-rich.",
+        symbol=r"bulk $k$",
+        domain=FINITE,
+    ),
+]
+
+_STRUCTURED = [
+    Option(
+        "p1",
+        "grid",
+        "200",
+        "Number of source samples (networks: 100, or all of a file, unless given).",
+        symbol=r"source samples $P_1$",
+        domain=COUNT,
+    ),
+    Option(
+        "p2",
+        "grid",
+        "100",
+        "Number of target samples (networks: 50, or all of a file, unless given).",
+        symbol=r"target samples $P_2$",
+        domain=COUNT,
+    ),
+    Option(
+        "spectrum",
+        "text",
+        "power",
+        "Input spectrum: power, digits, or file:PATH (NPZ with eigenvalues, teacher1, teacher2).",
+        panel="Structured inputs",
+    ),
+    Option(
+        "dim",
+        "integer",
+        None,
+        "Input dimension D (default: 400; population experiment 100, network 40; polynomial tasks 20).",
+        domain=COUNT_FINITE,
+        panel="Inputs and experiment",
+    ),
+    Option(
+        "spectrum_exponent",
+        "grid",
+        "1.2",
+        "Exponent a of the eigenvalues, lambda_k ~ k^-a.",
+        symbol=r"spectrum exponent $a$",
+        domain=FINITE,
+        panel="Structured inputs",
+    ),
+    Option(
+        "teacher_exponent",
+        "grid",
+        "0.5",
+        "Exponent c of the teacher's coefficients, k^-c.",
+        symbol=r"teacher exponent $c$",
+        domain=Domain(finite=True),
+        panel="Structured inputs",
+    ),
+    Option(
+        "source",
+        "text",
+        None,
+        "Source task: linear, hermite:K, he1+0.5*he3, digits:3v8, cifar10:cat-dog, file:PATH.",
+        panel="Tasks",
+    ),
+    Option(
+        "target",
+        "text",
+        None,
+        "Target task on inputs of the same kind, written like the source.",
+        panel="Tasks",
+    ),
+    Option(
+        "modes",
+        "integer",
+        None,
+        "Keep that many leading principal components of the digits (default: all 64).",
+        domain=Domain(1, 64, whole=True),
+        panel="Structured inputs",
+    ),
+    Option(
+        "reduction",
+        "choice",
+        "mean",
+        "Whether times, ridge and weight decay belong to the mean or the summed loss (sum = P x mean).",
+        choices=("mean", "sum"),
+        panel="Model",
+    ),
+]
+
+_TWO_TIME = [
+    Option(
+        "steps",
+        "integer",
+        None,
+        "Steps of the time grid (default: what the fastest mode needs, 200 to 1000).",
+        domain=Domain(2, 20_000, whole=True),
+        panel="Two-time DMFT",
+    ),
+]
+
+_EXPERIMENT = [
+    Option("simulate", "flag", False, "Run the finite-size experiment beside the theory.", panel="Experiment"),
+    Option(
+        "experiment",
+        "text",
+        None,
+        "Which: regression, population, network, posterior, or a list of them.",
+        panel="Experiment",
+    ),
+    Option(
+        "trials",
+        "integer",
+        8,
+        "Independent draws of data and weights per point (linear solvers).",
+        domain=Domain(2, 1e6, whole=True),
+        panel="Experiment",
+    ),
+    Option(
+        "nets",
+        "integer",
+        8,
+        "Independent networks per width and draw of the data (network solvers).",
+        domain=Domain(2, 1e6, whole=True),
+        panel="Experiment",
+    ),
+    Option(
+        "width",
+        "grid",
+        "512,1024",
+        "Widths N of the network experiment; two or more are extrapolated in 1/N.",
+        symbol=r"width $N$",
+        domain=Domain(2, whole=True, finite=True),
+        panel="Experiment",
+    ),
+]
+
+_SOLVER = Option(
+    "solver",
+    "choice",
+    "linear-exact",
+    "The theory to evaluate (default with --model network: network-frozen).",
+    choices=SOLVERS,
+    panel="Model",
+)
+
+_FIGURE = [
+    Option("x", "text", None, "Horizontal axis: a parameter, or parameter=GRID.", panel="Figure"),
+    Option("y", "text", None, "Vertical axis of a map: a parameter, or parameter=GRID.", panel="Figure"),
+    Option(
+        "style",
+        "choice",
+        "auto",
+        "Draw maps or curves (auto: a map when two axes have several values).",
+        choices=("auto", "map", "curves"),
+        panel="Figure",
+    ),
+    Option("quantity", "text", None, "Column to draw (default: gain on maps, loss on curves).", panel="Figure"),
+    Option(
+        "optimal_gamma0",
+        "flag",
+        None,
+        "Add the best gamma0 at every point (default: when gamma0 is an axis of a map).",
+        panel="Figure",
+    ),
+    Option(
+        "optimal_delta",
+        "flag",
+        None,
+        "Add the best delta at every point (default: when delta is an axis); of tasks the best of the grid's.",
+        panel="Figure",
+    ),
+    Option("format", "choice", "png", "Format of the figures.", choices=("png", "pdf", "svg"), panel="Figure"),
+    Option("title", "text", None, "Title of the figure.", panel="Figure"),
+]
+
+_RUN = [
+    Option(
+        "output",
+        "text",
+        None,
+        "Output folder (default: results/NAME); - sends the CSV to stdout and writes no file.",
+        panel="Run",
+        metavar="DIR",
+    ),
+    Option(
+        "seed",
+        "integer",
+        0,
+        "Seed of the experiments; every point derives its own.",
+        domain=Domain(0, whole=True, finite=True),
+        panel="Run",
+    ),
+    Option("jobs", "integer", 1, "Worker processes for experiments and networks.", domain=PROCESSES, panel="Run"),
+    Option("executor", "text", "local", "local, dask:ADDRESS or mpi.", panel="Run"),
+    Option(
+        "shard",
+        "text",
+        None,
+        "Compute only share i of n (i/n) of the experiments and networks into the store.",
+        panel="Run",
+        metavar="I/N",
+    ),
+    Option(
+        "store",
+        "text",
+        None,
+        "Folder of the point stores (default: the output folder).",
+        panel="Run",
+        metavar="DIR",
+    ),
+    Option("force", "flag", False, "Compute stored points again, and discard the old ones then.", panel="Run"),
+    Option("dry_run", "flag", False, "Say what would be computed, how long and how large, and stop.", panel="Run"),
+    Option(
+        "allow_code",
+        "flag",
+        False,
+        "Let a recipe name Python code of your own to run (activation: module:function).",
+        panel="Run",
+    ),
+    Option("quiet", "flag", False, "No progress and no messages but errors.", panel="Run"),
+    Option("strict", "flag", False, "Exit with 3 where a row missed the accuracy (status inaccurate).", panel="Run"),
+]
+
+OPTIONS: dict[str, Option] = {
+    o.name: o for o in (_SOLVER, *_MODEL, *_STRUCTURED, *_TWO_TIME, *NETWORK, *BAYES, *_EXPERIMENT, *_FIGURE, *_RUN)
+}
+
+# Settings of one invocation, not of the result: neither a recipe's hash nor a figure holds them.
+INVOCATION = ("output", "jobs", "executor", "shard", "store", "force", "dry_run", "quiet", "strict", "allow_code")
+
+# In YAML a stage's `alpha` reads like the option alpha1, and so on: same grids, same ranges.
+STAGE_OPTIONS = {
+    "teacher": None,
+    "alpha": "alpha1",
+    "gamma": "gamma2",
+    "duration": "t1",
+    "sigma": "sigma1",
+    "weight_decay": "weight_decay",
+}

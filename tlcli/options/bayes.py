@@ -1,0 +1,76 @@
+"""The options of the Bayesian theory: inverse temperatures, elastic coupling, whitened data; see `tlcli.options`."""
+
+from tlcli.options.option import NOT_NEGATIVE, OVERLAP, POSITIVE, Domain, Option
+
+BAYES = [
+    Option(
+        "beta",
+        "grid",
+        "50",
+        "Inverse temperature of the source, of the summed squares: kernel ridge 1/beta; inf is without noise.",
+        symbol=r"inverse temperature $\beta_1$",
+        domain=POSITIVE,
+        panel="Bayes",
+    ),
+    Option(
+        "beta2",
+        "grid",
+        None,
+        "Inverse temperature of the target (default: beta).",
+        symbol=r"inverse temperature $\beta_2$",
+        domain=POSITIVE,
+        panel="Bayes",
+    ),
+    Option(
+        "delta",
+        "grid",
+        "1",
+        "Elastic coupling of the target's weights to the source's; 0 is the target alone, inf the source's weights.",
+        symbol=r"elastic coupling $\delta$",
+        domain=NOT_NEGATIVE,
+        panel="Bayes",
+    ),
+    Option(
+        "whitened",
+        "choice",
+        None,
+        "Whitened data instead of tasks: decoupled inputs, or the same inputs with proportional (same) or any labels.",
+        choices=("decoupled", "same", "labels"),
+        panel="Bayes",
+    ),
+    Option(
+        "label_overlap",
+        "grid",
+        "0.5",
+        "Overlap m of the two label vectors of --whitened labels.",
+        symbol=r"label overlap $m$",
+        domain=OVERLAP,
+        panel="Bayes",
+    ),
+    Option(
+        "label_norm1",
+        "grid",
+        "1",
+        "Squared length |y1|^2 of the source's labels on whitened data.",
+        symbol=r"$|y_1|^2$",
+        domain=Domain(0, open_low=True, finite=True),
+        panel="Bayes",
+    ),
+    Option(
+        "label_norm2",
+        "grid",
+        "1",
+        "Squared length |y2|^2 of the target's labels on whitened data.",
+        symbol=r"$|y_2|^2$",
+        domain=Domain(0, open_low=True, finite=True),
+        panel="Bayes",
+    ),
+    Option(
+        "moves",
+        "integer",
+        None,
+        "Moves of the sampled population in its first pool, doubled as needed (default: 500, or 15 per point).",
+        domain=Domain(20, 1e9, whole=True),
+        panel="Numerics",
+    ),
+]

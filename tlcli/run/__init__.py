@@ -1,0 +1,1 @@
+"""From a question to a result: merging of settings, execution, files."""

@@ -1,0 +1,87 @@
+"""Parameters, theory and experiments joined into the blocks of a table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tlcli.report.tables import Block
+from tlcli.sweep.runner import SweepResult
+from tlcli.theories.base import Case, Columns
+
+# What tells whether an experiment can be trusted: the step of gradient descent, and whether chains are at rest.
+_HEALTH = ("step_error", "drift", "acceptance")
+_SAME_AS = {"gamma2": "gamma0", "beta2": "beta"}  # the defaults of parameters of the target
+
+
+def block_of(case: Case, found: Columns, sweep: tuple[SweepResult, list[dict[str, Any]]] | None = None) -> Block:
+    """Join parameters, theory and experiments into one block of the table."""
+    inner = case.solver.inner
+    pad = (1,) * len(inner)
+    axes: dict[str, Any] = {name: case.grid.values[name].array for name in case.grid.axes}
+    axes |= inner
+    columns: dict[str, Any] = {}
+    opened = case.grid.open()
+    for name in case.solver.parameters:
+        if name in opened:
+            columns[name] = opened[name].reshape(opened[name].shape + pad)
+        elif case.words.get(name) is not None:
+            columns[name] = case.words[name]
+        elif name in _SAME_AS:
+            other = opened[_SAME_AS[name]]
+            columns[name] = other.reshape(other.shape + pad)
+    for index, (name, values) in enumerate(inner.items()):
+        if name in found or name == "record":  # records are told by their stage and time
+            continue
+        shape = [1] * (len(case.grid.axes) + len(inner))
+        shape[len(case.grid.axes) + index] = len(values)
+        columns[name] = np.asarray(values).reshape(shape)
+    columns |= found
+    scales = {name: case.grid.values[name].scale for name in case.grid.axes}
+    if "time" in inner:
+        scales["time"] = str(case.words.get("time_scale", "list"))
+    if sweep is not None:
+        axes, columns = _with_experiments(case, axes, columns, *sweep)
+    return Block(axes, columns, scales, case.label)
+
+
+def _with_experiments(
+    case: Case,
+    axes: dict[str, Any],
+    columns: dict[str, Any],
+    result: SweepResult,
+    variants: list[dict[str, Any]],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Add a slowest axis of experiments, if there are several, and the measured columns."""
+    inner = tuple(len(v) for v in case.solver.inner.values())
+    shape = (len(variants), *case.grid.shape)
+    records = [record or {} for record in result.records]
+    status = np.array([str(record.get("status", "ok")) for record in records]).reshape(shape + (1,) * len(inner))
+    last = {name: columns.pop(name) for name in ("residual", "status") if name in columns}
+    ones = (1,) * (len(case.grid.shape) + len(inner))
+    for key in dict.fromkeys(key for variant in variants for key in variant):
+        values = np.array([str(variant.get(key, "")) for variant in variants])
+        columns[key] = values.reshape(len(variants), *ones)
+    measured = [name for name in columns if any(f"{name}_se" in record for record in records)]
+    for name in measured:
+        for suffix in ("", "_se"):
+            cells = [np.broadcast_to(record.get(f"{name}{suffix}", np.nan), inner) for record in records]
+            columns[f"sim_{name}{suffix}"] = np.array(cells, dtype=float).reshape(shape + inner)
+    for name in _HEALTH:  # one number beside every measured number of its point
+        if any(name in record for record in records):
+            values = [float(record.get(name, np.nan)) for record in records]
+            columns[f"sim_{name}"] = np.array(values).reshape(shape + (1,) * len(inner))
+    if (status != "ok").any():
+        columns["sim_status"] = status
+    columns |= last
+    if len(variants) > 1:
+        return {"experiment": np.arange(len(variants)), **axes}, columns
+    # One experiment needs no axis of its own.
+    width = len(axes)
+    return axes, {name: column[0] if np.ndim(column) == width + 1 else column for name, column in columns.items()}
+
+
+def edge_block(case: Case, points: Mapping[str, Any]) -> Block:
+    """Return boundary points as a table of their own."""
+    count = next(len(v) for v in points.values() if not isinstance(v, str))
+    return Block({"point": np.arange(float(count))}, dict(points), {}, case.label)

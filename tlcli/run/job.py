@@ -1,0 +1,394 @@
+"""From a command, a recipe and flags to what is to be computed: one grid per case, nothing evaluated yet.
+
+Precedence: flag > case of the recipe > recipe > default. But what sets the cases of a recipe apart stays: a label may
+name it, and a flag would leave the label wrong. A case keeps such a value, which a note tells.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tlcli.errors import UsageError, suggest
+from tlcli.options import BAYES_SOLVERS, INVOCATION, NETWORK_SOLVERS, OPTIONS, SOLVERS
+from tlcli.run.recipe import Recipe, refuse_code
+from tlcli.sweep.grids import Grid, Values, format_values, parse_values
+from tlcli.theories.base import Case, Solver
+
+DEFAULT_DIM = 400  # of a power-law spectrum
+
+# Options that say how a result is drawn or run, not what is computed.
+_NOT_PHYSICAL = {"x", "y", "style", "quantity", "format", "title", "optimal_gamma0", "solver", "simulate"}
+_NOT_PHYSICAL |= {"optimal_delta"}
+_NOT_PHYSICAL |= {"experiment", "trials", "width", "seed", "dim", "model", *INVOCATION}
+_PER_CASE = {"solver", "model", "simulate", "experiment"}
+# Two ways to say one thing: in a stronger layer of settings one replaces the other.
+_EITHER = (("p1", "alpha1"), ("p2", "alpha2"))
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything that one invocation computes and draws."""
+
+    command: str
+    name: str
+    cases: tuple[Case, ...]
+    settings: Mapping[str, Any]
+    resolved: Mapping[str, Any]
+    roles: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what the user should be told before the work
+
+
+def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags: Mapping[str, Any]) -> Job:
+    """Merge flags, recipe and defaults into a job.
+
+    Raises:
+        UsageError: an option that the solver does not take, a bad value, a recipe of another command.
+    """
+    if recipe is not None and recipe.command not in (None, command):
+        raise UsageError(
+            f"recipe '{recipe.name}' is for {recipe.command}, not {command}; use `tlcli {recipe.command}` or "
+            "`tlcli run` with it."
+        )
+    written = recipe.settings if recipe else {}
+    for key in (*written, *flags):
+        if key not in allowed:
+            hint = suggest(key, allowed)
+            raise UsageError(f"{command} does not take '{key}'{hint}.")
+    duration = _duration(command)
+    given, strong, roles = _axes_roles(written, flags, duration)
+    cases, overrides, notes = [], [], []
+    written_cases = (recipe.cases if recipe else []) or [{"label": None}]
+    apart = _apart(written_cases)
+    for override in written_cases:
+        label, rest = override["label"], {k: v for k, v in override.items() if k != "label"}
+        own = {k: v for k, v in rest.items() if k in apart}
+        # Flags are stronger than a case, so that one run can change a recipe everywhere, but for what sets it apart.
+        settings = _over(_over(_over(given, rest, duration), strong, duration), own, duration)
+        notes += [(label, name) for name in strong if settings.get(name) != strong[name]]
+        if recipe is not None and ("activation" not in strong or "activation" in own) and not flags.get("allow_code"):
+            refuse_code(recipe.name, settings.get("activation"))
+        cases.append(_case(command, label, settings, recipe))
+        whole = [k for k in rest if k in _NOT_PHYSICAL - _PER_CASE and k not in cases[-1].solver.parameters]
+        if whole:
+            raise UsageError(f"case '{label}': '{whole[0]}' belongs to the whole recipe, not to one case.")
+        overrides.append({k: settings[k] for k in rest if k in settings})
+    run = {name: _value(name, given) for name in OPTIONS if name in _NOT_PHYSICAL}
+    resolved = _resolved(command, allowed, recipe, given, overrides, cases)
+    name = recipe.name if recipe else command
+    return Job(command, name, tuple(cases), run, resolved, roles, _kept(notes, strong, written_cases))
+
+
+def _apart(cases: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the options that set the cases of a recipe apart: all do not give them one and the same value."""
+
+    def read(name: str, raw: Any) -> Any:
+        value = OPTIONS[name].parse(raw)
+        return format_values(value) if isinstance(value, Values) else value
+
+    names = {name for case in cases for name in case} - {"label", "simulate"}  # experiments change no row
+    if len(cases) == 1:  # set apart from the recipe without it
+        return names
+    return {n for n in names if any(n not in case for case in cases) or len({read(n, case[n]) for case in cases}) > 1}
+
+
+def _kept(
+    pairs: Sequence[tuple[str, str]], flags: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """Return a note for every flag that some cases do not follow, given as pairs of a case and an option.
+
+    Raises:
+        UsageError: a flag that no case follows.
+    """
+    notes = []
+    for name in dict.fromkeys(name for _, name in pairs):
+        labels = [label for label, other in pairs if other == name]
+        flag = f"{OPTIONS[name].flag} {flags[name]}" if OPTIONS[name].kind != "flag" else OPTIONS[name].flag
+        shown = ", ".join(f"'{label}'" for label in labels)
+        if len(labels) == len(cases):
+            raise UsageError(
+                f"{flag} has no effect: it is what sets the cases {shown} of the recipe apart, and each keeps its own; "
+                "leave it out, or change the cases in a copy of the recipe."
+            )
+        one = "case" if len(labels) == 1 else "cases"
+        notes.append(
+            f"{flag} is not for the {one} {shown} of the recipe, whose own value sets it apart from the others."
+        )
+    return tuple(notes)
+
+
+def _duration(command: str) -> str | None:
+    """Return the option that `times` replaces: the duration of the last stage. Curves have both."""
+    return {"pretrain-kernel": "t1", "dmft-solve": None}.get(command, "t2")
+
+
+def _over(weak: Mapping[str, Any], strong: Mapping[str, Any], duration: str | None) -> dict[str, Any]:
+    """Merge two layers of settings; recorded times and the duration of the last stage replace each other."""
+    merged = {**weak, **strong}
+    for pair in (*_EITHER, *([("times", duration)] if duration else [])):
+        for one, other in (pair, pair[::-1]):
+            if one in strong and other not in strong:
+                merged.pop(other, None)
+    return merged
+
+
+def _axes_roles(
+    written: Mapping[str, Any], flags: Mapping[str, Any], duration: str | None
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Read x and y, each a parameter or parameter=GRID.
+
+    Return all settings of recipe and flags, those that come from flags, and role → axis. The grids are settings
+    like any other in these; a flag is stronger than the grid in a recipe's x.
+    """
+    given, strong = _over(written, flags, duration), {k: v for k, v in flags.items() if k not in ("x", "y")}
+    names: dict[str, str] = {}
+    for role in ("x", "y"):
+        if given.get(role) is None:
+            continue
+        name, equals, text = str(given[role]).partition("=")
+        name = name.strip().replace("-", "_")
+        known = [n for n, o in OPTIONS.items() if o.kind in ("grid", "expression")]
+        if name not in (*known, "time", "stage", "task"):
+            raise UsageError(
+                f"--{role}: '{name}' is no parameter{suggest(name, known)}; use PARAMETER or PARAMETER=GRID."
+            )
+        if equals and role in flags:
+            strong[name] = text.strip()
+        elif equals:
+            given[name] = text.strip()
+        given[role] = name
+        names[role] = "time" if name in ("times", duration) else name
+    if names.get("x") is not None and names.get("x") == names.get("y"):
+        raise UsageError(f"--x and --y are both '{names['x']}'; name two different parameters.")
+    return _over(given, strong, duration), strong, names
+
+
+def _value(name: str, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Any:
+    option = OPTIONS[name]
+    raw = settings.get(name)
+    if raw is None:
+        raw = {name: option.default, **(defaults or {})}[name]
+    return None if raw is None else option.parse(raw)
+
+
+def _case(command: str, label: str | None, settings: Mapping[str, Any], recipe: Recipe | None) -> Case:
+    solver = _solver(command, settings, recipe)
+    taken = _taken(command, solver)
+    stray = [k for k in settings if k not in _NOT_PHYSICAL and k not in taken and settings[k] is not None]
+    if stray:
+        raise UsageError(
+            f"{solver.name} does not use '{stray[0]}'; {command} with it takes {', '.join(sorted(taken))}."
+        )
+    if solver.name == "linear-structured" and "dim" not in solver.parameters and settings.get("dim") is not None:
+        raise UsageError(
+            f"dim = {settings['dim']} has no effect: spectrum {settings['spectrum']} has a dimension of its own; "
+            "leave out --dim."
+        )
+    if solver.point is not None and settings.get("trials") is not None:
+        raise UsageError(f"{solver.name} has no trials; give the number of networks per width as --nets.")
+    duration = _duration(command)
+    timed = duration in taken and settings.get("times") is not None
+    if timed and duration is not None and settings.get(duration) is not None:
+        raise UsageError(f"times and {duration} are both given; times are the recorded ones and end the last stage.")
+    values: dict[str, Values] = {}
+    words: dict[str, Any] = dict(solver.words)
+    for name in solver.parameters:
+        if name == "time":
+            if settings.get("times") is not None:
+                values["time"] = _value("times", settings)
+            else:
+                assert duration is not None
+                values["time"] = _value(duration, {duration: solver.defaults.get("time"), **_given(settings)})
+        elif name in solver.own:
+            values[name] = solver.own[name]
+        elif OPTIONS[name].kind == "grid":
+            value = _value(name, settings, solver.defaults)
+            if value is None:
+                words[name] = None
+            else:
+                values[name] = value
+        elif OPTIONS[name].kind == "expression" and (numbers := _numbers(name, settings)):
+            values[name] = numbers
+        else:
+            words[name] = _value(name, settings, solver.defaults)
+            if name == "dim" and words[name] is None:
+                words[name] = DEFAULT_DIM
+            if name == "c_signal" and words[name] is None:
+                raise UsageError(f"{solver.name} needs --c-signal, a number or an expression such as 'alpha1*gamma0'.")
+    for name in solver.hidden:
+        value = _value(name, settings)
+        words[name] = value.array.tolist() if isinstance(value, Values) else value
+    grid = Grid.from_mapping(values)
+    return Case(label, solver, grid, words, _experiments(solver, settings))
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _numbers(name: str, settings: Mapping[str, Any]) -> Values | None:
+    """Return the values of an expression that is a plain grid of numbers, so that it can be an axis."""
+    raw = _value(name, settings)
+    if raw is None:
+        return None
+    try:
+        return parse_values(raw, name)
+    except UsageError:
+        return None
+
+
+def _taken(command: str, solver: Solver) -> set[str]:
+    taken = (set(solver.parameters) - set(solver.own)) | set(solver.hidden)
+    duration = _duration(command)
+    if ("time" in taken or "time" in solver.inner) and duration is not None:
+        taken |= {"times", duration}
+        taken -= {"time"}
+    return taken
+
+
+def _solver(command: str, settings: Mapping[str, Any], recipe: Recipe | None) -> Solver:
+    from tlcli.theories.linear import theory as linear
+
+    bayes = _bayes(command, settings)
+    if bayes:
+        from tlcli.theories.bayes.points import bayes_solver
+
+        if recipe is not None and recipe.stages:
+            raise UsageError(f"stages need solver: linear-joint, not {bayes}.")
+        name = None if bayes == command else bayes
+        return bayes_solver(command, name, lambda key: _value(key, _given(settings), {key: None}))
+    network = _network(command, settings)
+    if network is not None:
+        from tlcli.theories.network.points import network_solver
+
+        if recipe is not None and recipe.stages:
+            raise UsageError(f"stages need solver: linear-joint, not {network}.")
+        return network_solver(command, network, lambda key: _value(key, _given(settings), {key: None}))
+    table = linear.PRETRAINING if command == "pretrain-kernel" else linear.TRANSFER
+    name = _value("solver", settings)
+    if recipe is not None and recipe.stages:
+        from tlcli.theories.linear.curriculum import curriculum_solver
+
+        if name != "linear-joint":
+            raise UsageError(f"stages need solver: linear-joint, not {name}.")
+        return curriculum_solver(recipe.stages, recipe.gram)
+    if name not in table:
+        raise UsageError(f"{command} has no solver '{name}'; use one of {', '.join(table)}{suggest(name, table)}.")
+    return linear.structured_solver(_value("spectrum", settings)) if name == "linear-structured" else table[name]
+
+
+def _bayes(command: str, settings: Mapping[str, Any]) -> str | None:
+    """Return the Bayesian solver that the settings ask for (bayes-saddle: itself), None for others.
+
+    Raises:
+        UsageError: one with a command or a model that has none.
+    """
+    if command == "bayes-saddle":
+        return command
+    solver = settings.get("solver")
+    if solver not in BAYES_SOLVERS:
+        return None
+    if command != "phase-diagram":
+        raise UsageError(f"{command} has no solver '{solver}'; use tlcli bayes-saddle, or phase-diagram with it.")
+    if settings.get("model") is not None:
+        raise UsageError(f"--model {settings['model']} has no solver '{solver}'; leave out --model.")
+    return str(solver)
+
+
+def _network(command: str, settings: Mapping[str, Any]) -> str | None:
+    """Return the solver of networks that the settings ask for, None for linear ones.
+
+    Raises:
+        UsageError: a model and a solver that do not belong together.
+    """
+    if command == "dmft-solve":
+        return "network-rich"
+    model, solver = settings.get("model"), settings.get("solver")
+    model, solver = (
+        None if raw is None else OPTIONS[key].parse(raw)
+        for key, raw in zip(("model", "solver"), (model, solver), strict=True)
+    )
+    named = solver in NETWORK_SOLVERS
+    if command == "pretrain-kernel":
+        if named or (model == "network" and solver is not None):
+            raise UsageError(f"pretrain-kernel has no solver '{solver}' for networks; give --model network alone.")
+        return "network-pretrain" if model == "network" else None
+    if model is not None and solver is not None and (model == "network") != named:
+        others = (*NETWORK_SOLVERS, *BAYES_SOLVERS)
+        fitting = NETWORK_SOLVERS if model == "network" else tuple(s for s in SOLVERS if s not in others)
+        raise UsageError(f"--model {model} has no solver '{solver}'; use one of {', '.join(fitting)}.")
+    return solver if named else "network-frozen" if model == "network" else None
+
+
+def _experiments(solver: Solver, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    if not _value("simulate", settings):
+        if settings.get("experiment") is not None and settings.get("simulate") is None:
+            raise UsageError("--experiment has an effect with --simulate only; add it.")
+        return ()
+    if not solver.experiments:
+        raise UsageError(f"{solver.name} has no experiment; leave out --simulate.")
+    text = settings.get("experiment") or solver.experiments[0]
+    names = tuple(dict.fromkeys(part.strip() for part in str(text).split(",")))
+    for name in names:
+        if name not in solver.experiments:
+            hint = suggest(name, solver.experiments)
+            raise UsageError(
+                f"experiment: '{name}' is not available for {solver.name}; use {', '.join(solver.experiments)}{hint}."
+            )
+    return names
+
+
+def _defaults(command: str, solver: Solver) -> dict[str, Any]:
+    """Return the solver's own defaults by option: that of the last stage's end is its duration's."""
+    duration = _duration(command)
+    return {duration if name == "time" and duration else name: value for name, value in solver.defaults.items()}
+
+
+def _resolved(
+    command: str,
+    allowed: Sequence[str],
+    recipe: Recipe | None,
+    given: Mapping[str, Any],
+    overrides: Sequence[Mapping[str, Any]],
+    cases: Sequence[Case],
+) -> dict[str, Any]:
+    """Return the whole recipe as JSON data: what provenance keeps and hashes, and itself a recipe.
+
+    Defaults are written out where they are used: in a case if the other cases' solvers do not take them.
+    """
+
+    def plain(settings: Mapping[str, Any], used: set[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        if "times" in settings:
+            used = used - {_duration(command)}
+        for name, option in OPTIONS.items():
+            raw = settings.get(name)
+            if raw is None and name in used:
+                raw = {name: option.default, **defaults}[name]
+            if raw is not None and name not in INVOCATION and name != "seed":
+                value = option.parse(raw)
+                out[name] = format_values(value) if isinstance(value, Values) else value
+        return out
+
+    taken = [_taken(command, case.solver) for case in cases]
+    common = set.intersection(*taken)
+    # What every table holds, but for options that another command or the networks do without.
+    always = (_NOT_PHYSICAL - {"model"}) & set(allowed)
+    if all(case.solver.point is not None for case in cases):
+        always -= {"solver", "trials", "dim"}
+    defaults = _defaults(command, cases[0].solver)
+    if any(_defaults(command, case.solver) != defaults for case in cases):
+        common = {name for name in common if name not in defaults}
+    out = plain(given, common | always, defaults)
+    if recipe and recipe.cases:
+        out["cases"] = [
+            {"label": case.label, **plain(override, used - common - set(given), _defaults(command, case.solver))}
+            for case, override, used in zip(cases, overrides, taken, strict=True)
+        ]
+    if recipe and recipe.stages:
+        out["stages"] = [
+            {k: v if k == "teacher" else format_values(parse_values(v, k)) for k, v in stage.items()}
+            for stage in recipe.stages
+        ]
+    if recipe and recipe.gram:
+        out["gram"] = recipe.gram
+    return out

@@ -1,0 +1,69 @@
+"""Flags that would have no effect beside the others are refused: whoever gives one expects something of it.
+
+What a solver does not use is refused in `tlcli.run.job`. Flags of how to run (`HOW`) may always be given, and a recipe may
+hold what this run leaves out.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tlcli.cli.console import Console
+from tlcli.errors import UsageError
+from tlcli.options import OPTIONS
+from tlcli.run.job import Job
+
+HOW = ("seed", "jobs", "executor", "store", "force", "dry_run", "quiet", "strict", "allow_code", "output")
+_FIGURE = ("style", "quantity", "format", "title")
+_FILES = ("predictions", "kernels")
+_WIDE = {"network", "posterior"}  # experiments whose networks have a width
+
+
+def check_flags(job: Job, flags: Mapping[str, Any], console: Console) -> None:
+    """Refuse flags without effect, and tell what a recipe asks for that standard output does not take.
+
+    Raises:
+        UsageError: a flag that has no effect with -o -, without --simulate or with another experiment.
+    """
+    given = [name for name, value in flags.items() if value is not None and value is not False]
+    if flags.get("output") == "-":
+        _check_stdout(job, given, flags, console)
+    running = {experiment for case in job.cases for experiment in case.experiments}
+    costly = [case.solver.point is not None for case in job.cases if case.experiments]
+    for name, effective, needed in (
+        ("trials", not all(costly), "trials are of linear solvers"),
+        ("nets", any(costly), "nets are of networks; linear solvers have --trials"),
+        ("width", bool(running & _WIDE), "only --experiment network has a width"),
+        ("dim", True, ""),
+    ):
+        if name not in given or (
+            name == "dim" and any("dim" in case.words or "dim" in case.grid.values for case in job.cases)
+        ):
+            continue
+        if not running:
+            raise UsageError(f"{OPTIONS[name].flag} has an effect with --simulate only; add it.")
+        if not effective:
+            raise UsageError(f"{OPTIONS[name].flag} has no effect here: {needed}; leave it out.")
+
+
+def _check_stdout(job: Job, given: list[str], flags: Mapping[str, Any], console: Console) -> None:
+    roles = tuple(role for role in ("x", "y") if "=" not in str(flags.get(role)))
+    for names, reason in (
+        (_FILES, "writes the table alone"),
+        ((*_FIGURE, *roles), "draws no figure"),
+        (("shard",), "stays empty, for a shard writes no table"),
+    ):
+        for name in given:
+            if name in names:
+                raise UsageError(
+                    f"{OPTIONS[name].flag} has no effect with -o -, which {reason}; give a folder, -o DIR."
+                )
+    for name in _FILES:
+        if name not in given and any(case.words.get(name) for case in job.cases):
+            console.note(f"-o - writes the table alone, not the {name} that the recipe asks for.")
+
+
+def tell_undrawn(job: Job, console: Console) -> None:
+    """Tell settings of a figure where nothing is drawn."""
+    for name in _FIGURE:
+        if job.settings[name] not in (None, OPTIONS[name].default):
+            console.note(f"{OPTIONS[name].flag} has no effect: nothing is drawn where no parameter has several values.")

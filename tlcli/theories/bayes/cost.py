@@ -1,0 +1,124 @@
+"""What a Bayesian grid will cost, told without solving it: seconds and bytes, from the sizes of its stages.
+
+A source belongs to all targets that share it, and a target alone to all sources, so the cost is that of different
+stages. The constants are measured (docs/benchmarks.md, two cores); an estimate holds to a factor of two or three.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tlcli.bayes.observables import Problem
+from tlcli.bayes.transfer import route_of
+from tlcli.dmft.activations import activation
+from tlcli.sweep.runner import Task
+from tlcli.theories.network.points import data_of
+
+_NETWORKS = ("gamma0", "gamma2", "beta", "beta2", "delta", "moves", "predictions", "keep")
+# Seconds per cubed point of a linear transfer: 3.6 s for source and target of 2000 points each and 500 others.
+_LINEAR = 4e-11
+# Seconds of a stage by quadrature, from a weak tilt to one that needs the finest rule; with kinks or without bound.
+_SMOOTH, _ROUGH = (0.15, 8.0), (2.0, 60.0)
+_QUADRATURE_BYTES = 5e8
+# Seconds of a move of both starts of a source: so much, and so much per point and dimension. 38 s for 100 points in 40
+# dimensions and 1500 moves.
+_MOVE, _MOVE_MORE = 0.012, 3e-6
+_CHAINS, _KEPT = 1024, 5  # every fifth state is kept
+_SOURCE_MOST, _TARGET_MOST = 8.0, 16.0  # what all doublings of a pool make of its first cost
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds on one worker where every stage is certified at once, and where each takes all it may; bytes at most.
+
+    `stages` counts sources, targets alone, and targets tied to a source.
+    """
+
+    seconds: float
+    most: float
+    size: float
+    route: str
+    stages: tuple[int, int, int]
+
+
+def cost_of(tasks: Sequence[Task]) -> Cost:
+    """Return the cost of the points (at least one) of `tlcli.theories.bayes.points.tasks_of`."""
+    shapes: dict[Any, _Shape] = {}
+    found: tuple[dict[Any, tuple[float, float]], ...] = ({}, {}, {})
+    size = 0.0
+    for task in tasks:
+        p = task.parameters
+        data = tuple(sorted((name, str(p[name])) for name in p if name not in (*_NETWORKS, "draw")))
+        shape = shapes.get(data) or shapes.setdefault(data, _Shape.of(p))
+        where, moves = (data, p["draw"]), p.get("moves")
+        first, alone = (p["gamma0"], p["beta"]), (p["gamma2"], p["beta2"])
+        found[0][(where, first)] = shape.stage(shape.p1, moves)
+        found[1][(where, alone)] = shape.stage(shape.p2, moves)
+        if 0 < p["delta"] < math.inf:
+            found[2][(where, first, alone, p["delta"])] = shape.tied(moves)
+        size = max(size, shape.size(moves))
+    every = [cost for kind in found for cost in kind.values()]
+    routes = dict.fromkeys(shape.route for shape in shapes.values())
+    counts = (len(found[0]), len(found[1]), len(found[2]))
+    return Cost(sum(c[0] for c in every), sum(c[1] for c in every), size, " and ".join(routes), counts)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Numbers of points, dimension, route and whether φ is smooth and bounded."""
+
+    p1: int
+    p2: int
+    test: int
+    dim: int
+    route: str
+    easy: bool
+
+    @classmethod
+    def of(cls, p: Mapping[str, Any]) -> "_Shape":
+        data: Any = data_of(p)
+        act, problem = activation(p["activation"]), Problem.of(data)
+        counts = len(data.y_source), len(data.y_target), len(data.x_test)
+        easy = act.smooth and not act.homogeneous
+        return cls(*counts, data.x_target.shape[1], route_of(act, problem), easy)
+
+    @property
+    def points(self) -> int:
+        return self.p1 + self.p2 + self.test
+
+    def stage(self, count: int, moves: int | None) -> tuple[float, float]:
+        """Seconds of a source or target alone on `count` points: at least, and with every doubling."""
+        if self.route == "linear":
+            third = _LINEAR * self.points**3 / 3
+            return third, third
+        if self.route == "quadrature":
+            return _SMOOTH if self.easy else _ROUGH
+        seconds = self._moves(count, moves) * self._per_move(count)
+        return seconds, _SOURCE_MOST * seconds
+
+    def tied(self, moves: int | None) -> tuple[float, float]:
+        """Seconds of a target tied to a source, as `stage`."""
+        if self.route != "population":
+            return self.stage(self.p2, moves)
+        # Of its 8 first rounds of a quarter each, half are doubled; then come the moves of a judged pool.
+        count = 4.3 * (100 if moves is None else max(5, moves // 5))
+        seconds = count * self._per_move(self.p2)
+        return seconds, _TARGET_MOST * seconds
+
+    def size(self, moves: int | None) -> float:
+        """Bytes: kernels of three stages between all points, and what the route needs besides."""
+        kernels = 3 * 8.0 * self.points**2
+        if self.route == "linear":
+            return 2 * kernels
+        if self.route == "quadrature":
+            return kernels + _QUADRATURE_BYTES
+        count = max(self.p1, self.p2)
+        states = _SOURCE_MOST * self._moves(count, moves) / _KEPT * _CHAINS
+        return kernels + 2 * 4.0 * states * (min(count, self.dim) + 1)
+
+    def _moves(self, count: int, moves: int | None) -> int:
+        return max(500, 15 * count) if moves is None else moves
+
+    def _per_move(self, count: int) -> float:
+        return _MOVE + _MOVE_MORE * count * min(count, self.dim)

@@ -1,0 +1,252 @@
+"""The Bayesian theory as solvers: which options they take, and the points of a grid as tasks of a sweep.
+
+bayes-linear and bayes-network solve a pair of tasks point by point, on every draw of the data; bayes-whitened is a
+closed form over whole grids (`tlcli.theories.bayes.whitened`). Data depend on the seed and the draw alone, so that
+differences between the points of a grid are not hidden by their noise.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tlcli.bayes.densities import densities
+from tlcli.bayes.observables import Problem
+from tlcli.bayes.transfer import BayesNumerics, BayesResult, BayesSettings, solve_bayes
+from tlcli.dmft.activations import activation
+from tlcli.errors import DomainError, UsageError
+from tlcli.sweep.runner import Task
+from tlcli.tasks.polynomial import is_polynomial
+from tlcli.theories.base import Case, Solver
+from tlcli.theories.network.points import data_of, file_options, identity_of, network_solver, pack, samples
+
+VERSION = "4"
+STORE = "bayes"
+FUNCTION = "tlcli.theories.bayes.points:point"
+SOLVERS = ("bayes-linear", "bayes-network", "bayes-whitened")
+
+DEFAULT_PTEST = 200  # where kernels between all points are sums over many neurons
+_MOST_KEPT = 400  # training points of each task in the kernels that are kept
+_MOST_TESTED = 300  # test points in them, as for other networks
+_MOST_EXACT = 400  # points up to which they keep double precision
+_TASK = ("source", "target", "dim", "p1", "alpha1", "p2", "alpha2", "rho", "noise1", "noise2")
+_NETWORK = ("gamma0", "beta", "gamma2", "beta2", "delta")
+
+
+def bayes_solver(command: str, name: str | None, get: Callable[[str], Any]) -> Solver:
+    """Return the solver `name` with the parameters that the given options leave open.
+
+    `name` None (bayes-saddle): whitened where `whitened` is given, else by the activation. `get` returns the parsed
+    value of an option, None where it is not given. The solver's `words` hold its layout: `saddle` keeps kernels and
+    predictions, `end` (phase-diagram) does not.
+
+    Raises:
+        DomainError: a richness below zero.
+        UsageError: an unknown task or activation, a missing or impossible one, sizes that the data do not have, a
+            nonlinear activation for bayes-linear, an activation for whitened data.
+    """
+    from tlcli.theories.bayes.whitened import whitened_solver
+
+    _check_richness(get)
+    if name is None:
+        linear = activation((get("activation") or "linear").strip()).kind == "linear"
+        name = "bayes-whitened" if get("whitened") else "bayes-linear" if linear else "bayes-network"
+    if name == "bayes-whitened":
+        tasks = [option for option in ("source", "target") if get(option) is not None]
+        if tasks:
+            raise UsageError(
+                f"--{tasks[0]} and whitened data are two ways to say what is learned; leave out --{tasks[0]}, or "
+                "--whitened and bayes-whitened."
+            )
+        return whitened_solver(get("whitened") or "same")
+    phi = (get("activation") or ("linear" if name == "bayes-linear" else "tanh")).strip()
+    if (activation(phi).kind == "linear") != (name == "bayes-linear"):
+        allowed = "linear alone" if name == "bayes-linear" else "every other one; use bayes-linear"
+        raise UsageError(f"{name} has no activation '{phi}'; it takes {allowed}.")
+    tasks = network_solver(command, "network-rich", get)  # checks tasks and sizes
+    parameters = [option for option in tasks.parameters if option in _TASK]
+    layout = "saddle" if command == "bayes-saddle" else "end"
+    outputs = ("predictions",) if layout == "saddle" else ()
+    sampled = ("moves",) if name == "bayes-network" else ()
+    return Solver(
+        name,
+        (*parameters, "activation", *_NETWORK, "draws"),
+        experiments=("posterior",),
+        closed_form=False,
+        archive="kernels",
+        words={"layout": layout},
+        point=FUNCTION,
+        hidden=("ptest", "raw_inputs", "drop_columns", "colour", "nets", "optimal_delta", *sampled, *outputs),
+        defaults={**{k: v for k, v in tasks.defaults.items() if k in _TASK}, "activation": phi},
+    )
+
+
+def _check_richness(get: Callable[[str], Any]) -> None:
+    """Refuse a richness that is outside the range of the option, in the words of this theory: it has no gamma = inf."""
+    for name in ("gamma0", "gamma2"):
+        try:
+            get(name)
+        except DomainError as error:
+            raise DomainError(
+                f"{str(error).partition(';')[0]}; it must be >= 0 and finite for Bayesian networks."
+            ) from None
+
+
+def tasks_of(case: Case, seed: int) -> list[Task]:
+    """Return a task per point of the grid and draw of the data, in the order that `execution_order` says.
+
+    Neighbours share their source, which a process solves once.
+    """
+    words = case.words
+    more: dict[str, Any] = {"seed": seed, **identity_of(case)}
+    if words.get("moves") is not None:
+        more["moves"] = words["moves"]
+    if words["layout"] == "saddle":
+        more["predictions"] = bool(words.get("predictions"))
+    points = list(case.grid.points())
+    tasks = []
+    for index in execution_order(case):
+        position, draw = divmod(index, int(words["draws"]))
+        keep = draw == 0 and words["layout"] == "saddle"
+        parameters = {**parameters_of(case, points[position]), **more, "draw": draw, "keep": keep}
+        tasks.append(Task(FUNCTION, parameters, seed))
+    return tasks
+
+
+def execution_order(case: Case) -> list[int]:
+    """Return the numbers of the points and draws (draws fastest) in the order of their tasks: draws slowest.
+
+    The parameters of the source stand before those of the target in the grid, so that points of one source follow
+    each other in it.
+    """
+    draws = int(case.words["draws"])
+    return [point * draws + draw for draw in range(draws) for point in range(case.grid.size)]
+
+
+def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
+    """Return what determines the answer at a point of the grid, JSON-plain: data and networks."""
+    values = {**case.words, **point}
+    dim = int(values["dim"])
+    out = {name: values[name] for name in ("source", "target", "noise1", "noise2", "activation")}
+    out |= {name: float(values[name]) for name in ("gamma0", "beta", "delta")}
+    for name, other in (("gamma2", "gamma0"), ("beta2", "beta")):
+        out[name] = float(values[other] if values.get(name) is None else values[name])
+    out["dim"], out["rho"] = dim, values.get("rho", 1.0)
+    for stage in ("1", "2"):
+        for size in (f"p{stage}", f"alpha{stage}"):
+            if values.get(size) is not None:
+                out[f"p{stage}"] = samples(size, values[size], dim)
+    out["ptest"] = values.get("ptest")
+    costly = case.solver.name == "bayes-network" or case.experiments
+    if out["ptest"] is None and costly and is_polynomial(str(values["source"]).strip()):
+        out["ptest"] = DEFAULT_PTEST
+    out |= {name: True for name in ("raw_inputs", "colour") if values.get(name)}
+    out |= file_options(values)
+    return out
+
+
+def expected_cost(tasks: Sequence[Task]) -> tuple[float, float, float, str]:
+    """Return seconds on one worker, at least and at most, bytes, and what is computed in words, for `--dry-run`."""
+    from tlcli.theories.bayes.cost import cost_of
+
+    cost = cost_of(tasks)
+    names = ("source", "target alone", "tied target")
+    counts = ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in zip(cost.stages, names, strict=True) if n)
+    return cost.seconds, cost.most, cost.size, f"{counts.replace('target alones', 'targets alone')} by {cost.route}"
+
+
+def check_points(case: Case) -> None:
+    """Refuse values that no network has, at any point of the grid, before anything is computed.
+
+    Raises:
+        DomainError: as `BayesSettings`.
+        UsageError: a number of samples that is none, --optimal-delta without several delta.
+    """
+    if case.words.get("optimal_delta") and "delta" not in case.grid.axes:
+        raise UsageError(f"--optimal-delta chooses among the grid's; {case.solver.name} needs several --delta for it.")
+    for point in case.grid.points():
+        settings_of(parameters_of(case, point))
+
+
+def settings_of(p: Mapping[str, Any]) -> BayesSettings:
+    """Return the settings of one point."""
+    return BayesSettings(p["activation"], p["gamma0"], p["gamma2"], p["beta"], p["beta2"], p["delta"])
+
+
+def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[str, Any]:
+    """Solve one point on one draw of the data; the streams are those of its seed and draw, not `seeds`.
+
+    Returns columns with their errors, status, reasons, residual, gap, gap_floor, certificate, info, the description of
+    the data, and with `keep` kernels and predictions as the base64 text of an NPZ file.
+    """
+    p = parameters
+    data: Any = data_of(p)
+    # The same streams all over a grid: a source keeps its neurons while its targets change.
+    numerics = BayesNumerics(seed=int(p["seed"]) * 1_000_003 + int(p["draw"]), moves=p.get("moves"))
+    settings = settings_of(p)
+    found = solve_bayes(data, settings, numerics)
+    record: dict[str, Any] = {
+        "columns": {**found.values, **found.errors},
+        "status": found.status,
+        "reasons": list(found.reasons),
+        "residual": found.residual,
+        "gap": found.gap,
+        "gap_floor": found.gap_floor,
+        "certificate": found.certificate,
+        "info": found.info,
+        "data": data.description,
+    }
+    if p["keep"]:
+        words = {"seed": numerics.seed, "predictions": bool(p.get("predictions"))}
+        record["arrays"] = pack(arrays_of(data, settings, found, **words))
+    return record
+
+
+def arrays_of(
+    data: Any, settings: BayesSettings, found: BayesResult, *, seed: int = 0, predictions: bool = False
+) -> dict[str, Any]:
+    """Return the arrays of one point: kernels between training points sorted by their labels, and with test points.
+
+    Of each task at most 400 training points, spread evenly over the sorted ones, in `points_source` and
+    `points_target` (indices into the task's training points), with their labels; and the first 300 test points, in
+    `points_test`. `kernel_source` is Φ̄ and `kernel_target` Φ, both (n, n) between [source points, target points];
+    `kernel_source_test` and `kernel_target_test` (n_test, n + n_test) have the test points as rows, and the same points
+    and then the test points as columns. In double precision where n + n_test <= 400, else in single; NaN where a stage
+    is not certified.
+    `predictions` (2, n_input) are those of the source network and of the target network at all points in the order of
+    the data, `predictions_se` their unknown errors. The rest are `tlcli.bayes.densities`, drawn with `seed`.
+    """
+    n1, n2 = len(data.y_source), len(data.y_target)
+    at1, at2 = _spread(data.y_source), _spread(data.y_target)
+    tested = np.arange(min(len(data.x_test), _MOST_TESTED))
+    train, rows = np.concatenate([at1, n1 + at2]), n1 + n2 + tested
+    both = np.concatenate([train, rows])
+    kind = np.float64 if len(both) <= _MOST_EXACT else np.float32
+    out: dict[str, Any] = {
+        "points_source": at1,
+        "points_target": at2,
+        "points_test": tested,
+        "labels_source": data.y_source[at1],
+        "labels_target": data.y_target[at2],
+    }
+    route = str(found.info["route"])
+    out |= densities(route, Problem.of(data), settings, found.source, found.target, seed)
+    if "bin_edges" in out:
+        out["variance_start"] = np.array(np.mean(np.sum(data.x_target**2, axis=1)) / data.x_target.shape[1])
+    outputs = []
+    for name, saddle in (("source", found.source), ("target", found.target)):
+        kept = saddle if saddle is not None and saddle.converged else None
+        for suffix, at, to in (("", train, train), ("_test", rows, both)):
+            block = np.full((len(at), len(to)), np.nan) if kept is None else kept.kernel[np.ix_(at, to)]
+            out[f"kernel_{name}{suffix}"] = block.astype(kind)
+        outputs.append(np.full(n1 + n2 + len(data.x_test), np.nan) if kept is None else kept.outputs)
+    if predictions:
+        out |= {"predictions": np.array(outputs), "predictions_se": np.full((2, len(outputs[0])), np.nan)}
+        out |= {name: getattr(data, name) for name in ("y_source", "y_target", "y_test_source", "y_test_target")}
+    return out
+
+
+def _spread(labels: np.ndarray) -> np.ndarray:
+    """Return the indices of points sorted by label, at most `_MOST_KEPT` of them at equal steps."""
+    order = np.argsort(labels, kind="stable")
+    return order[np.unique(np.linspace(0, len(order) - 1, min(len(order), _MOST_KEPT)).round().astype(int))]

@@ -1,0 +1,1 @@
+"""Linear networks in the proportional limit, and their experiments."""

@@ -1,0 +1,279 @@
+"""The experiments as tasks of a sweep: one point in, means and standard errors of its columns out."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tlcli.errors import UsageError
+from tlcli.sweep.runner import Task
+from tlcli.theories.base import Case
+
+VERSION = "1"
+# Default input dimensions: large where linear algebra does the work, D << N where networks are trained.
+DIMENSIONS = {"regression": 400, "population": 100, "network": 40}
+FUNCTION = "tlcli.theories.linear.experiment:run"
+
+
+def tasks_of(case: Case, settings: Mapping[str, Any], seed: int) -> tuple[list[Task], list[dict[str, Any]]]:
+    """Return a task per experiment (and width) and point, experiments slowest; and what each experiment is."""
+    if case.solver.point is not None:
+        return case.solver.engine("_experiment").tasks_of(case, settings, seed)
+    variants: list[dict[str, Any]] = []
+    for experiment in case.experiments:
+        if experiment == "network":
+            variants += [{"experiment": experiment, "width": int(n)} for n in settings["width"].array]
+        else:
+            variants.append({"experiment": experiment})
+    words = {name: word for name, word in case.words.items() if word is not None}
+    common = {"solver": case.solver.name, **words}
+    if case.solver.quantity == "spike":
+        common["pretraining"] = True
+    points = list(case.grid.points())
+    given = settings["dim"] or words.get("dim")
+    if words.get("spectrum", "power") != "power":
+        found = _spectrum(words, 0)
+        given = int(np.count_nonzero(found.eigenvalues))
+        if words["spectrum"].startswith("file:"):  # stored points must not outlive a change of the file
+            content = np.concatenate([found.eigenvalues, found.teacher1, found.teacher2])
+            common["spectrum_sha256"] = hashlib.sha256(content.tobytes()).hexdigest()
+    for variant in variants:
+        variant["dim"] = given or DIMENSIONS[variant["experiment"]]
+        variant["trials"] = settings["trials"]
+    tasks = [Task(FUNCTION, {**common, **variant, **point}, seed) for variant in variants for point in points]
+    return tasks, variants
+
+
+def check_experiments(case: Case, settings: Mapping[str, Any]) -> None:
+    """Refuse what an experiment cannot represent, before anything is computed.
+
+    Raises:
+        UsageError: rho_xi, the NTK or a limit of the richness or the initial scale with an experiment that trains.
+    """
+    if case.solver.point is not None:
+        if case.experiments:
+            case.solver.engine("_experiment").check(case)
+        return
+    for experiment in case.experiments:
+        _check_samples(case, experiment, settings)
+        if experiment == "regression" and case.solver.name != "linear-structured":
+            continue
+        other = "" if "regression" not in case.solver.experiments else "; use --experiment regression"
+        if case.words.get("kernel") == "ntk":
+            raise UsageError(f"the {experiment} experiment freezes the feature kernel{other}.")
+        for name, bad, allowed in _UNTRAINABLE[experiment]:
+            values = case.grid.values.get(name)
+            for value in values.array[np.isin(values.array, bad)] if values is not None else ():
+                raise UsageError(f"the {experiment} experiment has no {name} = {value:g}; it needs {allowed}{other}.")
+        rho_xi = case.grid.values.get("rho_xi")
+        if rho_xi is not None and np.any(rho_xi.array != 0):
+            raise UsageError(f"the {experiment} experiment has rho_xi = 0{other}.")
+
+
+def _check_samples(case: Case, experiment: str, settings: Mapping[str, Any]) -> None:
+    grid = case.grid.values
+    dim = settings["dim"] or DIMENSIONS[experiment]
+    for name in ("alpha1", "alpha2"):
+        smallest = float(grid[name].array.min()) if name in grid else math.inf
+        if smallest * dim < 0.5:
+            raise UsageError(f"{name} = {smallest:g} leaves the experiment no sample at D = {dim}; use a larger --dim.")
+    if "p2" in grid and np.any(np.isinf(grid["p2"].array)):
+        raise UsageError("the regression experiment needs a finite p2; leave out --simulate for p2 = inf.")
+    ends = [grid[name].array for name in ("t1", "time") if name in grid]
+    rich = "gamma0" in grid and np.any(np.isinf(grid["gamma0"].array))
+    if experiment == "regression" and rich and any(np.any(np.isfinite(end)) for end in ends):
+        raise UsageError("the regression experiment has no gamma0 = inf at finite times; use a finite gamma0.")
+    if experiment == "network" and np.any(settings["width"].array % 2):
+        raise UsageError("the network experiment mirrors its neurons; every --width must be even.")
+
+
+_FINITE = "a finite one"
+_UNTRAINABLE: dict[str, tuple[tuple[str, tuple[float, ...], str], ...]] = {
+    "regression": (("init_scale", (0.0,), "a positive one"),),
+    "population": (
+        ("gamma0", (math.inf,), _FINITE),
+        ("gamma2", (math.inf,), _FINITE),
+        ("init_scale", (0.0,), "a positive one"),
+    ),
+    "network": (
+        ("gamma0", (0.0, math.inf), "a positive finite one"),
+        ("gamma2", (0.0, math.inf), "a positive finite one"),
+        ("init_scale", (0.0,), "a positive one"),
+    ),
+}
+
+
+def run(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[str, Any]:
+    """Run the experiment of one point; `NAME` and `NAME_se` for every column it measures."""
+    p = dict(parameters)
+    seed = int(seeds.generate_state(1, np.uint64)[0])
+    estimates = _EXPERIMENTS[p.pop("solver"), p.pop("experiment")](p, seed)
+    out: dict[str, Any] = {}
+    for name, estimate in estimates.items():
+        mean, error = np.asarray(estimate.mean), np.asarray(estimate.se)
+        if mean.ndim == 0:
+            out[name], out[f"{name}_se"] = float(mean), float(error)
+        else:
+            out[name], out[f"{name}_se"] = mean.tolist(), error.tolist()
+    return out
+
+
+def _size(p: dict[str, Any]) -> dict[str, int]:
+    return {"dim": int(p.pop("dim")), "trials": int(p.pop("trials"))}
+
+
+def _frozen_point(p: dict[str, Any]) -> dict[str, Any]:
+    """Pre-training alone is measured by a transfer whose target stage costs nothing."""
+    if p.pop("pretraining", False):
+        return {**p, "t1": p.pop("time"), "alpha2": math.inf, "rho": 1.0}
+    return p
+
+
+def _exact_regression(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.simulate.regression import simulate_regression
+
+    size = _size(p)
+    return simulate_regression(_frozen_point(p), **size, seed=seed)
+
+
+def _ansatz_regression(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.linear.ansatz import parse_expression
+    from tlcli.simulate.regression import simulate_ansatz
+
+    size = _size(p)
+    where = {"gamma0": p.pop("gamma0"), "alpha1": p.pop("alpha1")}
+    for name in ("c_signal", "c_cross", "c_noise"):
+        if isinstance(p[name], str):
+            p[name] = float(parse_expression(p[name]).evaluate(**where))
+    return simulate_ansatz(p, **size, seed=seed)
+
+
+def _two_time_regression(p: dict[str, Any], seed: int) -> Any:
+    """Linear regression without any pre-training: the lazy limit of the frozen kernel."""
+    from tlcli.simulate.regression import simulate_regression
+
+    size = _size(p)
+    point = {"alpha1": math.inf, "gamma0": 0.0, **{name: p[name] for name in ("alpha2", "sigma2", "time")}}
+    found = simulate_regression(point, **size, seed=seed)
+    return {name: found[name] for name in ("loss", "train_loss")}
+
+
+def _structured_regression(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.simulate.structured import Images, simulate_structured
+
+    ridge = p["ridge"] / p["p2"] if p["reduction"] == "sum" else p["ridge"]
+    found, images = _spectrum(p, int(p["dim"])), None
+    if p["spectrum"] == "power":
+        teacher2 = p["rho"] * found.teacher1 + math.sqrt(1 - p["rho"] ** 2) * found.teacher_orthogonal
+    else:
+        teacher2 = found.teacher2
+    if p["spectrum"] == "digits":
+        images, noise = Images(found.x, found.y1, found.y2), (found.sigma1, found.sigma2)
+    else:
+        noise = p["sigma1"], p["sigma2"]
+    return simulate_structured(
+        found.eigenvalues,
+        found.teacher1,
+        teacher2,
+        p["p1"],
+        p["p2"],
+        p["gamma0"],
+        sigma1=noise[0],
+        sigma2=noise[1],
+        ridge=ridge,
+        init_scale=p["init_scale"],
+        trials=int(p["trials"]),
+        seed=seed,
+        images=images,
+    )
+
+
+def _spectrum(p: Mapping[str, Any], dim: int) -> Any:
+    from tlcli.theories.linear.structured import spectrum_of
+
+    exponents = (p.get("spectrum_exponent", 0.0), p.get("teacher_exponent", 0.0))
+    return spectrum_of(p["spectrum"], dim, *exponents, p.get("source"), p.get("target"), p.get("modes"))
+
+
+def _exact_population(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.simulate.population import simulate_population
+
+    size, alone = _size(p), "pretraining" in p
+    found = simulate_population({**_frozen_target(p), "mode": "frozen"}, **size, seed=seed)
+    return _source_only(found) if alone else found
+
+
+def _exact_network(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.simulate.network import simulate_network
+
+    size, width, alone = _size(p), int(p.pop("width")), "pretraining" in p
+    found = simulate_network(_frozen_target(p), **size, width=width, seed=seed, mode="frozen")
+    return _source_only(found) if alone else found
+
+
+def _source_only(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what pre-training alone leaves; the source loss is that at the switch."""
+    kept = {name: found[name] for name in ("overlap", "norm2", "bulk", "spike")}
+    return {**kept, "source_loss": found["source_loss_before"]}
+
+
+def _frozen_target(p: dict[str, Any]) -> dict[str, Any]:
+    point = _frozen_point(p)
+    rest = {k: v for k, v in point.items() if k not in ("kernel", "rho_xi", "time")}
+    return {**rest, "t2": point.get("time", math.inf)}
+
+
+def _joint_population(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.simulate.population import simulate_curriculum, simulate_population
+
+    size = _size(p)
+    if "teachers" in p:
+        stages = [
+            {
+                "teacher": teacher - 1,
+                "alpha": p[f"alpha_{number}"],
+                "gamma": p[f"gamma_{number}"],
+                "time": p[f"duration_{number}"],
+                "sigma": p[f"sigma_{number}"],
+                "weight_decay": p[f"weight_decay_{number}"],
+            }
+            for number, teacher in enumerate(p["teachers"], start=1)
+        ]
+        found = simulate_curriculum(stages, p["gram"], **size, seed=seed, init_scale=p["init_scale"])
+        return {"loss": found["loss"]}
+    return simulate_population({**_joint_target(p), "mode": "joint"}, **size, seed=seed)
+
+
+def _joint_network(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.simulate.network import simulate_network
+
+    size, width = _size(p), int(p.pop("width"))
+    return simulate_network(_joint_target(p), **size, width=width, seed=seed, mode="joint")
+
+
+def _nonlinear_network(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.theories.network import experiment as network_experiment
+
+    return network_experiment.run(p, seed)
+
+
+def _joint_target(p: dict[str, Any]) -> dict[str, Any]:
+    rest = {k: v for k, v in p.items() if k != "time"}
+    return {"gamma2": p["gamma0"], **rest, "t2": p["time"]}
+
+
+_EXPERIMENTS = {
+    ("linear-exact", "regression"): _exact_regression,
+    ("linear-exact", "population"): _exact_population,
+    ("linear-exact", "network"): _exact_network,
+    ("linear-ansatz", "regression"): _ansatz_regression,
+    ("linear-joint", "population"): _joint_population,
+    ("linear-joint", "network"): _joint_network,
+    ("linear-structured", "regression"): _structured_regression,
+    ("linear-two-time", "regression"): _two_time_regression,
+    ("network-pretrain", "network"): _nonlinear_network,
+    ("network-frozen", "network"): _nonlinear_network,
+    ("network-rich", "network"): _nonlinear_network,
+}

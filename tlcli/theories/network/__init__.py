@@ -1,0 +1,1 @@
+"""Nonlinear networks of any depth on actual data, and their experiments."""

@@ -1,0 +1,125 @@
+"""The experiment beside the theory of networks: finite-width networks trained on the very data of each draw."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tlcli.errors import UsageError
+from tlcli.sweep.runner import Task
+from tlcli.theories.base import Case
+from tlcli.theories.network.points import data_of, identity_of, parameters_of
+from tlcli.theories.network.results import chosen_records
+
+FUNCTION = "tlcli.theories.linear.experiment:run"
+
+
+def check(case: Case) -> None:
+    """Refuse what networks of finite width cannot be.
+
+    Raises:
+        UsageError: a lazy source stage, or a stage that ends when the theory is at rest.
+    """
+    if case.words.get("until") is not None:
+        raise UsageError(
+            f"--until {case.words['until']:g} ends the theory at rest, and networks would go on; give --t1 and --t2 "
+            "instead with --simulate."
+        )
+    gammas = case.grid.values["gamma0"].array
+    if np.any(gammas == 0):
+        raise UsageError("the network experiment has no gamma0 = 0; it needs a positive finite one.")
+
+
+def tasks_of(case: Case, settings: Mapping[str, Any], seed: int) -> tuple[list[Task], list[dict[str, Any]]]:
+    """Return a task per width, point and draw of the data (draws fastest), and what each width is."""
+    variants = [
+        {"experiment": "network", "width": int(n), "nets": int(case.words["nets"])} for n in settings["width"].array
+    ]
+    gradient_descent = case.words.get("integrator") == "euler"
+    more = {
+        "solver": case.solver.name,
+        "ptest": case.words.get("ptest"),
+        "raw_inputs": bool(case.words.get("raw_inputs")),
+        "colour": bool(case.words.get("colour")),
+        "dt": case.words.get("dt") if gradient_descent else None,
+        "data_seed": seed,
+        **identity_of(case),
+    }
+    tasks = [
+        Task(FUNCTION, {**parameters_of(case, point), **more, **variant, "draw": draw}, seed)
+        for variant in variants
+        for point in case.grid.points()
+        for draw in range(int(case.words["draws"]))
+    ]
+    return tasks, variants
+
+
+def run(p: Mapping[str, Any], seed: int) -> Any:
+    """Train the networks of one width on one draw of the data; `seed` is that of the networks alone."""
+    from tlcli.simulate.deep import simulate_deep
+
+    frozen = p["rule"] == "frozen" or p["gamma2"] == 0
+    ridge = p.get("ridge", 0.0) if p["rule"] == "frozen" else p.get("weight_decay2", 0.0)
+    return simulate_deep(
+        data_of({**p, "seed": p["data_seed"]}),
+        activation=p["activation"],
+        depth=p.get("depth", 1),
+        freeze=p.get("freeze", 0),
+        reinit_from=p.get("reinit_from"),
+        gamma0=p["gamma0"],
+        gamma2=None if frozen else p["gamma2"],
+        times1=p["times1"],
+        times2=p["times2"],
+        weight_decay=p["weight_decay"],
+        weight_decay2=0.0 if frozen else p.get("weight_decay2", 0.0),
+        readout=p.get("readout", "carry"),
+        reduction=p["reduction"],
+        width=int(p["width"]),
+        nets=int(p["nets"]),
+        seed=seed,
+        dt=p["dt"],
+        target="frozen" if frozen else "rich",
+        kernel=p.get("kernel", "feature"),
+        ridge=ridge,
+    )
+
+
+def merge(case: Case, records: Sequence[dict[str, Any] | None]) -> list[dict[str, Any] | None]:
+    """Average the draws of every width and point: means, and the errors that the networks leave in them.
+
+    Draws of the data are the theory's own, so their spread is no error of the comparison. The largest step error of
+    the draws is kept. None where a draw belongs to another shard, the failed draw where one failed.
+    """
+    draws = int(case.words["draws"])
+    points = list(case.grid.points())
+    out: list[dict[str, Any] | None] = []
+    for start in range(0, len(records), draws):
+        part = [record for record in records[start : start + draws] if record is not None]
+        failed = [record for record in part if record.get("status") == "failed"]
+        if len(part) < draws or failed:
+            out.append(failed[0] if failed and len(part) == draws else None)
+            continue
+        keep = chosen_records(case, points[(start // draws) % len(points)])
+        out.append(_mean(part, keep, bool(case.solver.inner)))
+        if _same_steps(case):
+            out[-1] = {**(out[-1] or {}), "step_error": 0.0}
+    return out
+
+
+def _same_steps(case: Case) -> bool:
+    """Whether the theory makes the very steps of the networks: their size is then no difference between the two."""
+    return case.words.get("integrator") == "euler" and case.words.get("dt") is not None
+
+
+def _mean(part: Sequence[Mapping[str, Any]], keep: slice, several: bool) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for name in part[0]:
+        if name.endswith("_se") or name == "step_error":
+            continue
+        values = np.array([record[name] for record in part], dtype=float)[:, keep]
+        errors = np.array([record[f"{name}_se"] for record in part], dtype=float)[:, keep]
+        mean, error = values.mean(axis=0), np.sqrt(np.sum(errors**2, axis=0)) / len(part)
+        merged[name] = mean.tolist() if several else float(mean[-1])
+        merged[f"{name}_se"] = error.tolist() if several else float(error[-1])
+    merged["step_error"] = max(float(record["step_error"]) for record in part)
+    return merged

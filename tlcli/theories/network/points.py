@@ -1,0 +1,459 @@
+"""Nonlinear two-layer networks as solvers: which options they take, and the points of a grid as tasks of a sweep.
+
+Every point of the grid is solved on every draw of the data. Data and neurons depend on the seed and the draw alone,
+so that they are the same all over a grid and differences between its points are not hidden by their noise.
+"""
+
+import base64
+import io
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.dmft.activations import activation
+from tlcli.dmft.devices import cuda
+from tlcli.dmft.ensemble import Numerics
+from tlcli.dmft.settings import TransferSettings, check_steps
+from tlcli.dmft.transfer import solve_transfer
+from tlcli.errors import UsageError, digits
+from tlcli.sweep.runner import Task
+from tlcli.tasks.arrays import ROWS
+from tlcli.tasks.cifar import cifar_location
+from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2, DEFAULT_PTEST
+from tlcli.tasks.polynomial import is_polynomial
+from tlcli.tasks.transfer import TransferData, check_tasks, transfer_data
+from tlcli.theories.base import Case, Solver
+
+VERSION = "4"
+FUNCTION = "tlcli.theories.network.points:point"
+
+DURATION = 100.0  # of a stage, unless said otherwise
+LONGEST = 1e4  # of a stage that ends at rest
+RECORDS = 31  # of a stage whose curve is asked for
+
+_NUMERICS = (
+    "population",
+    "neurons",
+    "repeats",
+    "accuracy",
+    "integrator",
+    "tolerance",
+    "dt",
+    "until",
+    "device",
+    "basis_tolerance",
+)
+_DATA = ("source", "target", "dim", "rho", "noise1", "noise2", "p1", "p2", "ptest", "raw_inputs", "colour")
+_TRAINING = (
+    "activation",
+    "gamma0",
+    "gamma2",
+    "weight_decay",
+    "weight_decay2",
+    "readout",
+    "kernel",
+    "ridge",
+    "reduction",
+)
+_DEEP = ("depth", "freeze", "reinit_from", "ablate")
+_OUTPUTS = {"curve": ("kernels", "predictions"), "pretrain": ("kernels",), "end": ()}
+_HIDDEN = ("ptest", "raw_inputs", "drop_columns", "colour", *_NUMERICS, "nets")
+
+
+def network_solver(command: str, name: str, get: Callable[[str], Any]) -> Solver:
+    """Return the solver `name` with the parameters that the given options leave open.
+
+    `name`: network-pretrain (stage 1 alone), network-frozen (a readout on frozen features) or network-rich (both
+    layers in both stages). `get` returns the parsed value of an option, None where it is not given. The solver's
+    `words` hold its layout, which records make rows: `curve` (dmft-solve) all of both stages, `pretrain` those of
+    stage 1, `end` those of stage 2, by default its end.
+
+    Raises:
+        UsageError: an unknown task or activation (with the nearest name), a missing or impossible one, sizes that
+            the data do not have or that are given twice. Nothing is computed before.
+    """
+    layout = "curve" if command == "dmft-solve" else "pretrain" if name == "network-pretrain" else "end"
+    source, target = get("source"), get("target")
+    if source is None or (target is None and layout != "pretrain"):
+        missing = "--source" if source is None else "--target"
+        raise UsageError(
+            f"{command} with a network needs {missing}, for example --source linear --target hermite:2 or "
+            "--source digits:3v8 --target digits:4v9."
+        )
+    activation(get("activation") or "tanh")
+    polynomial, from_file = is_polynomial(source.strip()), source.strip().startswith("file:")
+    # A source alone is its own target: the same direction, on other points.
+    alone = target is None and not from_file
+    sizes = [_size(stage, get, from_file) for stage in ("1", "2")[: 1 if alone else 2]]
+    dim = _check(source, target or source, sizes, get)
+    if from_file and (get("draws") or 1) > 1 and all(get(size) is None for size, _ in sizes):
+        raise UsageError(
+            f"draws = {get('draws')}: a file taken as a whole is one draw of the data; give --p1 and --p2 smaller "
+            "than it, or leave out --draws."
+        )
+    parameters = ["source", *(["target"] if not alone else []), "dim", *(size for size, _ in sizes)]
+    parameters += ["rho"] if polynomial and not alone else []
+    parameters += ["noise1", *(["noise2"] if not alone else []), "activation", "gamma0"]
+    parameters += ["gamma2"] if name == "network-rich" else []
+    # Only where they are asked for: the tables of two-layer networks have no column for them.
+    deep = _DEEP if name == "network-rich" else ("depth",)
+    parameters += [option for option in deep if get(option) is not None]
+    parameters += ["weight_decay", *(["weight_decay2", "readout"] if name == "network-rich" else [])]
+    parameters += ["kernel"] if layout != "pretrain" else []
+    parameters += ["ridge"] if name == "network-frozen" else []
+    parameters += ["reduction", "draws"]
+    inner, stages = _records(layout, name, get)
+    scale = "list" if get("times") is None else get("times").scale
+    words = {"layout": layout, "alone": alone, "time_scale": scale, **({"target": source} if alone else {})}
+    return Solver(
+        name,
+        (*parameters, *stages),
+        experiments=("network",),
+        closed_form=False,
+        quantity="source_alignment" if layout == "pretrain" else "loss",
+        archive="kernels",
+        inner=inner,
+        words=words,
+        point=FUNCTION,
+        hidden=(*_HIDDEN, "times", *_OUTPUTS[layout]),
+        defaults={"dim": dim, "target": source, **dict(sizes), **stages},
+    )
+
+
+def _size(stage: str, get: Callable[[str], Any], from_file: bool) -> tuple[str, Any]:
+    """Return the option that sets the number of samples of a stage, and its default."""
+    word = {"1": "source", "2": "target"}[stage]
+    if get(f"alpha{stage}") is not None:
+        if get(f"p{stage}") is not None:
+            raise UsageError(
+                f"--p{stage} and --alpha{stage} are both given, but each sets the number of {word} samples "
+                f"(P{stage} = round(alpha{stage} D)); give one."
+            )
+        return f"alpha{stage}", None
+    return f"p{stage}", None if from_file else {"1": DEFAULT_P1, "2": DEFAULT_P2}[stage]
+
+
+def _check(source: str, target: str, sizes: list[tuple[str, Any]], get: Callable[[str], Any]) -> int:
+    """Check tasks and the largest sizes; return the dimension of the inputs."""
+    rest: dict[str, Any] = {name: get(name) for name in ("ptest", "drop_columns")} | {
+        name: bool(get(name)) for name in ("colour", "raw_inputs")
+    }
+    dim = check_tasks(source, target, dim=get("dim"), p1=1, p2=1, **rest)
+    largest: dict[str, int | None] = {"p1": None, "p2": None}  # the default of a source alone
+    for size, default in sizes:
+        values = get(size)
+        counts = [default] if values is None else [samples(size, v, dim) for v in values.array.tolist()]
+        largest[f"p{size[-1]}"] = max(counts)
+    return check_tasks(source, target, dim=get("dim"), p1=largest["p1"], p2=largest["p2"], **rest)
+
+
+def samples(name: str, value: float, dim: int) -> int:
+    """Return the number of samples P: `value` itself for p1 and p2, round(value D) for alpha1 and alpha2.
+
+    Raises UsageError where this is no number from 1.
+    """
+    if math.isinf(value):
+        raise UsageError(f"{name} = inf is no number of samples; a network needs a finite {name}.")
+    count = round(value * dim) if name.startswith("alpha") else round(value)
+    if count < 1:
+        raise UsageError(f"{name} = {value:g} leaves no sample at D = {dim}; use at least {name} = {1 / dim:g}.")
+    return count
+
+
+def _records(layout: str, name: str, get: Callable[[str], Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the axes of records, and the durations of the stages with their defaults."""
+    duration = LONGEST if get("until") is not None else DURATION
+    last = math.inf if name == "network-frozen" else duration
+    times = get("times")
+    line = None if times is None else np.sort(times.array)
+    if layout == "curve":
+        default, step = duration if line is None else float(line[-1]), _step(get("integrator"), get("dt"))
+        stages = {"t1": default, "t2": default}
+        lengths = [
+            {len(recorded(line, t, duration, step)) for t in ([default] if get(k) is None else get(k).array.tolist())}
+            for k in stages
+        ]
+        counts = {sum(pair) for pair in itertools.product(*lengths)}
+        if len(counts) > 1:
+            raise UsageError("several t1 or t2 would record different numbers of --times; give one t1 and one t2.")
+        return {"record": np.arange(float(counts.pop()))}, stages
+    before = {} if layout == "pretrain" else {"t1": duration}
+    if line is not None:
+        return {"time": line}, before
+    return {}, {**before, "time": duration if layout == "pretrain" else last}
+
+
+def _step(integrator: str | None, dt: float | None) -> float | None:
+    """Return the step of gradient descent, which fixes the times that can be recorded; None for gradient flow."""
+    return dt if integrator == "euler" else None
+
+
+def recorded(
+    line: NDArray[np.float64] | None, end: float, duration: float = DURATION, step: float | None = None
+) -> list[float]:
+    """Return the recorded times of a stage that lasts to `end`, for its curve: those of `line`, or 31 times.
+
+    The 31 are equally spaced from 0, or logarithmically where the stage has the length of one that ends at rest; with a
+    `step` of gradient descent they are those of its times that are nearest.
+    """
+    if line is not None:
+        return [*(t for t in line.tolist() if t < end), end]
+    if not 0 < end < math.inf:
+        return [end]
+    if duration == LONGEST:
+        times = np.array([0.0, *np.geomspace(min(0.1, end / 10), end, RECORDS - 1).tolist()[:-1], end])
+    else:
+        times = np.linspace(0.0, end, RECORDS)
+    if step is not None:
+        snapped = {float(f"{step * round(t / step):.12g}") for t in times.tolist()}
+        return [*sorted(t for t in snapped if t < end * (1 - 1e-9)), end]
+    return times.tolist()
+
+
+def stage_times(case: Case, point: Mapping[str, float]) -> tuple[list[float], list[float]]:
+    """Return the recorded times of both stages at a point of the grid; the last of each is its duration."""
+    words, layout = case.words, case.words["layout"]
+    line = None if words.get("times") is None else np.sort(np.asarray(words["times"], dtype=float))
+    if layout == "curve":
+        duration = LONGEST if words.get("until") is not None else DURATION
+        step = _step(words.get("integrator"), words.get("dt"))
+        return recorded(line, point["t1"], duration, step), recorded(line, point["t2"], duration, step)
+    last = [point["time"]] if line is None else line.tolist()
+    return (last, []) if layout == "pretrain" else ([point["t1"]], last)
+
+
+def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
+    """Return what determines the training at a point of the grid, JSON-plain: data, network, training and times."""
+    values = {**case.words, **point}
+    dim = int(values["dim"])
+    out = {name: values[name] for name in (*_DATA, *_TRAINING, "ablate") if name in values}
+    out |= {name: int(values[name]) for name in ("depth", "freeze", "reinit_from") if name in values}
+    out |= file_options(values)
+    out["dim"], out["rho"] = dim, values.get("rho", 1.0)
+    for stage in ("1", "2"):
+        for size in (f"p{stage}", f"alpha{stage}"):
+            if values.get(size) is not None:
+                out[f"p{stage}"] = samples(size, values[size], dim)
+    if out.get("gamma2") is None:
+        out["gamma2"] = out["gamma0"]
+    out["rule"] = "frozen" if case.solver.name == "network-frozen" else "rich"
+    out["times1"], out["times2"] = stage_times(case, point)
+    return out
+
+
+def tasks_of(case: Case, seed: int) -> list[Task]:
+    """Return a task per point of the grid and draw of the data, draws fastest."""
+    words = case.words
+    more = {name: words[name] for name in _NUMERICS if words.get(name) is not None}
+    if case.words["layout"] != "end":
+        more |= {"predictions": bool(words.get("predictions")), "kernels": words.get("kernels")}
+    identity = identity_of(case)
+    tasks = []
+    for point in case.grid.points():
+        parameters = {**parameters_of(case, point), **more, **identity, "seed": seed}
+        for draw in range(int(words["draws"])):
+            keep = draw == 0 and words["layout"] != "end"
+            tasks.append(Task(FUNCTION, {**parameters, "draw": draw, "keep": keep}, seed))
+    return tasks
+
+
+def identity_of(case: Case) -> dict[str, str]:
+    """Return checksums of what lies in the user's files: a stored point must not outlive their change.
+
+    These are a `file:` task, the CIFAR-10 archive or batch files, and the module of the user's own activation.
+    """
+    import importlib
+
+    found = {}
+    source, phi = str(case.words["source"]).strip(), str(case.words["activation"])
+    if source.startswith("file:"):
+        found["file_sha256"] = _checksum([Path(source.removeprefix("file:"))])
+        found["file_rows"] = ROWS
+    if source.startswith("cifar10:"):
+        place = cifar_location()
+        found["cifar_sha256"] = _checksum([place] if place.is_file() else sorted(place.glob("*_batch*")))
+    if ":" in phi:
+        activation(phi)
+        path = getattr(importlib.import_module(phi.partition(":")[0]), "__file__", None)
+        if path:
+            found["activation_sha256"] = _checksum([Path(path)])
+    return found
+
+
+def file_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is left out of a file, where anything is: other points keep the keys they are stored under."""
+    return {name: values[name] for name in ("drop_columns",) if values.get(name) is not None}
+
+
+def _checksum(paths: Sequence[Path]) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def check_points(case: Case) -> None:
+    """Refuse settings that no network has, at any point of the grid, before anything is computed.
+
+    Raises:
+        UsageError: as `TransferSettings` and `Numerics`; a learning rate without gradient descent, kernels at a time
+            that is not recorded, a device that is not there.
+    """
+    words = case.words
+    numerics = numerics_of({**words, "seed": 0, "draw": 0})
+    if numerics.dt is not None and numerics.integrator not in ("euler", "richardson"):
+        raise UsageError(
+            f"dt = {numerics.dt:g} is the learning rate of --integrator euler; {numerics.integrator} has none."
+        )
+    settings = [settings_of(parameters_of(case, point)) for point in case.grid.points()]
+    check_deep(numerics, [one.deep for one in settings])
+    _refuse_without_effect(numerics, settings)
+    if numerics.device == "cuda":
+        cuda()
+    for point in case.grid.points():
+        settings = settings_of(parameters_of(case, point))
+        if numerics.integrator == "euler" and numerics.dt is not None:
+            check_steps(settings, numerics.dt)
+        times = np.array([*settings.times1, *settings.times2])
+        for wanted in words.get("kernels") or ():
+            if not np.any(np.isclose(times, wanted, rtol=1e-9, atol=1e-12)):
+                raise UsageError(f"kernels: {digits(wanted)} is no recorded time; add it to --times.")
+
+
+def check_deep(numerics: Numerics, deep: Sequence[bool]) -> None:
+    """Refuse numerics that the networks of a grid, `deep` or not, do not have.
+
+    Raises:
+        UsageError: see `tlcli.dmft.deep.solve.check_numerics`; options of deep networks alone for two layers.
+    """
+    from tlcli.dmft.deep.solve import check_numerics
+
+    if any(deep):
+        check_numerics(numerics)
+    for name, given in (
+        ("integrator: richardson", numerics.integrator == "richardson"),
+        ("basis_tolerance", numerics.basis_tolerance is not None),
+    ):
+        if given and not any(deep):
+            raise UsageError(f"{name} is for deep networks; give --depth 2 or more, or leave it out.")
+
+
+def _refuse_without_effect(numerics: Numerics, points: Sequence[TransferSettings]) -> None:
+    """Refuse numerics that no point of a grid of deep networks uses.
+
+    Raises:
+        UsageError: there are such.
+    """
+    from tlcli.dmft.deep.solve import without_effect
+
+    if not all(point.deep for point in points):
+        return
+    if all(point.gamma0 == 0 and (point.regresses or not point.times2) for point in points):
+        usual = Numerics()
+        for name in _NUMERICS:
+            if name != "device" and getattr(numerics, name) != getattr(usual, name):
+                raise UsageError(
+                    f"{name} = {getattr(numerics, name)} has no effect at gamma0 = 0: lazy networks are solved "
+                    f"exactly; leave --{name.replace('_', '-')} out."
+                )
+    why = without_effect(activation(points[0].activation), numerics)
+    if why:
+        raise UsageError(why)
+
+
+def settings_of(p: Mapping[str, Any]) -> TransferSettings:
+    """Return the settings of one point of the engine."""
+    given = {name: p[name] for name in (*_TRAINING, *_DEEP) if p.get(name) is not None}
+    given |= {"times1": tuple(p["times1"]), "times2": tuple(p["times2"])}
+    return TransferSettings(**given, target=p["rule"], layers=any(name in p for name in _DEEP))
+
+
+def numerics_of(p: Mapping[str, Any]) -> Numerics:
+    """Return how the engine solves one point; what only deep networks have is left out for the others of a grid."""
+    given = {name: p[name] for name in _NUMERICS if p.get(name) is not None}
+    if "rule" in p and not settings_of(p).deep:
+        given.pop("basis_tolerance", None)
+        if given.get("integrator") == "richardson":  # gradient flow, as rkc is
+            given = {name: value for name, value in given.items() if name not in ("integrator", "dt")}
+    return Numerics(**given, seed=int(p["seed"]), draw=int(p["draw"]))
+
+
+def expected_size_of(p: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return `tlcli.dmft.deep.solve.expected_size` of one point of the engine; without P1 and P2 those of the data."""
+    from tlcli.dmft.deep.solve import expected_size
+
+    sizes = [p.get("p1"), p.get("p2") if p["times2"] else 0]
+    if None in sizes:
+        data = data_of(p)
+        sizes = [len(data.y_source), len(data.y_target) if p["times2"] else 0]
+    gamma = max(float(p["gamma0"]), float(p["gamma2"] or 0.0))
+    others = DEFAULT_PTEST if p.get("ptest") is None else int(p["ptest"])
+    samples = sum(int(n or 0) for n in sizes)
+    return expected_size(activation(p["activation"]), p["depth"], samples, others, gamma, numerics_of(p))
+
+
+def data_of(p: Mapping[str, Any]) -> TransferData:
+    """Return the data of one point and draw."""
+    return transfer_data(
+        p["source"],
+        p["target"],
+        dim=p["dim"],
+        rho=p["rho"],
+        noise1=p.get("noise1", 0.0),
+        noise2=p.get("noise2", 0.0),
+        p1=p.get("p1"),
+        p2=p.get("p2"),
+        ptest=p.get("ptest"),
+        seed=int(p["seed"]),
+        draw=int(p["draw"]),
+        raw_inputs=bool(p.get("raw_inputs")),
+        drop_columns=p.get("drop_columns"),
+        colour=bool(p.get("colour")),
+    )
+
+
+def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[str, Any]:
+    """Solve one point on one draw of the data; the streams are those of its seed and draw, not `seeds`.
+
+    Returns the engine's columns (lists over all records), status, message, info, the description of the data, and
+    with `keep` its arrays as the base64 text of an NPZ file.
+    """
+    p = parameters
+    data: Any = data_of(p)
+    kernels = None if p.get("kernels") is None else tuple(p["kernels"])
+    found = solve_transfer(
+        data, settings_of(p), numerics_of(p), predictions=bool(p.get("predictions")), kernel_times=kernels
+    )
+    record: dict[str, Any] = {
+        "columns": {name: np.asarray(column).tolist() for name, column in found.columns.items()},
+        "status": found.status,
+        "message": found.message,
+        "info": found.info,
+        "data": data.description,
+    }
+    if p["keep"]:
+        variance = float(np.mean(np.sum(data.x_target**2, axis=1)) / data.x_target.shape[1])
+        labels = {"y_test_source": data.y_test_source, "y_test_target": data.y_test_target}
+        record["arrays"] = pack({**found.arrays, **labels, "variance_start": np.array(variance)})
+    return record
+
+
+def pack(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return arrays as text: an NPZ file in base64."""
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
+    return base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def unpack(text: str) -> dict[str, NDArray[Any]]:
+    """Undo `pack`."""
+    with np.load(io.BytesIO(base64.b64decode(text))) as archive:
+        return {name: archive[name] for name in archive.files}

@@ -1,0 +1,226 @@
+"""What the points of a grid of networks found, joined into columns: means over draws of the data, with their errors."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.dmft.activations import ACTIVATIONS, activation
+from tlcli.errors import UsageError
+from tlcli.options.columns import SAMPLED, SPREAD
+from tlcli.status import SOLVED, Status, phase_of
+from tlcli.tasks.polynomial import is_polynomial, parse_polynomial
+from tlcli.theories.base import Case, Columns
+from tlcli.theories.network.layers import layers_of
+from tlcli.theories.network.points import stage_times, unpack
+
+Floats = NDArray[np.float64]
+
+_ERRORS = ("UsageError", "DomainError", "MissingExtraError")
+
+
+@dataclass(eq=False)
+class Findings:
+    """Columns of the grid's shape and the records' axis; arrays of the first draw per point (None: not kept).
+
+    `info` and `data` describe the first point and draw; `messages` say what broke off and where, `notes` what the
+    engine has to tell besides, `reached` the largest error of a loss, see `TransferResult`. `layers` per
+    point what `tlcli.theories.network.layers.layers_of` says, where depth is an option.
+    """
+
+    columns: Columns
+    arrays: list[dict[str, NDArray[Any]] | None] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    reached: float = math.nan
+    layers: list[dict[str, Floats] | None] = field(default_factory=list)
+
+
+def columns_of(case: Case) -> tuple[str, ...]:
+    """Return the sampled columns that a case has, in the order of its table."""
+    layout = case.words["layout"]
+    if layout == "curve":
+        return SAMPLED
+    if layout == "end":
+        return tuple(name for name in SAMPLED if name != "source_train_loss")
+    names = ("source_loss", "source_train_loss", "source_alignment", "test_alignment")
+    return names if case.words["alone"] else (*names, "loss", "target_alignment")
+
+
+def chosen_records(case: Case, point: Mapping[str, float]) -> slice:
+    """Return which of the engine's records are rows of the table."""
+    first = len(stage_times(case, point)[0])
+    return {"curve": slice(None), "pretrain": slice(0, first), "end": slice(first, None)}[case.words["layout"]]
+
+
+def placeholder(case: Case) -> Columns:
+    """Return the columns without any number, so that a figure can be planned before hours of work."""
+    shape = (*case.grid.shape, *(len(v) for v in case.solver.inner.values()))
+    names = [*columns_of(case), *(f"{name}_se" for name in columns_of(case)), "residual"]
+    names += ["stage", "time"] if case.words["layout"] == "curve" else []
+    return {name: np.full(shape, np.nan) for name in names}
+
+
+def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
+    """Join the records of `tlcli.theories.network.points.tasks_of`, one per point and draw (draws fastest).
+
+    `NAME` is the mean over draws and `NAME_se` the error that the sampled neurons leave in it; with several draws
+    `NAME_draw_se` is the spread of the draws over the root of their number, which holds both. A row is converged
+    where every draw is; `residual` is the largest error of a loss that the engine reports for the point.
+
+    Raises:
+        UsageError: no point could be computed, for a reason that is the user's.
+    """
+    draws = int(case.words["draws"])
+    _refuse_if_all_failed(records)
+    points = list(case.grid.points())
+    inner = tuple(len(v) for v in case.solver.inner.values())
+    rows = [_point_columns(case, point, records[i * draws : (i + 1) * draws], inner) for i, point in enumerate(points)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    if all(record.get("status") == "failed" for record in records):  # the table has its columns all the same
+        names = dict.fromkeys([*(name for name in names if name != "status"), *placeholder(case), "status"])
+    shape = (*case.grid.shape, *inner)
+    columns = {
+        name: np.array([np.broadcast_to(row.get(name, np.nan), inner) for row in rows]).reshape(shape) for name in names
+    }
+    columns["status"] = columns["status"].astype(np.int8)
+    if "gain" in columns and case.words["layout"] == "end":
+        error = columns.get("gain_draw_se", columns["gain_se"])
+        columns["phase"] = phase_of(columns["gain"], columns["loss"], columns["baseline"], relative=SOLVED, error=error)
+    out = Findings(columns)
+    done = [record for record in records if record.get("status") != "failed"]
+    if done:
+        out.info, out.data = dict(done[0]["info"]), dict(done[0]["data"])
+    out.notes = [*_parity(case.words), *_lazy_target(case, points), *_notes(done)]
+    reached = [(r["info"]["reached"], r["info"]["accuracy"]) for r in done]
+    out.reached = max((worst for worst, _ in reached if math.isfinite(worst)), default=math.nan)
+    out.messages = _inaccurate(done, len(records))
+    if done:
+        out.messages += [
+            _located(case, points[i // draws], i % draws, r) for i, r in enumerate(records) if r.get("message")
+        ]
+    else:
+        out.messages = [f"all {len(records)} point(s) failed, the first with {records[0]['message']}"]
+    out.layers = [
+        layers_of(case, point, records[i * draws : (i + 1) * draws], chosen_records(case, point))
+        for i, point in enumerate(points)
+    ]
+    if case.words["layout"] != "end":
+        texts = [records[i * draws].get("arrays") for i in range(len(points))]
+        out.arrays = [None if text is None else unpack(text) for text in texts]
+    return out
+
+
+def _inaccurate(records: Sequence[Mapping[str, Any]], count: int) -> list[str]:
+    """Return one sentence on the worst of the records whose errors are beyond the accuracy that was asked for."""
+    late = [r["info"] for r in records if r["status"] == "inaccurate"]
+    if not late:
+        return []
+    worst = max(late, key=lambda info: info["reached"])
+    return [
+        f"{len(late)} of {count} solution(s) are inaccurate: asked {worst['accuracy']:g}, reached "
+        f"{worst['reached']:.2g} (errors of losses, in units of the labels' mean square); use more --neurons or "
+        "--repeats, or accept it with a larger --accuracy."
+    ]
+
+
+def _parity(words: Mapping[str, Any]) -> list[str]:
+    """Return what an odd activation cannot do: there are no biases, so all its networks are odd functions."""
+    act, tasks = activation(words["activation"]), [words["source"], words["target"]]
+    if not act.odd or not all(is_polynomial(task) for task in tasks):
+        return []
+    even = [task for task in dict.fromkeys(tasks) if any(k % 2 == 0 for k, _ in parse_polynomial(task).terms)]
+    if not even:
+        return []
+    able = [name for name in ACTIVATIONS if (other := activation(name)).lipschitz and not other.odd]
+    return [
+        f"{act.name} is odd and networks have no biases here, so f(-x) = -f(x): the even part of {' and '.join(even)} "
+        f"can be memorised but not learnt; {', '.join(able[:-1])} or {able[-1]} can learn it."
+    ]
+
+
+def _lazy_target(case: Case, points: Sequence[Mapping[str, float]]) -> list[str]:
+    """Return which limit gamma2 = 0 is, where the grid has it."""
+    if case.words.get("kernel") != "feature" or not any(point.get("gamma2") == 0 for point in points):
+        return []
+    return [
+        "gamma2 = 0 is regression with the frozen feature kernel, that is of the readout alone; the limit of training "
+        "both layers is --kernel ntk."
+    ]
+
+
+def _notes(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the engine tells, once where only numbers differ: then with those of the largest error in time."""
+    ordered = sorted(records, key=lambda record: -float(record["info"].get("time_error", 0.0)))
+    found: dict[str, str] = {}
+    for record in ordered:
+        for note in (*record["info"].get("notes", ()), *record["data"].get("notes", ())):
+            found.setdefault(re.sub(r"\d[\d.e+-]*", "#", note), note)
+    return list(found.values())
+
+
+def _refuse_if_all_failed(records: Sequence[Mapping[str, Any]]) -> None:
+    """One mistake in the settings fails everywhere alike: it is told as the error that it is."""
+    messages = [str(record.get("message", "")) for record in records if record.get("status") == "failed"]
+    if messages and len(messages) == len(records):
+        kind, _, text = messages[0].partition(": ")
+        if kind in _ERRORS:
+            raise UsageError(text)
+
+
+def _located(case: Case, point: Mapping[str, float], draw: int, record: Mapping[str, Any]) -> str:
+    where = [f"{name} = {point[name]:g}" for name in case.grid.axes]
+    if int(case.words["draws"]) > 1:
+        where.append(f"draw {draw}")
+    return f"{', '.join(where)}: {record['message']}" if where else str(record["message"])
+
+
+def _point_columns(
+    case: Case, point: Mapping[str, float], records: Sequence[Mapping[str, Any]], inner: tuple[int, ...]
+) -> dict[str, Any]:
+    """Return the columns of one point, each of the shape `inner` of its records."""
+    keep = chosen_records(case, point)
+    done = [record for record in records if record.get("status") != "failed"]
+
+    def of(record: Mapping[str, Any], name: str) -> Floats:
+        return np.asarray(record["columns"][name], dtype=float)[keep].reshape(inner)
+
+    columns: dict[str, Any] = {}
+    if case.words["layout"] == "curve":
+        times = stage_times(case, point)
+        columns["stage"] = np.repeat([1, 2], [len(t) for t in times])
+        columns["time"] = np.concatenate(times)
+    for size in ("p1", "p2"):
+        if size not in case.grid.values and (size == "p1" or not case.words["alone"]):
+            columns[size] = float(done[0]["data"][size]) if done else np.nan
+    if len(done) < len(records):
+        return {**columns, "status": np.int8(Status.FAILED)}
+    for name in columns_of(case):
+        values = np.array([of(record, name) for record in records])
+        errors = np.array([of(record, f"{name}_se") for record in records])
+        columns[name] = values.mean(axis=0)
+        columns[f"{name}_se"] = np.sqrt(np.sum(errors**2, axis=0)) / len(records)
+        if len(records) > 1 and name in SPREAD:
+            columns[f"{name}_draw_se"] = values.std(axis=0, ddof=1) / math.sqrt(len(records))
+    if any(np.any(case.grid.values[n].array > 0) for n in ("weight_decay", "weight_decay2") if n in case.grid.values):
+        columns["predictor_distance"] = np.mean([of(record, "predictor_distance") for record in records], axis=0)
+    if any("time_error" in record["info"] for record in records):
+        columns["time_error"] = max(float(record["info"].get("time_error", 0.0)) for record in records)
+    columns["residual"] = float(np.fmax.reduce([float(record["info"]["reached"]) for record in records]))
+    columns["status"] = np.max([_row_status(record, of(record, "source_train_loss")) for record in records], axis=0)
+    return columns
+
+
+def _row_status(record: Mapping[str, Any], always: Floats) -> NDArray[np.int8]:
+    """Return the status of the rows of one record; `always` is a column that has a number wherever training went."""
+    status = Status[str(record["status"]).upper()]
+    blank = np.isnan(always)
+    if status == Status.NOT_CONVERGED and blank.any():
+        return np.where(blank, status, Status.CONVERGED).astype(np.int8)
+    return np.full(always.shape, status, dtype=np.int8)

@@ -1,0 +1,220 @@
+"""Exact phase boundaries and the best richness on a case's grid: root finding, not contours of the table."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.linear.search import boundary_roots, optimal_gamma0
+from tlcli.theories.base import Case, Parameters, Solver
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class BoundaryPoints:
+    """Points of phase boundaries: axis name → (n_points,), all axes of the grid; `along` was refined.
+
+    `kind` (n_points,) says root (gain = 0), jump (the gain changes sign without being zero), collapse (beyond it no
+    feature survives pre-training) or interpolated (gain = 0 between two points of the grid).
+    """
+
+    along: str
+    values: Mapping[str, Floats]
+    kind: NDArray[np.str_]
+
+
+class _Rows:
+    """The solver as a function of one axis, with all other axes flattened to row numbers."""
+
+    def __init__(self, case: Case, axis: str) -> None:
+        self.case = case
+        self.solver: Solver = case.solver
+        self.axis = axis
+        self.words = case.words
+        opened = case.grid.open()
+        others = [name for name in case.grid.axes if name != axis]
+        self.shape = tuple(case.grid.values[name].size for name in others)
+        index = case.grid.axes.index(axis) if axis in case.grid.axes else None
+        self.flat: dict[str, Floats] = {}
+        for name, array in opened.items():
+            if name == axis:
+                continue
+            rest = array if index is None else np.squeeze(array, index)
+            self.flat[name] = np.broadcast_to(rest, self.shape).ravel()
+        self.scalars = {n: a[0] for n, a in self.flat.items() if case.grid.values[n].size == 1 and a.size}
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=int))
+
+    def column(self, name: str, x: Floats, rows: NDArray[np.intp]) -> Floats:
+        """Return the column at positions x of the axis in the given rows."""
+        return self.evaluate(lambda p: self.solver.search(p)[name], x, rows)
+
+    def evaluate(self, function: Callable[[Parameters], Floats], x: Floats, rows: NDArray[np.intp]) -> Floats:
+        """Return a function of the parameters at positions x of the axis in the given rows."""
+        # Scalars stay scalars, so that factors which do not vary are computed once.
+        at_rows = {n: np.asarray(self.scalars.get(n, a[rows])) for n, a in self.flat.items()}
+        values = function({**self.words, **at_rows, self.axis: np.asarray(x)})
+        return np.broadcast_to(values, np.broadcast_shapes(np.shape(x), np.shape(rows)))
+
+    def sorted_gain(self, log: bool, gain: Floats) -> tuple[Floats, Floats] | None:
+        """Return the gain (row, n) along the axis's finite values (n,) in growing order; None if they are too few."""
+        values = self.case.grid.values[self.axis].array
+        keep = np.isfinite(values) & (values > 0 if log else True)
+        if keep.sum() < 2:
+            return None
+        position = self.case.grid.axes.index(self.axis)
+        rows = np.moveaxis(np.broadcast_to(gain, self.case.grid.shape), position, -1).reshape(self.size, -1)
+        order = np.argsort(values[keep])
+        return rows[:, keep][:, order], values[keep][order]
+
+
+def boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryPoints | None:
+    """Refine every sign change of the gain along `axis`, and the collapse transition; None where there is none.
+
+    `gain` is the column already computed, of the grid's shape: it brackets the roots without further work.
+    """
+    rows = _Rows(case, axis)
+    found = rows.sorted_gain(log, gain)
+    if found is None:
+        return None
+    known, line = found
+    parts: list[tuple[NDArray[np.intp], Floats, NDArray[np.str_]]] = []
+    with np.errstate(invalid="ignore"):
+        changes = ((known > 0).any(axis=1) & (known < 0).any(axis=1)).any()
+    if changes:
+        served = False
+
+        def gain_of_x(x: Floats, at: NDArray[np.intp]) -> Floats:
+            nonlocal served
+            if not served:  # the first call asks for the grid itself
+                served = True
+                return known
+            return rows.column("gain", x, at)
+
+        found = boundary_roots(gain_of_x, line, rows.size, log=log)
+        solved = np.isfinite(found.x)
+        row, x = found.row[solved], found.x[solved]
+        height = np.abs(rows.column("gain", x, row)) if x.size else x
+        steep = height > _JUMP * np.nanmax(np.abs(known[np.isfinite(known)]))
+        # A jump next to a point of the grid is at that point: it may differ from all others, as no richness does.
+        near = line[np.abs(x[:, None] - line).argmin(axis=1)] if x.size else x
+        x = np.where(steep & (np.abs(x - near) <= _ROUNDING * np.ptp(line)), near, x)
+        parts.append((row, x, np.where(steep, "jump", "root")))
+    if case.solver.collapse is not None:
+        margin = case.solver.collapse
+        lost = boundary_roots(lambda x, at: rows.evaluate(margin, x, at), line, rows.size, log=log)
+        parts.append((lost.row, lost.x, np.full(lost.x.size, "collapse")))
+    row, x, kind = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else ((), (), ())
+    if len(x) == 0:
+        return None
+    others = [name for name in case.grid.axes if name != axis]
+    points = {name: rows.flat[name][np.asarray(row, dtype=np.intp)] for name in others}
+    return BoundaryPoints(axis, {**points, axis: np.asarray(x)}, np.asarray(kind))
+
+
+def grid_boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryPoints | None:
+    """Return where the gain of a costly solver changes sign along `axis`, None where it does not.
+
+    Between two neighbouring finite points the gain is taken as linear in the axis (`log`: in its logarithm); nothing
+    is computed again. `gain` is of the grid's shape.
+    """
+    rows = _Rows(case, axis)
+    found = rows.sorted_gain(log, gain)
+    if found is None:
+        return None
+    known, line = found
+    at = np.log(line) if log else line
+    with np.errstate(invalid="ignore"):
+        row, left = np.nonzero((known[:, :-1] < 0) != (known[:, 1:] < 0))
+    low, high = known[row, left], known[row, left + 1]
+    good = np.isfinite(low) & np.isfinite(high)
+    row, left, low, high = row[good], left[good], low[good], high[good]
+    if row.size == 0:
+        return None
+    x = at[left] + (at[left + 1] - at[left]) * low / (low - high)
+    others = [name for name in case.grid.axes if name != axis]
+    points = {name: rows.flat[name][row] for name in others}
+    return BoundaryPoints(axis, {**points, axis: np.exp(x) if log else x}, np.full(x.size, "interpolated"))
+
+
+_JUMP = 1e-6  # a gain larger than this share of the largest at a sign change: no root, the gain jumps
+
+
+def best_gamma0(case: Case) -> dict[str, Any]:
+    """Return the columns gamma0_opt and loss_opt, of length 1 along gamma0."""
+    return _best(_Rows(case, "gamma0"), "loss")
+
+
+_FLAT = 1e-9  # a column whose values along the axis differ by less than this share of them has no best one
+
+
+def best_value(case: Case, name: str, column: str) -> dict[str, Any]:
+    """Return NAME_opt in [0, inf], the parameter of the least `column`, and COLUMN_opt, that; of length 1 along it.
+
+    NAME_opt is NaN where the column does not depend on the parameter (to 1e-9 of it): none is the best.
+    """
+    rows = _Rows(case, name)
+    out = _best(rows, column)
+    line = np.concatenate(([0.0], np.geomspace(1e-3, 1e3, 25), [np.inf]))
+    values = rows.column(column, line[None, :], np.arange(rows.size)[:, None])
+    least = out[f"{column}_opt"]
+    highest = np.max(values, axis=1).reshape(least.shape)
+    with np.errstate(invalid="ignore"):
+        flat = highest - least <= _FLAT * np.abs(highest)
+    return {**out, f"{name}_opt": np.where(flat, np.nan, out[f"{name}_opt"])}
+
+
+def _best(rows: _Rows, column: str) -> dict[str, Any]:
+    """Return AXIS_opt and COLUMN_opt as `best_value`, whatever the column's range."""
+    name, axes = rows.axis, rows.case.grid
+    low, high = _admissible(rows, column)
+    # Outside the admissible values the loss is that of their end, so that an optimum near it has a bracket.
+    best, loss = optimal_gamma0(lambda x, at: rows.column(column, np.clip(x, low[at], high[at]), at), rows.size)
+    best, loss = _never_worse(rows, column, np.clip(best, low, high), loss)
+    shape = tuple(1 if axis == name else axes.values[axis].size for axis in axes.axes)
+    return {f"{name}_opt": best.reshape(shape), f"{column}_opt": loss.reshape(shape)}
+
+
+def _never_worse(rows: _Rows, column: str, best: Floats, loss: Floats) -> tuple[Floats, Floats]:
+    """Compare with the parameter's own values in the grid: a search may miss an optimum, but never one that is known.
+
+    The parameter is changed where a known value is better by more than rounding, the column wherever it is.
+    """
+    if rows.axis not in rows.case.grid.values:
+        return best, loss
+    line = rows.case.grid.values[rows.axis].array
+    with np.errstate(invalid="ignore"):
+        known = rows.column(column, line[None, :], np.arange(rows.size)[:, None])
+        known = np.broadcast_to(np.where(np.isnan(known), np.inf, known), (rows.size, line.size))
+        at = np.argmin(known, axis=1)
+        least = known[np.arange(rows.size), at]
+        better = least < loss - _ROUNDING * np.abs(loss)
+    return np.where(better, line[at], best), np.fmin(loss, least)
+
+
+_ROUNDING = 1e-12  # relative: two ways to the same optimum
+
+
+def _admissible(rows: _Rows, column: str) -> tuple[Floats, Floats]:
+    """Return the least and the largest parameter at which a relaxed solver has an answer, (n_rows,) each."""
+    low, high = np.zeros(rows.size), np.full(rows.size, np.inf)
+    if rows.solver.relaxed is None:
+        return low, high
+    grid = np.concatenate(([0.0], np.geomspace(1e-3, 1e3, 61)))
+    every = np.arange(rows.size)
+    good = ~np.isnan(rows.column(column, grid[None, :], every[:, None]))
+    first, last = good.argmax(axis=1), good.shape[1] - 1 - good[:, ::-1].argmax(axis=1)
+    for ends, inner, step in ((low, first, -1), (high, last, 1)):
+        cut = np.flatnonzero(good.any(axis=1) & (inner + step >= 0) & (inner + step < grid.size))
+        inside, outside = grid[inner[cut]], grid[inner[cut] + step]
+        for _ in range(60 if cut.size else 0):
+            middle = (inside + outside) / 2
+            holds = ~np.isnan(rows.column(column, middle, cut))
+            inside, outside = np.where(holds, middle, inside), np.where(holds, outside, middle)
+        ends[cut] = inside
+    return low, high
