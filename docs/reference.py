@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from tlcli.cli.app import check, run
-from tlcli.cli.commands import COMMANDS
 from tlcli.options import OPTIONS
 from tlcli.options.columns import COLUMNS
+from tlcli.options.commands import COMMANDS
 from tlcli.options.option import Option
-from tlcli.theories.bayes.points import bayes_solver
-from tlcli.theories.linear.theory import PRETRAINING, TRANSFER
-from tlcli.theories.network.points import network_solver
+from tlcli.theories.bayes.theory import bayes_theory
+from tlcli.theories.linear.theory import Ansatz, Exact, Joint, Pretraining, Structured, TwoTime
+from tlcli.theories.network.theory import network_theory
 
 
 def write_all(folder: Path) -> None:
@@ -114,14 +114,14 @@ def columns_page() -> str:
 def solvers() -> str:
     """Which parameters and experiments each solver has."""
     rows = []
-    for solver in TRANSFER.values():
+    for solver in (Exact(), Ansatz(), Joint(), Structured(), TwoTime()):
         taken = [name if name != "time" else "t2 or times" for name in solver.parameters]
         words = ", ".join(f"`{name}`" for name in taken).replace("`t2 or times`", "`t2` or `times`")
-        experiments = ", ".join(solver.experiments) or "none"
+        experiments = ", ".join(one.name for one in solver.experiments) or "none"
         rows.append([f"`{solver.name}`", words, experiments])
-    for solver in PRETRAINING.values():
+    for solver in (Pretraining(),):
         words = ", ".join(f"`{n}`" for n in solver.parameters).replace("`time`", "`t1` or `times`")
-        rows.append([f"`{solver.name}` in `pretrain-kernel`", words, ", ".join(solver.experiments)])
+        rows.append([f"`{solver.name}` in `pretrain-kernel`", words, ", ".join(one.name for one in solver.experiments)])
     rows += [network_row(*which) for which in NETWORKS]
     rows += [bayes_row(*which) for which in BAYES]
     return table(["solver", "parameters", "experiments"], rows)
@@ -140,13 +140,17 @@ def network_row(command: str, name: str, title: str) -> list[str]:
     given = (
         {"source": "linear", "target": "hermite:2", "dim": 10} if name != "network-pretrain" else {"source": "linear"}
     )
-    solver = network_solver(command, name, given.get)
+    solver = network_theory(command, name, given.get)
     either = {"p1": "`p1` or `alpha1`", "p2": "`p2` or `alpha2`", "time": "`t1` or `times`"}
     if name != "network-pretrain":
         either["time"] = "`t2` or `times`"
     taken = [either.get(option, f"`{option}`") for option in solver.parameters]
     numerics = ", ".join(f"`{option}`" for option in solver.hidden if option != "times")
-    return [title, f"{', '.join(taken)}; not in the table: {numerics}", ", ".join(solver.experiments)]
+    return [
+        title,
+        f"{', '.join(taken)}; not in the table: {numerics}",
+        ", ".join(one.name for one in solver.experiments),
+    ]
 
 
 # Solver, its options, and what the row is called.
@@ -159,12 +163,12 @@ BAYES = (
 
 
 def bayes_row(name: str, given: dict, title: str) -> list[str]:
-    solver = bayes_solver("bayes-saddle", name, given.get)
+    solver = bayes_theory("bayes-saddle", name, given.get)
     either = {"p1": "`p1` or `alpha1`", "p2": "`p2` or `alpha2`"}
     words = ", ".join(either.get(option, f"`{option}`") for option in solver.parameters)
     if solver.hidden:
         words += "; not in the table: " + ", ".join(f"`{option}`" for option in solver.hidden)
-    return [title, words, ", ".join(solver.experiments) or "none"]
+    return [title, words, ", ".join(one.name for one in solver.experiments) or "none"]
 
 
 def process_docstring(app, what, name, obj, options, lines) -> None:

@@ -18,9 +18,9 @@ from unittest.mock import patch
 
 import numpy as np
 
-from tlcli.cli.commands import COMMANDS
+from tlcli.options.commands import COMMANDS
 from tlcli.report import bayes, draw, kernels, network
-from tlcli.run.execute import execute_recipe
+from tlcli.run.execute import execute
 from tlcli.run.recipe import load_recipe
 from tlcli.tasks import cifar
 
@@ -107,7 +107,7 @@ def run_recipe(path: Path, folder: Path) -> Outcome:
         stack.enter_context(data_of(path.stem))
         for module in (draw, network, kernels, bayes):
             stack.enter_context(patch.object(module, "save", record))
-        code = execute_recipe(recipe.command, COMMANDS[recipe.command].options, recipe, flags)
+        code = execute(recipe.command, COMMANDS[recipe.command].options, recipe, flags)
     assert code == 0, f"{path.name} ended with exit code {code}"
     return Outcome(pinned_rows(folder / "table.csv"), pinned_rows(folder / "boundary.csv"), structures)
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from tests.recipe_regression import BAYES, CI_FLAGS, NETWORKS, RECIPES, data_of
-from tlcli.cli.commands import COMMANDS
 from tlcli.linear.transfer import transfer_exact
-from tlcli.run.execute import execute_recipe
+from tlcli.options.commands import COMMANDS
+from tlcli.run.execute import execute
 from tlcli.run.job import prepare
 from tlcli.run.recipe import load_recipe
 
@@ -57,7 +57,7 @@ def run(name):
         for module in ("draw", "network", "kernels", "bayes"):
             stack.enter_context(patch(f"tlcli.report.{module}.save", _closed))
         flags = {"output": folder, "quiet": True, **CI_FLAGS.get(name, {})}
-        assert execute_recipe(recipe.command, COMMANDS[recipe.command].options, recipe, flags) == 0
+        assert execute(recipe.command, COMMANDS[recipe.command].options, recipe, flags) == 0
         about = json.loads(Path(folder, "provenance.json").read_text(encoding="utf-8"))
         archive, arrays = Path(folder, "kernels.npz"), {}
         if archive.exists():
@@ -84,7 +84,7 @@ def test_the_gain_changes_sign_at_every_boundary_point(name):
         rest = {n: v.array[0] for n, v in case.grid.values.items() if n not in points}
 
         def gain(at, case=case, rest=rest):
-            return np.asarray(case.solver.search({**case.words, **rest, **at})["gain"])
+            return np.asarray(case.theory.search({**case.words, **rest, **at})["gain"])
 
         refined = np.array([row["refined"] for row in rows])
         kind = np.array([row["kind"] for row in rows])

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import tlcli as package
-from tlcli.cli.commands import COMMANDS
 from tlcli.options import OPTIONS
+from tlcli.options.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-m", "tlcli"]
@@ -257,19 +257,17 @@ def test_a_grid_of_points_that_all_failed_is_a_table(tlcli, monkeypatch):
 
 def test_points_that_are_not_converged_are_rows_and_exit_3(tlcli, monkeypatch):
     from tlcli.status import Status
-    from tlcli.theories.linear.theory import TRANSFER
+    from tlcli.theories.linear.theory import Exact
 
-    solver = TRANSFER["linear-exact"]
+    known = Exact.evaluate
 
-    def evaluate(p):
-        columns = solver.evaluate(p)
+    def evaluate(self, p):
+        columns = known(self, p)
         full = np.broadcast_to(columns["status"], np.broadcast_shapes(*(np.shape(c) for c in columns.values()))).copy()
         full.flat[-1] = Status.NOT_CONVERGED
         return {**columns, "status": full}
 
-    import dataclasses
-
-    monkeypatch.setitem(TRANSFER, "linear-exact", dataclasses.replace(solver, evaluate=evaluate))
+    monkeypatch.setattr(Exact, "evaluate", evaluate)
     done = tlcli("finetune-loss --rho 0:1:3 -o out")
     assert done.code == 3
     assert "warning: 1 row(s) are not converged; see the columns status and residual." in done.err

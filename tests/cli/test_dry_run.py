@@ -2,7 +2,7 @@
 
 import pytest
 
-from tlcli.run.dry_run import _duration, _memory
+from tlcli.theories.amounts import shown_size, shown_time
 
 
 @pytest.mark.parametrize(
@@ -17,12 +17,12 @@ from tlcli.run.dry_run import _duration, _memory
     ],
 )
 def test_durations(seconds, words):
-    assert _duration(seconds) == words
+    assert shown_time(seconds) == words
 
 
 @pytest.mark.parametrize(("size", "words"), [(10, "1 MB"), (2.6e6, "3 MB"), (2.55e9, "2.5 GB")])
 def test_sizes(size, words):
-    assert _memory(size) == words
+    assert shown_size(size) == words
 
 
 def test_the_estimate_of_an_experiment_grows_with_its_points_and_trials(tlcli, monkeypatch):

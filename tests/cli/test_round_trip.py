@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tlcli.options import OPTIONS
-from tlcli.theories.linear.theory import PRETRAINING, TRANSFER
+from tlcli.options import LINEAR_SOLVERS, OPTIONS
+from tlcli.theories.linear.theory import BY_NAME, Joint, Pretraining, Structured
 
 
 def fed_back(folder):
@@ -77,13 +77,22 @@ _VALUES = {
 _JOINT_SLOW = {"t1": ("0", "1.5"), "t2": ("0", "2"), "times": ("0", "0,1,2"), "gamma0": ("1e-3", "1", "0.5,2")}
 
 
+_THEORIES = {**BY_NAME, "linear-joint": Joint, "linear-structured": Structured, "pretraining": Pretraining}
+
+
+_THEORIES = {**BY_NAME, "linear-joint": Joint, "linear-structured": Structured, "pretraining": Pretraining}
+
+
+_THEORIES = {**BY_NAME, "linear-joint": Joint, "linear-structured": Structured, "pretraining": Pretraining}
+
+
 @st.composite
 def commands(draw):
-    solver = draw(st.sampled_from([*(s for s in TRANSFER if s != "linear-two-time"), "pretraining"]))
+    solver = draw(st.sampled_from([*LINEAR_SOLVERS, "pretraining"]))
     command = (
         "pretrain-kernel" if solver == "pretraining" else draw(st.sampled_from(["finetune-loss", "phase-diagram"]))
     )
-    takes = set((PRETRAINING["linear-exact"] if solver == "pretraining" else TRANSFER[solver]).parameters)
+    takes = set(_THEORIES[solver].parameters)
     words = [command] if solver == "pretraining" else [command, "--solver", solver]
     if "time" in takes:
         duration = "t1" if solver == "pretraining" else "t2"

@@ -89,6 +89,8 @@ def interrupted(folder, after, times):
         text=True,
         start_new_session=True,
         cwd=folder,
+        # A runner in the background ignores Ctrl-C, and hands that on to its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     if after is None:  # workers are starting
         assert process.stderr is not None

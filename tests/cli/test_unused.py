@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tlcli.cli.commands import COMMANDS
 from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
+from tlcli.options.commands import COMMANDS
 from tlcli.run.job import _NOT_PHYSICAL, prepare
 from tlcli.run.unused import HOW
 
@@ -119,7 +119,7 @@ def test_physics_that_a_solver_does_not_use_is_refused(command, flags):
     def made(**more):
         (case,) = prepare(command, allowed, None, {**flags, **more}).cases
         grid = {name: values.array.tolist() for name, values in case.grid.values.items()}
-        return case.solver.name, grid, case.words
+        return case.theory.name, grid, case.words
 
     plain = made()
     for name, option in OPTIONS.items():

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlcli.cli.commands import COMMANDS
 from tlcli.errors import EXIT_USAGE, DomainError, UsageError, digits
 from tlcli.options import BAYES_SOLVERS, INVOCATION, LINEAR_SOLVERS, NETWORK_SOLVERS, OPTIONS, SOLVERS
 from tlcli.options.columns import COLUMNS, label_of, short_symbol
+from tlcli.options.commands import COMMANDS
 from tlcli.options.option import COUNT, COUNT_FINITE, FINITE, NOT_NEGATIVE, OVERLAP, POSITIVE, Domain, Option
 from tlcli.run.job import prepare
 from tlcli.run.recipe import parse_recipe
 from tlcli.sweep.grids import Values
-from tlcli.theories.linear.theory import PRETRAINING, TRANSFER
+from tlcli.theories.registry import ENTRIES
 
 INF = math.inf
 
@@ -243,16 +243,13 @@ def test_grids_are_values():
 
 
 def test_solvers_named_in_the_options_exist():
-    assert set(SOLVERS) == set(TRANSFER) | set(NETWORK_SOLVERS) | set(BAYES_SOLVERS)
-    assert not set(TRANSFER) & set(NETWORK_SOLVERS)
-    assert set(PRETRAINING) <= set(SOLVERS)
-    assert set(LINEAR_SOLVERS) < set(SOLVERS)
+    named = {name for command, name in ENTRIES if command in ("finetune-loss", "phase-diagram")}
+    assert set(SOLVERS) == named
+    assert set(LINEAR_SOLVERS) | set(NETWORK_SOLVERS) | set(BAYES_SOLVERS) < set(SOLVERS)
     assert OPTIONS["solver"].choices == SOLVERS
-    for solver in (*TRANSFER.values(), *PRETRAINING.values()):
-        assert set(solver.parameters) - {"time"} <= set(OPTIONS)
 
 
-@pytest.mark.parametrize("case", [*TRANSFER, "pretraining", "curriculum"])
+@pytest.mark.parametrize("case", [*LINEAR_SOLVERS, "linear-two-time", "pretraining", "curriculum"])
 def test_every_computed_column_is_described(case):
     settings = {
         "linear-ansatz": {"c_signal": "0.1", "c_cross": "gamma0*0", "c_noise": "0*gamma0"},
@@ -265,7 +262,10 @@ def test_every_computed_column_is_described(case):
     elif case == "curriculum":
         recipe = {"solver": "linear-joint", "stages": [{"alpha": 1, "gamma": 1, "duration": 1}]}
     (found,) = prepare(command, COMMANDS[command].options, parse_recipe(recipe, "r"), {}).cases
-    columns = found.solver.evaluate(found.parameters())
+    assert set(found.theory.parameters) - {"time", *found.theory.own} <= set(OPTIONS)
+    assert set(found.theory.parameters) - {"time", *found.theory.own} <= set(OPTIONS)
+    assert set(found.theory.parameters) - {"time", *found.theory.own} <= set(OPTIONS)
+    columns = found.theory.evaluate(found.parameters())
     assert {"status", "residual"} < set(columns)
     for name in columns:
         assert COLUMNS[name].help.endswith(".")

@@ -5,8 +5,8 @@ from unittest import mock
 import matplotlib.pyplot as plt
 import pytest
 
-from tlcli.cli.commands import COMMANDS
-from tlcli.run.execute import execute_recipe
+from tlcli.options.commands import COMMANDS
+from tlcli.run.execute import execute
 from tlcli.run.recipe import parse_recipe
 
 
@@ -24,7 +24,7 @@ def draw(tmp_path):
         loaded = None if recipe is None else parse_recipe(recipe, "test")
         flags |= {"output": str(tmp_path), "quiet": True}
         with mock.patch("tlcli.report.draw.save", keep):
-            assert execute_recipe(command, COMMANDS[command].options, loaded, flags) == 0
+            assert execute(command, COMMANDS[command].options, loaded, flags) == 0
         for figure in found.values():
             figure.canvas.draw()  # titles, ticks and layout must not warn
         return found

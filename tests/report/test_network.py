@@ -9,12 +9,12 @@ import pytest
 from matplotlib.colors import Normalize, TwoSlopeNorm, to_hex
 from scipy import stats
 
-from tlcli.cli.commands import COMMANDS
+from tlcli.options.commands import COMMANDS
 from tlcli.report.agreement import Agreement, Comparison, _correlation, assess
 from tlcli.report.kernels import Shown, draw_densities, draw_kernels, target_kernels
 from tlcli.report.network import spaced_logarithmically
 from tlcli.report.style import COLOURS
-from tlcli.run.execute import execute_recipe
+from tlcli.run.execute import execute
 
 TINY = {"source": "linear", "target": "hermite:2", "dim": 3, "p1": 8, "p2": 6, "ptest": 20, "neurons": 64, "repeats": 2}
 
@@ -37,7 +37,7 @@ def draw(tmp_path):
             mock.patch("tlcli.report.kernels.save", keep),
             mock.patch("tlcli.report.draw.save", keep),
         ):
-            assert execute_recipe(command, COMMANDS[command].options, None, flags) == 0
+            assert execute(command, COMMANDS[command].options, None, flags) == 0
         for figure in found.values():
             figure.canvas.draw()  # titles, ticks and layout must not warn
         return found

@@ -1,6 +1,5 @@
 """From recipe and flags to grids: precedence, roles of axes, what a solver does not take, what provenance keeps."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -8,13 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tlcli.cli.commands import COMMANDS
 from tlcli.errors import RecipeError, UsageError
 from tlcli.options import OPTIONS
+from tlcli.options.commands import COMMANDS
 from tlcli.report.provenance import recipe_hash
 from tlcli.run.job import DEFAULT_DIM, prepare
 from tlcli.run.recipe import parse_recipe
-from tlcli.theories.linear.theory import TRANSFER
+from tlcli.theories.linear.theory import TwoTime
+from tlcli.theories.registry import ENTRIES, Entry
 
 
 def job(command="finetune-loss", recipe=None, **flags):
@@ -31,11 +31,11 @@ def test_defaults():
     assert found.name == "finetune-loss"
     (case,) = found.cases
     assert case.label is None
-    assert case.solver.name == "linear-exact"
+    assert case.theory.name == "linear-exact"
     assert case.grid.axes == ()
     assert case.words == {"kernel": "feature"}
     assert case.experiments == ()
-    for name in case.solver.parameters:
+    for name in case.theory.parameters:
         key = "t2" if name == "time" else name
         if OPTIONS[key].kind == "grid":
             assert values(found, name) == OPTIONS[key].parse(OPTIONS[key].default).array.tolist()
@@ -201,8 +201,8 @@ def test_what_does_not_fit_is_refused(command, flags, message):
 
 
 def test_a_solver_without_experiments(monkeypatch):
-    bare = dataclasses.replace(TRANSFER["linear-two-time"], experiments=())
-    monkeypatch.setitem(TRANSFER, "linear-two-time", bare)
+    bare = Entry("linear-two-time", ("finetune-loss",), lambda asked: TwoTime(experiments=()))
+    monkeypatch.setitem(ENTRIES, ("finetune-loss", "linear-two-time"), bare)
     with pytest.raises(UsageError, match="linear-two-time has no experiment; leave out --simulate"):
         job(solver="linear-two-time", times="1,2", simulate=True)
 
@@ -224,7 +224,7 @@ def test_a_case_may_choose_solver_experiment_and_dimension_of_a_spectrum():
         ],
     }
     first, second = job(recipe=recipe).cases
-    assert first.experiments == ("population",)
+    assert [experiment.name for experiment in first.experiments] == ["population"]
     assert second.experiments == ()
     assert second.words["dim"] == 30
 
@@ -232,9 +232,9 @@ def test_a_case_may_choose_solver_experiment_and_dimension_of_a_spectrum():
 def test_gamma2_is_gamma0_unless_given():
     (case,) = job(solver="linear-joint", gamma0="0.5,2").cases
     assert case.words == {"gamma2": None}
-    same = case.solver.evaluate({**case.parameters(), "time": np.array([1.0]), "t1": np.array([1.0])})
+    same = case.theory.evaluate({**case.parameters(), "time": np.array([1.0]), "t1": np.array([1.0])})
     (case,) = job(solver="linear-joint", gamma0="0.5,2", gamma2="0.5,2").cases
-    both = case.solver.evaluate({**case.parameters(), "time": np.array([[1.0]]), "t1": np.array([[1.0]])})
+    both = case.theory.evaluate({**case.parameters(), "time": np.array([[1.0]]), "t1": np.array([[1.0]])})
     np.testing.assert_allclose(np.diagonal(both["loss"]), same["loss"], rtol=1e-8)
     assert abs(both["loss"][0, 1] - both["loss"][0, 0]) > 1e-3
 
@@ -285,10 +285,10 @@ def test_dimension_of_a_power_law_has_a_default():
 
 
 def test_experiments_are_a_list_without_repetition():
-    assert job(simulate=True).cases[0].experiments == ("regression",)
+    assert [e.name for e in job(simulate=True).cases[0].experiments] == ["regression"]
     found = job(simulate=True, experiment="network, population,network")
-    assert found.cases[0].experiments == ("network", "population")
-    assert job(solver="linear-joint", simulate=True).cases[0].experiments == ("population",)
+    assert [e.name for e in found.cases[0].experiments] == ["network", "population"]
+    assert [e.name for e in job(solver="linear-joint", simulate=True).cases[0].experiments] == ["population"]
     assert job(recipe={"simulate": True}, simulate=False).cases[0].experiments == ()
 
 
@@ -299,7 +299,7 @@ def test_curricula():
     (case,) = found.cases
     assert case.grid.axes == ("gamma_1",)
     assert values(found, "duration_2") == [math.inf]
-    assert case.solver.inner["task"].tolist() == [1, 2]
+    assert case.theory.inner["task"].tolist() == [1, 2]
     assert found.resolved["stages"][1] == {
         "alpha": "1",
         "gamma": "1",
@@ -374,7 +374,7 @@ def grid_texts(draw, low, high):
 @st.composite
 def recipes(draw):
     solver = draw(st.sampled_from(["linear-exact", "linear-ansatz", "linear-joint"]))
-    takes = {*job(solver=solver, **({"c_signal": "1"} if "ansatz" in solver else {})).cases[0].solver.parameters}
+    takes = {*job(solver=solver, **({"c_signal": "1"} if "ansatz" in solver else {})).cases[0].theory.parameters}
     takes = (takes - {"time"}) | {"times"}
     names = draw(st.lists(st.sampled_from(sorted(takes & set(_RANGES))), max_size=4, unique=True))
     recipe = {"solver": solver, **{name: draw(grid_texts(*_RANGES[name])) for name in names}}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tlcli.cli.commands import COMMANDS
+from tlcli.options.commands import COMMANDS
 from tlcli.run.job import prepare
 from tlcli.run.recipe import parse_recipe
 

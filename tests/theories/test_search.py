@@ -9,7 +9,7 @@ from tlcli.theories.search import best_gamma0, boundaries
 
 
 def gain_of(case):
-    return np.broadcast_to(case.solver.evaluate(case.parameters())["gain"], case.grid.shape)
+    return np.broadcast_to(case.theory.evaluate(case.parameters())["gain"], case.grid.shape)
 
 
 def edges(case, axis):
@@ -19,7 +19,7 @@ def edges(case, axis):
 def gain_at(case, found):
     """The solver's gain at the boundary points, evaluated anew."""
     here = {name: v.array[0] for name, v in case.grid.values.items() if name not in case.grid.axes}
-    columns = case.solver.evaluate({**case.words, **here, **found.values})
+    columns = case.theory.evaluate({**case.words, **here, **found.values})
     return columns["gain"]
 
 
@@ -103,11 +103,11 @@ def test_the_best_richness_against_brute_force(case):
     for index in np.ndindex(optimum.shape):
         at = {name: found_case.grid.values[name].array[i] for name, i in zip(others, index, strict=True)}
         here = {name: v.array[0] for name, v in found_case.grid.values.items() if v.size == 1}
-        losses = found_case.solver.evaluate({**found_case.words, **here, **at, "gamma0": dense})["loss"]
+        losses = found_case.theory.evaluate({**found_case.words, **here, **at, "gamma0": dense})["loss"]
         best_index = int(np.argmin(losses))
         assert loss[index] <= losses[best_index] + 1e-14
         assert loss[index] == pytest.approx(losses[best_index], rel=1e-7)
-        exactly = found_case.solver.evaluate({**found_case.words, **here, **at, "gamma0": optimum[index]})["loss"]
+        exactly = found_case.theory.evaluate({**found_case.words, **here, **at, "gamma0": optimum[index]})["loss"]
         assert loss[index] == pytest.approx(float(exactly), rel=1e-12)
         if 0 < best_index < len(dense) - 1:
             interior += 1
@@ -131,7 +131,7 @@ def test_the_best_richness_of_the_ansatz_stays_admissible(case):
     gamma0 = best["gamma0_opt"]
     assert np.all((1.5 - 0.5 * gamma0) * (1 + gamma0**2) >= 1.44)
     dense = np.linspace(0, 3, 30_001)[:, None, None]
-    losses = found_case.solver.search({**found_case.parameters(), "gamma0": dense})["loss"]
+    losses = found_case.theory.search({**found_case.parameters(), "gamma0": dense})["loss"]
     assert np.all(best["loss_opt"] <= np.nanmin(losses, axis=0) + 1e-12)
 
 
@@ -140,7 +140,7 @@ def test_the_best_richness_of_the_paper_s_figure(case):
     settings = {"alpha1": "0.5", "rho": "0.8", "rho_xi": "0.1", "c_signal": "alpha1*gamma0"}
     settings |= {"c_cross": "sqrt(alpha1*(1-alpha1))*gamma0", "gamma0": "0:3.2:801"}
     found_case = case(solver="linear-ansatz", alpha2="0.1,0.3,0.5", **settings)
-    losses = found_case.solver.evaluate(found_case.parameters())["loss"]
+    losses = found_case.theory.evaluate(found_case.parameters())["loss"]
     best = best_gamma0(found_case)
     assert np.all(best["loss_opt"][:, 0] <= losses.min(axis=1) + 1e-14)
     assert best["gamma0_opt"][0, 0] == pytest.approx(1 + math.sqrt(5)), "the end"
@@ -151,7 +151,7 @@ def test_the_best_richness_without_a_gamma0_axis(case):
     found_case = case(alpha2="0.3,0.6", alpha1="0.5", kernel="ntk", ridge="3", sigma2="1", rho="0.3")
     best = best_gamma0(found_case)
     assert best["gamma0_opt"].shape == (2,)
-    assert np.all(best["loss_opt"] <= found_case.solver.evaluate(found_case.parameters())["loss"] + 1e-14)
+    assert np.all(best["loss_opt"] <= found_case.theory.evaluate(found_case.parameters())["loss"] + 1e-14)
 
 
 def test_a_search_is_never_worse_than_the_grid_that_it_belongs_to(case):
@@ -164,5 +164,5 @@ def test_a_search_is_never_worse_than_the_grid_that_it_belongs_to(case):
             sigma1="0.3", sigma2="0.3", weight_decay=float(decay), optimal_gamma0=True,
         )  # fmt: skip
         best = best_gamma0(found_case)
-        losses = np.broadcast_to(found_case.solver.evaluate(found_case.parameters())["loss"], found_case.grid.shape)
+        losses = np.broadcast_to(found_case.theory.evaluate(found_case.parameters())["loss"], found_case.grid.shape)
         assert np.all(best["loss_opt"] <= losses)

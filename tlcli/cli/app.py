@@ -9,8 +9,9 @@ import typer
 
 import tlcli
 from tlcli.cli import interrupts
-from tlcli.cli.commands import COMMANDS, Command, build
+from tlcli.cli.commands import build
 from tlcli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, TlcliError
+from tlcli.options.commands import COMMANDS, Command
 from tlcli.run import streams
 
 app = typer.Typer(
@@ -43,18 +44,30 @@ def _root(
 
 
 def _run(command: Command, recipe: Path | None, flags: dict[str, Any]) -> None:
+    from tlcli.cli.console import Console
     from tlcli.run.execute import execute
+    from tlcli.run.recipe import load_recipe
+    from tlcli.run.shipped import find_recipe
 
-    raise typer.Exit(execute(command.name, command.options, recipe, flags))
+    loaded = None if recipe is None else load_recipe(find_recipe(recipe))
+    raise typer.Exit(execute(command.name, command.options, loaded, flags, Console(bool(flags.get("quiet")))))
 
 
-for _command in COMMANDS.values():
-    app.command(_command.name)(build(_command, _run))
+def _with_commands() -> typer.Typer:
+    """Return the program with the commands as they are now: a theory may have brought options of its own."""
+    whole = typer.Typer()
+    whole.info, whole.registered_callback = app.info, app.registered_callback
+    for command in COMMANDS.values():
+        whole.command(command.name)(build(command, _run))
+    whole.registered_commands += app.registered_commands
+    return whole
 
 
 @app.command("run")
 def run(
-    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipe files.")],
+    recipes: Annotated[
+        list[Path], typer.Argument(metavar="RECIPE...", help="Recipe files, or names of those that come with tlcli.")
+    ],
     output: Annotated[
         str | None,
         typer.Option("-o", "--output", metavar="DIR", help="Folder that receives one folder per recipe."),
@@ -85,6 +98,33 @@ def run(
     if seed is not None:
         flags["seed"] = seed
     raise typer.Exit(run_recipes(recipes, output, flags))
+
+
+@app.command("recipes")
+def recipes(
+    show: Annotated[str | None, typer.Argument(metavar="[show]", help="show: print the recipe NAME.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Its name.")] = None,
+) -> None:
+    """List the recipes that come with tlcli, or print one.
+
+    Examples:
+
+        tlcli recipes
+
+        tlcli recipes show fig1b
+
+        tlcli run fig1b -o results
+    """
+    from tlcli.errors import UsageError
+    from tlcli.run.shipped import find_recipe, shipped, title_of
+
+    if show is None:
+        for known, path in shipped().items():
+            print(f"{known:22} {title_of(path)}".rstrip())
+    elif show == "show" and name is not None:
+        print(find_recipe(Path(name)).read_text(encoding="utf-8"), end="")
+    else:
+        raise UsageError(f"recipes: '{show}' is unknown here; use `tlcli recipes` or `tlcli recipes show NAME`.")
 
 
 @app.command("check")
@@ -132,7 +172,7 @@ def main() -> None:
 
 def _exit_code() -> int:
     try:
-        result = app(standalone_mode=False, prog_name="tlcli")
+        result = _with_commands()(standalone_mode=False, prog_name="tlcli")
         code = result if isinstance(result, int) else EXIT_OK
     except typer.Exit as leave:
         code = leave.exit_code

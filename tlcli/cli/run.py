@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlcli.cli.commands import COMMANDS
 from tlcli.cli.console import Console
 from tlcli.errors import EXIT_OK, TlcliError, UsageError
-from tlcli.run.execute import execute_recipe
+from tlcli.options.commands import COMMANDS
+from tlcli.run.execute import execute
 from tlcli.run.recipe import load_recipe
+from tlcli.run.shipped import find_recipe
 
 
 def run_recipes(paths: Sequence[Path], output: str | None, flags: Mapping[str, Any]) -> int:
@@ -20,7 +21,7 @@ def run_recipes(paths: Sequence[Path], output: str | None, flags: Mapping[str, A
     seen: dict[str, Path] = {}
     for path in paths:
         try:
-            recipe = load_recipe(path)
+            recipe = load_recipe(find_recipe(path))
             if recipe.command is None:
                 raise UsageError(f"recipe '{path}' names no command; add one of {', '.join(COMMANDS)}.")
             if recipe.name in seen:
@@ -31,7 +32,7 @@ def run_recipes(paths: Sequence[Path], output: str | None, flags: Mapping[str, A
             seen[recipe.name] = path
             folder = {} if output is None else {"output": output if output == "-" else str(Path(output) / recipe.name)}
             command = COMMANDS[recipe.command]
-            found = execute_recipe(recipe.command, command.options, recipe, {**flags, **folder})
+            found = execute(recipe.command, command.options, recipe, {**flags, **folder}, console)
         except TlcliError as error:
             if len(paths) == 1:
                 raise

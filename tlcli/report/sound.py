@@ -35,7 +35,13 @@ _STRANGE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]")
 _STAGED = re.compile(r"(?:alpha|gamma|duration|sigma|weight_decay)_[0-9]+")
 # Columns of the tables beside the main one, and words.
 _BESIDE = ("case", "kind", "refined", "layer", "other", "set", "index", "label", "prediction", "value", "error")
-_PARAMETERS = {n for n, option in OPTIONS.items() if option.panel not in ("Figure", "Run", "Outputs")}
+
+
+def _parameters() -> set[str]:
+    """Return the options that may be columns, those of a theory that was registered among them."""
+    return {n for n, option in OPTIONS.items() if option.panel not in ("Figure", "Run", "Outputs")}
+
+
 _TEXTS = {"case", "experiment", "kind", "refined", "other", "set"}
 _COUNTS = {"width", "nets", "trials", "dim", "p1", "p2", "draws", "depth", "stage", "task"}
 # Every solved row has a finite number here (a baseline may be infinite where pre-training tames it).
@@ -154,7 +160,7 @@ def _ragged(line: int, cells: Sequence[str], header: Sequence[str]) -> Fault:
 def _known(name: str) -> bool:
     for ending in ("", "_draw_se", "_se"):
         bare = name.removesuffix(ending).removeprefix("sim_")
-        if bare in COLUMNS or bare in _PARAMETERS or bare in _BESIDE or name in _WORDS or _STAGED.fullmatch(bare):
+        if bare in COLUMNS or bare in _parameters() or bare in _BESIDE or name in _WORDS or _STAGED.fullmatch(bare):
             return True
     return name in ("sim_step_error", "sim_drift", "sim_acceptance")
 
@@ -164,7 +170,7 @@ def _of_header(header: Sequence[str]) -> Iterator[Fault]:
         if name in header[:index]:
             yield Fault(1, name, "the column stands twice")
         elif not _known(name):
-            yield Fault(1, _short(name), f"tlcli has no such column{suggest(name, [*COLUMNS, *_PARAMETERS])}")
+            yield Fault(1, _short(name), f"tlcli has no such column{suggest(name, [*COLUMNS, *_parameters()])}")
         elif name.endswith("_se") and name.removesuffix("_draw_se").removesuffix("_se") not in header:
             yield Fault(1, name, f"the column '{name.removesuffix('_se')}', whose error it is, is missing")
         elif name.startswith("sim_") and f"{name}_se" in header and name.removeprefix("sim_") not in header:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tlcli.report.tables import Block
-from tlcli.sweep.runner import SweepResult
+from tlcli.run.solve import Measured
 from tlcli.theories.base import Case, Columns
 
 # What tells whether an experiment can be trusted: the step of gradient descent, and whether chains are at rest.
@@ -14,15 +14,15 @@ _HEALTH = ("step_error", "drift", "acceptance")
 _SAME_AS = {"gamma2": "gamma0", "beta2": "beta"}  # the defaults of parameters of the target
 
 
-def block_of(case: Case, found: Columns, sweep: tuple[SweepResult, list[dict[str, Any]]] | None = None) -> Block:
+def block_of(case: Case, found: Columns, measured: Measured | None = None) -> Block:
     """Join parameters, theory and experiments into one block of the table."""
-    inner = case.solver.inner
+    inner = case.theory.inner
     pad = (1,) * len(inner)
     axes: dict[str, Any] = {name: case.grid.values[name].array for name in case.grid.axes}
     axes |= inner
     columns: dict[str, Any] = {}
     opened = case.grid.open()
-    for name in case.solver.parameters:
+    for name in case.theory.parameters:
         if name in opened:
             columns[name] = opened[name].reshape(opened[name].shape + pad)
         elif case.words.get(name) is not None:
@@ -40,8 +40,8 @@ def block_of(case: Case, found: Columns, sweep: tuple[SweepResult, list[dict[str
     scales = {name: case.grid.values[name].scale for name in case.grid.axes}
     if "time" in inner:
         scales["time"] = str(case.words.get("time_scale", "list"))
-    if sweep is not None:
-        axes, columns = _with_experiments(case, axes, columns, *sweep)
+    if measured is not None:
+        axes, columns = _with_experiments(case, axes, columns, measured)
     return Block(axes, columns, scales, case.label)
 
 
@@ -49,13 +49,13 @@ def _with_experiments(
     case: Case,
     axes: dict[str, Any],
     columns: dict[str, Any],
-    result: SweepResult,
-    variants: list[dict[str, Any]],
+    found: Measured,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Add a slowest axis of experiments, if there are several, and the measured columns."""
-    inner = tuple(len(v) for v in case.solver.inner.values())
+    inner = tuple(len(v) for v in case.theory.inner.values())
+    variants = found.variants
     shape = (len(variants), *case.grid.shape)
-    records = [record or {} for record in result.records]
+    records = [record or {} for line in found.records for record in line]
     status = np.array([str(record.get("status", "ok")) for record in records]).reshape(shape + (1,) * len(inner))
     last = {name: columns.pop(name) for name in ("residual", "status") if name in columns}
     ones = (1,) * (len(case.grid.shape) + len(inner))

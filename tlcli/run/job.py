@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tlcli.errors import UsageError, suggest
-from tlcli.options import BAYES_SOLVERS, INVOCATION, NETWORK_SOLVERS, OPTIONS, SOLVERS
+from tlcli.options import INVOCATION, OPTIONS
 from tlcli.run.recipe import Recipe, refuse_code
 from tlcli.sweep.grids import Grid, Values, format_values, parse_values
-from tlcli.theories.base import Case, Solver
+from tlcli.theories.base import Case, Experiment, Theory
+from tlcli.theories.registry import Asked, find
 
 DEFAULT_DIM = 400  # of a power-law spectrum
 
@@ -68,7 +69,7 @@ def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags
         if recipe is not None and ("activation" not in strong or "activation" in own) and not flags.get("allow_code"):
             refuse_code(recipe.name, settings.get("activation"))
         cases.append(_case(command, label, settings, recipe))
-        whole = [k for k in rest if k in _NOT_PHYSICAL - _PER_CASE and k not in cases[-1].solver.parameters]
+        whole = [k for k in rest if k in _NOT_PHYSICAL - _PER_CASE and k not in cases[-1].theory.parameters]
         if whole:
             raise UsageError(f"case '{label}': '{whole[0]}' belongs to the whole recipe, not to one case.")
         overrides.append({k: settings[k] for k in rest if k in settings})
@@ -171,37 +172,37 @@ def _value(name: str, settings: Mapping[str, Any], defaults: Mapping[str, Any] |
 
 
 def _case(command: str, label: str | None, settings: Mapping[str, Any], recipe: Recipe | None) -> Case:
-    solver = _solver(command, settings, recipe)
-    taken = _taken(command, solver)
+    theory = _theory(command, settings, recipe)
+    taken = _taken(command, theory)
     stray = [k for k in settings if k not in _NOT_PHYSICAL and k not in taken and settings[k] is not None]
     if stray:
         raise UsageError(
-            f"{solver.name} does not use '{stray[0]}'; {command} with it takes {', '.join(sorted(taken))}."
+            f"{theory.name} does not use '{stray[0]}'; {command} with it takes {', '.join(sorted(taken))}."
         )
-    if solver.name == "linear-structured" and "dim" not in solver.parameters and settings.get("dim") is not None:
+    if theory.name == "linear-structured" and "dim" not in theory.parameters and settings.get("dim") is not None:
         raise UsageError(
             f"dim = {settings['dim']} has no effect: spectrum {settings['spectrum']} has a dimension of its own; "
             "leave out --dim."
         )
-    if solver.point is not None and settings.get("trials") is not None:
-        raise UsageError(f"{solver.name} has no trials; give the number of networks per width as --nets.")
+    if settings.get("trials") is not None and theory.repeated != "trials":
+        raise UsageError(f"{theory.name} has no trials; give the number of networks per width as --{theory.repeated}.")
     duration = _duration(command)
     timed = duration in taken and settings.get("times") is not None
     if timed and duration is not None and settings.get(duration) is not None:
         raise UsageError(f"times and {duration} are both given; times are the recorded ones and end the last stage.")
     values: dict[str, Values] = {}
-    words: dict[str, Any] = dict(solver.words)
-    for name in solver.parameters:
+    words: dict[str, Any] = dict(theory.words)
+    for name in theory.parameters:
         if name == "time":
             if settings.get("times") is not None:
                 values["time"] = _value("times", settings)
             else:
                 assert duration is not None
-                values["time"] = _value(duration, {duration: solver.defaults.get("time"), **_given(settings)})
-        elif name in solver.own:
-            values[name] = solver.own[name]
+                values["time"] = _value(duration, {duration: theory.defaults.get("time"), **_given(settings)})
+        elif name in theory.own:
+            values[name] = theory.own[name]
         elif OPTIONS[name].kind == "grid":
-            value = _value(name, settings, solver.defaults)
+            value = _value(name, settings, theory.defaults)
             if value is None:
                 words[name] = None
             else:
@@ -209,16 +210,16 @@ def _case(command: str, label: str | None, settings: Mapping[str, Any], recipe: 
         elif OPTIONS[name].kind == "expression" and (numbers := _numbers(name, settings)):
             values[name] = numbers
         else:
-            words[name] = _value(name, settings, solver.defaults)
+            words[name] = _value(name, settings, theory.defaults)
             if name == "dim" and words[name] is None:
                 words[name] = DEFAULT_DIM
             if name == "c_signal" and words[name] is None:
-                raise UsageError(f"{solver.name} needs --c-signal, a number or an expression such as 'alpha1*gamma0'.")
-    for name in solver.hidden:
+                raise UsageError(f"{theory.name} needs --c-signal, a number or an expression such as 'alpha1*gamma0'.")
+    for name in theory.hidden:
         value = _value(name, settings)
         words[name] = value.array.tolist() if isinstance(value, Values) else value
     grid = Grid.from_mapping(values)
-    return Case(label, solver, grid, words, _experiments(solver, settings))
+    return Case(label, theory, grid, words, _experiments(theory, settings))
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,111 +237,48 @@ def _numbers(name: str, settings: Mapping[str, Any]) -> Values | None:
         return None
 
 
-def _taken(command: str, solver: Solver) -> set[str]:
-    taken = (set(solver.parameters) - set(solver.own)) | set(solver.hidden)
+def _taken(command: str, theory: Theory) -> set[str]:
+    taken = (set(theory.parameters) - set(theory.own)) | set(theory.hidden)
     duration = _duration(command)
-    if ("time" in taken or "time" in solver.inner) and duration is not None:
+    if ("time" in taken or "time" in theory.inner) and duration is not None:
         taken |= {"times", duration}
         taken -= {"time"}
     return taken
 
 
-def _solver(command: str, settings: Mapping[str, Any], recipe: Recipe | None) -> Solver:
-    from tlcli.theories.linear import theory as linear
-
-    bayes = _bayes(command, settings)
-    if bayes:
-        from tlcli.theories.bayes.points import bayes_solver
-
-        if recipe is not None and recipe.stages:
-            raise UsageError(f"stages need solver: linear-joint, not {bayes}.")
-        name = None if bayes == command else bayes
-        return bayes_solver(command, name, lambda key: _value(key, _given(settings), {key: None}))
-    network = _network(command, settings)
-    if network is not None:
-        from tlcli.theories.network.points import network_solver
-
-        if recipe is not None and recipe.stages:
-            raise UsageError(f"stages need solver: linear-joint, not {network}.")
-        return network_solver(command, network, lambda key: _value(key, _given(settings), {key: None}))
-    table = linear.PRETRAINING if command == "pretrain-kernel" else linear.TRANSFER
-    name = _value("solver", settings)
-    if recipe is not None and recipe.stages:
-        from tlcli.theories.linear.curriculum import curriculum_solver
-
-        if name != "linear-joint":
-            raise UsageError(f"stages need solver: linear-joint, not {name}.")
-        return curriculum_solver(recipe.stages, recipe.gram)
-    if name not in table:
-        raise UsageError(f"{command} has no solver '{name}'; use one of {', '.join(table)}{suggest(name, table)}.")
-    return linear.structured_solver(_value("spectrum", settings)) if name == "linear-structured" else table[name]
-
-
-def _bayes(command: str, settings: Mapping[str, Any]) -> str | None:
-    """Return the Bayesian solver that the settings ask for (bayes-saddle: itself), None for others.
-
-    Raises:
-        UsageError: one with a command or a model that has none.
-    """
-    if command == "bayes-saddle":
-        return command
-    solver = settings.get("solver")
-    if solver not in BAYES_SOLVERS:
-        return None
-    if command != "phase-diagram":
-        raise UsageError(f"{command} has no solver '{solver}'; use tlcli bayes-saddle, or phase-diagram with it.")
-    if settings.get("model") is not None:
-        raise UsageError(f"--model {settings['model']} has no solver '{solver}'; leave out --model.")
-    return str(solver)
-
-
-def _network(command: str, settings: Mapping[str, Any]) -> str | None:
-    """Return the solver of networks that the settings ask for, None for linear ones.
-
-    Raises:
-        UsageError: a model and a solver that do not belong together.
-    """
-    if command == "dmft-solve":
-        return "network-rich"
-    model, solver = settings.get("model"), settings.get("solver")
-    model, solver = (
-        None if raw is None else OPTIONS[key].parse(raw)
-        for key, raw in zip(("model", "solver"), (model, solver), strict=True)
+def _theory(command: str, settings: Mapping[str, Any], recipe: Recipe | None) -> Theory:
+    given = _given(settings)
+    asked = Asked(
+        command,
+        lambda key: _value(key, given, {key: None}),
+        lambda key: _value(key, settings),
+        recipe.stages if recipe else (),
+        recipe.gram if recipe else None,
     )
-    named = solver in NETWORK_SOLVERS
-    if command == "pretrain-kernel":
-        if named or (model == "network" and solver is not None):
-            raise UsageError(f"pretrain-kernel has no solver '{solver}' for networks; give --model network alone.")
-        return "network-pretrain" if model == "network" else None
-    if model is not None and solver is not None and (model == "network") != named:
-        others = (*NETWORK_SOLVERS, *BAYES_SOLVERS)
-        fitting = NETWORK_SOLVERS if model == "network" else tuple(s for s in SOLVERS if s not in others)
-        raise UsageError(f"--model {model} has no solver '{solver}'; use one of {', '.join(fitting)}.")
-    return solver if named else "network-frozen" if model == "network" else None
+    return find(asked)
 
 
-def _experiments(solver: Solver, settings: Mapping[str, Any]) -> tuple[str, ...]:
+def _experiments(theory: Theory, settings: Mapping[str, Any]) -> tuple[Experiment, ...]:
     if not _value("simulate", settings):
         if settings.get("experiment") is not None and settings.get("simulate") is None:
             raise UsageError("--experiment has an effect with --simulate only; add it.")
         return ()
-    if not solver.experiments:
-        raise UsageError(f"{solver.name} has no experiment; leave out --simulate.")
-    text = settings.get("experiment") or solver.experiments[0]
+    if not theory.experiments:
+        raise UsageError(f"{theory.name} has no experiment; leave out --simulate.")
+    known = {experiment.name: experiment for experiment in theory.experiments}
+    text = settings.get("experiment") or theory.experiments[0].name
     names = tuple(dict.fromkeys(part.strip() for part in str(text).split(",")))
     for name in names:
-        if name not in solver.experiments:
-            hint = suggest(name, solver.experiments)
-            raise UsageError(
-                f"experiment: '{name}' is not available for {solver.name}; use {', '.join(solver.experiments)}{hint}."
-            )
-    return names
+        if name not in known:
+            near = suggest(name, known)
+            raise UsageError(f"experiment: '{name}' is not available for {theory.name}; use {', '.join(known)}{near}.")
+    return tuple(known[name] for name in names)
 
 
-def _defaults(command: str, solver: Solver) -> dict[str, Any]:
+def _defaults(command: str, theory: Theory) -> dict[str, Any]:
     """Return the solver's own defaults by option: that of the last stage's end is its duration's."""
     duration = _duration(command)
-    return {duration if name == "time" and duration else name: value for name, value in solver.defaults.items()}
+    return {duration if name == "time" and duration else name: value for name, value in theory.defaults.items()}
 
 
 def _resolved(
@@ -369,19 +307,18 @@ def _resolved(
                 out[name] = format_values(value) if isinstance(value, Values) else value
         return out
 
-    taken = [_taken(command, case.solver) for case in cases]
+    taken = [_taken(command, case.theory) for case in cases]
     common = set.intersection(*taken)
     # What every table holds, but for options that another command or the networks do without.
     always = (_NOT_PHYSICAL - {"model"}) & set(allowed)
-    if all(case.solver.point is not None for case in cases):
-        always -= {"solver", "trials", "dim"}
-    defaults = _defaults(command, cases[0].solver)
-    if any(_defaults(command, case.solver) != defaults for case in cases):
+    always -= Theory.always_told - frozenset().union(*(case.theory.always_told for case in cases))
+    defaults = _defaults(command, cases[0].theory)
+    if any(_defaults(command, case.theory) != defaults for case in cases):
         common = {name for name in common if name not in defaults}
     out = plain(given, common | always, defaults)
     if recipe and recipe.cases:
         out["cases"] = [
-            {"label": case.label, **plain(override, used - common - set(given), _defaults(command, case.solver))}
+            {"label": case.label, **plain(override, used - common - set(given), _defaults(command, case.theory))}
             for case, override, used in zip(cases, overrides, taken, strict=True)
         ]
     if recipe and recipe.stages:

@@ -2,13 +2,13 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlcli.cli.console import Console
 from tlcli.errors import TlcliError
 from tlcli.options.columns import PER_DELTA
 from tlcli.report.files import atomic
@@ -19,15 +19,32 @@ from tlcli.report.records import drawn_by_time, final, plan_records
 from tlcli.report.tables import Block, write_table
 from tlcli.run.assemble import edge_block
 from tlcli.run.job import Job
-from tlcli.run.solve import Theory
+from tlcli.run.messages import Messages
+from tlcli.run.solve import Measured
 from tlcli.status import Phase
-from tlcli.theories.base import Case, Columns
-from tlcli.theories.search import BoundaryPoints, boundaries, grid_boundaries
+from tlcli.theories.base import Case, Columns, Findings
+from tlcli.theories.search import BoundaryPoints
 
 if TYPE_CHECKING:
     from tlcli.report.layers import Layers
 
 _LOSSES = ("loss", "train_loss", "source_loss", "source_train_loss")
+
+
+@dataclass(eq=False)
+class Outcome:
+    """What theory and experiments have found on one case; `solved` is None while points belong to other shards."""
+
+    case: Case
+    found: Findings
+    solved: Findings | None = None
+    measured: Measured | None = None
+
+    def points(self, lines: Sequence[Any]) -> Iterator[tuple[dict[str, float], Any]]:
+        """Yield every point as the values of the grid's axes, with what `lines` has of it (empty: nothing)."""
+        if lines:
+            for point, line in zip(self.case.grid.points(), lines, strict=True):
+                yield {name: point[name] for name in self.case.grid.axes}, line
 
 
 def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
@@ -36,7 +53,7 @@ def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
     style = s["style"]
     if style == "auto" and job.command != "phase-diagram" and "y" not in job.roles:
         style = "curves"
-    default = job.cases[0].solver.quantity
+    default = job.cases[0].theory.quantity
     roles = job.roles
     if job.command == "bayes-saddle" and all("delta" in case.grid.axes for case in job.cases):
         drawn = {part.strip() for part in (s["quantity"] or "").split(",")}
@@ -45,14 +62,14 @@ def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
     return Drawing(style, roles, s["quantity"], default, s["title"], s["format"], edges)
 
 
-def check_drawing(job: Job, blocks: Sequence[Block], console: Console) -> bool:
+def check_drawing(job: Job, blocks: Sequence[Block], console: Messages) -> bool:
     """Refuse a figure that cannot be drawn; the blocks need no numbers yet. Return whether one will be drawn.
 
     Raises:
         UsageError: axes or a quantity that the table does not have, a title or a label that is no text for a figure.
     """
     drawing = drawing_of(job, [])
-    drawn = any(case.solver.point is not None for case in job.cases)  # networks have kernels to show
+    drawn = any(case.theory.pictures(case) for case in job.cases)  # networks have kernels to show
     if drawn_by_time(blocks, drawing):
         plan_records(blocks, drawing)
     else:
@@ -73,19 +90,10 @@ def may_write(job: Job, blocks: Sequence[Block]) -> Callable[[str], bool]:
     if not drawn_by_time(blocks, drawing) and plan_figure([final(block) for block in blocks], drawing) is None:
         stems = set()  # a single point
     for index, (case, block) in enumerate(zip(job.cases, blocks, strict=True), start=1):
-        costly, given = case.solver.point is not None, {**case.words, **case.grid.values}
-        kept = costly and case.words.get("layout") != "end"
         if _axes_of_edges(job, case, block.columns, blocks):
             names.add("boundary.csv")
-        if kept or case.solver.arrays is not None:
-            names.add(_archive(case, case.solver.archive, "npz", index))
-        if kept and given.get("predictions"):
-            names.add(_archive(case, "predictions", "csv", index))
-        if kept:
-            stems |= {"-kernels", "-densities"}
-        if costly and any(given.get(name) is not None for name in ("depth", "freeze", "reinit_from")):
-            names.add(_archive(case, "layers", "csv", index))
-            stems |= {"-layers", "-layer-kernels", "-layer-densities"}
+        names |= {_archive(case, stem, ending, index) for stem, ending in case.theory.archives(case).items()}
+        stems |= {f"-{picture}" for picture in case.theory.pictures(case)}
     figure = re.compile(rf"figure(?:{'|'.join(map(re.escape, stems))})(?:-\d+)?\.{drawing.format}")
     return lambda name: name in names or (bool(stems) and figure.fullmatch(name) is not None)
 
@@ -98,28 +106,28 @@ def files_read(job: Job) -> list[Path]:
 
 
 def write_results(
-    job: Job, theories: Sequence[Theory], blocks: Sequence[Block], folder: Path, seconds: Callable[[], float]
+    job: Job, outcomes: Sequence[Outcome], blocks: Sequence[Block], folder: Path, seconds: Callable[[], float]
 ) -> tuple[list[str], TlcliError | None]:
     """Write all files of a run into `folder`, the provenance last; return their names, and why there is no figure."""
     write_table(blocks, folder / "table.csv")
     about = facts(job.command, job.resolved, job.settings["seed"])
     engine = [
-        {"case": case.label, "data": found.findings.data, "engine": found.findings.info}
-        for case, found in zip(job.cases, theories, strict=True)
-        if found.findings is not None
+        {"case": one.case.label, "data": one.found.data, "engine": one.found.info}
+        for one in outcomes
+        if one.case.theory.store is not None
     ]
     if engine:
         about["networks"] = engine
-    edges = [_edges(job, case, found.columns, blocks) for case, found in zip(job.cases, theories, strict=True)]
+    edges = [_edges(job, one.case, one.found.columns, blocks) for one in outcomes]
     if any(edges):
         write_table(
-            [edge_block(case, e) for case, some in zip(job.cases, edges, strict=True) for e in some],
+            [edge_block(one.case, e) for one, some in zip(outcomes, edges, strict=True) for e in some],
             folder / "boundary.csv",
         )
-    archives = [_write_arrays(*pair, folder, i) for i, pair in enumerate(zip(job.cases, theories, strict=True), 1)]
-    archives += _write_predictions(job, theories, folder)
-    archives += _write_layers(job, theories, folder)
-    figures, failure = _try_to_draw(job, theories, blocks, folder, about, edges)
+    archives = [_write_arrays(one.case, one.found, folder, i) for i, one in enumerate(outcomes, 1)]
+    archives += _write_predictions(outcomes, folder)
+    archives += _write_layers(outcomes, folder)
+    figures, failure = _try_to_draw(job, outcomes, blocks, folder, about, edges)
     rows = sum(block.size for block in blocks)
     about |= {"rows": rows, "wall_time_seconds": round(seconds(), 3)}
     names = ["table.csv", *(["boundary.csv"] if any(edges) else []), *(path.name for path in figures)]
@@ -146,7 +154,7 @@ def _try_to_draw(*arguments: Any) -> tuple[list[Path], TlcliError | None]:
 
 def _draw(
     job: Job,
-    theories: Sequence[Theory],
+    outcomes: Sequence[Outcome],
     blocks: Sequence[Block],
     folder: Path,
     about: dict[str, Any],
@@ -159,29 +167,26 @@ def _draw(
     from tlcli.report.draw import write_figures
     from tlcli.report.network import write_network_figures
 
-    kept = [[] if t.findings is None else t.findings.arrays for t in theories]
-    points = [list(case.grid.points()) for case in job.cases]
-    axes = [case.grid.axes for case in job.cases]
     unit = "summed-loss" if any(case.words.get("reduction") == "sum" for case in job.cases) else "mean-loss"
     figures = []
     if drawn_by_time(blocks, drawing):
         figures += write_network_figures(blocks, drawing, folder, about, unit)
     else:
         figures += write_figures([final(block) for block in blocks], drawing, folder, about)
-    if any(kept):
+    if any(one.found.arrays for one in outcomes):
         from tlcli.report.bayes import write_bayes_figures
         from tlcli.report.kernels import Shown, write_kernel_figures
 
         shown = [
-            Shown(block.label, {name: values[name] for name in names}, arrays)
-            for block, names, lines, found in zip(blocks, axes, points, kept, strict=True)
-            for values, arrays in zip(lines, found, strict=True)
+            Shown(one.case.label, point, arrays)
+            for one in outcomes
+            for point, arrays in one.points(one.found.arrays)
             if arrays is not None
         ]
         if shown:  # else no point of this kind could be computed
             write = write_bayes_figures if "kernel_source" in shown[0].arrays else write_kernel_figures
             figures += write(shown, folder, drawing.format, about)
-        layers = [one for pair in zip(job.cases, theories, strict=True) for one in _layers(*pair)]
+        layers = [layer for one in outcomes for layer in _layers(one)]
         if layers:
             from tlcli.report.layers import write_layer_figures
 
@@ -200,16 +205,16 @@ def _edges(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> lis
     axes = _axes_of_edges(job, case, found, blocks)
     if not axes:
         return []
-    find = boundaries if case.solver.point is None else grid_boundaries
-    # A gain within its own error has no sign that could change.
-    gain = found["gain"] if "phase" not in found else np.where(found["phase"] == Phase.NEUTRAL, 0.0, found["gain"])
-    edges = [find(case, axis, case.grid.values[axis].scale == "log", gain) for axis in axes]
+    gain = found["gain"]
+    if case.theory.searchable and "phase" in found:  # within rounding, a gain has no sign that could change
+        gain = np.where(found["phase"] == Phase.NEUTRAL, 0.0, gain)
+    edges = [case.theory.boundaries(case, axis, case.grid.values[axis].scale == "log", gain) for axis in axes]
     return [_edge(edge) for edge in edges if edge is not None and np.any(edge.values.get("delta", 1.0) > 0)]
 
 
 def _axes_of_edges(job: Job, case: Case, found: Mapping[str, Any], blocks: Sequence[Block]) -> list[str]:
     """Return the axes of the figure along which the case has a boundary to seek."""
-    if "gain" not in found or case.solver.inner:
+    if "gain" not in found or case.theory.inner:
         return []
     spec = plan_figure(blocks, drawing_of(job, []))
     shown = [] if spec is None else [spec.x, spec.y]
@@ -227,71 +232,52 @@ def _archive(case: Case, stem: str, ending: str, index: int) -> str:
     return f"{stem}-{index}-{word}.{ending}" if case.label else f"{stem}.{ending}"
 
 
-def _write_arrays(case: Case, found: Theory, folder: Path, index: int) -> str | None:
-    """Write the solver's matrices, with the values of the grid's axes; return the file's name."""
-    arrays: dict[str, Any] = {name: case.grid.values[name].array for name in case.grid.axes}
-    if case.solver.arrays is not None:
-        arrays |= case.solver.arrays(case.parameters(), found.columns)
-    elif found.findings is not None and any(found.findings.arrays):
-        arrays |= _joined(case, found.findings.arrays)
-    else:
+def _write_arrays(case: Case, found: Findings, folder: Path, index: int) -> str | None:
+    """Write the theory's matrices, with the values of the grid's axes; return the file's name."""
+    matrices = case.theory.arrays(case, found)
+    if matrices is None:
         return None
-    name = _archive(case, case.solver.archive, "npz", index)
+    arrays: dict[str, Any] = {name: case.grid.values[name].array for name in case.grid.axes} | matrices
+    name = _archive(case, case.theory.archive, "npz", index)
     with atomic(folder / name) as temporary, temporary.open("wb") as stream:
         np.savez(stream, axis_order=np.array(case.grid.axes, dtype=str), **arrays)
     return name
 
 
-def _joined(case: Case, parts: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
-    """Join the arrays of all points: stacked to the grid's shape where all have one shape, else one by one."""
-    out: dict[str, Any] = {}
-    for name in dict.fromkeys(name for part in parts for name in part or {}):
-        found = [(part or {}).get(name) for part in parts]
-        shapes = {None if array is None else array.shape for array in found}
-        if len(shapes) == 1:
-            stacked = np.array(found)
-            out[name] = stacked.reshape((*case.grid.shape, *stacked.shape[1:]))
-        else:
-            out |= {f"{name}_point{i}": array for i, array in enumerate(found) if array is not None}
-    return out
-
-
-def _layers(case: Case, found: Theory) -> "list[Layers]":
+def _layers(one: Outcome) -> "list[Layers]":
     from tlcli.report.layers import Layers
 
-    kept = [] if found.findings is None else getattr(found.findings, "layers", [])
-    points = [{name: point[name] for name in case.grid.axes} for point in case.grid.points()]
-    return [Layers(case.label, at, one) for at, one in zip(points, kept, strict=bool(kept)) if one is not None]
+    return [Layers(one.case.label, at, layer) for at, layer in one.points(one.found.layers) if layer is not None]
 
 
-def _write_layers(job: Job, theories: Sequence[Theory], folder: Path) -> list[str | None]:
+def _write_layers(outcomes: Sequence[Outcome], folder: Path) -> list[str | None]:
     """Write layers.csv per case: how far the kernel of every layer has moved, and its alignments."""
     from tlcli.report.layers import write_layers
 
     names: list[str | None] = []
-    for index, (case, found) in enumerate(zip(job.cases, theories, strict=True), start=1):
-        layers = _layers(case, found)
+    for index, one in enumerate(outcomes, start=1):
+        layers = _layers(one)
         if layers:
-            names.append(_archive(case, "layers", "csv", index))
+            names.append(_archive(one.case, "layers", "csv", index))
             write_layers(folder / str(names[-1]), layers)
     return names
 
 
-def _write_predictions(job: Job, theories: Sequence[Theory], folder: Path) -> list[str | None]:
+def _write_predictions(outcomes: Sequence[Outcome], folder: Path) -> list[str | None]:
     """Write predictions.csv per case: stage, time, set, index, labels, prediction and its error, of the first draw."""
     from tlcli.report.predictions import write_predictions
 
     names: list[str | None] = []
-    for index, (case, found) in enumerate(zip(job.cases, theories, strict=True), start=1):
-        if found.findings is None or not any("predictions" in (arrays or {}) for arrays in found.findings.arrays):
+    for index, one in enumerate(outcomes, start=1):
+        if not any("predictions" in (arrays or {}) for arrays in one.found.arrays):
             continue
-        points = [{name: point[name] for name in case.grid.axes} for point in case.grid.points()]
-        names.append(_archive(case, "predictions", "csv", index))
+        points = [point for point, _ in one.points(one.found.arrays)]
+        names.append(_archive(one.case, "predictions", "csv", index))
         count = len(points)
         timeless = (np.tile([1.0, 2.0], (count, 1)), np.full((count, 2), np.nan))  # source and target network
         stages, times = (
-            np.asarray(found.columns[n]).reshape(count, -1) if n in found.columns else default
+            np.asarray(one.found.columns[n]).reshape(count, -1) if n in one.found.columns else default
             for n, default in zip(("stage", "time"), timeless, strict=True)
         )
-        write_predictions(folder / str(names[-1]), points, stages, times, found.findings.arrays)
+        write_predictions(folder / str(names[-1]), points, stages, times, one.found.arrays)
     return names

@@ -1,94 +1,109 @@
-"""The theory of a job: closed forms at once, costly solvers point by point through the sweep and its store."""
+"""Theory and experiments of one case: what a sweep has to compute goes through the store."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from tlcli.cli.console import Console
+from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
-from tlcli.sweep.runner import SweepResult, Task, parse_shard, run_sweep
+from tlcli.run.messages import Messages
+from tlcli.sweep.runner import Placed, Task
 from tlcli.sweep.store import PointStore
-from tlcli.theories.base import Case, Columns
-
-if TYPE_CHECKING:
-    from tlcli.run.execute import Invocation
-    from tlcli.theories.network.results import Findings
+from tlcli.theories.base import Case, Findings
 
 _SHOWN = 3  # messages of points that broke off
 
 
-@dataclass(eq=False)
-class Theory:
-    """Columns of one case; `findings` is what a costly solver has to tell besides, None for a closed form."""
-
-    columns: Columns
-    findings: "Findings | None" = None
+class _OtherShards(Exception):
+    """Points of the case belong to other shards: nothing can be joined yet."""
 
 
-def theory_tasks(case: Case, seed: int) -> list[Task]:
-    """Return the tasks of a costly solver; a closed form has none."""
-    if case.solver.point is None:
-        return []
-    return case.solver.engine().tasks_of(case, seed)
-
-
-def check_theory(case: Case) -> None:
-    """Refuse what a costly solver cannot compute before anything is computed.
-
-    Raises:
-        UsageError: see `check_points` of `tlcli.theories.network.points` and `tlcli.theories.bayes.points`.
-    """
-    if case.solver.point is not None:
-        case.solver.engine().check_points(case)
-
-
-def first_columns(case: Case) -> Columns:
-    """Return the columns of a closed form, or the names of a costly solver's without their numbers."""
-    if case.solver.point is None:
-        return case.solver.evaluate(case.parameters())
-    return case.solver.engine("_results").placeholder(case)
-
-
-def solve_points(
-    job: Job, case: Case, how: "Invocation", store: PointStore | None, console: Console
-) -> "Findings | None":
-    """Compute a costly solver's points, or read them from the store; None where points belong to other shards.
+def solve(
+    job: Job, case: Case, known: Findings, how: Invocation, store: PointStore | None, messages: Messages
+) -> Findings | None:
+    """Return what the theory has found, `known` before the sweep; None where points belong to other shards.
 
     Raises:
         UsageError: every point fails for a reason that is the user's.
     """
-    label = f"{job.name} {case.label}" if case.label else job.name
-    result = sweep(f"{label} theory", theory_tasks(case, job.settings["seed"]), how, store, console)
-    if None in result.records:
+    label = _label(job, case)
+
+    def sweep() -> Sequence[Placed]:
+        tasks = case.theory.tasks(case, job.settings["seed"])
+        result = how.sweep(f"{label} theory", tasks, store, messages)
+        if None in result.records:
+            raise _OtherShards
+        return result.placed(tasks)
+
+    try:
+        found = case.theory.complete(case, known, sweep)
+    except _OtherShards:
         return None
-    found = case.solver.engine("_results").combine(case, [record for record in result.records if record is not None])
     for text in found.messages[:_SHOWN]:
-        console.warn(text)
+        messages.warn(text)
     if len(found.messages) > _SHOWN:
-        console.warn(f"{len(found.messages) - _SHOWN} more message(s) of points that broke off.")
+        messages.warn(f"{len(found.messages) - _SHOWN} more message(s) of points that broke off.")
     for text in found.notes:
-        console.note(text)
+        messages.note(text)
     if math.isfinite(found.reached):
-        console.note(
+        messages.note(
             f"{label}: no standard error of a loss is above {found.reached:.2g} (in units of losses of order one)"
         )
     return found
 
 
-def sweep(
-    label: str, tasks: Sequence[Task], how: "Invocation", store: PointStore | None, console: Console
-) -> SweepResult:
-    """Run tasks as the invocation says, with progress; tell warnings of the store."""
-    with console.progress(label) as progress:
-        result = run_sweep(
-            tasks,
-            store=store,
-            executor_spec=how.executor,
-            jobs=how.jobs,
-            shard=parse_shard(how.shard) if how.shard else None,
-            progress=progress.update,
+@dataclass(frozen=True)
+class Measured:
+    """What the experiments of a case have measured.
+
+    `variants` says what each of them is (experiment, width, number of trials), `records` has the record of every point
+    (in C order of the grid) for each: `NAME` and `NAME_se`, None where it belongs to another shard.
+    """
+
+    variants: list[dict[str, Any]] = field(default_factory=list)
+    records: list[list[Mapping[str, Any] | None]] = field(default_factory=list)
+    n_failed: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether every point is there."""
+        return all(record is not None for line in self.records for record in line)
+
+
+def planned(case: Case, settings: Mapping[str, Any]) -> list[tuple[dict[str, Any], Any, list[Task]]]:
+    """Return every variant of the experiments of a case, with its experiment and its tasks."""
+    seed = settings["seed"]
+    return [
+        (variant, experiment, experiment.tasks(case, variant, settings, seed))
+        for experiment in case.experiments
+        for variant in experiment.variants(case, settings)
+    ]
+
+
+def measure(job: Job, case: Case, how: Invocation, store: PointStore | None, messages: Messages) -> Measured | None:
+    """Run the experiments of a case; None where there are none."""
+    if not case.experiments:
+        return None
+    parts = planned(case, job.settings)
+    result = how.sweep(_label(job, case), [task for *_, tasks in parts for task in tasks], store, messages)
+    if result.n_failed:
+        first = next(r for r in result.records if r is not None and r.get("status") == "failed")
+        messages.warn(f"{result.n_failed} experiment(s) failed, the first with {first.get('message')}")
+    records, start = [], 0
+    for _, experiment, tasks in parts:
+        groups: dict[int, list[Placed]] = {}
+        for task, record in zip(tasks, result.records[start : start + len(tasks)], strict=True):
+            groups.setdefault(task.point, []).append(Placed(task.point, task.draw, record))
+        records.append([experiment.merge(case, groups[point]) for point in range(case.grid.size)])
+        start += len(tasks)
+    restless = sum(r is not None and r.get("status") == "not_converged" for line in records for r in line)
+    if restless:
+        messages.warn(
+            f"{restless} experiment(s) have chains that still drift (sim_drift) and so no numbers: lower beta or gamma."
         )
-    for warning in result.warnings:
-        console.warn(warning)
-    return result
+    return Measured([variant for variant, *_ in parts], records, result.n_failed + restless)
+
+
+def _label(job: Job, case: Case) -> str:
+    return f"{job.name} {case.label}" if case.label else job.name

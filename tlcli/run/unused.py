@@ -1,16 +1,16 @@
 """Flags that would have no effect beside the others are refused: whoever gives one expects something of it.
 
-What a solver does not use is refused in `tlcli.run.job`. Flags of how to run (`HOW`) may always be given, and a recipe may
-hold what this run leaves out.
+What a theory does not use is refused in `tlcli.run.job`. Flags of how to run (`HOW`) may always be given, and a recipe
+may hold what this run leaves out.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from tlcli.cli.console import Console
 from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
 from tlcli.run.job import Job
+from tlcli.run.messages import Messages
 
 HOW = ("seed", "jobs", "executor", "store", "force", "dry_run", "quiet", "strict", "allow_code", "output")
 _FIGURE = ("style", "quantity", "format", "title")
@@ -18,7 +18,7 @@ _FILES = ("predictions", "kernels")
 _WIDE = {"network", "posterior"}  # experiments whose networks have a width
 
 
-def check_flags(job: Job, flags: Mapping[str, Any], console: Console) -> None:
+def check_flags(job: Job, flags: Mapping[str, Any], console: Messages) -> None:
     """Refuse flags without effect, and tell what a recipe asks for that standard output does not take.
 
     Raises:
@@ -27,11 +27,11 @@ def check_flags(job: Job, flags: Mapping[str, Any], console: Console) -> None:
     given = [name for name, value in flags.items() if value is not None and value is not False]
     if flags.get("output") == "-":
         _check_stdout(job, given, flags, console)
-    running = {experiment for case in job.cases for experiment in case.experiments}
-    costly = [case.solver.point is not None for case in job.cases if case.experiments]
+    running = {experiment.name for case in job.cases for experiment in case.experiments}
+    repeated = {case.theory.repeated for case in job.cases if case.experiments}
     for name, effective, needed in (
-        ("trials", not all(costly), "trials are of linear solvers"),
-        ("nets", any(costly), "nets are of networks; linear solvers have --trials"),
+        ("trials", "trials" in repeated, "trials are of linear solvers"),
+        ("nets", "nets" in repeated, "nets are of networks; linear solvers have --trials"),
         ("width", bool(running & _WIDE), "only --experiment network has a width"),
         ("dim", True, ""),
     ):
@@ -45,7 +45,7 @@ def check_flags(job: Job, flags: Mapping[str, Any], console: Console) -> None:
             raise UsageError(f"{OPTIONS[name].flag} has no effect here: {needed}; leave it out.")
 
 
-def _check_stdout(job: Job, given: list[str], flags: Mapping[str, Any], console: Console) -> None:
+def _check_stdout(job: Job, given: list[str], flags: Mapping[str, Any], console: Messages) -> None:
     roles = tuple(role for role in ("x", "y") if "=" not in str(flags.get(role)))
     for names, reason in (
         (_FILES, "writes the table alone"),
@@ -62,7 +62,7 @@ def _check_stdout(job: Job, given: list[str], flags: Mapping[str, Any], console:
             console.note(f"-o - writes the table alone, not the {name} that the recipe asks for.")
 
 
-def tell_undrawn(job: Job, console: Console) -> None:
+def tell_undrawn(job: Job, console: Messages) -> None:
     """Tell settings of a figure where nothing is drawn."""
     for name in _FIGURE:
         if job.settings[name] not in (None, OPTIONS[name].default):

@@ -137,6 +137,11 @@ class Grid:
             arrays[name] = values.array.reshape(shape)
         return arrays
 
+    def point(self, index: int) -> dict[str, float]:
+        """Return the point of that number in C order of `shape`."""
+        at = iter(np.unravel_index(index, self.shape)) if self.shape else iter(())
+        return {n: float(v.array[next(at) if v.size > 1 else 0]) for n, v in self.values.items()}
+
     def points(self) -> Iterator[dict[str, float]]:
         """Yield every point as name → float, scalars included, in C order of `shape`."""
         columns = [values.array.tolist() for values in self.values.values()]

@@ -28,12 +28,24 @@ class Task:
 
     `function` is "package.module:function", called as `function(parameters, seed_sequence)` in a worker;
     it returns a dict of numbers, texts and lists of these. `parameters` are JSON data, inf allowed; 1 and 1.0 are
-    the same point. `seed` is the sweep's; the point's own stream is made of it and of the parameters.
+    the same point. `seed` is the sweep's; the point's own stream is made of it and of the parameters. `point` (in C
+    order of a grid) and `draw` say where its record belongs; they are no part of what it is.
     """
 
     function: str
     parameters: Mapping[str, Any]
     seed: int = 0
+    point: int = 0
+    draw: int = 0
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A record with the point of the grid and the draw of the data that it belongs to; None: of another shard."""
+
+    point: int
+    draw: int
+    record: Record | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,10 @@ class SweepResult:
     warnings: list[str] = field(default_factory=list)
     wall_seconds: float = 0.0
     mean_seconds: float = 0.0
+
+    def placed(self, tasks: Sequence[Task]) -> list[Placed]:
+        """Return the records with the places of the tasks that they answer."""
+        return [Placed(task.point, task.draw, record) for task, record in zip(tasks, self.records, strict=True)]
 
 
 def parse_shard(text: str) -> Shard:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.linear.search import boundary_roots, optimal_gamma0
-from tlcli.theories.base import Case, Parameters, Solver
+from tlcli.theories.base import Case, Parameters
 
 Floats = NDArray[np.float64]
 
@@ -27,11 +27,11 @@ class BoundaryPoints:
 
 
 class _Rows:
-    """The solver as a function of one axis, with all other axes flattened to row numbers."""
+    """The theory as a function of one axis, with all other axes flattened to row numbers."""
 
     def __init__(self, case: Case, axis: str) -> None:
         self.case = case
-        self.solver: Solver = case.solver
+        self.theory: Any = case.theory
         self.axis = axis
         self.words = case.words
         opened = case.grid.open()
@@ -52,7 +52,7 @@ class _Rows:
 
     def column(self, name: str, x: Floats, rows: NDArray[np.intp]) -> Floats:
         """Return the column at positions x of the axis in the given rows."""
-        return self.evaluate(lambda p: self.solver.search(p)[name], x, rows)
+        return self.evaluate(lambda p: self.theory.search(p)[name], x, rows)
 
     def evaluate(self, function: Callable[[Parameters], Floats], x: Floats, rows: NDArray[np.intp]) -> Floats:
         """Return a function of the parameters at positions x of the axis in the given rows."""
@@ -105,9 +105,8 @@ def boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryPoints
         near = line[np.abs(x[:, None] - line).argmin(axis=1)] if x.size else x
         x = np.where(steep & (np.abs(x - near) <= _ROUNDING * np.ptp(line)), near, x)
         parts.append((row, x, np.where(steep, "jump", "root")))
-    if case.solver.collapse is not None:
-        margin = case.solver.collapse
-        lost = boundary_roots(lambda x, at: rows.evaluate(margin, x, at), line, rows.size, log=log)
+    if rows.theory.collapses:
+        lost = boundary_roots(lambda x, at: rows.evaluate(rows.theory.margin, x, at), line, rows.size, log=log)
         parts.append((lost.row, lost.x, np.full(lost.x.size, "collapse")))
     row, x, kind = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else ((), (), ())
     if len(x) == 0:
@@ -203,7 +202,7 @@ _ROUNDING = 1e-12  # relative: two ways to the same optimum
 def _admissible(rows: _Rows, column: str) -> tuple[Floats, Floats]:
     """Return the least and the largest parameter at which a relaxed solver has an answer, (n_rows,) each."""
     low, high = np.zeros(rows.size), np.full(rows.size, np.inf)
-    if rows.solver.relaxed is None:
+    if not rows.theory.partial:
         return low, high
     grid = np.concatenate(([0.0], np.geomspace(1e-3, 1e3, 61)))
     every = np.arange(rows.size)

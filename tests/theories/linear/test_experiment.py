@@ -5,21 +5,21 @@ import math
 import numpy as np
 import pytest
 
+from tests.theories.records import check_experiments, experiments_of
 from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
-from tlcli.theories.linear.experiment import DIMENSIONS, check_experiments, run, tasks_of
-from tlcli.theories.linear.theory import TRANSFER
+from tlcli.theories.linear.experiment import Network, Regression, run
 
 SETTINGS = {"dim": None, "trials": 3, "width": OPTIONS["width"].parse("20,40")}
 
 
 def test_one_task_per_point_and_variant(case):
     found = case(simulate=True, experiment="network,regression", gamma0="1,2", rho="0,0.5,1")
-    tasks, variants = tasks_of(found, SETTINGS, seed=7)
+    tasks, variants = experiments_of(found, SETTINGS, seed=7)
     assert variants == [
-        {"experiment": "network", "width": 20, "dim": DIMENSIONS["network"], "trials": 3},
-        {"experiment": "network", "width": 40, "dim": DIMENSIONS["network"], "trials": 3},
-        {"experiment": "regression", "dim": DIMENSIONS["regression"], "trials": 3},
+        {"experiment": "network", "width": 20, "dim": Network.dim, "trials": 3},
+        {"experiment": "network", "width": 40, "dim": Network.dim, "trials": 3},
+        {"experiment": "regression", "dim": Regression.dim, "trials": 3},
     ]
     assert len(tasks) == 18
     assert {task.seed for task in tasks} == {7}
@@ -34,7 +34,7 @@ def test_one_task_per_point_and_variant(case):
 def test_the_dimension_is_the_given_one_or_that_of_the_inputs(case):
     def dimension(**settings):
         found = case(simulate=True, **settings)
-        (variant,) = tasks_of(found, {**SETTINGS, "dim": settings.get("dim")}, 0)[1]
+        (variant,) = experiments_of(found, {**SETTINGS, "dim": settings.get("dim")})[1]
         return variant["dim"]
 
     assert dimension() == 400
@@ -52,7 +52,7 @@ def test_a_file_is_known_by_its_content(case, tmp_path):
     for name, changed in (("a", {}), ("b", {"teacher2": np.arange(5.0) ** 2}), ("c", {})):
         np.savez(tmp_path / f"{name}.npz", **{**arrays, **changed})
         found = case(solver="linear-structured", spectrum=f"file:{tmp_path / name}.npz", simulate=True)
-        (task,) = tasks_of(found, SETTINGS, 0)[0]
+        (task,) = experiments_of(found, SETTINGS)[0]
         assert task.parameters["dim"] == 5
         keys.append(task.parameters["spectrum_sha256"])
     assert keys[0] == keys[2] != keys[1]
@@ -82,15 +82,12 @@ POINTS = {
 @pytest.mark.parametrize("name", POINTS)
 def test_the_experiment_measures_the_columns_of_its_theory(case, name):
     settings, experiment, dim = POINTS[name]
-    found = (
-        case(simulate=True, experiment=experiment, dim=dim, gamma0="2", **settings)
-        if ("gamma0" in TRANSFER[settings.get("solver", "linear-exact")].parameters)
-        else case(simulate=True, experiment=experiment, dim=dim, **settings)
-    )
+    richness = {} if settings.get("solver") == "linear-two-time" else {"gamma0": "2"}
+    found = case(simulate=True, experiment=experiment, dim=dim, **richness, **settings)
     check_experiments(found, SETTINGS)
-    (task,) = tasks_of(found, {**SETTINGS, "dim": dim, "trials": 12}, 0)[0]
+    (task,) = experiments_of(found, {**SETTINGS, "dim": dim, "trials": 12})[0]
     measured = run(task.parameters, np.random.SeedSequence(11))
-    theory = {k: np.asarray(v) for k, v in found.solver.evaluate(found.parameters()).items()}
+    theory = {k: np.asarray(v) for k, v in found.theory.evaluate(found.parameters()).items()}
     compared = [column for column in theory if f"{column}_se" in measured]
     assert "loss" in compared
     for column in compared:
@@ -105,9 +102,9 @@ def test_the_experiment_measures_the_columns_of_its_theory(case, name):
 @pytest.mark.parametrize("experiment", ["regression", "population"])
 def test_pretraining_alone_measures_the_kernel(case, experiment):
     found = case("pretrain-kernel", simulate=True, experiment=experiment, alpha1="0.6", gamma0="2", t1="2")
-    (task,) = tasks_of(found, {**SETTINGS, "dim": 100, "trials": 16}, 0)[0]
+    (task,) = experiments_of(found, {**SETTINGS, "dim": 100, "trials": 16})[0]
     measured = run(task.parameters, np.random.SeedSequence(3))
-    theory = found.solver.evaluate(found.parameters())
+    theory = found.theory.evaluate(found.parameters())
     assert {"overlap", "norm2", "spike", "source_loss"} <= set(measured)
     for column in ("overlap", "norm2", "spike", "source_loss"):
         value = np.asarray(theory[column]).item()
@@ -120,9 +117,9 @@ def test_a_network_of_finite_width(case):
     for solver in ("linear-exact", "linear-joint"):
         found = case(simulate=True, solver=solver, experiment="network", **settings)
         widths = {**SETTINGS, "dim": 12, "trials": 4, "width": OPTIONS["width"].parse("200")}
-        (task,) = tasks_of(found, widths, 0)[0]
+        (task,) = experiments_of(found, widths)[0]
         measured = run(task.parameters, np.random.SeedSequence(3))
-        value = np.asarray(found.solver.evaluate(found.parameters())["loss"]).item()
+        value = np.asarray(found.theory.evaluate(found.parameters())["loss"]).item()
         assert abs(measured["loss"] - value) < 5 * measured["loss_se"] + 0.4 * value
 
 
@@ -130,9 +127,9 @@ def test_a_curriculum_measures_all_tasks_after_all_stages(case):
     stages = [{"alpha": 2, "gamma": 1, "duration": 1}, {"alpha": 1, "gamma": 1, "duration": 1}]
     recipe = {"solver": "linear-joint", "stages": stages, "gram": [[1, 0.5], [0.5, 1]]}
     found = case(recipe=recipe, simulate=True)
-    (task,) = tasks_of(found, {**SETTINGS, "dim": 80, "trials": 8}, 0)[0]
+    (task,) = experiments_of(found, {**SETTINGS, "dim": 80, "trials": 8})[0]
     measured = run(task.parameters, np.random.SeedSequence(3))
-    theory = found.solver.evaluate(found.parameters())["loss"]
+    theory = found.theory.evaluate(found.parameters())["loss"]
     assert np.shape(measured["loss"]) == np.shape(measured["loss_se"]) == theory.shape == (2, 2)
     assert np.all(np.abs(measured["loss"] - theory) < 5 * np.array(measured["loss_se"]) + 5 / 80)
 

@@ -6,21 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tlcli.cli.commands import COMMANDS
+from tests.theories.records import experiments_of, merged, placed
 from tlcli.dmft.transfer import solve_transfer
 from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
 from tlcli.options.columns import COLUMNS, SAMPLED, SPREAD
+from tlcli.options.commands import COMMANDS
 from tlcli.run.job import prepare
 from tlcli.status import Phase, Status
 from tlcli.sweep.grids import parse_values
-from tlcli.sweep.runner import evaluate
+from tlcli.sweep.runner import Placed, evaluate
 from tlcli.sweep.seeds import point_seed
 from tlcli.tasks.transfer import transfer_data
-from tlcli.theories.linear.experiment import run
-from tlcli.theories.network import experiment as network_experiment
 from tlcli.theories.network import points as network
 from tlcli.theories.network import results as network_results
+from tlcli.theories.network.experiment import WideNetworks
+from tlcli.theories.network.experiment import point as run
 from tlcli.theories.search import grid_boundaries
 
 TINY = {"source": "linear", "target": "hermite:2", "dim": 3, "p1": 8, "p2": 6, "ptest": 20, "neurons": 64, "repeats": 2}
@@ -39,25 +40,31 @@ def case_of(command="dmft-solve", **options):
     return case
 
 
+def combined(case, records):
+    """Join records that are in the order of the points, draws fastest."""
+    return network_results.combine(case, placed(records, int(case.words["draws"])))
+
+
 def solved(case, seed=0):
     """Compute all tasks of a case and join them."""
     tasks = network.tasks_of(case, seed)
-    return network_results.combine(case, [evaluate(t.function, t.parameters, t.seed)[0] for t in tasks])
+    records = [evaluate(t.function, t.parameters, t.seed)[0] for t in tasks]
+    return network_results.combine(case, [Placed(t.point, t.draw, r) for t, r in zip(tasks, records, strict=True)])
 
 
 def test_each_command_has_its_solver_layout_and_records():
     curve = case_of()
-    assert (curve.solver.name, curve.words["layout"], curve.solver.inner["record"].size) == (
+    assert (curve.theory.name, curve.words["layout"], curve.theory.inner["record"].size) == (
         "network-rich",
         "curve",
         62,
     )
     end = case_of("finetune-loss")
-    assert (end.solver.name, end.words["layout"], dict(end.solver.inner)) == ("network-frozen", "end", {})
-    assert case_of("phase-diagram", solver="network-rich").solver.name == "network-rich"
+    assert (end.theory.name, end.words["layout"], dict(end.theory.inner)) == ("network-frozen", "end", {})
+    assert case_of("phase-diagram", solver="network-rich").theory.name == "network-rich"
     alone = case_of("pretrain-kernel", target=None, p2=None)
-    assert (alone.solver.name, alone.words["alone"]) == ("network-pretrain", True)
-    assert "target" not in alone.solver.parameters
+    assert (alone.theory.name, alone.words["alone"]) == ("network-pretrain", True)
+    assert "target" not in alone.theory.parameters
     assert alone.words["target"] == "linear"
     assert not case_of("pretrain-kernel").words["alone"]
 
@@ -83,7 +90,7 @@ def test_recorded_times_of_curves(options, first, second):
     got = network.stage_times(case, point)
     for ours, wanted in zip(got, (first, second), strict=True):
         np.testing.assert_allclose(ours, wanted)
-    assert case.solver.inner["record"].size == len(got[0]) + len(got[1])
+    assert case.theory.inner["record"].size == len(got[0]) + len(got[1])
 
 
 def test_a_stage_that_ends_at_rest_is_long_and_recorded_on_a_logarithmic_line():
@@ -135,7 +142,7 @@ def test_sizes_are_given_once_and_alphas_are_rounded():
 
 
 def test_times_and_a_grid_of_durations_must_give_rectangular_tables():
-    assert case_of(t1="1,2").solver.inner["record"].size == 62
+    assert case_of(t1="1,2").theory.inner["record"].size == 62
     with pytest.raises(UsageError, match="give one t1 and one t2"):
         case_of(t1="1,2", times="0.5,1.5")
 
@@ -242,9 +249,9 @@ def test_a_changed_file_or_archive_is_another_experiment(tmp_path, monkeypatch):
     task = f"file:{path}"
     case = case_of(source=task, target=task, dim=None, p1=None, p2=None, ptest=None, simulate=True, width="8")
     settings = {"width": parse_values("8", "width")}
-    first = network_experiment.tasks_of(case, settings, 0)[0][0].parameters
+    first = experiments_of(case, settings)[0][0].parameters
     np.savez(path, **{**sets, "y_source": -x[:, 0]})
-    second = network_experiment.tasks_of(case, settings, 0)[0][0].parameters
+    second = experiments_of(case, settings)[0][0].parameters
     assert {name for name in first if first[name] != second[name]} == {"file_sha256"}
 
     monkeypatch.setattr(network, "cifar_location", lambda: tmp_path / "batches")
@@ -311,48 +318,48 @@ def made(case, values, errors, status="converged", message="", reached=0.004):
 def test_draws_are_averaged_with_both_kinds_of_errors():
     case = case_of("finetune-loss", draws=3)
     records = [made(case, [9.0, value], [9.0, error]) for value, error in ((1.0, 0.3), (2.0, 0.4), (6.0, 0.0))]
-    found = network_results.combine(case, records).columns
+    found = combined(case, records).columns
     assert found["loss"] == 3.0, "the mean over draws of the record of stage 2"
     np.testing.assert_allclose(found["loss_se"], 0.5 / 3)
     np.testing.assert_allclose(found["loss_draw_se"], np.std([1, 2, 6], ddof=1) / np.sqrt(3))
     assert {name for name in found if name.endswith("_draw_se")} == {f"{name}_draw_se" for name in SPREAD}
     assert (found["status"], found["residual"]) == (Status.CONVERGED, 0.004)
-    assert "loss_draw_se" not in network_results.combine(case_of("finetune-loss"), records[:1]).columns
+    assert "loss_draw_se" not in network_results.combine(case_of("finetune-loss"), placed(records[:1])).columns
 
 
 def test_the_worst_draw_decides_the_status_and_a_break_only_that_of_later_rows():
     case = case_of(times="0,1", t1=None, t2=None, draws=2, gamma2="1,2")
     good = made(case, 1.0, 0.1)
     broken = made(case, [1, 1, np.nan, np.nan], 0.1, "not_converged", "stage 2: broke off at t = 0.3")
-    found = network_results.combine(case, [good, broken, good, good])
+    found = combined(case, [good, broken, good, good])
     assert found.columns["status"].tolist() == [[0, 0, *[Status.NOT_CONVERGED] * 2], [0, 0, 0, 0]]
     assert np.isnan(found.columns["loss"][0, 2:]).all()
     assert found.messages == ["gamma2 = 1, draw 1: stage 2: broke off at t = 0.3"]
     restless = made(case, 1.0, 0.1, "not_converged", "not at rest")
-    assert (network_results.combine(case, [restless] * 4).columns["status"] == Status.NOT_CONVERGED).all()
+    assert (combined(case, [restless] * 4).columns["status"] == Status.NOT_CONVERGED).all()
 
 
 def test_failed_points_are_rows_and_one_mistake_everywhere_is_an_error():
     case = case_of("finetune-loss", gamma0="1,2")
     failed = {"status": "failed", "message": "UsageError: population: quadrature needs rank 3 or less."}
-    found = network_results.combine(case, [made(case, 1.0, 0.1), failed])
+    found = combined(case, [made(case, 1.0, 0.1), failed])
     assert found.columns["status"].tolist() == [Status.CONVERGED, Status.FAILED]
     assert np.isnan(found.columns["gain"][1])
     assert found.columns["phase"].tolist() == [Phase.POSITIVE, Phase.UNKNOWN]
     with pytest.raises(UsageError, match=r"^population: quadrature needs rank 3 or less\.$"):
-        network_results.combine(case, [failed, failed])
+        combined(case, [failed, failed])
     crash = {"status": "failed", "message": "ZeroDivisionError: division by zero"}
-    assert (network_results.combine(case, [crash, crash]).columns["status"] == Status.FAILED).all()
+    assert (combined(case, [crash, crash]).columns["status"] == Status.FAILED).all()
 
 
 def test_inaccurate_rows_are_told_once_with_the_worst_of_them():
     case = case_of("finetune-loss", gamma0="1,2,4")
     late = [made(case, 1.0, 0.1, "inaccurate", reached=reached) for reached in (0.02, 0.04)]
-    found = network_results.combine(case, [made(case, 1.0, 0.1), *late])
+    found = combined(case, [made(case, 1.0, 0.1), *late])
     assert found.columns["status"].tolist() == [Status.CONVERGED, Status.INACCURATE, Status.INACCURATE]
     (message,) = found.messages
     assert message.startswith("2 of 3 solution(s) are inaccurate: asked 0.01, reached 0.04 (errors of losses")
-    assert network_results.combine(case, [made(case, 1.0, 0.1)] * 3).messages == []
+    assert combined(case, [made(case, 1.0, 0.1)] * 3).messages == []
 
 
 @pytest.mark.parametrize(
@@ -366,7 +373,7 @@ def test_inaccurate_rows_are_told_once_with_the_worst_of_them():
 )
 def test_an_odd_activation_with_an_even_task_is_told(act, target, told):
     case = case_of("finetune-loss", activation=act, target=target)
-    notes = network_results.combine(case, [made(case, 1.0, 0.1)]).notes
+    notes = combined(case, [made(case, 1.0, 0.1)]).notes
     assert (len(notes) == 1) is told
     assert all(note.startswith("tanh is odd") and target in note for note in notes)
 
@@ -376,7 +383,7 @@ def test_notes_that_differ_in_numbers_only_are_told_once_with_the_largest():
     records = [made(case, 1.0, 0.1), made(case, 1.0, 0.1)]
     for record, error in zip(records, (2e-3, 5e-3), strict=True):
         record["info"] |= {"time_error": error, "notes": [f"changes by up to {error:.1g}, and no tolerance helps."]}
-    found = network_results.combine(case, records)
+    found = combined(case, records)
     assert found.notes == ["changes by up to 0.005, and no tolerance helps."]
     assert found.columns["time_error"].tolist() == [2e-3, 5e-3]
 
@@ -384,7 +391,7 @@ def test_notes_that_differ_in_numbers_only_are_told_once_with_the_largest():
 def test_a_gain_within_its_error_is_neutral():
     case = case_of("phase-diagram", solver="network-frozen", gamma0="1,2,3,4", x=None)
     records = [made(case, value, 0.1) for value in (-0.3, -0.19, 0.19, 0.3)]
-    found = network_results.combine(case, records).columns
+    found = combined(case, records).columns
     assert found["phase"].tolist() == [Phase.NEGATIVE, Phase.NEUTRAL, Phase.NEUTRAL, Phase.POSITIVE]
 
 
@@ -426,7 +433,7 @@ def test_crossings_are_interpolated_between_neighbours():
 
 def test_the_experiment_trains_on_the_data_of_the_draw_with_networks_of_its_own():
     case = case_of(times="0,1", t1=None, t2=None, draws=2, simulate=True, width="8,16", nets=3)
-    tasks, variants = network_experiment.tasks_of(case, {"width": OPTIONS["width"].parse("8,16")}, 4)
+    tasks, variants = experiments_of(case, {"width": OPTIONS["width"].parse("8,16")}, 4)
     assert variants == [{"experiment": "network", "width": n, "nets": 3} for n in (8, 16)]
     assert [(t.parameters["width"], t.parameters["draw"]) for t in tasks] == [(8, 0), (8, 1), (16, 0), (16, 1)]
     assert all(t.parameters["data_seed"] == 4 for t in tasks)
@@ -441,26 +448,26 @@ def test_draws_of_the_experiment_are_averaged():
     case = case_of("finetune-loss", draws=2, gamma0="1,2")
     part = [{"loss": [9.0, v], "loss_se": [9.0, e], "step_error": s} for v, e, s in ((1, 0.3, 0.1), (3, 0.4, 0.2))]
     failed = {"status": "failed", "message": "why"}
-    merged = network_experiment.merge(case, [*part, part[0], failed, part[1], None, *part])
-    assert merged[0] == pytest.approx({"loss": 2.0, "loss_se": 0.25, "step_error": 0.2})
-    assert merged[1] == failed
-    assert merged[2] is None
-    assert merged[3] == merged[0]
+    found = merged(WideNetworks(), case, [*part, part[0], failed, part[1], None], 2)
+    assert found[0] == pytest.approx({"loss": 2.0, "loss_se": 0.25, "step_error": 0.2})
+    assert found[1] == failed
+    assert found[2] is None
+    assert merged(WideNetworks(), case, part[::-1], 2)[0] == found[0]
 
 
 def test_a_step_that_theory_and_networks_share_is_no_error_of_their_comparison():
     part = [{"loss": [9.0, 1.0], "loss_se": [9.0, 0.3], "step_error": 0.1}]
     shared = case_of("finetune-loss", integrator="euler", dt=0.1)
-    assert network_experiment.merge(shared, part)[0]["step_error"] == 0
-    assert network_experiment.merge(case_of("finetune-loss"), part)[0]["step_error"] == 0.1, (
+    assert merged(WideNetworks(), shared, part, 1)[0]["step_error"] == 0
+    assert merged(WideNetworks(), case_of("finetune-loss"), part, 1)[0]["step_error"] == 0.1, (
         "gradient flow against steps"
     )
 
 
 def test_a_lazy_source_has_no_experiment():
     with pytest.raises(UsageError, match="no gamma0 = 0"):
-        network_experiment.check(case_of(gamma0="0,1"))
-    network_experiment.check(case_of(gamma2="0,1"))
+        WideNetworks().check(case_of(gamma0="0,1"), {})
+    WideNetworks().check(case_of(gamma2="0,1"), {})
 
 
 def test_draws_of_a_whole_file_would_be_one_and_the_same(tmp_path):

@@ -13,9 +13,10 @@ from scipy import stats
 from tlcli.bayes.observables import Problem
 from tlcli.dmft.activations import activation
 from tlcli.errors import ConvergenceError, UsageError
-from tlcli.sweep.runner import Task
-from tlcli.theories.base import Case
+from tlcli.sweep.runner import Placed, Task
+from tlcli.theories.base import Case, Experiment
 from tlcli.theories.bayes.points import parameters_of
+from tlcli.theories.draws import whole
 from tlcli.theories.network.points import data_of, identity_of
 
 FUNCTION = "tlcli.theories.bayes.experiment:run"
@@ -41,31 +42,58 @@ _SOURCES = 8  # states of each source network around which a target is sampled
 _RAREST = 1e-4  # probability of the largest drift of a table's point, of chains at rest; below it they are not
 
 
-def check(case: Case) -> None:
-    """Refuse what networks of finite width cannot be.
+class Posterior(Experiment):
+    """Posteriors of networks of finite width, sampled on the data."""
 
-    Raises:
-        UsageError: gamma0 or gamma2 = 0 (f has 1/γ in front), fewer than 3 networks (their losses have no error).
-    """
-    if int(case.words["nets"]) < 3:
-        raise UsageError(f"nets = {case.words['nets']} leaves posterior losses without an error; use 3 or more.")
-    for name in ("gamma0", "gamma2"):
-        values = case.grid.values.get(name)
-        if values is not None and np.any(values.array == 0):
-            raise UsageError(f"the posterior experiment has no {name} = 0; it needs a positive one.")
+    name = "posterior"
 
+    def check(self, case: Case, settings: Mapping[str, Any]) -> None:
+        """Refuse gamma0 or gamma2 = 0 (f has 1/γ in front), and fewer than 3 networks (their losses have no error)."""
+        if int(case.words["nets"]) < 3:
+            raise UsageError(f"nets = {case.words['nets']} leaves posterior losses without an error; use 3 or more.")
+        for name in ("gamma0", "gamma2"):
+            values = case.grid.values.get(name)
+            if values is not None and np.any(values.array == 0):
+                raise UsageError(f"the posterior experiment has no {name} = 0; it needs a positive one.")
 
-def tasks_of(case: Case, settings: Mapping[str, Any], seed: int) -> tuple[list[Task], list[dict[str, Any]]]:
-    """Return a task per width, point and draw of the data (draws fastest), and what each width is."""
-    nets = int(case.words["nets"])
-    variants = [{"experiment": "posterior", "width": int(n), "nets": nets} for n in settings["width"].array]
-    points = list(case.grid.points())
-    tasks = []
-    for variant in variants:
-        for point in points:
+    def variants(self, case: Case, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the widths and the number of networks of each."""
+        nets = int(case.words["nets"])
+        return [{"experiment": "posterior", "width": int(n), "nets": nets} for n in settings["width"].array]
+
+    def tasks(self, case: Case, variant: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> list[Task]:
+        """Return a task per point and draw of the data."""
+        tasks = []
+        for index, point in enumerate(case.grid.points()):
             p = {**parameters_of(case, point), **identity_of(case), **variant, "data_seed": seed}
-            tasks += [Task(FUNCTION, {**p, "draw": draw}, seed) for draw in range(int(case.words["draws"]))]
-    return tasks, variants
+            tasks += [Task(FUNCTION, {**p, "draw": n}, seed, index, n) for n in range(int(case.words["draws"]))]
+        return tasks
+
+    def merge(self, case: Case, found: Sequence[Placed]) -> Mapping[str, Any] | None:
+        """Average the draws of one point: means, and the errors that the replicas leave in them.
+
+        Draws of the data are the theory's own, so their spread is no error of the comparison. None where a draw belongs
+        to another shard, the failed draw where one failed. `drift` is the largest change of yᵀΦy between the halves of
+        a chain, in standard errors over networks, of all draws and stages, and `acceptance` the smallest share of
+        accepted moves. Chains that drift beyond `largest_drift` are not at rest: the record's status is not_converged,
+        and what was measured is NaN.
+        """
+        part = whole(found)
+        if part is None or part[1] is not None:
+            return None if part is None else part[1]
+        records, draws = part[0], len(part[0])
+        drift = max(float(record["drift"]) for record in records)
+        rests = drift <= largest_drift(int(case.words["nets"]), draws)
+        merged: dict[str, Any] = {
+            "drift": drift,
+            "acceptance": min(float(record["acceptance"]) for record in records),
+            **({} if rests else {"status": "not_converged"}),
+        }
+        for name in MEASURED:
+            errors = np.array([record[f"{name}_se"] for record in records])
+            mean = float(np.mean([record[name] for record in records])), float(np.sqrt(np.sum(errors**2))) / draws
+            merged[name], merged[f"{name}_se"] = mean if rests else (math.nan, math.nan)
+        return merged
 
 
 def run(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[str, Any]:
@@ -121,13 +149,14 @@ def expected_cost(parameters: Mapping[str, Any]) -> tuple[float, float]:
 
     def trial(moves: int) -> float:
         short = {**common, "samples": moves, "burn": moves, "replicas": few}
-        start = time.perf_counter()
+        start = time.process_time()  # other work on the machine is no cost of ours
         with contextlib.suppress(ConvergenceError):  # few moves do not adapt their step
             sample_posterior(problem.x, problem.rows1, problem.y1, gamma1=p["gamma0"], beta1=p["beta"], seed=0, **short)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     trial(2)  # the first call loads libraries
-    move = max(trial(8) - trial(2), 1e-6) / (2 * 6 * few)
+    long, short = (min(trial(moves) for _ in range(3)) for moves in (8, 2))
+    move = max(long - short, 1e-6) / (2 * 6 * few)
     chains = common["replicas"] * (2 + _SOURCES)
     points, dim = problem.x.shape
     size = 8.0 * common["replicas"] * _SOURCES * (3 * points**2 + common["width"] * (min(points, dim) + 2 * points))
@@ -197,38 +226,6 @@ def _jackknife(of: Callable[[Floats], float], outputs: Floats) -> float:
 def _overlap(kernels: Floats, rows: Any, columns: Any, one: Floats, other: Floats) -> tuple[float, float]:
     values = np.einsum("rij,i,j->r", kernels[:, rows[:, None], columns], one, other)
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
-
-
-def merge(case: Case, records: Sequence[dict[str, Any] | None]) -> list[dict[str, Any] | None]:
-    """Average the draws of every width and point: means, and the errors that the replicas leave in them.
-
-    Draws of the data are the theory's own, so their spread is no error of the comparison. None where a draw belongs to
-    another shard, the failed draw where one failed.
-    `drift` is the largest change of yᵀΦy between the halves of a chain, in standard errors over networks, of all draws
-    and stages, and `acceptance` the smallest share of accepted moves. Chains that drift beyond `largest_drift` are not
-    at rest: the record's status is not_converged, and what was measured is NaN.
-    """
-    draws = int(case.words["draws"])
-    limit = largest_drift(int(case.words["nets"]), draws)
-    out: list[dict[str, Any] | None] = []
-    for start in range(0, len(records), draws):
-        part = [record for record in records[start : start + draws] if record is not None]
-        failed = [record for record in part if record.get("status") == "failed"]
-        if len(part) < draws or failed:
-            out.append(failed[0] if failed and len(part) == draws else None)
-            continue
-        drift = max(float(record["drift"]) for record in part)
-        merged: dict[str, Any] = {
-            "drift": drift,
-            "acceptance": min(float(record["acceptance"]) for record in part),
-            **({"status": "not_converged"} if drift > limit else {}),
-        }
-        for name in MEASURED:
-            errors = np.array([record[f"{name}_se"] for record in part])
-            found = float(np.mean([record[name] for record in part])), float(np.sqrt(np.sum(errors**2))) / draws
-            merged[name], merged[f"{name}_se"] = found if drift <= limit else (math.nan, math.nan)
-        out.append(merged)
-    return out
 
 
 def largest_drift(nets: int, draws: int) -> float:

@@ -1,11 +1,10 @@
-"""The Bayesian theory as solvers: which options they take, and the points of a grid as tasks of a sweep.
+"""The points of a grid of Bayesian networks as tasks of a sweep: a pair of tasks, on every draw of the data.
 
-bayes-linear and bayes-network solve a pair of tasks point by point, on every draw of the data; bayes-whitened is a
-closed form over whole grids (`tlcli.theories.bayes.whitened`). Data depend on the seed and the draw alone, so that
+Data depend on the seed and the draw alone, so that
 differences between the points of a grid are not hidden by their noise.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,89 +12,28 @@ import numpy as np
 from tlcli.bayes.densities import densities
 from tlcli.bayes.observables import Problem
 from tlcli.bayes.transfer import BayesNumerics, BayesResult, BayesSettings, solve_bayes
-from tlcli.dmft.activations import activation
-from tlcli.errors import DomainError, UsageError
+from tlcli.errors import UsageError
 from tlcli.sweep.runner import Task
 from tlcli.tasks.polynomial import is_polynomial
-from tlcli.theories.base import Case, Solver
-from tlcli.theories.network.points import data_of, file_options, identity_of, network_solver, pack, samples
+from tlcli.theories.base import Case
+from tlcli.theories.network.points import data_of, file_options, identity_of, pack, samples
 
 VERSION = "4"
 STORE = "bayes"
 FUNCTION = "tlcli.theories.bayes.points:point"
-SOLVERS = ("bayes-linear", "bayes-network", "bayes-whitened")
 
 DEFAULT_PTEST = 200  # where kernels between all points are sums over many neurons
 _MOST_KEPT = 400  # training points of each task in the kernels that are kept
 _MOST_TESTED = 300  # test points in them, as for other networks
 _MOST_EXACT = 400  # points up to which they keep double precision
-_TASK = ("source", "target", "dim", "p1", "alpha1", "p2", "alpha2", "rho", "noise1", "noise2")
-_NETWORK = ("gamma0", "beta", "gamma2", "beta2", "delta")
-
-
-def bayes_solver(command: str, name: str | None, get: Callable[[str], Any]) -> Solver:
-    """Return the solver `name` with the parameters that the given options leave open.
-
-    `name` None (bayes-saddle): whitened where `whitened` is given, else by the activation. `get` returns the parsed
-    value of an option, None where it is not given. The solver's `words` hold its layout: `saddle` keeps kernels and
-    predictions, `end` (phase-diagram) does not.
-
-    Raises:
-        DomainError: a richness below zero.
-        UsageError: an unknown task or activation, a missing or impossible one, sizes that the data do not have, a
-            nonlinear activation for bayes-linear, an activation for whitened data.
-    """
-    from tlcli.theories.bayes.whitened import whitened_solver
-
-    _check_richness(get)
-    if name is None:
-        linear = activation((get("activation") or "linear").strip()).kind == "linear"
-        name = "bayes-whitened" if get("whitened") else "bayes-linear" if linear else "bayes-network"
-    if name == "bayes-whitened":
-        tasks = [option for option in ("source", "target") if get(option) is not None]
-        if tasks:
-            raise UsageError(
-                f"--{tasks[0]} and whitened data are two ways to say what is learned; leave out --{tasks[0]}, or "
-                "--whitened and bayes-whitened."
-            )
-        return whitened_solver(get("whitened") or "same")
-    phi = (get("activation") or ("linear" if name == "bayes-linear" else "tanh")).strip()
-    if (activation(phi).kind == "linear") != (name == "bayes-linear"):
-        allowed = "linear alone" if name == "bayes-linear" else "every other one; use bayes-linear"
-        raise UsageError(f"{name} has no activation '{phi}'; it takes {allowed}.")
-    tasks = network_solver(command, "network-rich", get)  # checks tasks and sizes
-    parameters = [option for option in tasks.parameters if option in _TASK]
-    layout = "saddle" if command == "bayes-saddle" else "end"
-    outputs = ("predictions",) if layout == "saddle" else ()
-    sampled = ("moves",) if name == "bayes-network" else ()
-    return Solver(
-        name,
-        (*parameters, "activation", *_NETWORK, "draws"),
-        experiments=("posterior",),
-        closed_form=False,
-        archive="kernels",
-        words={"layout": layout},
-        point=FUNCTION,
-        hidden=("ptest", "raw_inputs", "drop_columns", "colour", "nets", "optimal_delta", *sampled, *outputs),
-        defaults={**{k: v for k, v in tasks.defaults.items() if k in _TASK}, "activation": phi},
-    )
-
-
-def _check_richness(get: Callable[[str], Any]) -> None:
-    """Refuse a richness that is outside the range of the option, in the words of this theory: it has no gamma = inf."""
-    for name in ("gamma0", "gamma2"):
-        try:
-            get(name)
-        except DomainError as error:
-            raise DomainError(
-                f"{str(error).partition(';')[0]}; it must be >= 0 and finite for Bayesian networks."
-            ) from None
 
 
 def tasks_of(case: Case, seed: int) -> list[Task]:
-    """Return a task per point of the grid and draw of the data, in the order that `execution_order` says.
+    """Return a task per point of the grid and draw of the data.
 
     Neighbours share their source, which a process solves once.
+
+    The parameters of the source stand before those of the target in the grid.
     """
     words = case.words
     more: dict[str, Any] = {"seed": seed, **identity_of(case)}
@@ -103,24 +41,13 @@ def tasks_of(case: Case, seed: int) -> list[Task]:
         more["moves"] = words["moves"]
     if words["layout"] == "saddle":
         more["predictions"] = bool(words.get("predictions"))
-    points = list(case.grid.points())
     tasks = []
-    for index in execution_order(case):
-        position, draw = divmod(index, int(words["draws"]))
-        keep = draw == 0 and words["layout"] == "saddle"
-        parameters = {**parameters_of(case, points[position]), **more, "draw": draw, "keep": keep}
-        tasks.append(Task(FUNCTION, parameters, seed))
+    for draw in range(int(words["draws"])):  # draws slowest: points of one source follow each other in the grid
+        for index, point in enumerate(case.grid.points()):
+            keep = draw == 0 and words["layout"] == "saddle"
+            parameters = {**parameters_of(case, point), **more, "draw": draw, "keep": keep}
+            tasks.append(Task(FUNCTION, parameters, seed, index, draw))
     return tasks
-
-
-def execution_order(case: Case) -> list[int]:
-    """Return the numbers of the points and draws (draws fastest) in the order of their tasks: draws slowest.
-
-    The parameters of the source stand before those of the target in the grid, so that points of one source follow
-    each other in it.
-    """
-    draws = int(case.words["draws"])
-    return [point * draws + draw for draw in range(draws) for point in range(case.grid.size)]
 
 
 def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
@@ -137,22 +64,12 @@ def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
             if values.get(size) is not None:
                 out[f"p{stage}"] = samples(size, values[size], dim)
     out["ptest"] = values.get("ptest")
-    costly = case.solver.name == "bayes-network" or case.experiments
+    costly = case.theory.name == "bayes-network" or case.experiments
     if out["ptest"] is None and costly and is_polynomial(str(values["source"]).strip()):
         out["ptest"] = DEFAULT_PTEST
     out |= {name: True for name in ("raw_inputs", "colour") if values.get(name)}
     out |= file_options(values)
     return out
-
-
-def expected_cost(tasks: Sequence[Task]) -> tuple[float, float, float, str]:
-    """Return seconds on one worker, at least and at most, bytes, and what is computed in words, for `--dry-run`."""
-    from tlcli.theories.bayes.cost import cost_of
-
-    cost = cost_of(tasks)
-    names = ("source", "target alone", "tied target")
-    counts = ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in zip(cost.stages, names, strict=True) if n)
-    return cost.seconds, cost.most, cost.size, f"{counts.replace('target alones', 'targets alone')} by {cost.route}"
 
 
 def check_points(case: Case) -> None:
@@ -163,7 +80,7 @@ def check_points(case: Case) -> None:
         UsageError: a number of samples that is none, --optimal-delta without several delta.
     """
     if case.words.get("optimal_delta") and "delta" not in case.grid.axes:
-        raise UsageError(f"--optimal-delta chooses among the grid's; {case.solver.name} needs several --delta for it.")
+        raise UsageError(f"--optimal-delta chooses among the grid's; {case.theory.name} needs several --delta for it.")
     for point in case.grid.points():
         settings_of(parameters_of(case, point))
 

@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.bayes.observables import CERTIFICATE, NEEDS
-from tlcli.errors import UsageError
 from tlcli.options.columns import SPREAD
 from tlcli.status import SIGNIFICANT, SOLVED, Status, phase_of
-from tlcli.theories.base import Case, Columns
-from tlcli.theories.bayes.points import execution_order
+from tlcli.sweep.runner import Placed
+from tlcli.theories.base import Case, Columns, Findings
+from tlcli.theories.draws import USERS_ERRORS, by_point, refuse_if_all_failed
 from tlcli.theories.network.points import unpack
-from tlcli.theories.network.results import Findings
 
 Floats = NDArray[np.float64]
 Record = Mapping[str, Any]
@@ -26,14 +25,13 @@ ERRORS = (
     *("source_overlap_se", "target_overlap_se", "cross_overlap_se", "retained_overlap_se"),
 )
 _STATUS = {"converged": Status.CONVERGED, "not_converged": Status.NOT_CONVERGED, "failed": Status.FAILED}
-_USERS = ("UsageError", "DomainError", "MissingExtraError")
 FLAT = 1e-9  # of the loss: a line of couplings whose losses differ by less has no best one
 _LISTED = 4  # values of an axis in a message
 
 
 def placeholder(case: Case) -> Columns:
     """Return the columns without any number, so that a figure can be planned before hours of work."""
-    certificate = CERTIFICATE if case.solver.name == "bayes-network" else ()
+    certificate = CERTIFICATE if case.theory.name == "bayes-network" else ()
     names = [*NAMES, "phase", "gap", "gap_floor", *certificate, "residual"]
     several = int(case.words["draws"]) > 1
     names += [f"{name}_draw_se" for name in SPREAD] if several else []
@@ -42,8 +40,8 @@ def placeholder(case: Case) -> Columns:
     return {name: np.full(case.grid.shape, np.nan) for name in names}
 
 
-def combine(case: Case, records: Sequence[Record]) -> Findings:
-    """Join the records of `tlcli.theories.bayes.points.tasks_of`, one per point and draw, in the order of execution.
+def combine(case: Case, found: Sequence[Placed]) -> Findings:
+    """Join the records of `tlcli.theories.bayes.points.tasks_of`, one per point and draw.
 
     A column is the mean over draws. `NAME_draw_se` is the spread of several draws over the root of their number,
     `NAME_se` (nonlinear networks by the population) the error of the sampling. A number is NaN where a draw has none:
@@ -53,22 +51,20 @@ def combine(case: Case, records: Sequence[Record]) -> Findings:
     Raises:
         UsageError: no point could be computed, for a reason that is the user's.
     """
-    draws = int(case.words["draws"])
-    ordered: list[Record] = [{}] * len(records)
-    for record, index in zip(records, execution_order(case), strict=True):
-        ordered[index] = record
-    _refuse_if_all_failed(ordered)
     points = list(case.grid.points())
-    rows = [_row(ordered[i * draws : (i + 1) * draws]) for i in range(len(points))]
+    groups = by_point(found, len(points))
+    refuse_if_all_failed(groups)
+    ordered = [record for group in groups for record in group]
+    rows = [_row(group) for group in groups]
     names = dict.fromkeys(name for row in rows for name in row)
     if "loss" not in names:  # every point failed
         names = dict.fromkeys([*NAMES, "gap", "gap_floor", "residual", *names])
     columns: Columns = {
         name: np.array([row.get(name, np.nan) for row in rows], dtype=float).reshape(case.grid.shape) for name in names
     }
-    _counts(case, columns, ordered, draws)
+    _counts(case, columns, groups)
     if case.words.get("optimal_delta") is not False and "delta" in case.grid.axes:
-        columns |= best_delta(case, records, columns)
+        columns |= best_delta(case, groups, columns)
     columns["status"] = columns["status"].astype(np.int8)
     columns["phase"] = _phase(columns)
     out = Findings(columns)
@@ -78,14 +74,14 @@ def combine(case: Case, records: Sequence[Record]) -> Findings:
     told = [note for r in done for note in (*r["info"].get("notes", ()), *r["data"].get("notes", ()))]
     out.notes = [*_routes(done), *dict.fromkeys(told)]
     out.notes += _flat_lines(columns)
-    out.messages = _messages(case, points, ordered)
+    out.messages = _messages(case, points, groups)
     if case.words["layout"] == "saddle":
-        texts = [ordered[i * draws].get("arrays") for i in range(len(points))]
+        texts = [group[0].get("arrays") for group in groups]
         out.arrays = [None if text is None else unpack(text) for text in texts]
     return out
 
 
-def best_delta(case: Case, records: Sequence[Record], columns: Columns) -> Columns:
+def best_delta(case: Case, groups: Sequence[Sequence[Record]], columns: Columns) -> Columns:
     """Return which δ of the grid has the least loss, everything else equal; columns of length 1 along delta.
 
     delta_opt is the δ of the least mean over draws and loss_opt its loss: a value of the grid, 0 and inf included, not
@@ -95,17 +91,16 @@ def best_delta(case: Case, records: Sequence[Record], columns: Columns) -> Colum
 
     Args:
         case: grid with delta as an axis.
-        records: as for `combine`.
+        groups: the records of every point, one per draw.
         columns: what `combine` found.
     """
-    draws = int(case.words["draws"])
-    values = np.full(case.grid.size * draws, np.nan)
-    for record, index in zip(records, execution_order(case), strict=True):
-        if record.get("status") != "failed":
-            values[index] = float(record["columns"]["loss"])
+    draws = len(groups[0])
+    values = [
+        float(r["columns"]["loss"]) if r.get("status") != "failed" else math.nan for group in groups for r in group
+    ]
     axis = case.grid.axes.index("delta")
     line = case.grid.values["delta"].array
-    losses = np.moveaxis(values.reshape(*case.grid.shape, draws), axis, 0)  # (n_delta, ..., draws)
+    losses = np.moveaxis(np.reshape(values, (*case.grid.shape, draws)), axis, 0)  # (n_delta, ..., draws)
     # A mean whose draws are not all certified is unknown, as in the table.
     mean = np.moveaxis(np.asarray(columns["loss"], dtype=float), axis, 0)
     known = np.all(np.isfinite(mean), axis=0)
@@ -154,11 +149,11 @@ def _row(records: Sequence[Record]) -> dict[str, float]:
     return {**row, "status": float(status)}
 
 
-def _counts(case: Case, columns: Columns, records: Sequence[Record], draws: int) -> None:
+def _counts(case: Case, columns: Columns, groups: Sequence[Sequence[Record]]) -> None:
     """Add P1 and P2 where they are no parameters of the grid (alpha, or all of a file)."""
     for size in ("p2", "p1"):
         if size not in case.grid.values:
-            first = records[::draws]
+            first = [group[0] for group in groups]
             found = [float(r["data"][size]) if r.get("status") != "failed" else math.nan for r in first]
             column = {size: np.array(found).reshape(case.grid.shape)}
             rest = dict(columns)
@@ -177,15 +172,6 @@ def _routes(done: Sequence[Record]) -> list[str]:
     return [] if list(routes) in ([], ["linear"]) else [f"solved by {' and '.join(routes)}."]
 
 
-def _refuse_if_all_failed(records: Sequence[Record]) -> None:
-    """One mistake in the settings fails everywhere alike: it is told as the error that it is."""
-    messages = [str(record.get("message", "")) for record in records if record.get("status") == "failed"]
-    if messages and len(messages) == len(records):
-        kind, _, text = messages[0].partition(": ")
-        if kind in _USERS:
-            raise UsageError(text)
-
-
 def _flat_lines(columns: Columns) -> list[str]:
     """Say where no coupling is the best because the loss is the same for all."""
     if "delta_opt" not in columns:
@@ -198,15 +184,14 @@ def _flat_lines(columns: Columns) -> list[str]:
     return [f"the loss is the same for every delta{where}: none is the best, and delta_opt is nan there."]
 
 
-def _messages(case: Case, points: Sequence[Mapping[str, float]], records: Sequence[Record]) -> list[str]:
-    """Return every sentence once, with all points and draws (draws fastest) that it belongs to."""
-    draws = int(case.words["draws"])
+def _messages(case: Case, points: Sequence[Mapping[str, float]], groups: Sequence[Sequence[Record]]) -> list[str]:
+    """Return every sentence once, with all points and draws that it belongs to."""
     found: dict[str, list[dict[str, float]]] = {}
-    for index, record in enumerate(records):
-        where = {name: points[index // draws][name] for name in case.grid.axes}
-        where |= {"draw": float(index % draws)} if draws > 1 else {}
-        for text in _sentences(record):
-            found.setdefault(text, []).append(where)
+    for point, group in zip(points, groups, strict=True):
+        for draw, record in enumerate(group):
+            where = {name: point[name] for name in case.grid.axes} | ({"draw": float(draw)} if len(group) > 1 else {})
+            for text in _sentences(record):
+                found.setdefault(text, []).append(where)
     return [f"{where}: {text}" if (where := _where(places)) else text for text, places in found.items()]
 
 
@@ -215,7 +200,7 @@ def _sentences(record: Record) -> Sequence[str]:
     if record.get("status") != "failed":
         return record.get("reasons", ())
     kind, _, text = str(record["message"]).partition(": ")
-    return [text if kind in _USERS else str(record["message"])]
+    return [text if kind in USERS_ERRORS else str(record["message"])]
 
 
 def _where(places: Sequence[Mapping[str, float]]) -> str:

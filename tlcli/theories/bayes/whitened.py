@@ -1,5 +1,6 @@
 """Whitened data in closed form as a solver: overlaps, train loss and evidence over whole grids."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,23 @@ import numpy as np
 from tlcli.bayes.whitened import whitened
 from tlcli.errors import DomainError
 from tlcli.status import SOLVED, Status, phase_of
-from tlcli.theories.base import Columns, Parameters, Solver
+from tlcli.theories.base import ClosedForm, Columns, Parameters
 
 
-def whitened_solver(case: str) -> Solver:
+@dataclass(frozen=True, eq=False)
+class Whitened(ClosedForm):
+    """Bayesian networks on whitened data: a closed form over whole grids."""
+
+    quantity: str = "train_loss"
+
+    def evaluate(self, p: Parameters) -> Columns:
+        """Return `whitened_columns`."""
+        return whitened_columns(p)
+
+
+def whitened_theory(case: str) -> Whitened:
     """Return bayes-whitened for decoupled inputs, the same inputs and labels, or the same inputs and other labels."""
-    return Solver(
+    return Whitened(
         "bayes-whitened",
         (
             "whitened",
@@ -25,8 +37,6 @@ def whitened_solver(case: str) -> Solver:
             "beta2",
             "delta",
         ),
-        whitened_columns,
-        quantity="train_loss",
         defaults={"whitened": case},
     )
 

@@ -1,8 +1,8 @@
 """K training stages in a row as a solver: every stage's parameters are axes, stage and task are inner axes."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -10,13 +10,26 @@ from tlcli.errors import DomainError, RecipeError
 from tlcli.linear.stages import Stage, check_gram, run_stages
 from tlcli.options import OPTIONS, STAGE_OPTIONS
 from tlcli.sweep.grids import parse_values
-from tlcli.theories.base import Columns, Parameters, Solver
+from tlcli.theories.base import ClosedForm, Columns, Experiment, Parameters
+from tlcli.theories.linear.experiment import Population
 
 FIELDS = ("alpha", "gamma", "duration", "sigma", "weight_decay")
 
 
-def curriculum_solver(stages: Sequence[Mapping[str, Any]], gram: Sequence[Sequence[float]] | None) -> Solver:
-    """Return the solver of a recipe's `stages:` and `gram:`.
+@dataclass(frozen=True, eq=False)
+class Curriculum(ClosedForm):
+    """Any number of stages, each on a teacher of its own: `teachers` by stage, from 1, and their Gram matrix."""
+
+    cheap: ClassVar[bool] = False
+    experiments: tuple[Experiment, ...] = (Population(),)
+
+    def evaluate(self, p: Parameters) -> Columns:
+        """Return `tlcli.linear.stages.run_stages`, with the axes stage and task last."""
+        return _evaluate(p, self.words["teachers"], np.asarray(self.words["gram"]))
+
+
+def curriculum(stages: Sequence[Mapping[str, Any]], gram: Sequence[Sequence[float]] | None) -> Curriculum:
+    """Return the theory of a recipe's `stages:` and `gram:`.
 
     Raises:
         RecipeError: more teachers than the Gram matrix knows, or a bad value.
@@ -40,12 +53,9 @@ def curriculum_solver(stages: Sequence[Mapping[str, Any]], gram: Sequence[Sequen
                 domain.check(name, value)
                 if field == "gamma" and value == 0:
                     raise DomainError(f"{name} = 0 is not allowed; it must be > 0, or inf.")
-    return Solver(
+    return Curriculum(
         "linear-joint",
         ("init_scale", *own),
-        partial(_evaluate, teachers=teachers, gram=matrix),
-        ("population",),
-        closed_form=False,
         own=own,
         inner={"stage": np.arange(1.0, len(stages) + 1), "task": np.arange(1.0, len(matrix) + 1)},
         words={"teachers": teachers, "gram": matrix.tolist()},

@@ -9,115 +9,127 @@ import numpy as np
 
 from tlcli.errors import UsageError
 from tlcli.sweep.runner import Task
-from tlcli.theories.base import Case
+from tlcli.theories.base import Case, Experiment
+from tlcli.theories.draws import seed_of, told
 
-VERSION = "1"
-# Default input dimensions: large where linear algebra does the work, D << N where networks are trained.
-DIMENSIONS = {"regression": 400, "population": 100, "network": 40}
 FUNCTION = "tlcli.theories.linear.experiment:run"
 
 
-def tasks_of(case: Case, settings: Mapping[str, Any], seed: int) -> tuple[list[Task], list[dict[str, Any]]]:
-    """Return a task per experiment (and width) and point, experiments slowest; and what each experiment is."""
-    if case.solver.point is not None:
-        return case.solver.engine("_experiment").tasks_of(case, settings, seed)
-    variants: list[dict[str, Any]] = []
-    for experiment in case.experiments:
-        if experiment == "network":
-            variants += [{"experiment": experiment, "width": int(n)} for n in settings["width"].array]
-        else:
-            variants.append({"experiment": experiment})
-    words = {name: word for name, word in case.words.items() if word is not None}
-    common = {"solver": case.solver.name, **words}
-    if case.solver.quantity == "spike":
-        common["pretraining"] = True
-    points = list(case.grid.points())
-    given = settings["dim"] or words.get("dim")
-    if words.get("spectrum", "power") != "power":
-        found = _spectrum(words, 0)
-        given = int(np.count_nonzero(found.eigenvalues))
-        if words["spectrum"].startswith("file:"):  # stored points must not outlive a change of the file
-            content = np.concatenate([found.eigenvalues, found.teacher1, found.teacher2])
-            common["spectrum_sha256"] = hashlib.sha256(content.tobytes()).hexdigest()
-    for variant in variants:
-        variant["dim"] = given or DIMENSIONS[variant["experiment"]]
-        variant["trials"] = settings["trials"]
-    tasks = [Task(FUNCTION, {**common, **variant, **point}, seed) for variant in variants for point in points]
-    return tasks, variants
+class _Linear(Experiment):
+    """What the experiments beside linear theories share."""
 
+    dim: int  # of the inputs unless given: large where linear algebra does the work, D << N where networks are trained
+    untrainable: tuple[tuple[str, tuple[float, ...], str], ...]
 
-def check_experiments(case: Case, settings: Mapping[str, Any]) -> None:
-    """Refuse what an experiment cannot represent, before anything is computed.
-
-    Raises:
-        UsageError: rho_xi, the NTK or a limit of the richness or the initial scale with an experiment that trains.
-    """
-    if case.solver.point is not None:
-        if case.experiments:
-            case.solver.engine("_experiment").check(case)
-        return
-    for experiment in case.experiments:
-        _check_samples(case, experiment, settings)
-        if experiment == "regression" and case.solver.name != "linear-structured":
-            continue
-        other = "" if "regression" not in case.solver.experiments else "; use --experiment regression"
+    def check(self, case: Case, settings: Mapping[str, Any]) -> None:
+        """Refuse rho_xi, the NTK, and limits of the richness or the initial scale with an experiment that trains."""
+        self._check_samples(case, settings)
+        if self.name == "regression" and case.theory.name != "linear-structured":
+            return
+        offered = [other.name for other in case.theory.experiments]
+        other = "" if "regression" not in offered else "; use --experiment regression"
         if case.words.get("kernel") == "ntk":
-            raise UsageError(f"the {experiment} experiment freezes the feature kernel{other}.")
-        for name, bad, allowed in _UNTRAINABLE[experiment]:
+            raise UsageError(f"the {self.name} experiment freezes the feature kernel{other}.")
+        for name, bad, allowed in self.untrainable:
             values = case.grid.values.get(name)
             for value in values.array[np.isin(values.array, bad)] if values is not None else ():
-                raise UsageError(f"the {experiment} experiment has no {name} = {value:g}; it needs {allowed}{other}.")
+                raise UsageError(f"the {self.name} experiment has no {name} = {value:g}; it needs {allowed}{other}.")
         rho_xi = case.grid.values.get("rho_xi")
         if rho_xi is not None and np.any(rho_xi.array != 0):
-            raise UsageError(f"the {experiment} experiment has rho_xi = 0{other}.")
+            raise UsageError(f"the {self.name} experiment has rho_xi = 0{other}.")
 
+    def variants(self, case: Case, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the experiment with its dimension and number of trials."""
+        given = settings["dim"] or case.words.get("dim")
+        if case.words.get("spectrum") not in (None, "power"):
+            given = int(np.count_nonzero(_spectrum(_words(case), 0).eigenvalues))
+        rest = {"dim": given or self.dim, "trials": settings["trials"]}
+        return [{"experiment": self.name, **own, **rest} for own in self.sizes(settings)]
 
-def _check_samples(case: Case, experiment: str, settings: Mapping[str, Any]) -> None:
-    grid = case.grid.values
-    dim = settings["dim"] or DIMENSIONS[experiment]
-    for name in ("alpha1", "alpha2"):
-        smallest = float(grid[name].array.min()) if name in grid else math.inf
-        if smallest * dim < 0.5:
-            raise UsageError(f"{name} = {smallest:g} leaves the experiment no sample at D = {dim}; use a larger --dim.")
-    if "p2" in grid and np.any(np.isinf(grid["p2"].array)):
-        raise UsageError("the regression experiment needs a finite p2; leave out --simulate for p2 = inf.")
-    ends = [grid[name].array for name in ("t1", "time") if name in grid]
-    rich = "gamma0" in grid and np.any(np.isinf(grid["gamma0"].array))
-    if experiment == "regression" and rich and any(np.any(np.isfinite(end)) for end in ends):
-        raise UsageError("the regression experiment has no gamma0 = inf at finite times; use a finite gamma0.")
-    if experiment == "network" and np.any(settings["width"].array % 2):
-        raise UsageError("the network experiment mirrors its neurons; every --width must be even.")
+    def sizes(self, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return what else is varied."""
+        return [{}]
+
+    def tasks(self, case: Case, variant: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> list[Task]:
+        """Return a task per point."""
+        words = _words(case)
+        common = {"solver": case.theory.name, **words}
+        if case.theory.quantity == "spike":
+            common["pretraining"] = True
+        if str(words.get("spectrum", "power")).startswith("file:"):  # stored points must not outlive the file
+            found = _spectrum(words, 0)
+            content = np.concatenate([found.eigenvalues, found.teacher1, found.teacher2])
+            common["spectrum_sha256"] = hashlib.sha256(content.tobytes()).hexdigest()
+        points = enumerate(case.grid.points())
+        return [Task(FUNCTION, {**common, **variant, **point}, seed, index) for index, point in points]
+
+    def _check_samples(self, case: Case, settings: Mapping[str, Any]) -> None:
+        grid = case.grid.values
+        dim = settings["dim"] or self.dim
+        for name in ("alpha1", "alpha2"):
+            smallest = float(grid[name].array.min()) if name in grid else math.inf
+            if smallest * dim < 0.5:
+                raise UsageError(
+                    f"{name} = {smallest:g} leaves the experiment no sample at D = {dim}; use a larger --dim."
+                )
+        if "p2" in grid and np.any(np.isinf(grid["p2"].array)):
+            raise UsageError("the regression experiment needs a finite p2; leave out --simulate for p2 = inf.")
+        ends = [grid[name].array for name in ("t1", "time") if name in grid]
+        rich = "gamma0" in grid and np.any(np.isinf(grid["gamma0"].array))
+        if self.name == "regression" and rich and any(np.any(np.isfinite(end)) for end in ends):
+            raise UsageError("the regression experiment has no gamma0 = inf at finite times; use a finite gamma0.")
+        if self.name == "network" and np.any(settings["width"].array % 2):
+            raise UsageError("the network experiment mirrors its neurons; every --width must be even.")
 
 
 _FINITE = "a finite one"
-_UNTRAINABLE: dict[str, tuple[tuple[str, tuple[float, ...], str], ...]] = {
-    "regression": (("init_scale", (0.0,), "a positive one"),),
-    "population": (
+_POSITIVE = "a positive one"
+
+
+class Regression(_Linear):
+    """Actual regressions on Gaussian inputs, or on real images."""
+
+    name = "regression"
+    dim = 400
+    untrainable = (("init_scale", (0.0,), _POSITIVE),)
+
+
+class Population(_Linear):
+    """The un-reduced population dynamics on actual data."""
+
+    name = "population"
+    dim = 100
+    untrainable = (
         ("gamma0", (math.inf,), _FINITE),
         ("gamma2", (math.inf,), _FINITE),
-        ("init_scale", (0.0,), "a positive one"),
-    ),
-    "network": (
+        ("init_scale", (0.0,), _POSITIVE),
+    )
+
+
+class Network(_Linear):
+    """Networks of finite width."""
+
+    name = "network"
+    dim = 40
+    untrainable = (
         ("gamma0", (0.0, math.inf), "a positive finite one"),
         ("gamma2", (0.0, math.inf), "a positive finite one"),
-        ("init_scale", (0.0,), "a positive one"),
-    ),
-}
+        ("init_scale", (0.0,), _POSITIVE),
+    )
+
+    def sizes(self, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the widths."""
+        return [{"width": int(n)} for n in settings["width"].array]
+
+
+def _words(case: Case) -> dict[str, Any]:
+    return {name: word for name, word in case.words.items() if word is not None}
 
 
 def run(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[str, Any]:
     """Run the experiment of one point; `NAME` and `NAME_se` for every column it measures."""
     p = dict(parameters)
-    seed = int(seeds.generate_state(1, np.uint64)[0])
-    estimates = _EXPERIMENTS[p.pop("solver"), p.pop("experiment")](p, seed)
-    out: dict[str, Any] = {}
-    for name, estimate in estimates.items():
-        mean, error = np.asarray(estimate.mean), np.asarray(estimate.se)
-        if mean.ndim == 0:
-            out[name], out[f"{name}_se"] = float(mean), float(error)
-        else:
-            out[name], out[f"{name}_se"] = mean.tolist(), error.tolist()
-    return out
+    return told(_EXPERIMENTS[p.pop("solver"), p.pop("experiment")](p, seed_of(seeds)))
 
 
 def _size(p: dict[str, Any]) -> dict[str, int]:
@@ -253,12 +265,6 @@ def _joint_network(p: dict[str, Any], seed: int) -> Any:
     return simulate_network(_joint_target(p), **size, width=width, seed=seed, mode="joint")
 
 
-def _nonlinear_network(p: dict[str, Any], seed: int) -> Any:
-    from tlcli.theories.network import experiment as network_experiment
-
-    return network_experiment.run(p, seed)
-
-
 def _joint_target(p: dict[str, Any]) -> dict[str, Any]:
     rest = {k: v for k, v in p.items() if k != "time"}
     return {"gamma2": p["gamma0"], **rest, "t2": p["time"]}
@@ -273,7 +279,4 @@ _EXPERIMENTS = {
     ("linear-joint", "network"): _joint_network,
     ("linear-structured", "regression"): _structured_regression,
     ("linear-two-time", "regression"): _two_time_regression,
-    ("network-pretrain", "network"): _nonlinear_network,
-    ("network-frozen", "network"): _nonlinear_network,
-    ("network-rich", "network"): _nonlinear_network,
 }

@@ -1,7 +1,7 @@
-"""The proportional-limit theory as solvers: thin adapters from grids of options to `tlcli.linear`."""
+"""The proportional-limit theories: thin adapters from grids of options to `tlcli.linear`."""
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from tlcli.linear.ansatz import parse_expression
 from tlcli.linear.pretraining import collapse_ratio, pretrain
 from tlcli.linear.transfer import Transfer, transfer_ansatz, transfer_exact
 from tlcli.status import SOLVED, Status, phase_of
-from tlcli.theories.base import Columns, Parameters, Solver
+from tlcli.theories.base import Case, ClosedForm, Columns, Experiment, Findings, Floats, Parameters
+from tlcli.theories.linear.experiment import Network, Population, Regression
 from tlcli.theories.linear.structured import structured_columns
 from tlcli.theories.linear.two_time import two_time_arrays, two_time_columns
 
@@ -111,20 +112,6 @@ _FIXED_BY = {
 }
 
 
-def structured_solver(spectrum: str) -> Solver:
-    """Return linear-structured with the parameters that this input spectrum leaves open."""
-    solver = TRANSFER["linear-structured"]
-    fixed = _FIXED_BY.get(spectrum.partition(":")[0], ())
-    return replace(solver, parameters=tuple(name for name in solver.parameters if name not in fixed))
-
-
-def _kernel_arrays(p: Parameters, columns: Columns) -> Columns:
-    """The kernel's 2 x 2 block on (source teacher, noise direction), k I + C, last two axes of the grid's shape."""
-    c1, c3, c2, k = np.broadcast_arrays(*(columns[n] for n in ("c_signal", "c_cross", "c_noise", "bulk")))
-    block = np.stack([np.stack([k + c1, c3], -1), np.stack([c3, k + c2], -1)], -2)
-    return {"kernel": block, "bulk": k, "spike": np.broadcast_to(columns["spike"], k.shape)}
-
-
 def _joint(p: Parameters) -> Columns:
     from tlcli.linear.stages import joint
 
@@ -177,112 +164,159 @@ def _joint_relaxed(p: Parameters) -> Columns:
     return {name: np.where(infinite, np.nan, columns[name]) for name in ("loss", "gain")}
 
 
-PRETRAINING = {
-    "linear-exact": Solver(
-        "linear-exact",
-        (*_SOURCE, "time"),
-        _pretrain,
-        ("regression", "population", "network"),
-        quantity="spike",
-        arrays=_kernel_arrays,
-        archive="kernel",
-    ),
-}
+class _Linear(ClosedForm):
+    """What linear theories share: a single infinite answer is a mistake to be told."""
 
-TRANSFER = {
-    "linear-exact": Solver(
-        "linear-exact",
-        (
-            "alpha1",
-            "alpha2",
-            "rho",
-            "rho_xi",
-            "gamma0",
-            "sigma1",
-            "sigma2",
-            "weight_decay",
-            "init_scale",
-            "kernel",
-            "ridge",
-            "t1",
-            "time",
-        ),
-        _exact,
-        ("regression", "population", "network"),
-        collapse=_collapse_margin,
-    ),
-    "linear-ansatz": Solver(
-        "linear-ansatz",
-        (
-            "alpha1",
-            "alpha2",
-            "rho",
-            "rho_xi",
-            "gamma0",
-            "sigma2",
-            "ridge",
-            "bulk",
-            "c_signal",
-            "c_cross",
-            "c_noise",
-            "time",
-        ),
-        _ansatz,
-        ("regression",),
-        relaxed=_ansatz_relaxed,
-    ),
-    "linear-joint": Solver(
-        "linear-joint",
-        (
-            "alpha1",
-            "alpha2",
-            "rho",
-            "gamma0",
-            "gamma2",
-            "sigma1",
-            "sigma2",
-            "weight_decay",
-            "weight_decay2",
-            "init_scale",
-            "t1",
-            "time",
-        ),
-        _joint,
-        ("population", "network"),
-        relaxed=_joint_relaxed,
-        closed_form=False,
-    ),
-    "linear-structured": Solver(
-        "linear-structured",
-        (
-            "spectrum",
-            "dim",
-            "spectrum_exponent",
-            "teacher_exponent",
-            "source",
-            "target",
-            "modes",
-            "p1",
-            "p2",
-            "rho",
-            "gamma0",
-            "sigma1",
-            "sigma2",
-            "init_scale",
-            "ridge",
-            "reduction",
-        ),
-        structured_columns,
-        ("regression",),
-        closed_form=False,
-    ),
-    "linear-two-time": Solver(
-        "linear-two-time",
-        ("alpha2", "sigma2", "steps", "time"),
-        two_time_columns,
-        ("regression",),
-        closed_form=False,
-        arrays=two_time_arrays,
-        archive="two-time",
-    ),
-}
+    def judge(self, case: Case, columns: Columns) -> None:
+        """Refuse one point at the interpolation threshold; in a grid it is a row with its status."""
+        if case.grid.size != 1 or not np.any(np.asarray(columns["status"]) == Status.DIVERGED):
+            return
+        if np.all(np.isfinite(columns[self.quantity])):
+            return  # only a coefficient of the kernel is infinite: the row has an answer
+        values = {name: float(v.array[0]) for name, v in case.grid.values.items()}
+        for alpha, sigma, remedy in (("alpha1", "sigma1", "weight decay"), ("alpha2", "sigma2", "ridge")):
+            if values.get(alpha) == 1.0 and values.get(sigma, 0.0) > 0:
+                raise DomainError(
+                    f"{alpha} = 1 with {sigma} = {values[sigma]:g} is the interpolation threshold, where the "
+                    f"interpolator's norm diverges; use {alpha} below or above 1, {sigma} = 0 or a {remedy}."
+                )
+        raise DomainError("the answer at this point is infinite (interpolation threshold with label noise).")
+
+
+@dataclass(frozen=True, eq=False)
+class Pretraining(_Linear):
+    """`pretrain-kernel`: the kernel that the source task leaves."""
+
+    name: str = "linear-exact"
+    parameters: tuple[str, ...] = (*_SOURCE, "time")
+    quantity: str = "spike"
+    archive: str = "kernel"
+    experiments: tuple[Experiment, ...] = (Regression(), Population(), Network())
+
+    def evaluate(self, p: Parameters) -> Columns:
+        """Return what `tlcli.linear.pretraining.pretrain` leaves behind."""
+        return _pretrain(p)
+
+    def archives(self, case: Case) -> dict[str, str]:
+        """Return the file of the matrices."""
+        return {self.archive: "npz"}
+
+    def arrays(self, case: Case, found: Findings) -> Columns:
+        """Return the kernel's 2 x 2 block on (source teacher, noise direction), k I + C, as last two axes."""
+        columns = found.columns
+        c1, c3, c2, k = np.broadcast_arrays(*(columns[n] for n in ("c_signal", "c_cross", "c_noise", "bulk")))
+        block = np.stack([np.stack([k + c1, c3], -1), np.stack([c3, k + c2], -1)], -2)
+        return {"kernel": block, "bulk": k, "spike": np.broadcast_to(columns["spike"], k.shape)}
+
+
+@dataclass(frozen=True, eq=False)
+class Exact(_Linear):
+    """Fine-tuning on the kernel that pre-training really leaves."""
+
+    name: str = "linear-exact"
+    parameters: tuple[str, ...] = (
+        *("alpha1", "alpha2", "rho", "rho_xi", "gamma0", "sigma1", "sigma2", "weight_decay", "init_scale", "kernel"),
+        *("ridge", "t1", "time"),
+    )
+    experiments: tuple[Experiment, ...] = (Regression(), Population(), Network())
+    collapses: ClassVar[bool] = True
+
+    def evaluate(self, p: Parameters) -> Columns:
+        """Return `tlcli.linear.transfer.transfer_exact`."""
+        return _exact(p)
+
+    def margin(self, p: Parameters) -> Floats:
+        """Return the logarithm of the ratio that features survive above (docs/theory.md, Section 2)."""
+        return _collapse_margin(p)
+
+
+@dataclass(frozen=True, eq=False)
+class Ansatz(_Linear):
+    """Fine-tuning on a kernel with free coefficients."""
+
+    name: str = "linear-ansatz"
+    parameters: tuple[str, ...] = (
+        *("alpha1", "alpha2", "rho", "rho_xi", "gamma0", "sigma2", "ridge", "bulk"),
+        *("c_signal", "c_cross", "c_noise", "time"),
+    )
+    experiments: tuple[Experiment, ...] = (Regression(),)
+    partial: ClassVar[bool] = True
+
+    def evaluate(self, p: Parameters) -> Columns:
+        """Return `tlcli.linear.transfer.transfer_ansatz`."""
+        return _ansatz(p)
+
+    def search(self, p: Parameters) -> Columns:
+        """Return the same where it is admissible, NaN elsewhere."""
+        return _ansatz_relaxed(p)
+
+
+@dataclass(frozen=True, eq=False)
+class Joint(_Linear):
+    """Both stages learn features."""
+
+    name: str = "linear-joint"
+    parameters: tuple[str, ...] = (
+        *("alpha1", "alpha2", "rho", "gamma0", "gamma2", "sigma1", "sigma2", "weight_decay", "weight_decay2"),
+        *("init_scale", "t1", "time"),
+    )
+    experiments: tuple[Experiment, ...] = (Population(), Network())
+    cheap: ClassVar[bool] = False
+    partial: ClassVar[bool] = True
+
+    def evaluate(self, p: Parameters) -> Columns:
+        """Return `tlcli.linear.stages.joint`."""
+        return _joint(p)
+
+    def search(self, p: Parameters) -> Columns:
+        """Return the same where it can be integrated: an infinite richness gives NaN."""
+        return _joint_relaxed(p)
+
+
+@dataclass(frozen=True, eq=False)
+class Structured(_Linear):
+    """Inputs with a spectrum."""
+
+    name: str = "linear-structured"
+    parameters: tuple[str, ...] = (
+        *("spectrum", "dim", "spectrum_exponent", "teacher_exponent", "source", "target", "modes", "p1", "p2", "rho"),
+        *("gamma0", "sigma1", "sigma2", "init_scale", "ridge", "reduction"),
+    )
+    experiments: tuple[Experiment, ...] = (Regression(),)
+    cheap: ClassVar[bool] = False
+
+    def evaluate(self, p: Parameters) -> Columns:
+        """Return `tlcli.linear.structured.structured_transfer` for the spectrum that the options name."""
+        return structured_columns(p)
+
+
+@dataclass(frozen=True, eq=False)
+class TwoTime(_Linear):
+    """The two-time DMFT of linear regression."""
+
+    name: str = "linear-two-time"
+    parameters: tuple[str, ...] = ("alpha2", "sigma2", "steps", "time")
+    experiments: tuple[Experiment, ...] = (Regression(),)
+    archive: str = "two-time"
+    cheap: ClassVar[bool] = False
+
+    def evaluate(self, p: Parameters) -> Columns:
+        """Return losses on the diagonal of the two-time correlations."""
+        return two_time_columns(p)
+
+    def archives(self, case: Case) -> dict[str, str]:
+        """Return the file of the matrices."""
+        return {self.archive: "npz"}
+
+    def arrays(self, case: Case, found: Findings) -> Columns:
+        """Return correlation and response functions."""
+        return two_time_arrays(case.parameters())
+
+
+BY_NAME = {theory.name: theory for theory in (Exact, Ansatz, TwoTime)}
+
+
+def structured(spectrum: str) -> Structured:
+    """Return linear-structured with the parameters that this input spectrum leaves open."""
+    fixed = _FIXED_BY.get(spectrum.partition(":")[0], ())
+    return Structured(parameters=tuple(name for name in Structured.parameters if name not in fixed))

@@ -55,7 +55,7 @@ def _steps(p: Parameters, alpha: float) -> int:
     return 2 * min(max(needed, 100), _MOST_STEPS // 2)
 
 
-def two_time_arrays(p: Parameters, columns: Columns) -> Columns:
+def two_time_arrays(p: Parameters) -> Columns:
     """Correlation and response functions on the solver's time grid, first axis alpha2 x sigma2 in C order."""
     alphas, sigmas = (a.ravel() for a in np.broadcast_arrays(p["alpha2"], p["sigma2"]))
     last = float(np.max(p["time"]))

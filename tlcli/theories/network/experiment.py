@@ -6,52 +6,70 @@ from typing import Any
 import numpy as np
 
 from tlcli.errors import UsageError
-from tlcli.sweep.runner import Task
-from tlcli.theories.base import Case
+from tlcli.sweep.runner import Placed, Task
+from tlcli.theories.base import Case, Experiment
+from tlcli.theories.draws import seed_of, told, whole
 from tlcli.theories.network.points import data_of, identity_of, parameters_of
 from tlcli.theories.network.results import chosen_records
 
-FUNCTION = "tlcli.theories.linear.experiment:run"
+FUNCTION = "tlcli.theories.network.experiment:point"
 
 
-def check(case: Case) -> None:
-    """Refuse what networks of finite width cannot be.
+class WideNetworks(Experiment):
+    """Networks of finite width, trained on the very data of each draw."""
 
-    Raises:
-        UsageError: a lazy source stage, or a stage that ends when the theory is at rest.
-    """
-    if case.words.get("until") is not None:
-        raise UsageError(
-            f"--until {case.words['until']:g} ends the theory at rest, and networks would go on; give --t1 and --t2 "
-            "instead with --simulate."
-        )
-    gammas = case.grid.values["gamma0"].array
-    if np.any(gammas == 0):
-        raise UsageError("the network experiment has no gamma0 = 0; it needs a positive finite one.")
+    name = "network"
+
+    def check(self, case: Case, settings: Mapping[str, Any]) -> None:
+        """Refuse a lazy source stage, and a stage that ends when the theory is at rest."""
+        if case.words.get("until") is not None:
+            raise UsageError(
+                f"--until {case.words['until']:g} ends the theory at rest, and networks would go on; give --t1 and "
+                "--t2 instead with --simulate."
+            )
+        if np.any(case.grid.values["gamma0"].array == 0):
+            raise UsageError("the network experiment has no gamma0 = 0; it needs a positive finite one.")
+
+    def variants(self, case: Case, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the widths and the number of networks of each."""
+        widths = settings["width"].array
+        return [{"experiment": "network", "width": int(n), "nets": int(case.words["nets"])} for n in widths]
+
+    def tasks(self, case: Case, variant: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> list[Task]:
+        """Return a task per point and draw of the data."""
+        gradient_descent = case.words.get("integrator") == "euler"
+        more = {
+            "solver": case.theory.name,
+            "ptest": case.words.get("ptest"),
+            "raw_inputs": bool(case.words.get("raw_inputs")),
+            "colour": bool(case.words.get("colour")),
+            "dt": case.words.get("dt") if gradient_descent else None,
+            "data_seed": seed,
+            **identity_of(case),
+        }
+        return [
+            Task(FUNCTION, {**parameters_of(case, point), **more, **variant, "draw": draw}, seed, index, draw)
+            for index, point in enumerate(case.grid.points())
+            for draw in range(int(case.words["draws"]))
+        ]
+
+    def merge(self, case: Case, found: Sequence[Placed]) -> Mapping[str, Any] | None:
+        """Average the draws of one point: means, and the errors that the networks leave in them.
+
+        Draws of the data are the theory's own, so their spread is no error of the comparison. The largest step error of
+        the draws is kept. None where a draw belongs to another shard, the failed draw where one failed.
+        """
+        part = whole(found)
+        if part is None or part[1] is not None:
+            return None if part is None else part[1]
+        keep = chosen_records(case, case.grid.point(found[0].point))
+        merged = _mean(part[0], keep, bool(case.theory.inner))
+        return {**merged, "step_error": 0.0} if _same_steps(case) else merged
 
 
-def tasks_of(case: Case, settings: Mapping[str, Any], seed: int) -> tuple[list[Task], list[dict[str, Any]]]:
-    """Return a task per width, point and draw of the data (draws fastest), and what each width is."""
-    variants = [
-        {"experiment": "network", "width": int(n), "nets": int(case.words["nets"])} for n in settings["width"].array
-    ]
-    gradient_descent = case.words.get("integrator") == "euler"
-    more = {
-        "solver": case.solver.name,
-        "ptest": case.words.get("ptest"),
-        "raw_inputs": bool(case.words.get("raw_inputs")),
-        "colour": bool(case.words.get("colour")),
-        "dt": case.words.get("dt") if gradient_descent else None,
-        "data_seed": seed,
-        **identity_of(case),
-    }
-    tasks = [
-        Task(FUNCTION, {**parameters_of(case, point), **more, **variant, "draw": draw}, seed)
-        for variant in variants
-        for point in case.grid.points()
-        for draw in range(int(case.words["draws"]))
-    ]
-    return tasks, variants
+def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[str, Any]:
+    """Train the networks of one point and draw; `NAME` and `NAME_se` for every column they measure."""
+    return told(run(parameters, seed_of(seeds)))
 
 
 def run(p: Mapping[str, Any], seed: int) -> Any:
@@ -82,28 +100,6 @@ def run(p: Mapping[str, Any], seed: int) -> Any:
         kernel=p.get("kernel", "feature"),
         ridge=ridge,
     )
-
-
-def merge(case: Case, records: Sequence[dict[str, Any] | None]) -> list[dict[str, Any] | None]:
-    """Average the draws of every width and point: means, and the errors that the networks leave in them.
-
-    Draws of the data are the theory's own, so their spread is no error of the comparison. The largest step error of
-    the draws is kept. None where a draw belongs to another shard, the failed draw where one failed.
-    """
-    draws = int(case.words["draws"])
-    points = list(case.grid.points())
-    out: list[dict[str, Any] | None] = []
-    for start in range(0, len(records), draws):
-        part = [record for record in records[start : start + draws] if record is not None]
-        failed = [record for record in part if record.get("status") == "failed"]
-        if len(part) < draws or failed:
-            out.append(failed[0] if failed and len(part) == draws else None)
-            continue
-        keep = chosen_records(case, points[(start // draws) % len(points)])
-        out.append(_mean(part, keep, bool(case.solver.inner)))
-        if _same_steps(case):
-            out[-1] = {**(out[-1] or {}), "step_error": 0.0}
-    return out
 
 
 def _same_steps(case: Case) -> bool:

@@ -1,4 +1,4 @@
-"""Nonlinear two-layer networks as solvers: which options they take, and the points of a grid as tasks of a sweep.
+"""The points of a grid of nonlinear networks as tasks of a sweep.
 
 Every point of the grid is solved on every draw of the data. Data and neurons depend on the seed and the draw alone,
 so that they are the same all over a grid and differences between its points are not hidden by their noise.
@@ -6,9 +6,8 @@ so that they are the same all over a grid and differences between its points are
 
 import base64
 import io
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,9 @@ from tlcli.errors import UsageError, digits
 from tlcli.sweep.runner import Task
 from tlcli.tasks.arrays import ROWS
 from tlcli.tasks.cifar import cifar_location
-from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2, DEFAULT_PTEST
-from tlcli.tasks.polynomial import is_polynomial
-from tlcli.tasks.transfer import TransferData, check_tasks, transfer_data
-from tlcli.theories.base import Case, Solver
+from tlcli.tasks.data import DEFAULT_PTEST
+from tlcli.tasks.transfer import TransferData, transfer_data
+from tlcli.theories.base import Case
 
 VERSION = "4"
 FUNCTION = "tlcli.theories.network.points:point"
@@ -36,7 +34,7 @@ DURATION = 100.0  # of a stage, unless said otherwise
 LONGEST = 1e4  # of a stage that ends at rest
 RECORDS = 31  # of a stage whose curve is asked for
 
-_NUMERICS = (
+NUMERICS = (
     "population",
     "neurons",
     "repeats",
@@ -60,96 +58,7 @@ _TRAINING = (
     "ridge",
     "reduction",
 )
-_DEEP = ("depth", "freeze", "reinit_from", "ablate")
-_OUTPUTS = {"curve": ("kernels", "predictions"), "pretrain": ("kernels",), "end": ()}
-_HIDDEN = ("ptest", "raw_inputs", "drop_columns", "colour", *_NUMERICS, "nets")
-
-
-def network_solver(command: str, name: str, get: Callable[[str], Any]) -> Solver:
-    """Return the solver `name` with the parameters that the given options leave open.
-
-    `name`: network-pretrain (stage 1 alone), network-frozen (a readout on frozen features) or network-rich (both
-    layers in both stages). `get` returns the parsed value of an option, None where it is not given. The solver's
-    `words` hold its layout, which records make rows: `curve` (dmft-solve) all of both stages, `pretrain` those of
-    stage 1, `end` those of stage 2, by default its end.
-
-    Raises:
-        UsageError: an unknown task or activation (with the nearest name), a missing or impossible one, sizes that
-            the data do not have or that are given twice. Nothing is computed before.
-    """
-    layout = "curve" if command == "dmft-solve" else "pretrain" if name == "network-pretrain" else "end"
-    source, target = get("source"), get("target")
-    if source is None or (target is None and layout != "pretrain"):
-        missing = "--source" if source is None else "--target"
-        raise UsageError(
-            f"{command} with a network needs {missing}, for example --source linear --target hermite:2 or "
-            "--source digits:3v8 --target digits:4v9."
-        )
-    activation(get("activation") or "tanh")
-    polynomial, from_file = is_polynomial(source.strip()), source.strip().startswith("file:")
-    # A source alone is its own target: the same direction, on other points.
-    alone = target is None and not from_file
-    sizes = [_size(stage, get, from_file) for stage in ("1", "2")[: 1 if alone else 2]]
-    dim = _check(source, target or source, sizes, get)
-    if from_file and (get("draws") or 1) > 1 and all(get(size) is None for size, _ in sizes):
-        raise UsageError(
-            f"draws = {get('draws')}: a file taken as a whole is one draw of the data; give --p1 and --p2 smaller "
-            "than it, or leave out --draws."
-        )
-    parameters = ["source", *(["target"] if not alone else []), "dim", *(size for size, _ in sizes)]
-    parameters += ["rho"] if polynomial and not alone else []
-    parameters += ["noise1", *(["noise2"] if not alone else []), "activation", "gamma0"]
-    parameters += ["gamma2"] if name == "network-rich" else []
-    # Only where they are asked for: the tables of two-layer networks have no column for them.
-    deep = _DEEP if name == "network-rich" else ("depth",)
-    parameters += [option for option in deep if get(option) is not None]
-    parameters += ["weight_decay", *(["weight_decay2", "readout"] if name == "network-rich" else [])]
-    parameters += ["kernel"] if layout != "pretrain" else []
-    parameters += ["ridge"] if name == "network-frozen" else []
-    parameters += ["reduction", "draws"]
-    inner, stages = _records(layout, name, get)
-    scale = "list" if get("times") is None else get("times").scale
-    words = {"layout": layout, "alone": alone, "time_scale": scale, **({"target": source} if alone else {})}
-    return Solver(
-        name,
-        (*parameters, *stages),
-        experiments=("network",),
-        closed_form=False,
-        quantity="source_alignment" if layout == "pretrain" else "loss",
-        archive="kernels",
-        inner=inner,
-        words=words,
-        point=FUNCTION,
-        hidden=(*_HIDDEN, "times", *_OUTPUTS[layout]),
-        defaults={"dim": dim, "target": source, **dict(sizes), **stages},
-    )
-
-
-def _size(stage: str, get: Callable[[str], Any], from_file: bool) -> tuple[str, Any]:
-    """Return the option that sets the number of samples of a stage, and its default."""
-    word = {"1": "source", "2": "target"}[stage]
-    if get(f"alpha{stage}") is not None:
-        if get(f"p{stage}") is not None:
-            raise UsageError(
-                f"--p{stage} and --alpha{stage} are both given, but each sets the number of {word} samples "
-                f"(P{stage} = round(alpha{stage} D)); give one."
-            )
-        return f"alpha{stage}", None
-    return f"p{stage}", None if from_file else {"1": DEFAULT_P1, "2": DEFAULT_P2}[stage]
-
-
-def _check(source: str, target: str, sizes: list[tuple[str, Any]], get: Callable[[str], Any]) -> int:
-    """Check tasks and the largest sizes; return the dimension of the inputs."""
-    rest: dict[str, Any] = {name: get(name) for name in ("ptest", "drop_columns")} | {
-        name: bool(get(name)) for name in ("colour", "raw_inputs")
-    }
-    dim = check_tasks(source, target, dim=get("dim"), p1=1, p2=1, **rest)
-    largest: dict[str, int | None] = {"p1": None, "p2": None}  # the default of a source alone
-    for size, default in sizes:
-        values = get(size)
-        counts = [default] if values is None else [samples(size, v, dim) for v in values.array.tolist()]
-        largest[f"p{size[-1]}"] = max(counts)
-    return check_tasks(source, target, dim=get("dim"), p1=largest["p1"], p2=largest["p2"], **rest)
+DEEP = ("depth", "freeze", "reinit_from", "ablate")
 
 
 def samples(name: str, value: float, dim: int) -> int:
@@ -165,30 +74,7 @@ def samples(name: str, value: float, dim: int) -> int:
     return count
 
 
-def _records(layout: str, name: str, get: Callable[[str], Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the axes of records, and the durations of the stages with their defaults."""
-    duration = LONGEST if get("until") is not None else DURATION
-    last = math.inf if name == "network-frozen" else duration
-    times = get("times")
-    line = None if times is None else np.sort(times.array)
-    if layout == "curve":
-        default, step = duration if line is None else float(line[-1]), _step(get("integrator"), get("dt"))
-        stages = {"t1": default, "t2": default}
-        lengths = [
-            {len(recorded(line, t, duration, step)) for t in ([default] if get(k) is None else get(k).array.tolist())}
-            for k in stages
-        ]
-        counts = {sum(pair) for pair in itertools.product(*lengths)}
-        if len(counts) > 1:
-            raise UsageError("several t1 or t2 would record different numbers of --times; give one t1 and one t2.")
-        return {"record": np.arange(float(counts.pop()))}, stages
-    before = {} if layout == "pretrain" else {"t1": duration}
-    if line is not None:
-        return {"time": line}, before
-    return {}, {**before, "time": duration if layout == "pretrain" else last}
-
-
-def _step(integrator: str | None, dt: float | None) -> float | None:
+def step_of(integrator: str | None, dt: float | None) -> float | None:
     """Return the step of gradient descent, which fixes the times that can be recorded; None for gradient flow."""
     return dt if integrator == "euler" else None
 
@@ -221,7 +107,7 @@ def stage_times(case: Case, point: Mapping[str, float]) -> tuple[list[float], li
     line = None if words.get("times") is None else np.sort(np.asarray(words["times"], dtype=float))
     if layout == "curve":
         duration = LONGEST if words.get("until") is not None else DURATION
-        step = _step(words.get("integrator"), words.get("dt"))
+        step = step_of(words.get("integrator"), words.get("dt"))
         return recorded(line, point["t1"], duration, step), recorded(line, point["t2"], duration, step)
     last = [point["time"]] if line is None else line.tolist()
     return (last, []) if layout == "pretrain" else ([point["t1"]], last)
@@ -241,7 +127,7 @@ def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
                 out[f"p{stage}"] = samples(size, values[size], dim)
     if out.get("gamma2") is None:
         out["gamma2"] = out["gamma0"]
-    out["rule"] = "frozen" if case.solver.name == "network-frozen" else "rich"
+    out["rule"] = "frozen" if case.theory.name == "network-frozen" else "rich"
     out["times1"], out["times2"] = stage_times(case, point)
     return out
 
@@ -249,16 +135,16 @@ def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
 def tasks_of(case: Case, seed: int) -> list[Task]:
     """Return a task per point of the grid and draw of the data, draws fastest."""
     words = case.words
-    more = {name: words[name] for name in _NUMERICS if words.get(name) is not None}
+    more = {name: words[name] for name in NUMERICS if words.get(name) is not None}
     if case.words["layout"] != "end":
         more |= {"predictions": bool(words.get("predictions")), "kernels": words.get("kernels")}
     identity = identity_of(case)
     tasks = []
-    for point in case.grid.points():
+    for index, point in enumerate(case.grid.points()):
         parameters = {**parameters_of(case, point), **more, **identity, "seed": seed}
         for draw in range(int(words["draws"])):
             keep = draw == 0 and words["layout"] != "end"
-            tasks.append(Task(FUNCTION, {**parameters, "draw": draw, "keep": keep}, seed))
+            tasks.append(Task(FUNCTION, {**parameters, "draw": draw, "keep": keep}, seed, index, draw))
     return tasks
 
 
@@ -358,7 +244,7 @@ def _refuse_without_effect(numerics: Numerics, points: Sequence[TransferSettings
         return
     if all(point.gamma0 == 0 and (point.regresses or not point.times2) for point in points):
         usual = Numerics()
-        for name in _NUMERICS:
+        for name in NUMERICS:
             if name != "device" and getattr(numerics, name) != getattr(usual, name):
                 raise UsageError(
                     f"{name} = {getattr(numerics, name)} has no effect at gamma0 = 0: lazy networks are solved "
@@ -371,14 +257,14 @@ def _refuse_without_effect(numerics: Numerics, points: Sequence[TransferSettings
 
 def settings_of(p: Mapping[str, Any]) -> TransferSettings:
     """Return the settings of one point of the engine."""
-    given = {name: p[name] for name in (*_TRAINING, *_DEEP) if p.get(name) is not None}
+    given = {name: p[name] for name in (*_TRAINING, *DEEP) if p.get(name) is not None}
     given |= {"times1": tuple(p["times1"]), "times2": tuple(p["times2"])}
-    return TransferSettings(**given, target=p["rule"], layers=any(name in p for name in _DEEP))
+    return TransferSettings(**given, target=p["rule"], layers=any(name in p for name in DEEP))
 
 
 def numerics_of(p: Mapping[str, Any]) -> Numerics:
     """Return how the engine solves one point; what only deep networks have is left out for the others of a grid."""
-    given = {name: p[name] for name in _NUMERICS if p.get(name) is not None}
+    given = {name: p[name] for name in NUMERICS if p.get(name) is not None}
     if "rule" in p and not settings_of(p).deep:
         given.pop("basis_tolerance", None)
         if given.get("integrator") == "richardson":  # gradient flow, as rkc is

@@ -3,43 +3,22 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.dmft.activations import ACTIVATIONS, activation
-from tlcli.errors import UsageError
 from tlcli.options.columns import SAMPLED, SPREAD
 from tlcli.status import SOLVED, Status, phase_of
+from tlcli.sweep.runner import Placed
 from tlcli.tasks.polynomial import is_polynomial, parse_polynomial
-from tlcli.theories.base import Case, Columns
+from tlcli.theories.base import Case, Columns, Findings
+from tlcli.theories.draws import by_point, refuse_if_all_failed
 from tlcli.theories.network.layers import layers_of
 from tlcli.theories.network.points import stage_times, unpack
 
 Floats = NDArray[np.float64]
-
-_ERRORS = ("UsageError", "DomainError", "MissingExtraError")
-
-
-@dataclass(eq=False)
-class Findings:
-    """Columns of the grid's shape and the records' axis; arrays of the first draw per point (None: not kept).
-
-    `info` and `data` describe the first point and draw; `messages` say what broke off and where, `notes` what the
-    engine has to tell besides, `reached` the largest error of a loss, see `TransferResult`. `layers` per
-    point what `tlcli.theories.network.layers.layers_of` says, where depth is an option.
-    """
-
-    columns: Columns
-    arrays: list[dict[str, NDArray[Any]] | None] = field(default_factory=list)
-    info: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    messages: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    reached: float = math.nan
-    layers: list[dict[str, Floats] | None] = field(default_factory=list)
 
 
 def columns_of(case: Case) -> tuple[str, ...]:
@@ -61,14 +40,14 @@ def chosen_records(case: Case, point: Mapping[str, float]) -> slice:
 
 def placeholder(case: Case) -> Columns:
     """Return the columns without any number, so that a figure can be planned before hours of work."""
-    shape = (*case.grid.shape, *(len(v) for v in case.solver.inner.values()))
+    shape = (*case.grid.shape, *(len(v) for v in case.theory.inner.values()))
     names = [*columns_of(case), *(f"{name}_se" for name in columns_of(case)), "residual"]
     names += ["stage", "time"] if case.words["layout"] == "curve" else []
     return {name: np.full(shape, np.nan) for name in names}
 
 
-def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
-    """Join the records of `tlcli.theories.network.points.tasks_of`, one per point and draw (draws fastest).
+def combine(case: Case, found: Sequence[Placed]) -> Findings:
+    """Join the records of `tlcli.theories.network.points.tasks_of`, one per point and draw.
 
     `NAME` is the mean over draws and `NAME_se` the error that the sampled neurons leave in it; with several draws
     `NAME_draw_se` is the spread of the draws over the root of their number, which holds both. A row is converged
@@ -77,11 +56,12 @@ def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
     Raises:
         UsageError: no point could be computed, for a reason that is the user's.
     """
-    draws = int(case.words["draws"])
-    _refuse_if_all_failed(records)
     points = list(case.grid.points())
-    inner = tuple(len(v) for v in case.solver.inner.values())
-    rows = [_point_columns(case, point, records[i * draws : (i + 1) * draws], inner) for i, point in enumerate(points)]
+    groups = by_point(found, len(points))
+    refuse_if_all_failed(groups)
+    records = [record for group in groups for record in group]
+    inner = tuple(len(v) for v in case.theory.inner.values())
+    rows = [_point_columns(case, point, group, inner) for point, group in zip(points, groups, strict=True)]
     names = dict.fromkeys(name for row in rows for name in row)
     if all(record.get("status") == "failed" for record in records):  # the table has its columns all the same
         names = dict.fromkeys([*(name for name in names if name != "status"), *placeholder(case), "status"])
@@ -103,16 +83,18 @@ def combine(case: Case, records: Sequence[Mapping[str, Any]]) -> Findings:
     out.messages = _inaccurate(done, len(records))
     if done:
         out.messages += [
-            _located(case, points[i // draws], i % draws, r) for i, r in enumerate(records) if r.get("message")
+            _located(case, points[i], draw, record)
+            for i, group in enumerate(groups)
+            for draw, record in enumerate(group)
+            if record.get("message")
         ]
     else:
         out.messages = [f"all {len(records)} point(s) failed, the first with {records[0]['message']}"]
     out.layers = [
-        layers_of(case, point, records[i * draws : (i + 1) * draws], chosen_records(case, point))
-        for i, point in enumerate(points)
+        layers_of(case, point, group, chosen_records(case, point)) for point, group in zip(points, groups, strict=True)
     ]
     if case.words["layout"] != "end":
-        texts = [records[i * draws].get("arrays") for i in range(len(points))]
+        texts = [group[0].get("arrays") for group in groups]
         out.arrays = [None if text is None else unpack(text) for text in texts]
     return out
 
@@ -163,15 +145,6 @@ def _notes(records: Sequence[Mapping[str, Any]]) -> list[str]:
         for note in (*record["info"].get("notes", ()), *record["data"].get("notes", ())):
             found.setdefault(re.sub(r"\d[\d.e+-]*", "#", note), note)
     return list(found.values())
-
-
-def _refuse_if_all_failed(records: Sequence[Mapping[str, Any]]) -> None:
-    """One mistake in the settings fails everywhere alike: it is told as the error that it is."""
-    messages = [str(record.get("message", "")) for record in records if record.get("status") == "failed"]
-    if messages and len(messages) == len(records):
-        kind, _, text = messages[0].partition(": ")
-        if kind in _ERRORS:
-            raise UsageError(text)
 
 
 def _located(case: Case, point: Mapping[str, float], draw: int, record: Mapping[str, Any]) -> str:

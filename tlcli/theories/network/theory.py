@@ -1,0 +1,182 @@
+"""Nonlinear networks as theories: which options they take, what their tables hold."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tlcli.dmft.activations import activation
+from tlcli.errors import UsageError
+from tlcli.sweep.runner import Placed, Task
+from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2
+from tlcli.tasks.polynomial import is_polynomial
+from tlcli.tasks.transfer import check_tasks
+from tlcli.theories.amounts import shown_size
+from tlcli.theories.base import Case, Columns, Findings, PointByPoint
+from tlcli.theories.network import points, results
+from tlcli.theories.network.experiment import WideNetworks
+from tlcli.theories.network.points import DEEP, DURATION, LONGEST, NUMERICS, recorded, samples, step_of
+
+_OUTPUTS = {"curve": ("kernels", "predictions"), "pretrain": ("kernels",), "end": ()}
+_HIDDEN = ("ptest", "raw_inputs", "drop_columns", "colour", *NUMERICS, "nets")
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkTheory(PointByPoint):
+    """Nonlinear networks on actual data, as `network_theory` makes them."""
+
+    version: ClassVar[str] = points.VERSION
+
+    def check(self, case: Case) -> None:
+        """Refuse settings that no network has, at any point of the grid."""
+        points.check_points(case)
+
+    def columns(self, case: Case) -> Columns:
+        """Return the names of the columns."""
+        return results.placeholder(case)
+
+    def tasks(self, case: Case, seed: int) -> list[Task]:
+        """Return a task per point of the grid and draw of the data."""
+        return points.tasks_of(case, seed)
+
+    def combine(self, case: Case, found: Sequence[Placed]) -> Findings:
+        """Return means over the draws, with their errors."""
+        return results.combine(case, found)
+
+    def archives(self, case: Case) -> dict[str, str]:
+        """Return what every network has, and what the layers of deep ones did."""
+        return super().archives(case) | ({"layers": "csv"} if _by_layer(case) else {})
+
+    def pictures(self, case: Case) -> set[str]:
+        """Return the same of the figures."""
+        layers = {"layers", "layer-kernels", "layer-densities"}
+        return super().pictures(case) | (layers if _by_layer(case) else set())
+
+    def estimate(self, case: Case, tasks: Sequence[Task], left: Sequence[Task], workers: int) -> list[str]:
+        """Return what the tables of the largest deep network among the points need."""
+        deep = [task.parameters for task in tasks if task.parameters.get("depth", 1) > 1]
+        if not deep:
+            return []
+        rank, neurons, size = max((points.expected_size_of(p) for p in deep), key=lambda found: found[2])
+        if not size:
+            return []
+        return [
+            f"memory: {shown_size(size)} for (2 r + n) S words per hidden matrix and repeat, r = {rank} directions, "
+            f"S = {neurons} neurons and all n points expected"
+        ]
+
+
+def _by_layer(case: Case) -> bool:
+    given = {**case.words, **case.grid.values}
+    return any(given.get(name) is not None for name in ("depth", "freeze", "reinit_from"))
+
+
+def network_theory(command: str, name: str, get: Callable[[str], Any]) -> NetworkTheory:
+    """Return the theory `name` with the parameters that the given options leave open.
+
+    `name`: network-pretrain (stage 1 alone), network-frozen (a readout on frozen features) or network-rich (both
+    layers in both stages). `get` returns the parsed value of an option, None where it is not given. The theory's
+    `words` hold its layout, which records make rows: `curve` (dmft-solve) all of both stages, `pretrain` those of
+    stage 1, `end` those of stage 2, by default its end.
+
+    Raises:
+        UsageError: an unknown task or activation (with the nearest name), a missing or impossible one, sizes that
+            the data do not have or that are given twice. Nothing is computed before.
+    """
+    layout = "curve" if command == "dmft-solve" else "pretrain" if name == "network-pretrain" else "end"
+    source, target = get("source"), get("target")
+    if source is None or (target is None and layout != "pretrain"):
+        missing = "--source" if source is None else "--target"
+        raise UsageError(
+            f"{command} with a network needs {missing}, for example --source linear --target hermite:2 or "
+            "--source digits:3v8 --target digits:4v9."
+        )
+    activation(get("activation") or "tanh")
+    polynomial, from_file = is_polynomial(source.strip()), source.strip().startswith("file:")
+    # A source alone is its own target: the same direction, on other points.
+    alone = target is None and not from_file
+    sizes = [_size(stage, get, from_file) for stage in ("1", "2")[: 1 if alone else 2]]
+    dim = _check(source, target or source, sizes, get)
+    if from_file and (get("draws") or 1) > 1 and all(get(size) is None for size, _ in sizes):
+        raise UsageError(
+            f"draws = {get('draws')}: a file taken as a whole is one draw of the data; give --p1 and --p2 smaller "
+            "than it, or leave out --draws."
+        )
+    parameters = ["source", *(["target"] if not alone else []), "dim", *(size for size, _ in sizes)]
+    parameters += ["rho"] if polynomial and not alone else []
+    parameters += ["noise1", *(["noise2"] if not alone else []), "activation", "gamma0"]
+    parameters += ["gamma2"] if name == "network-rich" else []
+    # Only where they are asked for: the tables of two-layer networks have no column for them.
+    deep = DEEP if name == "network-rich" else ("depth",)
+    parameters += [option for option in deep if get(option) is not None]
+    parameters += ["weight_decay", *(["weight_decay2", "readout"] if name == "network-rich" else [])]
+    parameters += ["kernel"] if layout != "pretrain" else []
+    parameters += ["ridge"] if name == "network-frozen" else []
+    parameters += ["reduction", "draws"]
+    inner, stages = _records(layout, name, get)
+    scale = "list" if get("times") is None else get("times").scale
+    words = {"layout": layout, "alone": alone, "time_scale": scale, **({"target": source} if alone else {})}
+    return NetworkTheory(
+        name,
+        (*parameters, *stages),
+        experiments=(WideNetworks(),),
+        quantity="source_alignment" if layout == "pretrain" else "loss",
+        archive="kernels",
+        inner=inner,
+        words=words,
+        hidden=(*_HIDDEN, "times", *_OUTPUTS[layout]),
+        defaults={"dim": dim, "target": source, **dict(sizes), **stages},
+    )
+
+
+def _size(stage: str, get: Callable[[str], Any], from_file: bool) -> tuple[str, Any]:
+    """Return the option that sets the number of samples of a stage, and its default."""
+    word = {"1": "source", "2": "target"}[stage]
+    if get(f"alpha{stage}") is not None:
+        if get(f"p{stage}") is not None:
+            raise UsageError(
+                f"--p{stage} and --alpha{stage} are both given, but each sets the number of {word} samples "
+                f"(P{stage} = round(alpha{stage} D)); give one."
+            )
+        return f"alpha{stage}", None
+    return f"p{stage}", None if from_file else {"1": DEFAULT_P1, "2": DEFAULT_P2}[stage]
+
+
+def _check(source: str, target: str, sizes: list[tuple[str, Any]], get: Callable[[str], Any]) -> int:
+    """Check tasks and the largest sizes; return the dimension of the inputs."""
+    rest: dict[str, Any] = {name: get(name) for name in ("ptest", "drop_columns")} | {
+        name: bool(get(name)) for name in ("colour", "raw_inputs")
+    }
+    dim = check_tasks(source, target, dim=get("dim"), p1=1, p2=1, **rest)
+    largest: dict[str, int | None] = {"p1": None, "p2": None}  # the default of a source alone
+    for size, default in sizes:
+        values = get(size)
+        counts = [default] if values is None else [samples(size, v, dim) for v in values.array.tolist()]
+        largest[f"p{size[-1]}"] = max(counts)
+    return check_tasks(source, target, dim=get("dim"), p1=largest["p1"], p2=largest["p2"], **rest)
+
+
+def _records(layout: str, name: str, get: Callable[[str], Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the axes of records, and the durations of the stages with their defaults."""
+    duration = LONGEST if get("until") is not None else DURATION
+    last = math.inf if name == "network-frozen" else duration
+    times = get("times")
+    line = None if times is None else np.sort(times.array)
+    if layout == "curve":
+        default, step = duration if line is None else float(line[-1]), step_of(get("integrator"), get("dt"))
+        stages = {"t1": default, "t2": default}
+        lengths = [
+            {len(recorded(line, t, duration, step)) for t in ([default] if get(k) is None else get(k).array.tolist())}
+            for k in stages
+        ]
+        counts = {sum(pair) for pair in itertools.product(*lengths)}
+        if len(counts) > 1:
+            raise UsageError("several t1 or t2 would record different numbers of --times; give one t1 and one t2.")
+        return {"record": np.arange(float(counts.pop()))}, stages
+    before = {} if layout == "pretrain" else {"t1": duration}
+    if line is not None:
+        return {"time": line}, before
+    return {}, {**before, "time": duration if layout == "pretrain" else last}
