@@ -17,7 +17,7 @@ from tlcli.status import Phase, Status
 
 _WORDS = {"status": Status, "phase": Phase}
 _OF_TARGET = re.compile(r"(sim_)?(baseline|gain)(_draw)?(_se)?")  # the source stage has none: their cells are empty
-_ROWS_AT_ONCE = 200_000
+_ROWS_AT_ONCE = 20_000  # the text of many more takes more memory than their numbers, and no less time
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,22 +92,24 @@ def _joined(columns: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     return runs
 
 
-def _parts(block: Block) -> Iterator[Block]:
-    """Cut a large block along its slowest axis, so that its text never is in memory as a whole."""
-    if block.size <= _ROWS_AT_ONCE:
+def _parts(block: Block, axis: int = 0) -> Iterator[Block]:
+    """Cut a large block along its slowest axes, so that its text never is in memory as a whole."""
+    if block.size <= _ROWS_AT_ONCE or axis == len(block.axes):
         yield block
         return
-    (first, values), *rest = block.axes.items()
+    name, values = list(block.axes.items())[axis]
     step = max(1, _ROWS_AT_ONCE * len(values) // block.size)
     for start in range(0, len(values), step):
         here = slice(start, start + step)
 
         def cut(column: Any, here: slice = here, ndim: int = len(block.axes), n: int = len(values)) -> Any:
             array = np.asarray(column)
-            return array[here] if array.ndim == ndim and array.shape[0] == n else column
+            whole = array.ndim == ndim and array.shape[axis] == n
+            return array[(slice(None),) * axis + (here,)] if whole else column
 
-        columns = {name: cut(column) for name, column in block.columns.items()}
-        yield Block({first: values[here], **dict(rest)}, columns, block.scales, block.label)
+        columns = {key: cut(column) for key, column in block.columns.items()}
+        axes = {**block.axes, name: values[here]}
+        yield from _parts(Block(axes, columns, block.scales, block.label), axis + 1)
 
 
 def _texts(block: Block, name: str) -> NDArray[Any]:

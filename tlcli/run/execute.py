@@ -13,6 +13,7 @@ from tlcli.report.folder import OutputFolder
 from tlcli.report.provenance import PROVENANCE
 from tlcli.report.tables import Block, write_csv
 from tlcli.run.assemble import block_of
+from tlcli.run.cost import refuse_what_cannot_fit
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job, prepare
 from tlcli.run.messages import Messages, Silent
@@ -62,6 +63,8 @@ def execute(
         from tlcli.run.dry_run import report
 
         report(job, how, stores)
+    refuse_what_cannot_fit(job, how, stores)
+    if how.dry_run:
         return EXIT_OK
     with nullcontext() if output is None else output.opened():
         return _compute_and_write(job, how, stores, output, console)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tlcli.options import INVOCATION, OPTIONS
 from tlcli.run.messages import Messages
-from tlcli.sweep.runner import SweepResult, Task, parse_shard, run_sweep
+from tlcli.sweep.runner import Shard, SweepResult, Task, parse_shard, run_sweep
 from tlcli.sweep.store import PointStore
 
 
@@ -36,6 +36,11 @@ class Invocation:
         """Whether the table goes to standard output and no file is written."""
         return self.output == "-"
 
+    @property
+    def share(self) -> Shard | None:
+        """The shard as numbers, None where all is computed. Raises UsageError."""
+        return parse_shard(self.shard) if self.shard is not None else None
+
     def folder(self, name: str) -> Path:
         """The folder that receives the results."""
         return Path(self.output) if self.output else Path("results") / name
@@ -48,7 +53,7 @@ class Invocation:
                 store=store,
                 executor_spec=self.executor,
                 jobs=self.jobs,
-                shard=parse_shard(self.shard) if self.shard else None,
+                shard=self.share,
                 progress=progress.update,
             )
         for warning in result.warnings:

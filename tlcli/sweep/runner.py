@@ -88,6 +88,12 @@ def plan(tasks: Sequence[Task], store: PointStore | None, shard: Shard | None = 
     return len(keys), sum(store.has(key) for key in keys) if store else 0
 
 
+def left_of(tasks: Sequence[Task], store: PointStore | None, shard: Shard | None = None) -> list[Task]:
+    """Return the different tasks that are not stored, of a shard; compute and write nothing."""
+    unique = {key: task for key, task in zip(_keys(tasks, store), tasks, strict=True) if _mine(key, shard)}
+    return [task for key, task in unique.items() if store is None or not store.has(key)]
+
+
 def run_sweep(
     tasks: Sequence[Task],
     *,

@@ -193,6 +193,10 @@ class PointByPoint(Theory):
         """Return lines for `--dry-run` on what the tasks that are left will cost."""
         return []
 
+    def memory(self, tasks: Sequence[Task]) -> float:
+        """Return the bytes that the largest of the tasks is known to need, 0 where its size is not known before."""
+        return 0.0
+
     def arrays(self, case: Case, found: Findings) -> dict[str, NDArray[Any]] | None:
         """Return the arrays of all points: stacked to the grid's shape where all have one shape, else one by one."""
         if not any(found.arrays):

@@ -55,6 +55,11 @@ class NetworkTheory(PointByPoint):
         layers = {"layers", "layer-kernels", "layer-densities"}
         return super().pictures(case) | (layers if _by_layer(case) else set())
 
+    def memory(self, tasks: Sequence[Task]) -> float:
+        """Return the bytes of the tables of the largest deep network."""
+        deep = [task.parameters for task in tasks if task.parameters.get("depth", 1) > 1]
+        return float(max((points.expected_size_of(p)[2] for p in deep), default=0))
+
     def estimate(self, case: Case, tasks: Sequence[Task], left: Sequence[Task], workers: int) -> list[str]:
         """Return what the tables of the largest deep network among the points need."""
         deep = [task.parameters for task in tasks if task.parameters.get("depth", 1) > 1]

@@ -1,0 +1,137 @@
+"""Memory: what is announced is what is used, and what cannot fit is refused before the work."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import call
+from tlcli.run import cost, execute
+from tlcli.sweep.runner import Task, left_of, plan
+
+_MAP = "phase-diagram --x alpha2=0.105:2.005:1000 --y gamma0=0.1:20:500"
+# The peak of this program alone: of a child, getrusage knows also what its parent held when it was made.
+_MEASURED = """
+import sys
+from tlcli.cli import app
+try:
+    app.main()
+finally:
+    print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")), file=sys.stderr)
+"""
+
+
+def announced(text):
+    number, unit = re.search(r"theory: .*, ([0-9.]+) (MB|GB)", text).groups()
+    return float(number) * {"MB": 1e6, "GB": 1e9}[unit]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a process's peak")
+@pytest.mark.parametrize("output", ["maps", "-"])
+def test_what_is_announced_is_what_is_used(output, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *_MAP.split(), "-o", output], capture_output=True, text=True, check=True
+    )
+    used = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", done.stderr)[1])
+    size = announced(call(_MAP, "-o", output, "--dry-run").out)
+    assert used / 1.5 < size < used * 1.5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "phase-diagram --x alpha2=0.105:2.005:40 --y gamma0=0.1:20:30",
+        "pretrain-kernel --alpha1 0.3:2:21 --gamma0 1:20:17 --sigma1 0.1,0.2",
+        "finetune-loss --alpha1 0.5 --times 0:5:30 --rho 0.5,0.9 --gamma0 3",
+        "finetune-loss --solver linear-joint --alpha1 2 --alpha2 0.5 --t1 1 --t2 1 --gamma0 0.5:2:8 --rho 0.3,0.9",
+    ],
+)
+def test_the_size_of_columns_is_known_from_a_part_of_the_grid(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = []
+
+    def look(job, *rest):
+        for case in job.cases:
+            whole = sum(np.asarray(column).nbytes for column in case.theory.columns(case).values())
+            sizes.append((cost.theory_cost(case)[1], whole))
+
+    monkeypatch.setattr(execute, "refuse_what_cannot_fit", look)
+    assert call(words, "-o -", "--quiet").code == 0
+    assert sizes
+    for size, whole in sizes:
+        assert size == pytest.approx(whole, rel=0.01)
+
+
+@pytest.mark.parametrize("more", ["", "--dry-run"])
+def test_a_table_that_cannot_fit_is_refused_before_the_work(more, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cost, "available_memory", lambda: 200e6)
+    done = call(_MAP.replace(":500", ":1000"), more)
+    assert done.code == 2
+    last = done.err.splitlines()[-1]
+    assert re.search(
+        r"table of 1000000 rows needs about \d+ MB of memory, and 200 MB are available; use a smaller", last
+    )
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_deep_network_that_cannot_fit_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = "dmft-solve --source linear --target hermite:2 --depth 3 --p1 5000 --p2 50 --dim 10"
+    monkeypatch.setattr(cost, "available_memory", lambda: 23e9)
+    done = call(words)
+    assert done.code == 2
+    assert "the largest network needs about" in done.err
+    assert "23.0 GB are available; use fewer samples" in done.err
+    assert not (tmp_path / "results").exists()
+    monkeypatch.setattr(cost, "available_memory", lambda: 1e15)
+    assert call(words, "--dry-run").code == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "size"),
+    [
+        ({"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable:   4000 kB"}, 4096e3),
+        ({"/proc/meminfo": "MemAvailable: 4000 kB", "/proc/self/cgroup": "0::/a/b"}, 4096e3),
+        (
+            {
+                "/proc/meminfo": "MemAvailable: 4000 kB",
+                "/proc/self/cgroup": "0::/a/b",
+                "/sys/fs/cgroup/a/b/memory.max": "max",
+                "/sys/fs/cgroup/a/memory.max": "5000",
+            },
+            5000,
+        ),
+        (
+            {
+                "/proc/meminfo": "MemAvailable: 4000 kB",
+                "/proc/self/cgroup": "5:cpu:/z\n4:memory:/a",
+                "/sys/fs/cgroup/memory/a/memory.limit_in_bytes": "7000",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+                "/sys/fs/cgroup/z/memory.max": "1",
+            },
+            7000,
+        ),
+    ],
+)
+def test_what_is_available_is_the_least_that_the_system_grants(files, size, monkeypatch):
+    monkeypatch.setattr(cost, "_lines", lambda path: files.get(str(path), "").splitlines())
+    assert cost.available_memory() == size
+
+
+def test_a_system_that_says_nothing_of_what_is_free_has_what_it_has(monkeypatch):
+    monkeypatch.setattr(cost, "_lines", lambda path: [])
+    monkeypatch.setattr(cost.os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__)
+    assert cost.available_memory() == 4096e3
+
+
+def test_shards_share_the_tasks_that_are_left():
+    tasks = [Task("math:sqrt", {"x": x % 7}) for x in range(12)]
+    parts = [left_of(tasks, None, (i, 3)) for i in (1, 2, 3)]
+    assert sorted(task.parameters["x"] for part in parts for task in part) == list(range(7))
+    assert [len(part) for part in parts] == [plan(tasks, None, (i, 3))[0] for i in (1, 2, 3)]
+    assert len(left_of(tasks, None)) == 7
