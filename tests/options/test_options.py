@@ -20,6 +20,7 @@ INF = math.inf
 
 # A good value of every option that a recipe can hold.
 GOOD = {
+    "loss": "logistic",
     "depth": "1,2",
     "freeze": "0,1",
     "reinit_from": "0,1",

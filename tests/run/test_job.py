@@ -399,3 +399,10 @@ def test_a_resolved_recipe_is_the_same_job(recipe):
         for name, grid in one.grid.values.items():
             np.testing.assert_array_equal(grid.array, other.grid.values[name].array)
             assert grid.scale == other.grid.values[name].scale
+
+
+def test_words_are_those_of_the_theory():
+    with pytest.raises(UsageError, match="linear-exact has no ridge 'best'; use numbers"):
+        job(ridge="best")
+    with pytest.raises(UsageError, match="'besst' is not a grid"):
+        job(ridge="besst")

@@ -12,6 +12,8 @@ LINEAR_SOLVERS = ("linear-exact", "linear-ansatz", "linear-joint", "linear-struc
 NETWORK_SOLVERS = ("network-frozen", "network-rich")
 BAYES_SOLVERS = ("bayes-linear", "bayes-whitened", "bayes-network")
 SOLVERS = (*LINEAR_SOLVERS, "linear-two-time", *NETWORK_SOLVERS, *BAYES_SOLVERS)
+# All losses of all theories; each theory names its own (`Theory.choices`).
+LOSSES = ("square", "logistic", "hinge", "margin")
 
 _MODEL = [
     Option(
@@ -85,6 +87,15 @@ _MODEL = [
         "Ridge on the readout in fine-tuning (of the loss of --reduction, by default the mean).",
         symbol=r"ridge $\lambda_2$",
         domain=FINITE,
+        words=("best",),
+    ),
+    Option(
+        "loss",
+        "choice",
+        "square",
+        "Loss that the readout minimises; the theory says which of them it has.",
+        choices=LOSSES,
+        column="loss_function",
     ),
     Option(
         "weight_decay",

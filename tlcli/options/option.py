@@ -45,7 +45,11 @@ def _short(raw: Any) -> str:
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its key, how its text is read, its default, and how it is shown."""
+    """One option: its key, how its text is read, its default, and how it is shown.
+
+    `words` are what a grid may be besides numbers, where the theory offers it (`Theory.choices`). `column` names the
+    table's column, where a computed one has the option's own name.
+    """
 
     name: str
     kind: Kind
@@ -56,6 +60,8 @@ class Option:
     choices: tuple[str, ...] = ()
     domain: Domain | None = None
     metavar: str | None = None
+    words: tuple[str, ...] = ()
+    column: str = ""
 
     @property
     def flag(self) -> str:
@@ -65,6 +71,8 @@ class Option:
     def parse(self, raw: Any) -> Any:
         """Read a flag's text or a recipe's value; UsageError shows the value and what is allowed."""
         if self.kind == "grid":
+            if raw in self.words:
+                return raw
             from tlcli.sweep.grids import parse_values
 
             values = parse_values(raw, self.name)

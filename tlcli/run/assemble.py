@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tlcli.options import OPTIONS
 from tlcli.report.tables import Block
 from tlcli.run.solve import Measured
 from tlcli.theories.base import Case, Columns
@@ -26,7 +27,7 @@ def block_of(case: Case, found: Columns, measured: Measured | None = None) -> Bl
         if name in opened:
             columns[name] = opened[name].reshape(opened[name].shape + pad)
         elif case.words.get(name) is not None:
-            columns[name] = case.words[name]
+            columns[OPTIONS[name].column or name if name in OPTIONS else name] = case.words[name]
         elif name in _SAME_AS:
             other = opened[_SAME_AS[name]]
             columns[name] = other.reshape(other.shape + pad)

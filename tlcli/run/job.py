@@ -202,15 +202,15 @@ def _case(command: str, label: str | None, settings: Mapping[str, Any], recipe: 
         elif name in theory.own:
             values[name] = theory.own[name]
         elif OPTIONS[name].kind == "grid":
-            value = _value(name, settings, theory.defaults)
-            if value is None:
-                words[name] = None
-            else:
+            value = _offered(theory, name, _value(name, settings, theory.defaults))
+            if isinstance(value, Values):
                 values[name] = value
+            else:
+                words[name] = value
         elif OPTIONS[name].kind == "expression" and (numbers := _numbers(name, settings)):
             values[name] = numbers
         else:
-            words[name] = _value(name, settings, theory.defaults)
+            words[name] = _offered(theory, name, _value(name, settings, theory.defaults))
             if name == "dim" and words[name] is None:
                 words[name] = DEFAULT_DIM
             if name == "c_signal" and words[name] is None:
@@ -220,6 +220,15 @@ def _case(command: str, label: str | None, settings: Mapping[str, Any], recipe: 
         words[name] = value.array.tolist() if isinstance(value, Values) else value
     grid = Grid.from_mapping(values)
     return Case(label, theory, grid, words, _experiments(theory, settings))
+
+
+def _offered(theory: Theory, name: str, value: Any) -> Any:
+    """Return the value, unless it is a word that this theory does not have."""
+    offered = theory.choices.get(name, () if OPTIONS[name].words else None)
+    if isinstance(value, str) and offered is not None and value not in offered:
+        allowed = f"one of {', '.join(offered)}{suggest(value, offered)}" if offered else "numbers"
+        raise UsageError(f"{theory.name} has no {name} '{value}'; use {allowed}.")
+    return value
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,8 @@ class Theory(ABC):
     `parameters` are option names in the order of the table's columns; `time` stands for the recorded times of the last
     stage. `hidden` are options that it takes besides, which are no columns; `defaults` replace those of the options, as
     a recipe would write them. `own` holds the values of parameters that are no options (the stages of a curriculum).
-    `inner` are axes that columns have beyond those of the grid, last. `words` are choices that the options imply.
+    `choices` narrow an option of words to those that the theory has, and name the words that a grid may be instead of
+    numbers. `inner` are axes that columns have beyond those of the grid, last. `words` are choices that options imply.
     `quantity` is drawn unless another is asked for; `archive` names the NPZ file of its matrices. `experiments` are
     those that can test it, the first by default.
     """
@@ -74,6 +75,7 @@ class Theory(ABC):
     hidden: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     own: Mapping[str, Any] = field(default_factory=dict)
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     inner: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     words: Mapping[str, Any] = field(default_factory=dict)
     quantity: str = "loss"
