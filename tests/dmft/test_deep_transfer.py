@@ -10,11 +10,12 @@ from tlcli.dmft.activations import activation
 from tlcli.dmft.deep.lazy import initial_deep_kernels
 from tlcli.dmft.deep.solve import deep_plan, expected_size
 from tlcli.dmft.ensemble import Numerics
-from tlcli.dmft.settings import Setup, TransferSettings
+from tlcli.dmft.settings import Setup
 from tlcli.dmft.transfer import solve_transfer
 from tlcli.errors import DomainError, UsageError
-from tlcli.simulate.deep import simulate_deep
+from tlcli.simulate.deep import simulate_networks
 from tlcli.tasks.transfer import transfer_data
+from tlcli.training import TransferSettings
 
 TIMES = (0.0, 2.0, 5.0)
 WIDTH, NETS = 256, 24
@@ -48,21 +49,7 @@ CASES = {
 def test_networks_of_finite_width_agree(data, name):
     more = CASES[name]
     theory = solve_transfer(data, settings_of(**more), Numerics(neurons=1500, repeats=4, basis_tolerance=0.1))
-    found = simulate_deep(
-        data,
-        **{
-            "activation": "tanh",
-            "depth": 2,
-            "gamma0": 1.0,
-            "gamma2": 0.7,
-            "times1": TIMES,
-            "times2": TIMES,
-            "width": WIDTH,
-            "nets": NETS,
-            "seed": 5,
-            **more,
-        },
-    )
+    found = simulate_networks(data, settings_of(**more), width=WIDTH, nets=NETS, seed=5)
     for column in ("loss", "source_loss", "train_loss", "baseline"):
         value, error = theory.columns[column], theory.columns[f"{column}_se"]
         mean, spread = np.asarray(found[column].mean), np.asarray(found[column].se)
@@ -231,11 +218,11 @@ def wide():
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_linear_networks_align_with_test_points_outside_the_span(wide, depth):
-    settings = settings_of(activation="linear", depth=depth, times1=(0.0, 1.0), times2=(0.0, 1.0), layers=True)
+    settings = settings_of(activation="linear", depth=depth, times1=(0.0, 1.0), times2=(0.0, 1.0))
     exact = Setup(
         wide, settings, activation("linear"), np.concatenate([wide.x_source, wide.x_target, wide.x_test])
     ).start_alignments
-    found = solve_transfer(wide, settings, Numerics(tolerance=1e-7)).columns
+    found = solve_transfer(wide, settings, Numerics(tolerance=1e-7), layers=True).columns
     for layer in range(1, depth + 1):
         for group in ("source", "target", "test"):
             name = f"layer{layer}_{group}_alignment"
@@ -273,8 +260,7 @@ def test_redrawn_layers_are_the_same_for_both_steps_of_richardson(data):
 def test_layers_that_are_kept_and_redrawn_under_decay_are_those_of_networks(data):
     more = {"depth": 3, "freeze": 1, "reinit_from": 2, "weight_decay": 0.05, "weight_decay2": 0.1}
     theory = solve_transfer(data, settings_of(**more), Numerics(neurons=1500, repeats=4)).columns
-    shared = {"activation": "tanh", "gamma0": 1.0, "gamma2": 0.7, "times1": TIMES, "times2": TIMES}
-    found = simulate_deep(data, **shared, **more, width=WIDTH, nets=NETS, seed=5)
+    found = simulate_networks(data, settings_of(**more), width=WIDTH, nets=NETS, seed=5)
     for column in ("loss", "train_loss"):
         mean, spread = np.asarray(found[column].mean), np.asarray(found[column].se)
         allowed = 4 * np.hypot(theory[f"{column}_se"], spread) + 4 * np.abs(mean) / WIDTH + 1e-3

@@ -14,8 +14,9 @@ from tlcli.dmft.integrate import Control
 from tlcli.dmft.lazy import lazy_solution
 from tlcli.dmft.two_layer import Problem, Stage
 from tlcli.errors import UsageError
-from tlcli.simulate.two_layer import simulate_two_layer
+from tlcli.simulate.deep import simulate_networks
 from tlcli.tasks.transfer import TransferData
+from tlcli.training import TransferSettings
 
 WIDE, _ = teacher_problem("tanh", 20, 40, 0, [0.0, 1.0])
 FLAT, _ = teacher_problem("tanh", 2, 10, 0, [0.0, 1.0])
@@ -345,22 +346,8 @@ def test_gradient_descent_of_networks_is_a_plain_population(widths):
     data = TransferData(
         x[:20], labels[0, :20], x[20:40], labels[1, 20:40], x[40:], labels[0, 40:], labels[1, 40:], description={}
     )
-    nets = simulate_two_layer(
-        data,
-        activation="tanh",
-        gamma0=1.0,
-        gamma2=None,
-        times1=[3.0],
-        times2=[1.0, 3.0],
-        weight_decay=0.0,
-        weight_decay2=0.0,
-        readout="carry",
-        reduction="sum",
-        width=32,
-        nets=40,
-        seed=3,
-        baseline=False,
-    )
+    training = TransferSettings(times1=(3.0,), times2=(1.0, 3.0), reduction="sum")
+    nets = simulate_networks(data, training, width=32, nets=40, seed=3)
     y = labels[1, 40:]
     losses = np.mean((found[32][1] - y) ** 2, axis=2)
     error = np.hypot(losses.std(axis=0, ddof=1) / np.sqrt(NETS), nets["loss"].se[1:])

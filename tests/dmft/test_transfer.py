@@ -13,11 +13,12 @@ from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics, solve
 from tlcli.dmft.lazy import initial_kernels, lazy_solution
 from tlcli.dmft.regression import adaptive_predictor, kernel_regression
-from tlcli.dmft.settings import Setup, TransferSettings, check_steps
+from tlcli.dmft.settings import Setup, check_steps
 from tlcli.dmft.transfer import solve_transfer
 from tlcli.dmft.two_layer import Problem
 from tlcli.errors import UsageError
 from tlcli.tasks.transfer import transfer_data
+from tlcli.training import TransferSettings
 
 DATA = transfer_data("linear", "hermite:2", dim=4, rho=0.5, noise1=0.0, noise2=0.1, p1=10, p2=8, ptest=30, seed=0)
 X = np.concatenate([DATA.x_source, DATA.x_target, DATA.x_test])

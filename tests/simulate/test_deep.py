@@ -4,17 +4,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from tests.simulate.nets import Unchecked, deep_experiment, simulate, two_layer_experiment
 from tlcli.dmft.activations import activation
 from tlcli.errors import ConvergenceError, DomainError, UsageError
 from tlcli.simulate import deep_network
-from tlcli.simulate.deep import DeepExperiment, simulate_deep
 from tlcli.simulate.deep_network import DeepNetwork, draw_deep, redraw
 from tlcli.simulate.two_layer import (
-    Experiment,
     descend,
     draw_network,
     frozen_outputs,
-    simulate_two_layer,
     train_networks,
     transfer_losses,
 )
@@ -43,7 +41,7 @@ SETTINGS = {"activation": "tanh", "gamma0": 1.0, "gamma2": None, "times1": [1.0,
 
 
 def experiment(**changes):
-    return DeepExperiment(**{**SETTINGS, "width": 20, "depth": 2, **changes})
+    return deep_experiment(**{**SETTINGS, "width": 20, "depth": 2, **changes})
 
 
 def all_points(data):
@@ -130,19 +128,12 @@ def test_tangent_kernel_is_that_of_the_finite_differences(depth):
 )
 def test_one_hidden_layer_is_the_two_layer_network(changes):
     data, settings = plane(), {**SETTINGS, "width": 30, **changes}
-    one = train_networks(Experiment(**settings), data, [0, 3], seed=4)
-    deep = train_networks(DeepExperiment(depth=1, **settings), data, [0, 3], seed=4)
+    one = train_networks(two_layer_experiment(**settings), data, [0, 3], seed=4)
+    deep = train_networks(deep_experiment(depth=1, **settings), data, [0, 3], seed=4)
     for a, b in zip(one, deep, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-8, atol=1e-10)
-    other, _ = train_networks(DeepExperiment(depth=2, **settings), data, [0, 3], seed=4)
+    other, _ = train_networks(deep_experiment(depth=2, **settings), data, [0, 3], seed=4)
     assert abs(other - one[0]).max() > 0.01
-    common = {"weight_decay": 0.0, "weight_decay2": 0.0, "readout": "carry", "reduction": "mean"}
-    sizes = {"nets": 2, "seed": 5, "baseline": False}
-    expected = simulate_two_layer(data, **{**common, **settings}, **sizes)
-    found = simulate_deep(data, depth=1, **settings, **sizes)
-    assert list(found) == list(expected)
-    for name in expected:
-        np.testing.assert_array_equal(np.array(found[name]), np.array(expected[name]))
 
 
 @pytest.mark.parametrize("freeze", [0, 1, 2, 3])
@@ -176,10 +167,11 @@ def test_freezing_all_layers_is_regression_with_the_features_after_the_source():
 def test_small_gamma_is_regression_with_the_tangent_kernel_of_what_trains(freeze):
     # The kernel moves by O(gamma / sqrt(N)) at fixed outputs; both errors are below 0.02 here.
     data, common = plane(p=5), {"times1": [2.0], "times2": [3.0], "gamma2": 0.02, "width": 200, "dt": 5e-3}
+    kernel = {"settings": Unchecked, "target": "frozen", "kernel": "ntk"}
     rich, _ = train_networks(experiment(freeze=freeze, readout="carry-centred", **common), data, [0], seed=1)
-    linear, _ = train_networks(experiment(freeze=freeze, target="frozen", kernel="ntk", **common), data, [0], seed=1)
+    linear, _ = train_networks(experiment(freeze=freeze, **kernel, **common), data, [0], seed=1)
     np.testing.assert_allclose(rich[:, 1], linear[:, 1], atol=0.02)
-    wrong = experiment(freeze=(freeze + 1) % 3, target="frozen", kernel="ntk", **common)
+    wrong = experiment(freeze=(freeze + 1) % 3, **kernel, **common)
     assert abs(train_networks(wrong, data, [0], seed=1)[0][:, 1] - rich[:, 1]).max() > 0.04
 
 
@@ -256,7 +248,7 @@ def test_networks_differ_by_one_over_root_width():
 
 
 def test_networks_do_not_depend_on_which_others_are_trained_nor_on_how_points_are_held(monkeypatch):
-    data, e = plane(), experiment(reinit_from=1, target="frozen", kernel="ntk")
+    data, e = plane(), experiment(settings=Unchecked, reinit_from=1, target="frozen", kernel="ntk")
     together, scratch = train_networks(e, data, [0, 1, 2], seed=4)
     alone, _ = train_networks(e, data, [2], seed=4)
     np.testing.assert_array_equal(together[2], alone[0])
@@ -299,16 +291,16 @@ def test_sum_and_mean_loss_are_one_flow():
     data, p = plane(), 8
     mean = experiment(weight_decay=0.02, weight_decay2=0.01, times1=[2.0], times2=[4.0], gamma2=1.5, freeze=1)
     changes = {"weight_decay": 0.02 * p, "weight_decay2": 0.01 * p, "times1": [2.0 / p], "times2": [4.0 / p]}
-    summed = DeepExperiment(**{**vars(mean), **changes, "reduction": "sum"})
+    summed = experiment(**{**vars(mean.training), **changes, "reduction": "sum"})
     for a, b in zip(train_networks(mean, data, [0], 0), train_networks(summed, data, [0], 0), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize(("phi", "gamma"), [("tanh", 0.3), ("tanh", 4.0), ("relu", 4.0), ("linear", 4.0)])
 def test_the_chosen_step_is_stable_and_small_enough(phi, gamma):
-    data, sizes = plane(p=6), {"depth": 3, "width": 20, "nets": 3, "seed": 0, "baseline": False}
+    data, sizes = plane(p=6), {"depth": 3, "width": 20, "nets": 3, "seed": 0}
     settings = {**SETTINGS, "activation": phi, "gamma0": gamma, "times1": [4.0], "times2": [4.0], **sizes}
-    chosen, fine = simulate_deep(data, **settings), simulate_deep(data, dt=4e-3, **settings)
+    chosen, fine = simulate(data, **settings), simulate(data, dt=4e-3, **settings)
     for name in ("loss", "train_loss", "source_loss", "source_train_loss"):
         # What the step may change: half of a standard error or 1% of the loss at its largest, for network 0.
         allowed = np.maximum(chosen[name].se / 2, 0.01 * np.max(chosen[name].mean))
@@ -319,7 +311,7 @@ def test_the_chosen_step_is_stable_and_small_enough(phi, gamma):
 
 def test_columns_and_gain():
     data = plane()
-    out = simulate_deep(data, **SETTINGS, depth=2, width=16, nets=3, seed=1, dt=0.1, freeze=1, reinit_from=1)
+    out = simulate(data, **SETTINGS, depth=2, width=16, nets=3, seed=1, dt=0.1, freeze=1, reinit_from=1)
     assert set(out) == {
         *("loss", "source_loss", "train_loss", "source_train_loss", "baseline", "gain", "step_error"),
     }
@@ -340,7 +332,7 @@ def test_columns_and_gain():
     ("changes", "message"),
     [
         ({"depth": 0}, "depth = 0"),
-        ({"freeze": 3}, "freeze = 3: with depth 2 .* 0 and 2"),
+        ({"freeze": 3}, "freeze = 3: the network has 2 hidden layers; use 0 to 2"),
         ({"freeze": -1}, "freeze = -1"),
         ({"reinit_from": 3}, "reinit_from = 3"),
         ({"depth": 1, "reinit_from": 2}, "reinit_from = 2"),
@@ -349,17 +341,17 @@ def test_columns_and_gain():
 )
 def test_what_no_network_has_is_refused(changes, message):
     with pytest.raises(DomainError, match=message):
-        simulate_deep(plane(), **{**SETTINGS, "depth": 2, "width": 8, "nets": 1, "seed": 0, **changes})
+        simulate(plane(), **{**SETTINGS, "depth": 2, "width": 8, "nets": 1, "seed": 0, **changes})
 
 
 def test_other_bad_input():
     sizes = {"depth": 2, "width": 8, "seed": 0}
     with pytest.raises(UsageError, match="nets = 0"):
-        simulate_deep(plane(), **SETTINGS, **sizes, nets=0)
+        simulate(plane(), **SETTINGS, **sizes, nets=0)
     with pytest.raises(UsageError, match="did you mean 'tanh'"):
-        simulate_deep(plane(), **{**SETTINGS, "activation": "tahn"}, **sizes, nets=1)
+        simulate(plane(), **{**SETTINGS, "activation": "tahn"}, **sizes, nets=1)
     with pytest.raises(ConvergenceError, match="smaller dt"):
-        simulate_deep(plane(), **{**SETTINGS, "activation": "linear", "times1": [2000.0]}, **sizes, nets=1, dt=20.0)
+        simulate(plane(), **{**SETTINGS, "activation": "linear", "times1": [2000.0]}, **sizes, nets=1, dt=20.0)
 
 
 def test_two_layer_network_is_the_deep_one_with_no_hidden_matrix():

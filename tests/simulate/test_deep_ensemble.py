@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.dmft.deep_problems import reference_case
+from tests.simulate.nets import deep_experiment
 from tlcli.errors import ConvergenceError, DomainError, UsageError
-from tlcli.simulate.deep import DeepExperiment
 from tlcli.simulate.deep_ensemble import DeepStage, deep_ensemble
 from tlcli.simulate.deep_network import DeepNetwork
 from tlcli.simulate.two_layer import train_networks
@@ -143,7 +143,7 @@ def test_states_are_those_of_the_experiment_with_the_same_steps(switch):
         x_source, x_target, x_test = (case.x[rows] for rows in (source, target, test))
         y_source, y_target = case.y[source], case.y[target]
 
-    experiment = DeepExperiment(
+    experiment = deep_experiment(
         activation="tanh",
         gamma0=2.0,
         gamma2=1.0,
@@ -184,7 +184,7 @@ def test_centring_takes_the_offset_anew_with_a_new_readout():
 
 
 def test_errors():
-    with pytest.raises(DomainError, match="freeze = 3: with depth 2"):
+    with pytest.raises(DomainError, match="freeze = 3: the network has 2 hidden layers"):
         run("R3", width=4, nets=1, change=lambda s, i: replace(s, freeze=3))
     with pytest.raises(DomainError, match="depth = 0"):
         run("R3", width=4, nets=1, depth=0)

@@ -1,4 +1,4 @@
-"""What a transfer is: its data, its network, its training, and its points in reduced coordinates."""
+"""What a transfer is: its data, and its points in reduced coordinates."""
 
 import functools
 import itertools
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.deep.lazy import InitialKernels, initial_deep_kernels
 from tlcli.dmft.deep.observe import DeepWatch
-from tlcli.dmft.deep.run import Surgery
 from tlcli.dmft.geometry import reduce_inputs
 from tlcli.dmft.observe import Watch
 from tlcli.dmft.regression import force_scale, kernel_alignment
-from tlcli.dmft.two_layer import READOUTS, Stage
-from tlcli.errors import UsageError, check_choice, digits
+from tlcli.dmft.two_layer import Stage
+from tlcli.errors import UsageError, digits
+from tlcli.training import TransferSettings
 
 Array = NDArray[np.float64]
 
@@ -65,93 +65,6 @@ class Data(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TransferSettings:
-    """The network and its training.
-
-    `times1`, `times2` are the recorded times from the start of each stage, ascending, the last one its duration;
-    empty `times2`: pre-training only. `weight_decay`, `weight_decay2`, `ridge` and the times belong to the loss of
-    `reduction`. `target`: rich trains both layers on the target; frozen only a readout, by regression with the
-    kernel that pre-training left (`kernel`), from zero output and with `ridge`. gamma2 None means gamma0; gamma2 = 0 is
-    the same regression with the ridge weight_decay2. `depth` is the number of hidden layers; `freeze`, `reinit_from`
-    and `ablate` are those of `tlcli.dmft.deep.run.Surgery`, between the stages. `layers` asks for what every layer does
-    of a network with one hidden layer too.
-    """
-
-    activation: str = "tanh"
-    gamma0: float = 1.0
-    gamma2: float | None = None
-    weight_decay: float = 0.0
-    weight_decay2: float = 0.0
-    times1: tuple[float, ...] = (100.0,)
-    times2: tuple[float, ...] = (100.0,)
-    readout: str = "carry"
-    target: str = "rich"
-    kernel: str = "feature"
-    ridge: float = 0.0
-    reduction: str = "mean"
-    baseline: bool = True
-    depth: int = 1
-    freeze: int = 0
-    reinit_from: int | None = None
-    ablate: str = "none"
-    layers: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("readout", self.readout, READOUTS),
-            ("target", self.target, ("rich", "frozen")),
-            ("kernel", self.kernel, ("feature", "ntk")),
-            ("reduction", self.reduction, ("mean", "sum")),
-        ):
-            check_choice(name, value, allowed)
-        for name, number in (("gamma0", self.gamma0), ("gamma2", self.second_gamma)):
-            if not (0 <= number < math.inf):
-                raise UsageError(f"{name} = {number:g} must be a finite number from 0 for a network.")
-        for name, times in (("times1", self.times1), ("times2", self.times2)):
-            if any(not late >= early for early, late in itertools.pairwise((0.0, *times))):
-                shown = ", ".join(f"{t:g}" for t in times)
-                raise UsageError(f"{name} = {shown} must be ascending numbers from 0.")
-        if self.gamma0 == 0 and self.weight_decay > 0 and self.times2:
-            raise UsageError(
-                f"gamma0 = 0 with weight_decay = {self.weight_decay:g}: a lazy network's features only decay; use a "
-                "positive gamma0 or no weight decay on the source."
-            )
-        if self.depth < 1:
-            raise UsageError(f"depth = {self.depth} must be a whole number from 1, the number of hidden layers.")
-        self.surgery.check(self.depth)
-        if self.surgery != Surgery() and (self.regresses or self.gamma0 == 0 or not self.times2):
-            raise UsageError(
-                "freeze, reinit_from and ablate change a network between two stages that both train it; use positive "
-                "gamma0 and gamma2, and no frozen target."
-            )
-        ends = [self.times1[-1] if self.times1 else math.nan]
-        if self.times2 and not self.regresses:
-            ends.append(self.times2[-1])
-        if not all(math.isfinite(end) for end in ends):
-            raise UsageError("a network is trained for a finite time; give --t1 and --t2, or --times.")
-
-    @property
-    def second_gamma(self) -> float:
-        """The richness of the target stage."""
-        return self.gamma0 if self.gamma2 is None else self.gamma2
-
-    @property
-    def surgery(self) -> Surgery:
-        """What happens to a deep network between the stages."""
-        return Surgery(self.freeze, self.reinit_from, self.ablate)
-
-    @property
-    def deep(self) -> bool:
-        """Whether the solver of deep networks is asked."""
-        return self.depth > 1 or self.surgery != Surgery()
-
-    @property
-    def regresses(self) -> bool:
-        """Whether the target stage is kernel regression."""
-        return self.target == "frozen" or self.second_gamma == 0
-
-
 def check_steps(settings: TransferSettings, dt: float) -> None:
     """Refuse recorded times, and ends of stages, that lie between the steps `dt` of gradient descent.
 
@@ -173,12 +86,16 @@ def check_steps(settings: TransferSettings, dt: float) -> None:
 
 @dataclass(eq=False)
 class Setup:
-    """The points of a transfer in one array: source training, target training, test."""
+    """The points of a transfer in one array: source training, target training, test.
+
+    `layers` asks for what every layer does of a network with one hidden layer too.
+    """
 
     data: Data
     settings: TransferSettings
     act: Activation
     x: Array
+    layers: bool = False
     source: NDArray[np.int_] = field(init=False)
     target: NDArray[np.int_] = field(init=False)
     test: NDArray[np.int_] = field(init=False)
@@ -208,7 +125,7 @@ class Setup:
         points = np.arange(len(self.x)) if whole else self.kept
         if self.settings.deep:
             return DeepWatch(self.groups, points, self.trained, self.target, moments)
-        origin = self.initial.phi[-1][self.trained] if self.settings.layers else None
+        origin = self.initial.phi[-1][self.trained] if self.layers else None
         return Watch(self.groups, points, self.trained, self.target, moments, origin)
 
     @property

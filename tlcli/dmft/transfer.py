@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.dmft.activations import activation
-from tlcli.dmft.deep.run import Surgery
 from tlcli.dmft.deep.solve import DeepEnsemble
 from tlcli.dmft.ensemble import Numerics, Solution, sample_kernels, solve
 from tlcli.dmft.estimates import Piece, estimate, pieces_of, spread_of, time_change
 from tlcli.dmft.lazy import lazy_solution
 from tlcli.dmft.observe import BIN_EDGES
 from tlcli.dmft.regression import adaptive_predictor, kernel_regression
-from tlcli.dmft.settings import Data, Setup, TransferSettings, check_steps
+from tlcli.dmft.settings import Data, Setup, check_steps
 from tlcli.dmft.two_layer import Problem, Stage
 from tlcli.errors import DomainError, UsageError, digits
+from tlcli.training import Surgery, TransferSettings
 
 Array = NDArray[np.float64]
 
@@ -61,11 +61,13 @@ def solve_transfer(
     *,
     predictions: bool = False,
     kernel_times: tuple[float, ...] | None = None,
+    layers: bool = False,
 ) -> TransferResult:
     """Solve pre-training, transfer and the baseline on one set of data.
 
     `predictions` adds f at every point and record to the arrays; `kernel_times` adds recorded times at which kernels
-    and densities are kept, besides the start and the ends of the stages. With an accuracy that was not reached, the
+    and densities are kept, besides the start and the ends of the stages; `layers` asks for what every layer does of a
+    network with one hidden layer too. With an accuracy that was not reached, the
     neurons are increased once.
 
     Raises:
@@ -74,12 +76,12 @@ def solve_transfer(
     """
     if numerics.integrator == "euler" and numerics.dt is not None:
         check_steps(settings, numerics.dt)
-    result = _solve_transfer(data, settings, numerics, predictions, kernel_times)
+    result = _solve_transfer(data, settings, numerics, predictions, kernel_times, layers)
     reached, wanted = result.info["reached"], numerics.accuracy
     if numerics.neurons is None and math.isfinite(reached) and _missed(result, wanted) and not result.message:
         finer = replace(numerics, accuracy=wanted * max(0.4, wanted / reached))
         with contextlib.suppress(UsageError):  # more neurons than allowed: what is known is reported as it is
-            result = _solve_transfer(data, settings, finer, predictions, kernel_times)
+            result = _solve_transfer(data, settings, finer, predictions, kernel_times, layers)
     result.info["accuracy"] = wanted
     if result.status == "converged" and _missed(result, wanted):
         result.status = "inaccurate"
@@ -97,9 +99,10 @@ def _solve_transfer(
     numerics: Numerics,
     predictions: bool,
     kernel_times: tuple[float, ...] | None,
+    layers: bool,
 ) -> TransferResult:
     act = activation(settings.activation)
-    setup = Setup(data, settings, act, np.concatenate([data.x_source, data.x_target, data.x_test]))
+    setup = Setup(data, settings, act, np.concatenate([data.x_source, data.x_target, data.x_test]), layers)
     parts = _Parts(setup, numerics, _moments(settings, kernel_times))
     parts.run()
     return parts.result(predictions)
@@ -223,9 +226,8 @@ class _Parts:
 
     def _regress(self, kernel: Array) -> Array:
         s, data = self.setup.settings, self.setup.data
-        ridge = s.ridge if s.target == "frozen" else s.ridge + s.weight_decay2
         return kernel_regression(
-            kernel[self.setup.target], kernel, data.y_target, ridge=ridge, time=s.times2, reduction=s.reduction
+            kernel[self.setup.target], kernel, data.y_target, ridge=s.second_ridge, time=s.times2, reduction=s.reduction
         )
 
     def _frozen(self) -> Piece:
@@ -340,7 +342,7 @@ class _Parts:
         s, out = self.setup.settings, {}
         counts = (len(s.times1), len(s.times2))
         names = [f"{group}_alignment" for group in ("source", "target", "test")]
-        if s.deep or s.layers:
+        if s.deep or self.setup.layers:
             words = ("movement", *names)
             names += [f"layer{layer}_{word}" for layer in range(1, s.depth + 1) for word in words]
         for name in names:
@@ -434,7 +436,7 @@ class _Parts:
                     kernel = name.partition("_")[0] in ("phi", "g", "ntk")
                     out[f"{name}_{word}"] = value[: len(kept)] if kernel else value
                     out[f"{name}_se_{word}"] = error[: len(kept)] if kernel else error
-        if setup.settings.layers and not setup.settings.deep:
+        if setup.layers and not setup.settings.deep:
             out |= self._single_layer(out, kept)
         return out
 

@@ -19,8 +19,6 @@ from tlcli.dmft.population import Population
 
 Array = NDArray[np.float64]
 
-READOUTS = ("carry", "carry-centred", "reset")
-
 
 @dataclass(frozen=True, eq=False)
 class Stage:

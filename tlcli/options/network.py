@@ -2,6 +2,7 @@
 
 from tlcli.dmft.activation_table import ACTIVATIONS
 from tlcli.options.option import COUNT_FINITE, FINITE, NOT_NEGATIVE, REPEATED, TOLERANCE, WHOLE, Domain, Option
+from tlcli.training import ABLATIONS, READOUTS
 
 NETWORK = [
     Option(
@@ -23,7 +24,7 @@ NETWORK = [
         "choice",
         "carry",
         "The readout at the switch: kept, kept with the output measured from there, or drawn anew.",
-        choices=("carry", "carry-centred", "reset"),
+        choices=READOUTS,
         panel="Network",
     ),
     Option(
@@ -58,7 +59,7 @@ NETWORK = [
         "choice",
         None,
         "Leave out a part of the theory of deep networks, to study what it does.",
-        choices=("none", "responses", "stage-responses", "memory", "cross-stage", "equal-time"),
+        choices=ABLATIONS,
         panel="Network",
     ),
     Option(

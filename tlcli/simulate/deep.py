@@ -1,21 +1,20 @@
-"""Deep networks of finite width trained by gradient descent on a source task, then on a target task.
+"""Networks of finite width trained by gradient descent on a source task, then on a target task.
 
-The experiment that the deep theory is tested against. Networks are those of `tlcli.simulate.deep_network`; units,
-steps, records and columns are those of `tlcli.simulate.two_layer`, and one hidden layer is that module's network.
-In stage 2 the first layers may be frozen, and the last ones redrawn before it.
+The experiment that the theory of networks is tested against. Deep networks are those of `tlcli.simulate.deep_network`;
+units, steps, records and columns are those of `tlcli.simulate.two_layer`, whose network has one hidden layer.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from tlcli.dmft.activations import activation as activation_of
-from tlcli.errors import DomainError
+from tlcli.dmft.activations import activation
 from tlcli.simulate.deep_network import DeepNetwork, draw_deep, redraw
 from tlcli.simulate.trials import Estimate
-from tlcli.simulate.two_layer import Experiment, Network, estimate, simulate_two_layer
+from tlcli.simulate.two_layer import Network, NetworkExperiment, estimate
+from tlcli.training import TransferSettings
 
 if TYPE_CHECKING:
     from tlcli.tasks.transfer import TransferData
@@ -23,110 +22,52 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-def check_layers(depth: int, freeze: int, reinit_from: int | None) -> None:
-    """Refuse a depth, or layers to freeze or to redraw, that no network has.
-
-    Raises:
-        DomainError: depth < 1, freeze outside 0 .. depth or reinit_from outside 0 .. depth.
-    """
-    if depth < 1:
-        raise DomainError(f"depth = {depth}: a network needs at least one hidden layer.")
-    for name, value in (("freeze", freeze), ("reinit_from", reinit_from)):
-        if value is not None and not 0 <= value <= depth:
-            raise DomainError(f"{name} = {value}: with depth {depth} it must lie between 0 and {depth}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeepExperiment(Experiment):
-    """What is done to each network; the arguments of `simulate_deep` of the same names."""
-
-    depth: int = 1
-    freeze: int = 0
-    reinit_from: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_layers(self.depth, self.freeze, self.reinit_from)
+@dataclass(frozen=True)
+class DeepExperiment(NetworkExperiment):
+    """The same with several hidden layers, some of which are kept or drawn anew between the stages."""
 
     def draw(self, seed: int, number: int, dim: int) -> tuple[DeepNetwork, Array]:
         """Network `number` of inputs of dimension `dim` at its start, and a second readout (N,)."""
-        return draw_deep(seed, number, self.width, dim, self.depth, activation_of(self.activation))
+        t = self.training
+        return draw_deep(seed, number, self.width, dim, t.depth, activation(t.activation))
 
     def switch(self, net: Network, second: Array, seed: int, number: int) -> None:
         """Redraw and freeze layers of network `number` between its stages, in place."""
         super().switch(net, second, seed, number)
         assert isinstance(net, DeepNetwork)
-        if self.reinit_from is not None:
-            redraw(net, self.reinit_from, seed, number)
-        net.frozen = self.freeze
+        if self.training.reinit_from is not None:
+            redraw(net, self.training.reinit_from, seed, number)
+        net.frozen = self.training.freeze
 
 
-def simulate_deep(
-    data: "TransferData",
-    *,
-    activation: str,
-    depth: int,
-    gamma0: float,
-    gamma2: float | None,
-    times1: ArrayLike,
-    times2: ArrayLike,
-    weight_decay: float = 0.0,
-    weight_decay2: float = 0.0,
-    readout: str = "carry",
-    reduction: str = "mean",
-    width: int,
-    nets: int,
-    seed: int,
-    dt: float | None = None,
-    baseline: bool = True,
-    target: str = "rich",
-    kernel: str = "feature",
-    ridge: float = 0.0,
-    freeze: int = 0,
-    reinit_from: int | None = None,
+def simulate_networks(
+    data: "TransferData", training: TransferSettings, *, width: int, nets: int, seed: int, dt: float | None = None
 ) -> dict[str, Estimate]:
-    """Train `nets` networks of `depth` hidden layers of `width` neurons on the source, then on the target of `data`.
+    """Train `nets` networks of `width` neurons per hidden layer on the source, then on the target of `data`.
 
-    Arguments, units, the choice of the step and the returned columns are those of `simulate_two_layer`, to which
-    depth 1 goes. With the tangent kernel of all layers, Phi^L + sum_l G^l Phi^{l-1}: `target = "frozen"` is kernel
-    regression with it ("ntk") or with Phi^L alone ("feature"), of each network after its first stage.
+    Stage 1: gradient descent with gamma0, recorded at times1. Stage 2 goes on from these weights with gamma2, recorded
+    at times2; where it regresses it is linear in what it trains, from zero output: kernel regression with the features
+    of each network after stage 1, or with its tangent kernel of all layers, Phi^L + sum_l G^l Phi^{l-1}. The baseline
+    trains all layers of the same initial weights on the target alone, for the same times.
+    `freeze` = K: in stage 2 the first K layers (w, W^1 .. W^{K-1}) get no update and no weight decay; K = depth trains
+    the readout alone. `reinit_from` = K: before stage 2 all weights above layer K (W^K .., the readout, and w if K = 0)
+    are drawn afresh; K = depth is a readout that is reset. As with every redrawn readout, stage 2 starts from an output
+    of order 1/(gamma2 sqrt(N)), or from zero with "carry-centred". `ablate` is of the theory alone.
 
-    `freeze` = K: in stage 2 the first K layers (w, W^1 .. W^{K-1}) get no update and no weight decay; K = depth
-    trains the readout alone. A frozen "ntk" then leaves out the terms of these layers. `reinit_from` = K: before
-    stage 2 all weights above layer K (W^K .., the readout, and w if K = 0) are drawn afresh; K = depth is a readout
-    that is reset. As with every redrawn readout, stage 2 starts from an output of order 1/(gamma2 sqrt(N)), or from
-    zero with "carry-centred". The baseline, the same initial weights on the target alone, trains all layers.
+    The step: unless `dt` states one, network 0 is trained with the step and half of it, and the step is halved,
+    up to `HALVINGS` times, until no recorded loss changes by more than half of its standard error over networks,
+    held between 0.1% and 1% of that loss at its largest. The spread is foreseen from the first `PILOTS` networks.
+    `step_error` is what the largest change was for the step that was used, whether or not this sufficed.
+
+    Returns (mean, standard error over networks; NaN for one network) of the mean squared errors loss (target,
+    test points), source_loss, train_loss, source_train_loss (training points with their noise), baseline and
+    gain = baseline - loss (its error from the differences within networks), arrays (n_times1 + n_times2,), and
+    the number step_error, with error 0.
 
     Raises:
-        UsageError: nets < 1, or an unknown activation, readout, reduction, target or kernel.
-        DomainError: depth < 1, freeze or reinit_from outside 0 .. depth, times, scales or decays outside their
-            range, or a stage without training points.
+        UsageError: nets < 1, or an unknown activation.
+        DomainError: gamma0 = 0, a width or step that no network has, or a stage without training points.
         ConvergenceError: the training diverges, or needs too many steps.
     """
-    check_layers(depth, freeze, reinit_from)
-    settings: dict[str, Any] = {
-        "activation": activation,
-        "gamma0": gamma0,
-        "gamma2": gamma2,
-        "weight_decay": weight_decay,
-        "weight_decay2": weight_decay2,
-        "readout": readout,
-        "reduction": reduction,
-        "width": width,
-        "dt": dt,
-        "baseline": baseline,
-        "target": target,
-        "kernel": kernel,
-        "ridge": ridge,
-    }
-    if depth == 1 and freeze == 0 and reinit_from is None:
-        return simulate_two_layer(data, times1=times1, times2=times2, nets=nets, seed=seed, **settings)
-    experiment = DeepExperiment(
-        times1=[float(t) for t in np.atleast_1d(times1)],
-        times2=[float(t) for t in np.atleast_1d(times2)],
-        depth=depth,
-        freeze=freeze,
-        reinit_from=reinit_from,
-        **settings,
-    )
-    return estimate(experiment, data, nets, seed)
+    kind = DeepExperiment if training.depth > 1 or training.freeze or training.reinit_from is not None else None
+    return estimate((kind or NetworkExperiment)(training, width, dt), data, nets, seed)

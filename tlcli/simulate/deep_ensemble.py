@@ -16,9 +16,8 @@ from threadpoolctl import threadpool_limits
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.activations import activation as activation_of
 from tlcli.errors import ConvergenceError, DomainError, UsageError, check_choice
-from tlcli.simulate.deep import check_layers
 from tlcli.simulate.deep_network import DeepNetwork, draw_deep, redraw
-from tlcli.simulate.two_layer import CHOICES
+from tlcli.training import READOUTS, Surgery
 
 Array = NDArray[np.float64]
 
@@ -160,8 +159,8 @@ def _check(
         if value < 1:
             raise UsageError(f"{name} = {value}: an ensemble needs at least one.")
     for stage in stages:
-        check_layers(depth, stage.freeze, stage.reinit_from)
-        check_choice("readout", stage.readout, CHOICES["readout"])
+        Surgery(stage.freeze, stage.reinit_from).check(depth)
+        check_choice("readout", stage.readout, READOUTS)
         for name, value in (("dt", dt), ("gamma", stage.gamma), ("omega", stage.omega)):
             if not (np.isfinite(value) and value > 0):
                 raise DomainError(f"{name} = {value:g} must be positive and finite.")

@@ -25,20 +25,15 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from tlcli.dmft.activations import Activation, activation
-from tlcli.errors import ConvergenceError, DomainError, UsageError, suggest
+from tlcli.errors import ConvergenceError, DomainError, UsageError
 from tlcli.simulate.trials import Estimate, summarise, trial_rng
+from tlcli.training import TransferSettings
 
 if TYPE_CHECKING:
     from tlcli.tasks.transfer import TransferData
 
 Array = NDArray[np.float64]
 
-CHOICES = {
-    "readout": ("carry", "carry-centred", "reset"),
-    "reduction": ("mean", "sum"),
-    "target": ("rich", "frozen"),
-    "kernel": ("feature", "ntk"),
-}
 LOSSES = ("loss", "source_loss", "train_loss", "source_train_loss", "baseline")
 
 SAFETY = 0.25  # step times the fastest rate of the training; explicit steps are stable below 2
@@ -50,60 +45,29 @@ PILOTS = 4  # networks from which the spread is foreseen when the step is chosen
 HALVINGS = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """What is done to each network; the arguments of `simulate_two_layer` of the same names."""
+@dataclass(frozen=True)
+class NetworkExperiment:
+    """Networks of `width` neurons in each layer, trained with steps of length `dt` (None: chosen as training goes)."""
 
-    activation: str
-    gamma0: float
-    times1: Sequence[float]
-    times2: Sequence[float]
+    training: TransferSettings
     width: int
-    gamma2: float | None = None
-    weight_decay: float = 0.0
-    weight_decay2: float = 0.0
-    readout: str = "carry"
-    reduction: str = "mean"
     dt: float | None = None
-    baseline: bool = True
-    target: str = "rich"
-    kernel: str = "feature"
-    ridge: float = 0.0
 
     def __post_init__(self) -> None:
-        activation(self.activation)
-        for name, allowed in CHOICES.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise UsageError(
-                    f"{name}: '{value}' is unknown{suggest(str(value), allowed)}; use {' or '.join(allowed)}."
-                )
+        activation(self.training.activation)
         if self.width < 1:
             raise DomainError(f"width = {self.width}: a network needs at least one neuron.")
-        for name in ("gamma0", "gamma2", "dt"):
-            value = getattr(self, name)
+        for name, value in (("gamma0", self.training.gamma0), ("dt", self.dt)):
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise DomainError(f"{name} = {value:g}: networks of finite width need a positive, finite value.")
-        for name in ("weight_decay", "weight_decay2", "ridge"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value >= 0):
-                raise DomainError(f"{name} = {value:g} must be finite and at least 0.")
-        for name in ("times1", "times2"):
-            times = np.asarray(getattr(self, name), dtype=float)
-            if times.ndim != 1 or np.isnan(times).any() or np.any(times < 0) or np.any(np.diff(times) <= 0):
-                raise DomainError(f"{name} = {times.tolist()} must be a list of ascending times, none below 0.")
-            if np.isinf(times).any() and not (name == "times2" and self.target == "frozen"):
-                raise DomainError(
-                    f"{name} ends at inf, but gradient descent needs a finite time (only a frozen stage 2 has a limit)."
-                )
 
     def draw(self, seed: int, number: int, dim: int) -> tuple["Network", Array]:
         """Network `number` of inputs of dimension `dim` at its start, and a second readout (N,)."""
-        return draw_network(seed, number, self.width, dim, activation(self.activation))
+        return draw_network(seed, number, self.width, dim, activation(self.training.activation))
 
     def switch(self, net: "Network", second: Array, seed: int, number: int) -> None:
         """Change network `number` between its stages, in place; `second` is the readout of a reset."""
-        if self.readout == "reset":
+        if self.training.readout == "reset":
             net.readout = second
 
 
@@ -274,7 +238,7 @@ def frozen_outputs(
     """Outputs (n_times, n) at all inputs x (n, D) of a model that is linear in what it trains, from zero output.
 
     "feature": only a readout is trained on the frozen features, K = (1/N) sum phi phi^T. "ntk": the network
-    linearised around its weights, K = (1/N) sum (phi phi^T + a^2 phi' phi'^T x.x/D). Training points are
+    linearised around its weights, K = (1/N) sum (phi phi^T + a^2 phi' phi'^T x.x/D). TransferSettings points are
     x[train] (P, D), labels y (P,). With c = 1/P (mean loss; 1 for the sum) the flow df/dt = c K (y - f) - ridge f
     gives f(x, t) = c K(x, X) R^{-1} (1 - exp(-t R)) y, R = c K(X, X) + ridge; at t = inf this is kernel ridge
     regression, K(x, X) [K(X, X) + (ridge/c) I]^{-1} y.
@@ -291,35 +255,35 @@ def frozen_outputs(
 
 
 def train_networks(
-    experiment: Experiment, data: "TransferData", nets: Sequence[int], seed: int, halvings: int = 0
+    experiment: NetworkExperiment, data: "TransferData", nets: Sequence[int], seed: int, halvings: int = 0
 ) -> tuple[Array, Array]:
     """Train the networks numbered `nets`; return their outputs at every record, and those of the baseline.
 
     The points are those of x_source, x_target and x_test, in this order. Returns f (nets, n1 + n2, n_points), on
     the output scale of the active stage, and f from scratch (nets, n2, n_points): the same initial weights
-    trained on the target alone (NaN if there is no baseline). `halvings`: how often the step is halved.
+    trained on the target alone. `halvings`: how often the step is halved.
 
     Raises:
         ConvergenceError: see `descend`.
         DomainError: a stage without training points.
     """
-    e = experiment
+    e = experiment.training
     x = np.concatenate([data.x_source, data.x_target, data.x_test])
     p1, p2 = len(data.x_source), len(data.x_target)
     for name, points, times in (("source", p1, e.times1), ("target", p2, e.times2)):
         if points == 0 and len(times):
             raise DomainError(f"The {name} task has 0 training points; its stage needs at least one.")
-    gamma2 = e.gamma0 if e.gamma2 is None else e.gamma2
+    gamma2 = e.second_gamma
     step = {
         "reduction": e.reduction,
         "safety": SAFETY / 2**halvings,
-        "dt": None if e.dt is None else e.dt / 2**halvings,
+        "dt": None if experiment.dt is None else experiment.dt / 2**halvings,
     }
     target = slice(p1, p1 + p2)
 
     def second_stage(net: Network, rest: Array, stage: str) -> Array:
-        if e.target == "frozen":
-            return frozen_outputs(net, x, target, data.y_target, e.times2, e.kernel, e.ridge, e.reduction)
+        if e.regresses:
+            return frozen_outputs(net, x, target, data.y_target, e.times2, e.kernel, e.second_ridge, e.reduction)
         y = data.y_target + rest[target]
         path = descend(net, data.x_target, y, e.times2, gamma=gamma2, decay=e.weight_decay2, stage=stage, **step)
         return np.array([_finite(net.outputs(x, gamma2), t, stage) - rest for t in path])
@@ -329,7 +293,7 @@ def train_networks(
     # One BLAS thread: the sums then do not depend on the machine. Overflows are caught as divergence.
     with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
         for i, number in enumerate(nets):
-            net, second = e.draw(seed, number, x.shape[1])
+            net, second = experiment.draw(seed, number, x.shape[1])
             path = descend(
                 net,
                 data.x_source,
@@ -344,12 +308,12 @@ def train_networks(
                 f[i, record] = _finite(net.outputs(x, e.gamma0), t, "stage 1")
             if not n2:
                 continue
-            e.switch(net, second, seed, number)
-            rest = net.outputs(x, gamma2) if e.readout == "carry-centred" else np.zeros(len(x))
+            experiment.switch(net, second, seed, number)
+            centred = e.readout == "carry-centred" and not e.regresses
+            rest = net.outputs(x, gamma2) if centred else np.zeros(len(x))
             f[i, n1:] = second_stage(net, rest, "stage 2")
-            if e.baseline:
-                fresh, _ = e.draw(seed, number, x.shape[1])
-                scratch[i] = second_stage(fresh, np.zeros(len(x)), "baseline")
+            fresh, _ = experiment.draw(seed, number, x.shape[1])
+            scratch[i] = second_stage(fresh, np.zeros(len(x)), "baseline")
     return f, scratch
 
 
@@ -386,74 +350,8 @@ def transfer_losses(f: Array, scratch: Array, data: "TransferData") -> dict[str,
     return {**out, "baseline": baseline, "gain": baseline - out["loss"]}
 
 
-def simulate_two_layer(
-    data: "TransferData",
-    *,
-    activation: str,
-    gamma0: float,
-    gamma2: float | None,
-    times1: ArrayLike,
-    times2: ArrayLike,
-    weight_decay: float,
-    weight_decay2: float,
-    readout: str,
-    reduction: str,
-    width: int,
-    nets: int,
-    seed: int,
-    dt: float | None = None,
-    baseline: bool = True,
-    target: str = "rich",
-    kernel: str = "feature",
-    ridge: float = 0.0,
-) -> dict[str, Estimate]:
-    """Train `nets` networks of `width` neurons on the source, then on the target of `data`.
-
-    Stage 1: gradient descent with gamma0 and weight_decay, recorded at times1 (ascending, the last is the
-    duration). Stage 2 goes on from these weights with gamma2 (None: gamma0) and weight_decay2, recorded at
-    times2 (may be empty). `readout` at the switch: "carry" (the output jumps by gamma0/gamma2),
-    "carry-centred" (the output at the switch is subtracted: stage 2 starts from zero), "reset" (redrawn).
-    `target = "frozen"`: stage 2 is linear in what it trains, see `frozen_outputs`; `readout` then matters to
-    the "ntk" only. `baseline`: also train the same initial weights on the target alone for the same times.
-    Times are those of the mean loss (1/2P) sum Delta^2; reduction "sum" drops 1/P: t_mean = P t_sum.
-
-    The step: unless `dt` states one, network 0 is trained with the step and half of it, and the step is halved,
-    up to `HALVINGS` times, until no recorded loss changes by more than half of its standard error over networks,
-    held between 0.1% and 1% of that loss at its largest. The spread is foreseen from the first `PILOTS` networks.
-    `step_error` is what the largest change was for the step that was used, whether or not this sufficed.
-
-    Returns (mean, standard error over networks; NaN for one network) of the mean squared errors loss (target,
-    test points), source_loss, train_loss, source_train_loss (training points with their noise), baseline and
-    gain = baseline - loss (its error from the differences within networks), arrays (n_times1 + n_times2,), and
-    the number step_error, with error 0.
-
-    Raises:
-        UsageError: nets < 1, or an unknown activation, readout, reduction, target or kernel.
-        DomainError: times, scales or decays outside their range, or a stage without training points.
-        ConvergenceError: the training diverges, or needs more than `MAX_STEPS` steps.
-    """
-    experiment = Experiment(
-        activation=activation,
-        gamma0=gamma0,
-        gamma2=gamma2,
-        times1=[float(t) for t in np.atleast_1d(times1)],
-        times2=[float(t) for t in np.atleast_1d(times2)],
-        weight_decay=weight_decay,
-        weight_decay2=weight_decay2,
-        readout=readout,
-        reduction=reduction,
-        width=width,
-        dt=dt,
-        baseline=baseline,
-        target=target,
-        kernel=kernel,
-        ridge=ridge,
-    )
-    return estimate(experiment, data, nets, seed)
-
-
-def estimate(experiment: Experiment, data: "TransferData", nets: int, seed: int) -> dict[str, Estimate]:
-    """Train `nets` networks with a step that is checked; what `simulate_two_layer` returns, and raises in training."""
+def estimate(experiment: NetworkExperiment, data: "TransferData", nets: int, seed: int) -> dict[str, Estimate]:
+    """Train `nets` networks with a step that is checked; see `tlcli.simulate.deep.simulate_networks`."""
     if nets < 1:
         raise UsageError(f"nets = {nets}: an experiment needs at least one network.")
     dt = experiment.dt

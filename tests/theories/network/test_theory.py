@@ -23,6 +23,7 @@ from tlcli.theories.network import results as network_results
 from tlcli.theories.network.experiment import WideNetworks
 from tlcli.theories.network.experiment import point as run
 from tlcli.theories.search import grid_boundaries
+from tlcli.training import TransferSettings
 
 TINY = {"source": "linear", "target": "hermite:2", "dim": 3, "p1": 8, "p2": 6, "ptest": 20, "neurons": 64, "repeats": 2}
 INF = math.inf
@@ -281,7 +282,7 @@ def test_a_point_is_the_engine_on_the_data_of_its_seed_and_draw():
     data = transfer_data(
         "linear", "hermite:2", dim=3, rho=0.8, noise1=0, noise2=0, p1=8, p2=6, ptest=20, seed=3, draw=1
     )
-    settings = network.TransferSettings(
+    settings = TransferSettings(
         gamma0=0.7, gamma2=0.4, weight_decay=0.1, readout="reset", times1=(0.0, 1.0), times2=(0.0, 1.0)
     )
     wanted = solve_transfer(data, settings, network.Numerics(neurons=64, repeats=2, seed=3, draw=1))

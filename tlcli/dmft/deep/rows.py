@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.dmft.deep.run import Surgery
 from tlcli.dmft.two_layer import Stage
 from tlcli.errors import ConvergenceError, DomainError
+from tlcli.training import Surgery
 
 Array = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from tlcli.dmft.deep.space import Fields
 from tlcli.dmft.deep.start import Start
 from tlcli.dmft.integrate import Control, Outcome, Step, halved, integrate
 from tlcli.dmft.two_layer import Stage, StageRun
-from tlcli.errors import DomainError, UsageError, check_choice
+from tlcli.training import Surgery
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int_]
@@ -25,35 +25,6 @@ Index = NDArray[np.int_]
 _UNSTABLE = 2.0  # step times rate: the linearised descent grows beyond, though the dynamics may bend it back,
 _HOPELESS = 4.0  # which it hardly does from here on
 _FINEST = 1e-13  # tolerance that rounding allows
-ABLATIONS = ("none", "responses", "stage-responses", "memory", "cross-stage", "equal-time")
-
-
-@dataclass(frozen=True)
-class Surgery:
-    """What happens to a deep network between the stages.
-
-    `freeze`: the first K layers keep their weights after stage 1; `reinit_from`: the weights above layer K are drawn
-    anew before stage 2 (None: none); `ablate`, a study of the theory: see `ABLATIONS` and section 4 of the theory note.
-    """
-
-    freeze: int = 0
-    reinit_from: int | None = None
-    ablate: str = "none"
-
-    def check(self, depth: int) -> None:
-        """Refuse what a network of `depth` hidden layers does not have.
-
-        Raises:
-            DomainError: more layers than there are. UsageError: an unknown ablation.
-        """
-        check_choice("ablate", self.ablate, ABLATIONS)
-        if self.ablate != "none" and depth == 1:
-            raise UsageError(f"ablate = {self.ablate}: one hidden layer has no hidden matrix; give --depth 2 or more.")
-        for name, value in (("freeze", self.freeze), ("reinit_from", self.reinit_from)):
-            if value is not None and not 0 <= value <= depth:
-                raise DomainError(
-                    f"{name} = {value}: the network has {depth} hidden layer{'s' * (depth > 1)}; use 0 to {depth}."
-                )
 
 
 @dataclass(eq=False)

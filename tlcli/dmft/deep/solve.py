@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.deep.lazy import InitialKernels
-from tlcli.dmft.deep.run import Lazy, Observer, Surgery, run_stages
+from tlcli.dmft.deep.run import Lazy, Observer, run_stages
 from tlcli.dmft.deep.start import Start, exact, sampled
 from tlcli.dmft.ensemble import Numerics, Plan, Solution, stacked
 from tlcli.dmft.field import thread_count
@@ -24,6 +24,7 @@ from tlcli.dmft.geometry import Geometry
 from tlcli.dmft.integrate import Control
 from tlcli.dmft.two_layer import Stage, StageRun
 from tlcli.errors import UsageError
+from tlcli.training import Surgery
 
 Array = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from tlcli.errors import UsageError
 from tlcli.sweep.runner import Placed, Task
 from tlcli.theories.base import Case, Experiment
 from tlcli.theories.draws import seed_of, told, whole
-from tlcli.theories.network.points import data_of, identity_of, parameters_of
+from tlcli.theories.network.points import data_of, identity_of, parameters_of, settings_of
 from tlcli.theories.network.results import chosen_records
 
 FUNCTION = "tlcli.theories.network.experiment:point"
@@ -74,32 +74,10 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
 
 def run(p: Mapping[str, Any], seed: int) -> Any:
     """Train the networks of one width on one draw of the data; `seed` is that of the networks alone."""
-    from tlcli.simulate.deep import simulate_deep
+    from tlcli.simulate.deep import simulate_networks
 
-    frozen = p["rule"] == "frozen" or p["gamma2"] == 0
-    ridge = p.get("ridge", 0.0) if p["rule"] == "frozen" else p.get("weight_decay2", 0.0)
-    return simulate_deep(
-        data_of({**p, "seed": p["data_seed"]}),
-        activation=p["activation"],
-        depth=p.get("depth", 1),
-        freeze=p.get("freeze", 0),
-        reinit_from=p.get("reinit_from"),
-        gamma0=p["gamma0"],
-        gamma2=None if frozen else p["gamma2"],
-        times1=p["times1"],
-        times2=p["times2"],
-        weight_decay=p["weight_decay"],
-        weight_decay2=0.0 if frozen else p.get("weight_decay2", 0.0),
-        readout=p.get("readout", "carry"),
-        reduction=p["reduction"],
-        width=int(p["width"]),
-        nets=int(p["nets"]),
-        seed=seed,
-        dt=p["dt"],
-        target="frozen" if frozen else "rich",
-        kernel=p.get("kernel", "feature"),
-        ridge=ridge,
-    )
+    data, sizes = data_of({**p, "seed": p["data_seed"]}), {"width": int(p["width"]), "nets": int(p["nets"])}
+    return simulate_networks(data, settings_of(p), **sizes, seed=seed, dt=p["dt"])
 
 
 def _same_steps(case: Case) -> bool:

@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 from tlcli.dmft.activations import activation
 from tlcli.dmft.devices import cuda
 from tlcli.dmft.ensemble import Numerics
-from tlcli.dmft.settings import TransferSettings, check_steps
+from tlcli.dmft.settings import check_steps
 from tlcli.dmft.transfer import solve_transfer
 from tlcli.errors import UsageError, digits
+from tlcli.options import OPTIONS
 from tlcli.sweep.runner import Task
 from tlcli.tasks.arrays import ROWS
 from tlcli.tasks.cifar import cifar_location
 from tlcli.tasks.data import DEFAULT_PTEST
 from tlcli.tasks.transfer import TransferData, transfer_data
 from tlcli.theories.base import Case
+from tlcli.training import TransferSettings, parameters
 
 VERSION = "4"
 FUNCTION = "tlcli.theories.network.points:point"
@@ -47,18 +49,9 @@ NUMERICS = (
     "basis_tolerance",
 )
 _DATA = ("source", "target", "dim", "rho", "noise1", "noise2", "p1", "p2", "ptest", "raw_inputs", "colour")
-_TRAINING = (
-    "activation",
-    "gamma0",
-    "gamma2",
-    "weight_decay",
-    "weight_decay2",
-    "readout",
-    "kernel",
-    "ridge",
-    "reduction",
-)
-DEEP = ("depth", "freeze", "reinit_from", "ablate")
+_TRAINING = tuple(dict.fromkeys(name for where in ("rich", "frozen") for name in parameters(where)))
+_WHOLE = tuple(name for name in _TRAINING if (domain := OPTIONS[name].domain) and domain.whole)
+_LAYERS = ("depth", "freeze", "reinit_from", "ablate")
 
 
 def samples(name: str, value: float, dim: int) -> int:
@@ -117,8 +110,8 @@ def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
     """Return what determines the training at a point of the grid, JSON-plain: data, network, training and times."""
     values = {**case.words, **point}
     dim = int(values["dim"])
-    out = {name: values[name] for name in (*_DATA, *_TRAINING, "ablate") if name in values}
-    out |= {name: int(values[name]) for name in ("depth", "freeze", "reinit_from") if name in values}
+    out = {name: values[name] for name in (*_DATA, *_TRAINING) if name in values}
+    out |= {name: int(values[name]) for name in _WHOLE if name in values}
     out |= file_options(values)
     out["dim"], out["rho"] = dim, values.get("rho", 1.0)
     for stage in ("1", "2"):
@@ -256,10 +249,9 @@ def _refuse_without_effect(numerics: Numerics, points: Sequence[TransferSettings
 
 
 def settings_of(p: Mapping[str, Any]) -> TransferSettings:
-    """Return the settings of one point of the engine."""
-    given = {name: p[name] for name in (*_TRAINING, *DEEP) if p.get(name) is not None}
-    given |= {"times1": tuple(p["times1"]), "times2": tuple(p["times2"])}
-    return TransferSettings(**given, target=p["rule"], layers=any(name in p for name in DEEP))
+    """Return the training of one point."""
+    given = {name: p[name] for name in _TRAINING if p.get(name) is not None}
+    return TransferSettings(**given, times1=tuple(p["times1"]), times2=tuple(p["times2"]), target=p["rule"])
 
 
 def numerics_of(p: Mapping[str, Any]) -> Numerics:
@@ -316,7 +308,12 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
     data: Any = data_of(p)
     kernels = None if p.get("kernels") is None else tuple(p["kernels"])
     found = solve_transfer(
-        data, settings_of(p), numerics_of(p), predictions=bool(p.get("predictions")), kernel_times=kernels
+        data,
+        settings_of(p),
+        numerics_of(p),
+        predictions=bool(p.get("predictions")),
+        kernel_times=kernels,
+        layers=any(name in p for name in _LAYERS),
     )
     record: dict[str, Any] = {
         "columns": {name: np.asarray(column).tolist() for name, column in found.columns.items()},

@@ -18,7 +18,8 @@ from tlcli.theories.amounts import shown_size
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.network import points, results
 from tlcli.theories.network.experiment import WideNetworks
-from tlcli.theories.network.points import DEEP, DURATION, LONGEST, NUMERICS, recorded, samples, step_of
+from tlcli.theories.network.points import DURATION, LONGEST, NUMERICS, recorded, samples, step_of
+from tlcli.training import parameters as training_parameters
 
 _OUTPUTS = {"curve": ("kernels", "predictions"), "pretrain": ("kernels",), "end": ()}
 _HIDDEN = ("ptest", "raw_inputs", "drop_columns", "colour", *NUMERICS, "nets")
@@ -112,15 +113,12 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> Networ
         )
     parameters = ["source", *(["target"] if not alone else []), "dim", *(size for size, _ in sizes)]
     parameters += ["rho"] if polynomial and not alone else []
-    parameters += ["noise1", *(["noise2"] if not alone else []), "activation", "gamma0"]
-    parameters += ["gamma2"] if name == "network-rich" else []
-    # Only where they are asked for: the tables of two-layer networks have no column for them.
-    deep = DEEP if name == "network-rich" else ("depth",)
-    parameters += [option for option in deep if get(option) is not None]
-    parameters += ["weight_decay", *(["weight_decay2", "readout"] if name == "network-rich" else [])]
-    parameters += ["kernel"] if layout != "pretrain" else []
-    parameters += ["ridge"] if name == "network-frozen" else []
-    parameters += ["reduction", "draws"]
+    parameters += ["noise1", *(["noise2"] if not alone else [])]
+    # Some only where they are asked for: other tables have no column for them.
+    kind = name.removeprefix("network-")
+    unasked = [option for option in training_parameters(kind, asked=True) if get(option) is None]
+    parameters += [option for option in training_parameters(kind) if option not in unasked]
+    parameters += ["draws"]
     inner, stages = _records(layout, name, get)
     scale = "list" if get("times") is None else get("times").scale
     words = {"layout": layout, "alone": alone, "time_scale": scale, **({"target": source} if alone else {})}
