@@ -15,6 +15,7 @@ class Status(IntEnum):
     INACCURATE = 3  # solved, but the stated error is beyond the accuracy that was asked for
     NOT_CONVERGED = 4
     FAILED = 5
+    INSEPARABLE = 6  # no hyperplane divides the labels: a maximum margin does not exist
 
 
 class Phase(IntEnum):

@@ -115,7 +115,7 @@ COLUMNS: dict[str, Column] = {
         Column("task", "task", "Index of the teacher whose loss is given, from 1."),
         Column("stage", "stage", "Index of the training stage, from 1."),
         Column("residual", "residual", "How far the solver's equations are from being satisfied."),
-        Column("status", "status", "converged, collapsed, diverged, inaccurate, not_converged or failed."),
+        Column("status", "status", "converged, collapsed, diverged, inseparable, inaccurate, not_converged or failed."),
         Column("time", r"time $t$", "Recorded time, from the start of its stage."),
         Column(
             "source_train_loss",

@@ -1,0 +1,1 @@
+"""Classification by a readout on a frozen kernel, averaged over data exactly for D → ∞ (docs/averages.md)."""

@@ -1,0 +1,225 @@
+"""A classifying readout on k I + spikes: errors, losses and margin for arrays that broadcast.
+
+Points that are equal are solved once, so what does not vary along an axis of a grid costs nothing there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tlcli.errors import DomainError
+from tlcli.linear.classify.channels import Channel, State, log_loss
+from tlcli.linear.classify.margin import maximum_margin, separability
+from tlcli.linear.classify.saddle import TOLERANCE, Problem, Saddle, map_of, solve, solve_map, square_start, sums
+from tlcli.linear.domain import FINITE_NON_NEGATIVE, POSITIVE, require
+from tlcli.status import Status
+
+Floats = NDArray[np.float64]
+Loss = Literal["square", "logistic", "hinge", "margin"]
+LOSSES: tuple[Loss, ...] = ("square", "logistic", "hinge", "margin")
+
+_NO_RIDGE = 1e-290  # as good as none, but a direction without features stays unlearned
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What the readout does; all fields have the broadcast shape of the arguments.
+
+    NaN where there is no answer: status INSEPARABLE (maximum margin above the threshold) or NOT_CONVERGED. Without
+    ridge and below the threshold the logistic readout grows without end along the maximum-margin direction: overlap,
+    norm2, V and the losses of fresh points are then infinite.
+    """
+
+    overlap: Floats  # m = β·β*₂
+    norm2: Floats  # q = |β|²
+    V: Floats  # how far one label moves its own prediction
+    error: Floats  # share of wrong signs, against the clean teacher
+    noisy_error: Floats  # the same against labels with noise and flips
+    log_loss: Floats  # mean of log(1 + e^{−yf}) of fresh points
+    square_loss: Floats  # mean of (y − f)² of fresh points
+    train_loss: Floats  # mean of the loss itself on the training points (square: ½(1 − yf)²)
+    train_error: Floats
+    margin: Floats  # 1/|θ|, of the maximum margin alone
+    threshold: Floats  # α_c
+    residual: Floats
+    status: NDArray[np.int8]
+
+
+@np.errstate(all="ignore")  # limits are taken by infinite and tiny numbers
+def classify(
+    alpha2: ArrayLike,
+    spikes: Sequence[ArrayLike] = (),
+    overlaps2: Sequence[ArrayLike] = (),
+    *,
+    loss: Loss = "logistic",
+    ridge: ArrayLike = 0.0,
+    bulk: ArrayLike = 1.0,
+    tau: ArrayLike = 0.0,
+    flips: ArrayLike = 0.0,
+) -> Classified:
+    """Train a readout on y = sign(β*₂·x + tau ε), flipped with probability `flips`; all arguments broadcast.
+
+    alpha2: P₂/D, positive and finite. spikes: c_j ≥ 0 on orthonormal directions (inf allowed), with the squared
+    overlaps2 of the unit teacher. ridge: λ of (1/P) Σ ℓ + (λ/2)|θ|², f = θ·M^{1/2}x; the maximum margin has none.
+    bulk: k ≥ 0. Status DIVERGED: the norm is infinite (square loss, α₂ = 1, λ = 0).
+
+    Raises `DomainError` for parameters outside the theory. Source: docs/averages.md, Section 2.
+    """
+    names = {"alpha2": alpha2, "ridge": ridge, "bulk": bulk, "tau": tau, "flips": flips}
+    _check(names, spikes, overlaps2)
+    arrays = [np.asarray(x, dtype=float) for x in (*names.values(), *spikes, *overlaps2)]
+    shape = np.broadcast_shapes(*(x.shape for x in arrays))
+    table = np.stack([np.broadcast_to(x, shape).ravel() for x in arrays], axis=1)
+    rows, back = np.unique(table, axis=0, return_inverse=True)
+    found = _classify(loss, _problem(rows, len(spikes)), rows[:, 3])
+    return Classified(*(getattr(found, f.name)[back.ravel()].reshape(shape) for f in fields(found)))
+
+
+def _check(names: dict[str, ArrayLike], spikes: Sequence[ArrayLike], overlaps2: Sequence[ArrayLike]) -> None:
+    require(POSITIVE, alpha2=names["alpha2"])
+    require(FINITE_NON_NEGATIVE, **{name: names[name] for name in ("ridge", "bulk", "tau")})
+    if np.any(np.isinf(names["alpha2"])):
+        raise DomainError("alpha2 = inf has no classification theory; use a large finite alpha2, such as 1000.")
+    f = np.asarray(names["flips"], dtype=float)
+    if np.any(bad := ~((f >= 0) & (f < 0.5))):
+        raise DomainError(
+            f"flips = {f[bad].flat[0]:g} is not allowed; the share of flipped labels must be >= 0 and < 0.5 "
+            "(from 0.5 on they say nothing, or the opposite)."
+        )
+    if len(spikes) != len(overlaps2):
+        raise ValueError(f"{len(spikes)} spikes but {len(overlaps2)} overlaps: give one overlap for each spike.")
+    k = np.asarray(names["bulk"], dtype=float)
+    for spike in spikes:
+        if np.any(bad := ~(k + np.asarray(spike, dtype=float) >= 0)):
+            raise DomainError(
+                f"a spike of {np.broadcast_to(spike, bad.shape)[bad].flat[0]:g} on a bulk of "
+                f"{np.broadcast_to(k, bad.shape)[bad].flat[0]:g} is not a kernel: their sum must be zero or positive."
+            )
+
+
+def _problem(rows: Floats, count: int) -> Problem:
+    alpha, ridge, bulk, tau, flips = rows[:, :5].T
+    values = bulk[:, None] + rows[:, 5 : 5 + count]
+    overlaps2 = rows[:, 5 + count :]
+    if count > 1 and np.any((bulk == 0) & (np.sum((values > 0) & (overlaps2 > 0), axis=1) > 1)):
+        raise DomainError(
+            "a bulk of 0 with several spikes is a regression in few dimensions, which this theory does not cover; use "
+            "a positive bulk or one spike."
+        )
+    rest = np.maximum(1 - np.sum(overlaps2, axis=1, keepdims=True), 0.0)
+    weights = np.concatenate([rest, overlaps2], axis=1)
+    return Problem(alpha, ridge, bulk, values, weights, 1 / np.sqrt(1 + tau**2), flips)
+
+
+def _classify(loss: Loss, problem: Problem, tau: Floats) -> Classified:
+    """Divide the points by what has to be solved: nothing, the loss itself, or the maximum margin."""
+    threshold = separability(tau, problem.flips)
+    blank = np.full(problem.size, np.nan)
+    columns = {f.name: blank.copy() for f in fields(Classified)} | {"status": np.zeros(problem.size, dtype=np.int8)}
+    out = Classified(**columns)  # type: ignore[arg-type]
+    out.threshold[:] = threshold
+    learned = np.sum(problem.weights * (problem.eigenvalues > 0), axis=1) > 0
+    separable = (problem.alpha < threshold) & (problem.bulk > 0)
+    hard = learned & separable & (loss != "square") & ((loss == "margin") | (problem.ridge == 0))
+    none = learned & ~separable & (loss == "margin")
+    soft = learned & ~hard & ~none
+    for part, answer in ((~learned, _unlearned), (hard, _separated), (soft, _trained)):
+        if part.any():
+            for name, values in answer(loss, problem.take(part)).items():
+                getattr(out, name)[part] = values
+    out.status[none], out.residual[none] = Status.INSEPARABLE, 0.0
+    return out
+
+
+def _unlearned(loss: Loss, problem: Problem) -> dict[str, Floats]:
+    """Return what a readout without features does: it predicts zero."""
+    zero, half = np.zeros(problem.size), np.full(problem.size, 0.5)
+    start = {"square": 0.5, "logistic": np.log(2), "hinge": 1.0, "margin": np.nan}[loss]
+    parts = {"overlap": zero, "norm2": zero, "V": zero, "error": half, "noisy_error": half, "residual": zero}
+    parts |= {"log_loss": zero + np.log(2), "square_loss": zero + 1, "train_loss": zero + start, "train_error": half}
+    if loss == "margin":
+        parts["status"] = np.full(problem.size, Status.INSEPARABLE)
+    return parts
+
+
+def _trained(loss: Loss, problem: Problem) -> dict[str, Floats]:
+    """Return the answer of a loss with its ridge."""
+    channel = Channel(loss)
+    bare = (problem.ridge == 0) & (problem.bulk == 0)
+    problem = replace(problem, ridge=np.where(bare, _NO_RIDGE, problem.ridge))
+    if loss == "square":
+        x, residual = square_start(problem, problem.ridge), np.zeros(problem.size)
+        # Infinite V and S are limits, not overflow of the exponential.
+        V, m, S = np.exp(x).T
+        state = State(V / problem.alpha, m, S, problem.c, problem.flips)
+    else:
+        found = solve(channel, problem)
+        if loss == "hinge":
+            _at_the_margin(problem, found)
+        state, residual = problem.state(found.x), found.residual
+    training = channel.training(state)
+    parts = {**_observed(state, residual), "train_loss": training.loss, "train_error": training.error}
+    if loss == "square":
+        endless = np.isinf(state.S)
+        parts["train_loss"] = np.where(endless | (problem.ridge == 0) & (problem.alpha < 1), 0.0, parts["train_loss"])
+        parts["train_error"] = np.where(endless, 0.0, parts["train_error"])
+        parts["status"] = np.where(endless, Status.DIVERGED, Status.CONVERGED)
+    return parts
+
+
+def _at_the_margin(problem: Problem, found: Saddle) -> None:
+    """Put the maximum margin, of which V is αλV, into unsolved points with next to no ridge."""
+    lost = np.flatnonzero((found.residual > TOLERANCE) & (problem.bulk > 0) & (problem.ridge > 0))
+    lost = lost[problem.alpha[lost] < separability(np.sqrt(1 / problem.c[lost] ** 2 - 1), problem.flips[lost])]
+    if lost.size:
+        some = problem.take(lost)
+        x = maximum_margin(some).x
+        x[:, 0] -= np.log(some.alpha * some.ridge)
+        again = solve_map(map_of(Channel("hinge"), some, 0), x)
+        found.x[lost], found.residual[lost] = again.x, again.norm
+
+
+def _separated(loss: Loss, problem: Problem) -> dict[str, Floats]:
+    """Return the maximum margin: of itself, of the hinge loss without ridge, or as the logistic loss's direction."""
+    found = maximum_margin(problem)
+    state = problem.state(found.x)
+    zero = np.zeros(problem.size)
+    parts = {**_observed(state, found.residual), "train_loss": zero, "train_error": zero}
+    if loss == "margin":
+        answer = Channel("margin").response(state, 0)
+        parts["margin"] = 1 / np.sqrt(readout_norm2(problem, answer.v, answer.q, answer.m))
+    if loss == "logistic":
+        endless = np.where(np.isnan(parts["error"]), np.nan, np.inf)
+        parts |= dict.fromkeys(("overlap", "norm2", "V", "log_loss", "square_loss"), endless)
+    if loss == "hinge":
+        parts["V"] = np.where(np.isnan(parts["error"]), np.nan, np.inf)
+    return parts
+
+
+def readout_norm2(problem: Problem, v: Floats, q: Floats, m: Floats) -> Floats:
+    """Return |θ|² = β·M⁻¹β of the maximum margin at the channel's answer."""
+    x = problem.eigenvalues
+    pull = 1 / problem.alpha
+    g = 1 / (v[:, None] + pull[:, None] / x)
+    bulk = sums(problem, v, pull).bulk
+    return m**2 * np.sum(problem.weights * g**2 / x, axis=1) + q * bulk**2 / (problem.alpha * problem.bulk)
+
+
+def _observed(x: State, residual: Floats) -> dict[str, Floats]:
+    """Return what fresh points see of a solution; NaN where it is none."""
+    angle, noisy = np.arctan2(np.sqrt(x.S), x.m) / np.pi, np.arctan2(x.s, x.c * x.m) / np.pi
+    parts = {
+        "overlap": x.m,
+        "norm2": x.q,
+        "V": x.V,
+        "error": angle,
+        "noisy_error": x.flips + (1 - 2 * x.flips) * noisy,
+        "log_loss": np.where(np.isinf(x.S), np.inf, log_loss(x)),
+        "square_loss": 1 - 2 * x.signal * x.m + x.q,
+    }
+    solved = residual <= TOLERANCE
+    parts = {name: np.where(solved, value, np.nan) for name, value in parts.items()}
+    return {**parts, "residual": residual, "status": np.where(solved, Status.CONVERGED, Status.NOT_CONVERGED)}
