@@ -90,7 +90,7 @@ def test_rows_that_are_not_converged_are_exit_3(tlcli, result):
     result(lambda rows: [{**row, "status": "not_converged"} if i == 2 else row for i, row in enumerate(rows)])
     done = tlcli("check out --finite-size 3")
     assert done.code == 3
-    assert "NOT CONVERGED: 1 rows of theory, 0 rows of experiment" in done.out
+    assert "NOT CONVERGED: 1 row of theory, 0 rows of experiment" in done.out
 
 
 def test_the_worst_verdict_of_several_tables_counts(tlcli, result):
@@ -136,5 +136,5 @@ def test_inaccurate_rows_count_where_it_is_strict(tlcli, result):
     result(lambda rows: [{**row, "status": "inaccurate"} if i < 2 else row for i, row in enumerate(rows)])
     done, strict = tlcli("check out --finite-size 3"), tlcli("check out --finite-size 3 --strict")
     assert (done.code, strict.code) == (0, 3)
-    assert "  INACCURATE: 2 rows of theory have a larger error than the accuracy asked for\n" in done.out
+    assert "  INACCURATE: 2 rows of theory with a larger error than the accuracy asked for\n" in done.out
     assert strict.out == done.out

@@ -185,7 +185,9 @@ def test_provenance_and_figure_hold_the_same_facts(tlcli):
     assert content["recipe"]["rho"] == "0:1:3"
     with Image.open("out/figure.png") as image:
         inside = json.loads(image.text["Description"])
-    assert inside == {k: v for k, v in content.items() if k not in ("rows", "wall_time_seconds", "files", "run")}
+    assert inside == {
+        k: v for k, v in content.items() if k not in ("verdict", "rows", "wall_time_seconds", "files", "run")
+    }
 
 
 def test_equal_runs_are_equal_bytes(tlcli):
@@ -222,7 +224,7 @@ def test_a_diverging_point_in_a_grid_is_a_row(tlcli):
     done = tlcli("finetune-loss --alpha1 0.5,1,2 --sigma1 0.3 -o -")
     assert done.code == 0
     assert [row["status"] for row in csv.DictReader(io.StringIO(done.out))] == ["converged", "diverged", "converged"]
-    told = "1 row(s) have an infinite answer (status diverged) in norm2, spike, c_noise; every other column holds.\n"
+    told = "1 row with an infinite answer (status diverged) in norm2, spike, c_noise; every other column holds.\n"
     assert done.err == told
     # The loss is finite there, so that the point alone is an answer too.
     alone = tlcli("finetune-loss --alpha1 1 --sigma1 0.3 -o -")
@@ -270,7 +272,7 @@ def test_points_that_are_not_converged_are_rows_and_exit_3(tlcli, monkeypatch):
     monkeypatch.setattr(Exact, "evaluate", evaluate)
     done = tlcli("finetune-loss --rho 0:1:3 -o out")
     assert done.code == 3
-    assert "warning: 1 row(s) are not converged; see the columns status and residual." in done.err
+    assert "warning: 1 row not converged; see the columns status and residual." in done.err
     assert [row["status"] for row in read("out/table.csv")] == ["converged", "converged", "not_converged"]
     assert tlcli("check", "out").code == 3
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from tlcli.errors import EXIT_CHECK_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, UsageError, digits
 from tlcli.report.agreement import Agreement, assess
 from tlcli.report.folder import strangers
+from tlcli.report.numbers import rows
 
 _SHOWN = 10
 
@@ -40,7 +41,7 @@ def _check_files(table: Path) -> int:
 
 
 def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool) -> int:
-    print(f"{path}: {found.rows} rows")
+    print(f"{path}: {rows(found.rows)}")
     incomplete = found.expected is not None and found.rows != found.expected
     for fault in found.faults[:_SHOWN]:
         print(f"  MEANINGLESS: {fault}")
@@ -49,18 +50,18 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool) -> int
     if found.expected is None:
         print("  completeness unknown: no provenance.json beside the table")
     elif incomplete:
-        print(f"  INCOMPLETE: its provenance counts {found.expected} rows")
+        print(f"  INCOMPLETE: its provenance counts {rows(found.expected)}")
     if found.unsolved or found.missing:
-        print(f"  NOT CONVERGED: {found.unsolved} rows of theory, {found.missing} rows of experiment")
+        print(f"  NOT CONVERGED: {rows(found.unsolved)} of theory, {rows(found.missing)} of experiment")
     if found.inaccurate:
-        print(f"  INACCURATE: {found.inaccurate} rows of theory have a larger error than the accuracy asked for")
+        print(f"  INACCURATE: {rows(found.inaccurate)} of theory with a larger error than the accuracy asked for")
     if found.faults:
         return EXIT_CHECK_FAILED
     beyond = found.disagreeing(sigmas)
     columns = found.disagreeing_columns(sigmas)
     worst = found.worst()
     if found.skipped:
-        print(f"  {found.skipped} rows not compared: alpha D is no whole number there; choose another --dim")
+        print(f"  {rows(found.skipped)} not compared: alpha D is no whole number there; choose another --dim")
     if found.blank:
         print(f"  {found.blank} numbers not compared: theory has no finite value there")
     if worst is None and (found.skipped or found.blank or (found.measured and not found.missing)):
@@ -78,7 +79,7 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool) -> int
         if found.widths_needed:
             print("  one width only: the network's bias in 1/N is not removed; give --width two values")
     for p in columns:
-        print(f"    {p.name} as a whole ({p.count} rows): scatter {p.scatter:.1f}, mean {p.bias:.1f} standard errors")
+        print(f"    {p.name} as a whole ({rows(p.count)}): scatter {p.scatter:.1f}, mean {p.bias:.1f} standard errors")
     for c in beyond[:_SHOWN]:
         print(
             f"    line {c.row} {c.name}: theory {c.theory:.6g}, experiment {c.mean:.6g} ± {c.error:.2g} "

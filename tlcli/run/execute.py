@@ -10,6 +10,7 @@ import numpy as np
 from tlcli.errors import EXIT_NOT_CONVERGED, EXIT_OK, UsageError, WriteError
 from tlcli.options.columns import COLUMNS
 from tlcli.report.folder import OutputFolder
+from tlcli.report.numbers import rows
 from tlcli.report.provenance import PROVENANCE
 from tlcli.report.tables import Block, write_csv
 from tlcli.run.assemble import block_of
@@ -90,18 +91,21 @@ def _compute_and_write(
     for one in outcomes:
         one.found = one.solved or one.found
     blocks = [block_of(one.case, one.found.columns, one.measured) for one in outcomes]
-    failure = None
+    failure, answer = None, ""
     if output is None:
         _print_table(blocks)
     else:
         with output.replacing() as hidden:
-            names, failure = write_results(job, outcomes, blocks, hidden, lambda: time.perf_counter() - start)
-        rows, seconds = sum(block.size for block in blocks), time.perf_counter() - start
-        console.note(f"{rows} rows in {seconds:.1f} s: {output.path}/ holds {', '.join(names)} and provenance.json")
+            names, answer, failure = write_results(job, outcomes, blocks, hidden, lambda: time.perf_counter() - start)
+        size, seconds = sum(block.size for block in blocks), time.perf_counter() - start
+        console.note(f"{rows(size)} in {seconds:.1f} s: {output.path}/ holds {', '.join(names)} and provenance.json")
     stores.settle(whole=how.shard is None)
     if failure is not None:
         raise failure
-    return _exit_code(blocks, [one.measured for one in outcomes], how.strict, console)
+    code = _exit_code(blocks, [one.measured for one in outcomes], how.strict, console)
+    if answer:  # a table on standard output is an answer for the next program
+        console.note(answer)
+    return code
 
 
 def _begin(job: Job, output: OutputFolder | None, console: Messages) -> list[Outcome]:
@@ -204,11 +208,11 @@ def _exit_code(blocks: Sequence[Block], measured: Sequence[Measured | None], str
     }
     if counts[Status.DIVERGED]:
         console.note(
-            f"{counts[Status.DIVERGED]} row(s) have an infinite answer (status diverged){_infinite_columns(blocks)}."
+            f"{rows(counts[Status.DIVERGED])} with an infinite answer (status diverged){_infinite_columns(blocks)}."
         )
     unsolved = sum(counts[status] for status in _UNSOLVED)
     failed = sum(one.n_failed for one in measured if one is not None)
     if unsolved:
-        console.warn(f"{unsolved} row(s) are not converged; see the columns status and residual.")
+        console.warn(f"{rows(unsolved)} not converged; see the columns status and residual.")
     missed = strict and counts[Status.INACCURATE]
     return EXIT_NOT_CONVERGED if unsolved or failed or missed else EXIT_OK

@@ -17,6 +17,7 @@ from tlcli.report.plotting import check_text, load
 from tlcli.report.provenance import PROVENANCE, facts, write_provenance
 from tlcli.report.records import drawn_by_time, final, plan_records
 from tlcli.report.tables import Block, write_table
+from tlcli.report.verdict import verdict
 from tlcli.run.assemble import edge_block
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages
@@ -107,8 +108,11 @@ def files_read(job: Job) -> list[Path]:
 
 def write_results(
     job: Job, outcomes: Sequence[Outcome], blocks: Sequence[Block], folder: Path, seconds: Callable[[], float]
-) -> tuple[list[str], TlcliError | None]:
-    """Write all files of a run into `folder`, the provenance last; return their names, and why there is no figure."""
+) -> tuple[list[str], str, TlcliError | None]:
+    """Write all files of a run into `folder`, the provenance last.
+
+    Return their names, the verdict, and why there is no figure.
+    """
     write_table(blocks, folder / "table.csv")
     about = facts(job.command, job.resolved, job.settings["seed"])
     engine = [
@@ -129,11 +133,12 @@ def write_results(
     archives += _write_layers(outcomes, folder)
     figures, failure = _try_to_draw(job, outcomes, blocks, folder, about, edges)
     rows = sum(block.size for block in blocks)
-    about |= {"rows": rows, "wall_time_seconds": round(seconds(), 3)}
+    answer = verdict(blocks, edges, job.cases[0].theory.quantity)
+    about |= {"verdict": answer, "rows": rows, "wall_time_seconds": round(seconds(), 3)}
     names = ["table.csv", *(["boundary.csv"] if any(edges) else []), *(path.name for path in figures)]
     names += [name for name in archives if name is not None]
     write_provenance(folder / PROVENANCE, about, [folder / name for name in names])
-    return names, failure
+    return names, answer, failure
 
 
 def _try_to_draw(*arguments: Any) -> tuple[list[Path], TlcliError | None]:

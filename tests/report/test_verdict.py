@@ -1,0 +1,153 @@
+"""The verdict says what the numbers of its table say, and no more."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tlcli.report.numbers import number, span, with_error
+from tlcli.report.tables import Block
+from tlcli.report.verdict import verdict
+from tlcli.status import Phase, Status
+
+
+def block(axes=None, label=None, **columns):
+    columns = {name: np.asarray(values) for name, values in columns.items()}
+    return Block({name: np.array(v, dtype=float) for name, v in (axes or {}).items()}, columns, {}, label)
+
+
+def gains(loss, baseline, **more):
+    loss, baseline = np.asarray(loss, dtype=float), np.asarray(baseline, dtype=float)
+    return {"loss": loss, "baseline": baseline, "gain": baseline - loss, **more}
+
+
+def test_a_point_gives_both_losses_and_what_they_mean():
+    one = block(**gains(0.3264, 0.6, phase=Phase.POSITIVE, status=Status.CONVERGED))
+    assert verdict([one]) == "loss 0.326 (no pre-training 0.6): pre-training helps, gain 0.274"
+
+
+@pytest.mark.parametrize(
+    ("phase", "words"),
+    [
+        (Phase.NEGATIVE, "pre-training hurts, gain -0.1"),
+        (Phase.NEUTRAL, "pre-training makes no difference, gain -0.1"),
+        (Phase.COLLAPSED, "pre-training leaves no feature under this weight decay"),
+        (Phase.UNKNOWN, "pre-training has an effect that is not known"),
+    ],
+)
+def test_the_phase_decides_what_is_said(phase, words):
+    one = block(**gains(0.6, 0.5, phase=phase, status=Status.CONVERGED))
+    assert verdict([one]).endswith(words)
+
+
+def test_errors_are_those_over_draws_where_there_are_several():
+    one = block(**gains(0.4, 0.5, phase=Phase.NEUTRAL), gain_se=0.01, gain_draw_se=0.0712, loss_se=0.02)
+    assert verdict([one]) == (
+        "loss 0.400 ± 0.020 (no pre-training 0.5): pre-training makes no difference, gain 0.100 ± 0.071"
+    )
+
+
+def test_a_table_in_time_decides_by_two_standard_errors():
+    said = [verdict([block(**gains(0.4, 0.5), gain_se=se)]) for se in (0.04, 0.06)]
+    assert "helps" in said[0]
+    assert "no difference" in said[1]
+
+
+def test_the_best_time_is_told_only_where_it_is_better_beyond_its_error():
+    columns = gains([[9.0, 0.5, 0.2, 0.3]], [[1.0, 1.0, 1.0, 1.0]], stage=[1, 2, 2, 2], time=[3.0, 0.0, 2.0, 4.0])
+    axes = {"gamma0": [1.0], "record": [0, 1, 2, 3]}
+    said = [verdict([block(axes, **columns, loss_se=se)]) for se in (0.04, 0.06)]
+    assert "loss 0.300 ± 0.040" in said[0]
+    assert said[0].endswith("; least loss 0.200 ± 0.040 at t = 2")
+    assert "least" not in said[1]
+
+
+def test_a_grid_counts_phases_and_gives_the_ends_of_the_gain_where_it_has_a_sign():
+    loss = np.array([[0.5, 0.4, 0.7], [0.5, 0.2, 0.5 - 1e-17]])
+    phase = np.array([[0, 1, -1], [0, 1, 0]], dtype=np.int8)
+    grid = block({"alpha2": [0.5, 2], "gamma0": [0, 1, np.inf]}, **gains(loss, 0.5, phase=phase, status=0))
+    assert verdict([grid]) == (
+        "pre-training helps at 2, hurts at 1, makes no difference at 3 of 6 points; gain -0.2 (alpha2 = 0.5, "
+        "gamma0 = inf) to 0.3 (alpha2 = 2, gamma0 = 1); best of the grid: gamma0 = 1 where it helps"
+    )
+
+
+def test_searched_optima_count_only_where_pre_training_helps():
+    loss = np.array([[0.4, 0.3], [0.6, 0.7]])
+    grid = block(
+        {"alpha2": [0.5, 2], "gamma0": [1, 2]},
+        **gains(loss, 0.5, phase=np.sign(0.5 - loss).astype(np.int8)),
+        gamma0_opt=np.array([[np.inf], [0.0]]),
+    )
+    assert verdict([grid]).endswith("best gamma0 = inf")
+
+
+def test_boundaries_name_their_axis_and_cases_their_line():
+    cases = [
+        block({"alpha2": [1, 2]}, label, **gains([0.4, 0.6], 0.5, phase=np.array([1, -1], dtype=np.int8)))
+        for label in ("a", "b")
+    ]
+    edge = {"refined": "alpha2", "alpha2": np.array([1.25, 1.75, 9]), "kind": np.array(["root", "root", "collapse"])}
+    lines = verdict(cases, [[edge], []]).split("\n")
+    assert "; it changes sign at alpha2 = 1.25 to 1.75" in lines[0]
+    assert lines[0].startswith("a: pre-training helps at 1, hurts at 1 of 2 points")
+    assert lines[1].startswith("b: ")
+    assert "changes sign" not in lines[1]
+
+
+def test_what_is_not_solved_is_said():
+    status = np.array([Status.CONVERGED, Status.FAILED, Status.INACCURATE, Status.NOT_CONVERGED])
+    grid = block(
+        {"p2": [1, 2, 3, 4]}, **gains([0.4, np.nan, 0.4, 0.4], 0.5, phase=np.array([1, 3, 1, 1]), status=status)
+    )
+    said = verdict([grid])
+    assert "has an effect that is not known at 1 of 4 points" in said
+    assert said.endswith("1 of 4 points is less accurate than asked; 2 of 4 points are not converged")
+
+
+def test_a_command_without_a_baseline_gives_what_it_computes():
+    kernel = block({"alpha1": [0.5, 2]}, spike=np.array([1.0, 4.0]), bulk=1.0, overlap=np.array([0.5, 1]), status=0)
+    assert verdict([kernel]) == "spike 1 to 4; bulk 1; overlap 0.5 to 1"
+    assert verdict([block(loss=0.25)]) == "loss 0.25"
+
+
+def test_several_experiments_are_one_theory():
+    loss = np.array([[0.4, 0.6]] * 3)
+    phase = np.array([1, -1], dtype=np.int8)
+    axes = {"experiment": [0, 1, 2], "alpha2": [1, 2]}
+    assert "of 2 points" in verdict([block(axes, **gains(loss, 0.5, phase=phase))])
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (0.41962, 0.00771, "0.4196 ± 0.0077"),
+        (-12.3456, 1.2, "-12.3 ± 1.2"),
+        (1234.5, 140.0, "1234 ± 140"),
+        (1.23e-9, 4.5e-11, "1.23e-09 ± 4.5e-11"),
+        (0.5, np.nan, "0.5"),
+        (np.nan, 1.0, "nan"),
+        (0.0, 1e-9, "0 ± 1e-09"),
+    ],
+)
+def test_numbers_carry_the_digits_of_their_error(value, error, text):
+    assert with_error(value, error) == text
+
+
+def test_spans_and_numbers():
+    assert span([np.nan, 2.0, np.inf]) == "2 to inf"
+    assert span([3.0, 3.0]) == "3"
+    assert number(0.123456) == "0.123"
+
+
+def test_the_command_ends_with_it_and_the_provenance_holds_it(tmp_path):
+    point = ["finetune-loss", "--alpha1", "inf", "--alpha2", "0.4", "--rho", "0.8", "--gamma0", "3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tlcli", *point, "-o", str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    told = json.loads((tmp_path / "provenance.json").read_text())["verdict"]
+    # 0.6 = 1 - alpha2 is the loss of ridgeless regression from scratch
+    assert done.stderr.splitlines()[-1] == told == "loss 0.326 (no pre-training 0.6): pre-training helps, gain 0.274"
+    assert done.stderr.startswith("1 row in ")

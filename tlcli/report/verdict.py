@@ -1,0 +1,191 @@
+"""The answer of a run in words: what pre-training does, by how much, and where."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tlcli.report.numbers import number, span, with_error
+from tlcli.report.records import RECORD, final
+from tlcli.report.tables import Block
+from tlcli.status import Phase, Status
+
+_EXPERIMENT = "experiment"
+_STRENGTHS = ("gamma0", "delta")  # what one is free to choose: the tool says which value is best
+_UNSOLVED = (Status.NOT_CONVERGED, Status.FAILED)
+_MEANS = {
+    Phase.POSITIVE: "helps",
+    Phase.NEGATIVE: "hurts",
+    Phase.NEUTRAL: "makes no difference",
+    Phase.COLLAPSED: "leaves no feature under this weight decay",
+    Phase.UNKNOWN: "has an effect that is not known",
+}
+
+
+def verdict(blocks: Sequence[Block], edges: Sequence[Sequence[Mapping[str, Any]]] = (), default: str = "loss") -> str:
+    """Return one line per case that answers what its table was computed for.
+
+    `blocks` are the cases of a table; `edges` are the boundary points of each (lists of columns, as `boundary.csv` has
+    them); `default` is the quantity of theories that know no gain. A gain counts as one only where its phase says so:
+    beyond two of its standard errors.
+    """
+    lines = []
+    for index, block in enumerate(blocks):
+        text = _of_case(block, edges[index] if index < len(edges) else (), default)
+        lines.append(f"{block.label}: {text}" if block.label else text)
+    return "\n".join(lines)
+
+
+def _of_case(block: Block, edges: Sequence[Mapping[str, Any]], default: str) -> str:
+    theory = _theory(block)
+    end = final(theory)
+    if "gain" in end.columns:
+        parts = [_point(end, theory) if end.size == 1 else _grid(end, edges)]
+        parts += [_best(end, name) for name in _STRENGTHS]
+    else:
+        parts = [_quantity(end, name) for name in _shown(end, default)]
+    return "; ".join([*(part for part in parts if part), *_reservations(end)])
+
+
+def _theory(block: Block) -> Block:
+    """Return the block without its axis of experiments, whose theory is the same in all."""
+    if _EXPERIMENT not in block.axes:
+        return block
+    axes = {name: values for name, values in block.axes.items() if name != _EXPERIMENT}
+    columns = {name: np.asarray(c)[0] if np.ndim(c) == len(block.axes) else c for name, c in block.columns.items()}
+    return Block(axes, columns, block.scales, block.label)
+
+
+def error_of(block: Block, name: str) -> Any:
+    """Return the standard error of a column at the block's shape: over draws of the data where there are several."""
+    known = next((n for n in (f"{name}_draw_se", f"{name}_se") if n in block.columns), None)
+    return np.full(block.shape, np.nan) if known is None else block.full(known)
+
+
+def _phases(block: Block) -> Any:
+    """Return the phase of every point; tables in time have none, and decide by two standard errors."""
+    if "phase" in block.columns:
+        return block.full("phase")
+    gain = block.full("gain")
+    wide = 2.0 * np.nan_to_num(error_of(block, "gain"))
+    with np.errstate(invalid="ignore"):
+        sign = np.where(np.abs(gain) > wide, np.sign(gain), 0)
+    return np.where(np.isnan(gain), Phase.UNKNOWN, sign).astype(np.int8)
+
+
+def _at(block: Block, name: str, where: tuple[int, ...]) -> str:
+    return with_error(block.full(name)[where], error_of(block, name)[where])
+
+
+def _point(end: Block, whole: Block) -> str:
+    """Return the answer of a single point: its losses, what they mean, and the best time to stop."""
+    where = (0,) * len(end.shape)
+    name = "loss" if "loss" in end.columns else "train_loss"
+    phase = Phase(int(_phases(end)[where]))
+    words = name.replace("_", " ")
+    text = (
+        f"{words} {_at(end, name, where)} (no pre-training {_at(end, 'baseline', where)}): pre-training {_MEANS[phase]}"
+    )
+    if phase not in (Phase.UNKNOWN, Phase.COLLAPSED):
+        text += f", gain {_at(end, 'gain', where)}"
+    return text + (_earlier(whole, name) if RECORD in whole.axes else "")
+
+
+def _earlier(block: Block, name: str) -> str:
+    """Return the least loss of the target stage, where it is below the last by more than two standard errors."""
+    target = block.full("stage").ravel() == 2 if "stage" in block.columns else np.full(block.size, True)
+    losses, times = (block.full(n).ravel()[target] for n in (name, "time"))
+    if not np.isfinite(losses).any():
+        return ""
+    errors = np.nan_to_num(error_of(block, name).ravel()[target])
+    best = int(np.nanargmin(losses))
+    if not losses[-1] - losses[best] > 2.0 * errors[best]:
+        return ""
+    return f"; least {name.replace('_', ' ')} {with_error(losses[best], errors[best])} at t = {number(times[best])}"
+
+
+def _grid(block: Block, edges: Sequence[Mapping[str, Any]]) -> str:
+    """Return the share of each phase, the range of gains with its ends, and where the gain changes sign."""
+    phases = _phases(block)
+    counts = {phase: int(np.sum(phases == phase)) for phase in _MEANS}
+    shares = [f"{_MEANS[phase]} at {'all ' if n == block.size else ''}{n}" for phase, n in counts.items() if n]
+    text = f"pre-training {', '.join(shares)} {'points' if len(shares) == 1 else f'of {block.size} points'}"
+    signed = np.isin(phases, (Phase.POSITIVE, Phase.NEGATIVE))
+    if signed.any():  # where there is no effect, the gain is noise or rounding
+        gain = block.full("gain")
+        low = np.argmin(np.where(signed, gain, np.inf))
+        high = np.argmax(np.where(signed, gain, -np.inf))
+        ends = (_there(block, np.unravel_index(int(end), block.shape)) for end in dict.fromkeys((low, high)))
+        text += f"; gain {' to '.join(ends)}"
+    crossings = [place for some in edges if (place := _crossing(some, block))]
+    return text + (f"; it changes sign at {', at '.join(crossings)}" if crossings else "")
+
+
+def _there(block: Block, where: Any) -> str:
+    """Return the gain of one point and where it is."""
+    axes = ", ".join(
+        f"{name} = {number(values[i])}" for (name, values), i in zip(block.axes.items(), where, strict=True)
+    )
+    return f"{_at(block, 'gain', tuple(where))} ({axes})"
+
+
+def _crossing(edge: Mapping[str, Any], block: Block) -> str:
+    """Return between which values of its axis the boundary lies."""
+    axis = str(edge["refined"])
+    values = np.asarray(edge[axis], dtype=float)[np.asarray(edge["kind"]) != "collapse"]
+    if axis not in block.axes or not np.isfinite(values).any():
+        return ""
+    return f"{axis} = {span(values)}"
+
+
+def _best(block: Block, name: str) -> str:
+    """Return the best value of a strength where pre-training helps: the searched one, else the best of the grid."""
+    if name not in block.axes or len(block.axes[name]) < 2:
+        return ""
+    at = list(block.axes).index(name)
+    helps = np.any(_phases(block) == Phase.POSITIVE, axis=at)
+    if not helps.any():
+        return ""
+    if (known := f"{name}_opt") in block.columns:
+        best = np.take(block.full(known), 0, axis=at)
+        how = "best"
+    else:
+        losses = block.full("loss" if "loss" in block.columns else "train_loss")
+        best = block.axes[name][np.argmin(np.where(np.isnan(losses), np.inf, losses), axis=at)]
+        how = "best of the grid:"
+    best = best[helps]
+    if np.isnan(best).all():
+        return ""
+    return f"{how} {name} = {span(best)}{'' if best.size == 1 else ' where it helps'}"
+
+
+def _shown(block: Block, default: str) -> list[str]:
+    """Return which columns answer a command that compares nothing."""
+    wanted = ("spike", "bulk", "overlap") if "spike" in block.columns else (default, "loss", "source_loss")
+    known = [name for name in wanted if name in block.columns]
+    return known if "spike" in block.columns else known[:1]
+
+
+def _quantity(block: Block, name: str) -> str:
+    words, values = name.replace("_", " "), block.full(name)
+    if values.size == 1:
+        return f"{words} {_at(block, name, (0,) * len(block.shape))}"
+    return f"{words} {span(values)}" if np.isfinite(values).any() else f"{words} is not known"
+
+
+def _reservations(block: Block) -> list[str]:
+    """Return what the answer does not hold for."""
+    if "status" not in block.columns:
+        return []
+    status = block.full("status")
+    late, missing = (int(np.sum(np.isin(status, codes))) for codes in ((Status.INACCURATE,), _UNSOLVED))
+    texts = []
+    if late:
+        texts.append(f"{_of(late, block.size)} less accurate than asked")
+    if missing:
+        texts.append(f"{_of(missing, block.size)} not converged")
+    return texts
+
+
+def _of(count: int, size: int) -> str:
+    return "it is" if size == 1 else f"{count} of {size} points {'is' if count == 1 else 'are'}"
