@@ -1,49 +1,99 @@
-"""Stated errors of the population against quadrature, on random small problems (coverage of all: docs/bayes.md)."""
+"""Stated errors of the population against quadrature, on random small problems of two stages (docs/bayes.md)."""
+
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from tlcli.bayes.observables import NEEDS, errors_of
-from tlcli.bayes.population import population_source
-from tlcli.bayes.quadrature.solve import quadrature_source
+from tlcli.bayes.observables import Problem, errors_of, values_of
+from tlcli.bayes.population.source import population_source
+from tlcli.bayes.population.target import population_target
+from tlcli.bayes.quadrature.solve import quadrature_source, quadrature_target
 from tlcli.dmft.activations import activation
+from tlcli.errors import ConvergenceError
 
-TESTED = 6
+PROBLEMS, TESTED, NEURONS = 26, 4, 512
+ASKED = 0.9  # of the errors, within two stated ones. The share of n has a standard error of √(0.09/n): 0.06 for 24.
+LEAST = 20  # stages of either kind that the budget of this test solves
+NEAR = 0.15  # a certificate asks that starts differ by 5 % at most, which so few neurons seldom do; errors hold before
+SOURCE = ("source_loss", "source_train_loss", "source_overlap")
+TARGET = ("loss", "train_loss", "target_overlap", "cross_overlap", "retained_overlap")
 
 
 def random_problem(number):
-    """Activation, inputs (P + 6, 2), labels, γ and β of one of the thirty problems."""
-    rng, problems = np.random.default_rng(0), []
-    for k in range(number + 1):
-        name, count = ("erf", "tanh", "relu")[k % 3], int(rng.integers(4, 9))
-        gamma, beta = float(10 ** rng.uniform(-0.7, 0.3)), float(10 ** rng.uniform(0.7, 2))
-        x = rng.standard_normal((count + TESTED, 2))
-        y = np.sign(x[:, 0] + 0.4 * rng.standard_normal(count + TESTED))
-        problems.append((activation(name), x, y, min(gamma, 1.0) if name == "relu" else gamma, beta))
-    return problems[number]
-
-
-# Half of the spread of v, which was stated, is 10.6 times too small for the loss of number 10, and leaves v of both
-# more than two errors off.
-@pytest.mark.parametrize("number", [4, 10])
-def test_two_stated_errors_hold_what_half_spreads_did_not(number):
-    act, x, y, gamma, beta = random_problem(number)
-    at, test = np.arange(len(y) - TESTED), np.arange(len(y) - TESTED, len(y))
-    exact = quadrature_source(act, x, at, y[at], gamma, beta, accuracy=1e-5)
-    found = population_source(act, x, at, y[at], gamma, beta, seed=number, chains=128, moves=100, doublings=1)
-    unit = y[at] / np.linalg.norm(y[at])
-    values = [
-        {
-            "source_loss": float(np.mean((s.outputs[test] - y[test]) ** 2)),
-            "source_train_loss": float(np.mean((s.outputs[at] - y[at]) ** 2)),
-            "source_overlap": float(unit @ s.kernel[np.ix_(at, at)] @ unit),
-        }
-        for s in (found, exact)
-    ]
-    errors = errors_of(
-        {"source": found, "target": found, "baseline": found}, {**dict.fromkeys(NEEDS, 1.0), **values[0]}
+    """Activation, data, and (γ₁, γ₂, β, δ) of one problem in two dimensions, with 3 to 5 points of either task."""
+    rng = np.random.default_rng([0, number])
+    name = "relu" if number % 10 == 9 else ("erf", "tanh")[number % 2]
+    n1, n2 = (int(n) for n in rng.integers(3, 6, 2))
+    gamma1, gamma2 = 10 ** rng.uniform(-0.7, 0.2 if name != "relu" else -0.2, 2)
+    beta, delta = 10 ** rng.uniform(0.7, 1.7), 10 ** rng.uniform(-1, 1)
+    x = rng.standard_normal((n1 + n2 + TESTED, 2))
+    y = np.sign(x @ [1, 0] + 0.4 * rng.standard_normal(len(x)))
+    y2 = np.sign(x @ [0.9, 0.4] + 0.4 * rng.standard_normal(len(x)))
+    data = SimpleNamespace(
+        x_source=x[:n1], y_source=y[:n1], x_target=x[n1:-TESTED], y_target=y2[n1:-TESTED], x_test=x[-TESTED:]
     )
-    for name, value in values[0].items():
-        assert abs(value - values[1][name]) <= 2 * errors[f"{name}_se"], name
-    for one, other, spread in ((found.v, exact.v, "spread_v"), (found.kernel, exact.kernel, "spread_kernel")):
-        assert np.linalg.norm(one - other) <= 2 * found.info[spread] * np.linalg.norm(other), spread
+    data.y_test_source, data.y_test_target = y[-TESTED:], y2[-TESTED:]
+    return activation(name), data, float(gamma1), float(gamma2), float(beta), float(delta)
+
+
+def errors_in_units(found, exact, alone, data, problem):
+    """Return distance over stated error by quantity, and of the target's kernel from that of a target `alone`."""
+    saddles, wanted = ({"source": s, "target": t, "baseline": None} for s, t in (found, exact))
+    value, true = values_of(data, problem, saddles), values_of(data, problem, wanted)
+    stated = errors_of({**saddles, "baseline": found[0]}, {**value, "baseline": 0.0})
+    out = {}
+    for stage, one, other, names in zip(("source", "target"), found, exact, (SOURCE, TARGET), strict=True):
+        if max(one.info["spread_v"], one.info["spread_kernel"]) < NEAR:
+            out |= {name: abs(value[name] - true[name]) / stated[f"{name}_se"] for name in names}
+            for what, a, b in (("v", one.v, other.v), ("kernel", one.kernel, other.kernel)):
+                size = np.linalg.norm(b)
+                out[f"{stage} {what}"] = np.linalg.norm(a - b) / (size * one.info[f"error_{what}"])
+                out[f"{stage} {what}, spread"] = np.linalg.norm(a - b) / (size * one.info[f"spread_{what}"])
+            if stage == "target":
+                far = np.linalg.norm(one.kernel - alone.kernel) / np.linalg.norm(alone.kernel)
+                out["source left out"] = far / one.info["error_kernel"]
+    return out
+
+
+@pytest.fixture(scope="module")
+def distances():
+    """Distances over stated errors, {quantity: (n,)}, over the stages whose two starts are near."""
+    rows = []
+    for number in range(PROBLEMS):
+        act, data, gamma1, gamma2, beta, delta = random_problem(number)
+        p = Problem.of(data)
+        first, second = (act, p.x, p.rows1, p.y1, gamma1, beta), (act, p.x, p.rows2, p.y2, gamma2, beta)
+        try:
+            source = population_source(*first, seed=number, chains=64, moves=60, doublings=1)
+            # Few of its neurons, in the order of their s within either half: the target costs a tenth.
+            few = replace(source, neurons=source.neurons[:: len(source.neurons) // NEURONS])
+            target = population_target(*second, delta, few, seed=number, moves=20, doublings=0)
+        except ConvergenceError:  # so short a population may not settle
+            continue
+        exact = quadrature_source(*first, accuracy=1e-3)
+        tied = quadrature_target(*second, delta, exact, source_rows=p.rows1, source_gamma=gamma1, accuracy=1e-3)
+        alone = quadrature_source(*second, accuracy=1e-3)
+        rows.append(errors_in_units((source, target), (exact, tied), alone, data, p))
+    return {name: np.array([r[name] for r in rows if name in r]) for name in sorted(set().union(*rows))}
+
+
+def covered(distances, name, errors=2.0):
+    assert len(distances[name]) >= LEAST, f"{name}: {len(distances[name])} solved"
+    return float(np.mean(distances[name] <= errors))
+
+
+KERNELS = [f"{stage} {what}" for stage in ("source", "target") for what in ("v", "kernel")]
+
+
+@pytest.mark.parametrize("name", [*SOURCE, *TARGET, *KERNELS])
+def test_two_stated_errors_hold_nine_of_ten(distances, name):
+    assert covered(distances, name) >= ASKED
+
+
+def test_errors_that_are_too_small_and_a_wrong_source_are_seen(distances):
+    """Half of the errors, the spreads of two starts alone, and an answer without the source fall short."""
+    assert min(covered(distances, name, 1.0) for name in KERNELS) < ASKED
+    assert covered(distances, "target kernel, spread") < ASKED
+    assert covered(distances, "source left out") < 0.5

@@ -88,7 +88,7 @@ def test_the_train_loss_is_that_of_v_within_its_error(name, gamma, beta):
     loss, wanted = (float(np.mean((s.outputs[at] - y) ** 2)) for s in (found, exact))
     assert loss == pytest.approx(np.mean((found.v / beta) ** 2), rel=1e-9)
     assert wanted == pytest.approx(np.mean((exact.v / beta) ** 2), rel=1e-9)
-    assert abs(loss - wanted) <= 2 * loss * found.info["spread_v"]  # two of `train_loss_se`
+    assert abs(loss - wanted) <= 2 * loss * found.info["error_v"]  # two of `train_loss_se`
     assert found.info["residual"] < 1e-4
 
 

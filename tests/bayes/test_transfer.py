@@ -319,7 +319,7 @@ def test_a_tilt_without_normalisation_is_refused():
 
 
 def test_errors_of_the_sampled_route_are_the_documented_bound():
-    info = {"spread_v": 0.01, "spread_kernel": 0.04}
+    info = {"error_v": 0.01, "error_kernel": 0.04}
     saddle = Saddle(np.ones(2), np.full(4, 2.0), np.eye(4), 0.0, 0.1, 0.1, "converged", "", info)
     stages = {"source": saddle, "target": saddle, "baseline": saddle}
     values = {**dict.fromkeys(NEEDS, 0.25), "target_overlap": 4.0, "cross_overlap": 0.0}

@@ -132,12 +132,12 @@ def errors_of(saddles: dict[str, Saddle | None], values: dict[str, float]) -> di
     for name, stage in (("loss", TARGET), ("baseline", ALONE), ("source_loss", SOURCE)):
         saddle = saddles[stage]
         size = math.nan if saddle is None else float(np.sqrt(np.mean(saddle.outputs**2)))
-        part = math.hypot(_spread(saddle, "spread_v"), _spread(saddle, "spread_kernel"))  # of f = K(·, train)v
+        part = math.hypot(_error(saddle, "error_v"), _error(saddle, "error_kernel"))  # of f = K(·, train)v
         out[f"{name}_se"] = 2 * math.sqrt(max(values[name], 0.0)) * size * part
     same = saddles[TARGET] is saddles[ALONE]
     out["gain_se"] = 0.0 if same else math.hypot(out["loss_se"], out["baseline_se"])
     for name, stage in (("train_loss", TARGET), ("source_train_loss", SOURCE)):  # |v|²/(Pβ²)
-        out[f"{name}_se"] = 2 * values[name] * _spread(saddles[stage], "spread_v")
+        out[f"{name}_se"] = 2 * values[name] * _error(saddles[stage], "error_v")
     # An overlap of two label vectors may be zero where its error is not: the scale is that of their own overlaps.
     cross = math.sqrt(max(values["target_overlap"] * values["retained_overlap"], 0.0))
     for name, stage, size in (
@@ -146,16 +146,12 @@ def errors_of(saddles: dict[str, Saddle | None], values: dict[str, float]) -> di
         ("cross_overlap", TARGET, cross),
         ("retained_overlap", TARGET, values["retained_overlap"]),
     ):
-        out[f"{name}_se"] = size * _spread(saddles[stage], "spread_kernel")
+        out[f"{name}_se"] = size * _error(saddles[stage], "error_kernel")
     return out
 
 
-def _spread(saddle: Saddle | None, name: str) -> float:
-    """Return the relative spread between two starts.
-
-    Their mean is half as far from either, but a spread of two has one degree of freedom where the error has a single
-    direction: half of it covers a third of random problems too few.
-    """
+def _error(saddle: Saddle | None, name: str) -> float:
+    """Return a relative error of the two starts (`population.certificate.spreads`)."""
     if saddle is None:
         return math.nan
     exact = saddle.gap == 0 and saddle.gap_floor == 0

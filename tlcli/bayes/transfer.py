@@ -135,10 +135,10 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
     `whitened`). Free energies are the minima of -log Z/N, nats per neuron; evidence_gain is that of the target alone
     minus that of the target.
 
-    Errors of the population route are bounds from its two starts. Their v differ by spread_v and their kernels by
-    spread_kernel, relatively: |ΔL| ≤ 2√L |Δf| with |Δf|/|f| the root of the sum of their squares for losses on test
-    points, 2L·spread_v for train losses |v|²/(Pβ²), and spread_kernel times the overlap for overlaps (ŷ₁ᵀΦŷ₂: times the
-    geometric mean of the two overlaps of its labels).
+    Errors of the population route are bounds from its two starts, with error_v and error_kernel the relative errors of
+    v and of the kernel (`population.certificate.spreads`): |ΔL| ≤ 2√L |Δf| with |Δf|/|f| the root of the sum of their
+    squares for losses on test points, 2L·error_v for train losses |v|²/(Pβ²), and error_kernel times the overlap for
+    overlaps (ŷ₁ᵀΦŷ₂: times the geometric mean of the two overlaps of its labels).
 
     A stage that is refused (beta = inf with labels that the kernel cannot fit, a tilt that is not normalisable) is not
     solved, and says why in `reasons`; what the other stages find stays.

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from tlcli.bayes.population.dual import project, weights_of
-from tlcli.bayes.population.everywhere import draw_neurons, row_space
+from tlcli.bayes.population.everywhere import neurons_of, row_space
 from tlcli.bayes.population.jumps import Mixture, fit
 from tlcli.bayes.population.run import Run, Stage, Trips, fields, refreshed, sample
 from tlcli.bayes.population.start import walk
@@ -40,12 +39,7 @@ def source_neurons(act: Activation, x: Floats, rows: Rows, v: Floats, gamma: flo
             run.ladder = refreshed(stage, run, pool)
             run.mixture = fit(tilt, pool, v, gamma, run.ladder, even=act.odd, components=10)
         pool, _ = sample(stage, run, 2 * _MOVES)
-        u = gamma * project(tilt, pool, v, 1)
-        weights, _, _ = weights_of(tilt, u, pool.bias, 1)
-        z = pool.z.reshape(-1, tilt.rank)
-        if tilt.sphere:
-            z = tilt.with_radius(z, tilt.stretch(u.ravel()), rng)
-        return draw_neurons(z, weights.ravel(), u.ravel(), basis, COUNT, rng)
+        return neurons_of(tilt, pool, v, gamma, basis, COUNT, rng)
 
 
 def target_neurons(

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcli.bayes.population.dual import Pool, project, weights_of
 from tlcli.bayes.population.tilt import Tilt
 
 Floats = NDArray[np.float64]
@@ -72,6 +73,18 @@ def kernel_everywhere(
         φ *= np.sqrt(weights[rows] * len(weights)).astype(np.float32)[:, None]
         kernel += φ.T @ φ
     return kernel / len(weights)
+
+
+def neurons_of(
+    tilt: Tilt, pool: Pool, v: Floats, gamma: float, basis: Floats, count: int, rng: np.random.Generator
+) -> Floats:
+    """Return `count` equally weighted draws w (count, D) from a source's measure of v (P,), by its pool."""
+    u = gamma * project(tilt, pool, v, 1)
+    weights, _, _ = weights_of(tilt, u, pool.bias, 1)
+    z = pool.z.reshape(-1, tilt.rank)
+    if tilt.sphere:
+        z = tilt.with_radius(z, tilt.stretch(u.ravel()), rng)
+    return draw_neurons(z, weights.ravel(), u.ravel(), basis, count, rng)
 
 
 def draw_neurons(

@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from tlcli.bayes.domain import refuse_growth, refuse_tilt
-from tlcli.bayes.population.certificate import Check, check, relative, verdict
+from tlcli.bayes.population.certificate import Check, check, relative, spreads, verdict
 from tlcli.bayes.population.dual import Pool
-from tlcli.bayes.population.everywhere import draw_neurons, kernel_everywhere, outside, row_space
+from tlcli.bayes.population.everywhere import kernel_everywhere, neurons_of, outside, row_space
 from tlcli.bayes.population.run import Run, Stage, extend, first_run, share_cuts, solved
 from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import (
@@ -42,7 +42,10 @@ _NEURON_NUMBERS = 12_000_000  # fewer neurons in high dimension: at most 50 MB
 
 @dataclass(frozen=True, eq=False)
 class PopulationSaddle(Saddle):
-    """A saddle point with `neurons` (N, D): equally weighted draws of w from its measure, for a target."""
+    """A saddle point with `neurons` (N, D): equally weighted draws of w from its measure, for a target.
+
+    Where two starts were sampled, each half of the neurons is from the measure of one of them.
+    """
 
     neurons: Floats = field(default_factory=lambda: np.zeros((0, 0)), repr=False)
 
@@ -229,8 +232,7 @@ def _record(
         "tail": _tail(tilt, runs),
         "square": [c.square for c in checks],
         "square_saddle": saddle,
-        "spread_v": relative(runs[0].v, runs[1].v),
-        "spread_kernel": relative(runs[0].kernel, runs[1].kernel),
+        **spreads([r.v for r in runs], [r.kernel for r in runs], checks),
         "spread_outputs": relative(y - runs[0].v / β, y - runs[1].v / β),
         "free_energies": [float(d) for d in duals],
         "acceptance": [list(r.acceptance) for r in runs],
@@ -248,5 +250,6 @@ def _record(
         status=status,
         message=message,
         info=info,
-        neurons=draw_neurons(z if rho is None else tilt.with_radius(z, rho, rng), weights, s, basis, _count(x), rng),
+        # The starts of a target take those of one start of the source each: their spread knows the source's error too.
+        neurons=np.concatenate([neurons_of(tilt, _pool(r), r.v, γ, basis, _count(x) // 2, rng) for r in runs]),
     )

@@ -3,8 +3,8 @@
 p(w) = mean_i p(w|w̄_i), p(w|w̄_i) ∝ N(w; αw̄_i, I/(1+δ)) exp(½γ²(v·φ)²), each normalised on its own: a chain never
 leaves its source neuron. Φ needs no log Z(v|w̄_i): the chains sample the tilted measure itself, with jumps between
 its lobes, so there is no bias of the order of one over the states per neuron at the v of sampling. What limits the
-accuracy is the number of source neurons: a larger budget takes more of them, not more moves of each. The two starts use
-disjoint sets, so that their gap knows this error.
+accuracy is the number of source neurons: a larger budget takes more of them, not more moves of each. Each of the two
+starts uses neurons of one of the source's, so that their gap and their spread know this error and the source's own.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from tlcli.bayes.domain import refuse_growth, refuse_tilt
-from tlcli.bayes.population.certificate import Check, check, relative, verdict
+from tlcli.bayes.population.certificate import SPREADS, Check, check, relative, spreads, verdict
 from tlcli.bayes.population.everywhere import kernel_everywhere, outside, row_space
 from tlcli.bayes.population.run import Stage
 from tlcli.bayes.population.source import PopulationSaddle, check_finite_beta, floor_of, population_source, regression
@@ -65,8 +65,8 @@ def population_target(
         gamma: richness of the target >= 0.
         beta: inverse temperature, finite and > 0.
         delta: elastic coupling >= 0, inf allowed; 0 is a network that learns the target alone.
-        source: saddle of the source; of its `neurons` (N, D) each start uses 1024 and, at most, half of them. The
-            accuracy of the source's own measure is part of the error, and is certified with the source.
+        source: saddle of the source; of its `neurons` (N, D) one start uses 1024 and, at most, all of the first half,
+            the other as many of the second.
         seed: seed of both starts.
         moves: HMC moves of every chain in a pool that is judged.
         doublings: how often the number of neurons may be doubled, each time with new chains at the best v, before the
@@ -85,7 +85,7 @@ def population_target(
     check_finite_beta(beta)
     if np.isinf(delta):  # the source's measure itself
         known = regression(source.kernel, at, y, float(gamma), float(beta))
-        same = {name: source.info[name] for name in ("spread_v", "spread_kernel") if name in source.info}
+        same = {name: source.info[name] for name in SPREADS if name in source.info}
         info = {**known["info"], **same}
         return Saddle(**{**known, "status": source.status, "message": source.message, "info": info})
     if source.info.get("condensed", 0.0) > 0:
@@ -147,13 +147,15 @@ def population_target(
 
 
 def _subsets(neurons: Floats, count: int) -> list[Floats]:
-    """Return `count` neurons for each of the two starts, disjoint; fewer, a multiple of 16, where there are not enough.
+    """Return `count` neurons for each of the two starts, one from each half; fewer, a multiple of 16, where there are
+    not enough.
 
-    Neurons come in the order of their s, and any regular subset has the same shares of every lobe.
+    The halves come in the order of their s, and any regular subset has the same shares of every lobe.
     """
-    size = min(count, len(neurons) // 32 * 16)
-    at = np.linspace(0, len(neurons), 2 * size, endpoint=False).astype(int)
-    return [neurons[at[::2]], neurons[at[1::2]]]
+    half = len(neurons) // 2
+    size = min(count, half // 16 * 16)
+    at = np.linspace(0, half, size, endpoint=False).astype(int)
+    return [neurons[at], neurons[half + at]]
 
 
 def _judge(run: TargetRun, v: Floats) -> Check:
@@ -203,8 +205,7 @@ def _record(runs, x, at, basis, checks, log_z, verdict_, moves, precision, neuro
         "moves": moves,
         "square": [c.square for c in checks],
         "square_saddle": γ**2 * float(v @ y - v @ v / β),
-        "spread_v": relative(runs[0].v, runs[1].v),
-        "spread_kernel": relative(runs[0].kernel, runs[1].kernel),
+        **spreads([r.v for r in runs], [r.kernel for r in runs], checks),
         "spread_outputs": relative(y - runs[0].v / β, y - runs[1].v / β),
         "free_energies": [float(d) for d in duals],
         "acceptance": [list(r.acceptance) for r in runs],

@@ -18,7 +18,7 @@ from tlcli.tasks.polynomial import is_polynomial
 from tlcli.theories.base import Case
 from tlcli.theories.network.points import data_of, file_options, identity_of, pack, samples
 
-VERSION = "4"
+VERSION = "5"
 STORE = "bayes"
 FUNCTION = "tlcli.theories.bayes.points:point"
 
