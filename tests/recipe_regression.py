@@ -19,7 +19,7 @@ from unittest.mock import patch
 import numpy as np
 
 from tlcli.options.commands import COMMANDS
-from tlcli.report import bayes, draw, kernels, network
+from tlcli.report import writer
 from tlcli.run.execute import execute
 from tlcli.run.recipe import load_recipe
 from tlcli.tasks import cifar
@@ -96,17 +96,16 @@ def run_recipe(path: Path, folder: Path) -> Outcome:
     recipe = load_recipe(path)
     assert recipe.command is not None
     structures: list[dict[str, Any]] = []
-    save = draw.save
+    save = writer.save
     flags = {"output": str(folder), "quiet": True, **CI_FLAGS.get(path.stem, {})}
 
-    def record(figure: Any, target: Path, about: Any) -> None:
+    def record(figure: Any, target: Path, *more: Any) -> None:
         structures.append({"file": target.name, **structure(figure)})
-        save(figure, target, about)
+        save(figure, target, *more)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(data_of(path.stem))
-        for module in (draw, network, kernels, bayes):
-            stack.enter_context(patch.object(module, "save", record))
+        stack.enter_context(patch.object(writer, "save", record))
         code = execute(recipe.command, COMMANDS[recipe.command].options, recipe, flags)
     assert code == 0, f"{path.name} ended with exit code {code}"
     return Outcome(pinned_rows(folder / "table.csv"), pinned_rows(folder / "boundary.csv"), structures)

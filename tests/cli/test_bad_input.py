@@ -63,7 +63,7 @@ CASES = [
     ("finetune-loss --alpha2 0.1,0.2 --x rho", "--x: 'rho' has one value only"),
     ("finetune-loss --alpha2 0.1,0.2 --quantity los", "quantity: 'los' is no column to draw (did you mean 'loss'?)"),
     ("finetune-loss --alpha2 0.1,0.2 --style map", "a map needs two axes of several values"),
-    ("finetune-loss --format gif", "format: 'gif' is unknown; use one of png, pdf, svg."),
+    ("finetune-loss --format gif", "format: 'gif' is unknown; use one of png, pdf, svg, or several as png,pdf."),
     ("finetune-loss --jobs 0", "jobs = 0 is not allowed"),
     ("finetune-loss --jobs x", "jobs: 'x' is not a number."),
     ("finetune-loss --seed -1", "seed = -1 is not allowed"),
@@ -168,7 +168,7 @@ def test_a_bad_run_leaves_the_results_of_a_good_one(tlcli):
     assert {name: Path("out", name).read_bytes() for name in os.listdir("out")} == before
 
 
-@pytest.mark.parametrize("broken", ["tlcli.report.style.Figure.savefig", "tlcli.report.tables.write_csv"])
+@pytest.mark.parametrize("broken", ["tlcli.report.writer.Figure.savefig", "tlcli.report.tables.write_csv"])
 def test_a_full_disk_leaves_the_old_file(tlcli, monkeypatch, broken):
     assert tlcli("finetune-loss --rho 0:1:3 -o out").code == 0
     before = {name: Path("out", name).read_bytes() for name in os.listdir("out")}

@@ -27,6 +27,10 @@ REFUSED = [
     ),
     (f"{LINEAR} -o -", "--format pdf", "--format has no effect with -o -"),
     (f"{LINEAR} -o -", "--style curves", "--style has no effect with -o -"),
+    *(
+        (f"{LINEAR} -o -", flag, f"{flag.split()[0]} has no effect with -o -")
+        for flag in ("--size 3x2", "--dpi 100", "--xlim 0,1", "--ylim 0,1", "--log-x", "--log-y")
+    ),
     (f"{LINEAR} -o -", "--quantity gain", "--quantity has no effect with -o -"),
     (f"{LINEAR} -o -", "--x rho", "--x has no effect with -o -"),
     (f"{LINEAR} --alpha2 0.1,0.2 -o -", "--y rho", "--y has no effect with -o -"),

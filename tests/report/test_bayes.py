@@ -7,18 +7,12 @@ import numpy as np
 import pytest
 from matplotlib.colors import LogNorm, Normalize
 
-from tlcli.report.bayes import (
-    draw_kernel_grid,
-    ends_of,
-    mark_ends,
-    placed,
-    summarised,
-    write_bayes_figures,
-)
-from tlcli.report.draw import build_figures
+from tlcli.report.bayes import draw_kernel_grid
+from tlcli.report.drawing import Drawing
+from tlcli.report.ends import ends_of, mark_ends, placed, summarised
+from tlcli.report.figures import figures_of
 from tlcli.report.kernels import Shown
 from tlcli.report.maps import colour_scale
-from tlcli.report.plan import Drawing
 from tlcli.report.tables import Block
 
 INF = np.inf
@@ -31,7 +25,7 @@ def closed():
 
 
 def drawing(quantity=None, style="curves", roles=None, boundaries=()):
-    return Drawing(style, roles or {}, quantity, "loss", None, "png", boundaries)
+    return Drawing(style, roles or {}, quantity, boundaries=boundaries)
 
 
 def block(deltas=(0.0, 0.1, 1.0, 10.0, INF), gammas=(0.5, 2.0), draws=True):
@@ -102,7 +96,7 @@ def test_ticks_and_breaks():
 
 
 def test_the_best_coupling_is_marked_on_every_line():
-    ((name, figure),) = build_figures([block()], drawing(roles={"x": "delta"}))
+    ((name, figure),) = figures_of([block()], drawing(roles={"x": "delta"}))
     assert name == "figure"
     (axis,) = figure.axes
     stars = [line for line in axis.lines if line.get_marker() == "*" and len(line.get_xdata())]
@@ -120,7 +114,7 @@ def test_the_best_coupling_is_marked_on_every_line():
 def test_a_best_coupling_at_infinity_is_marked_there():
     table = block()
     table.columns["delta_opt"][:] = INF
-    ((_, figure),) = build_figures([table], drawing(roles={"x": "delta"}))
+    ((_, figure),) = figures_of([table], drawing(roles={"x": "delta"}))
     stars = [line for line in figure.axes[0].lines if line.get_marker() == "*" and len(line.get_xdata())]
     place = float(ends_of(table.axes["delta"]).infinity)
     assert [star.get_xdata()[0] for star in stars] == [place, place]
@@ -130,7 +124,7 @@ def test_the_best_coupling_itself_has_no_axis_of_couplings():
     table = block()
     assert tuple(summarised(table, "delta_opt").axes) == ("gamma2",)
     assert summarised(table, "loss") is table
-    ((_, figure),) = build_figures([table], drawing("delta_opt"))
+    ((_, figure),) = figures_of([table], drawing("delta_opt"))
     (axis,) = figure.axes
     assert axis.get_ylabel() == "best $\\delta$"
     assert axis.get_yscale() == "log"
@@ -146,7 +140,7 @@ def test_maps_show_the_best_coupling_inside_the_grid_only():
     def lines(opt):
         table = block(deltas=(0.1, 1.0, 10.0), gammas=(0.5, 1.0, 2.0), draws=False)
         table.columns["delta_opt"] = np.array([opt])
-        ((_, figure),) = build_figures([table], drawing("gain", "map", {"x": "delta", "y": "gamma2"}))
+        ((_, figure),) = figures_of([table], drawing("gain", "map", {"x": "delta", "y": "gamma2"}))
         axis = figure.axes[0]
         found = [line for line in axis.lines if line.get_linestyle() == "--"]
         return [line.get_xdata().tolist() for line in found], [text.get_text() for text in axis.texts]
@@ -198,13 +192,13 @@ def test_kernels_over_a_grid_sorted_by_label():
     assert len(borders) == 1, "between the two labels"
 
 
-def test_what_is_not_certified_is_not_drawn(tmp_path):
+def test_what_is_not_certified_is_not_drawn():
     assert draw_kernel_grid([shown(1.0, 0.0, solved=False)]) is not None, "the source is"
     none = shown(1.0, 0.0, solved=False)
     empty = Shown(None, none.fixed, {**none.arrays, "kernel_source": none.arrays["kernel_target"]})
     assert draw_kernel_grid([empty]) is None
-    paths = write_bayes_figures([shown(1.0, 1.0), shown(2.0, 1.0)], tmp_path, "png", {"recipe": {}})
-    assert [path.name for path in paths] == ["figure-kernels.png"], "no densities without any"
+    drawn = figures_of([], Drawing(), [shown(1.0, 1.0), shown(2.0, 1.0)])
+    assert [name for name, _ in drawn] == ["figure-kernels"], "no densities without any"
 
 
 def test_large_grids_are_thinned():
@@ -218,7 +212,7 @@ def test_large_grids_are_thinned():
 def test_a_best_coupling_that_the_axis_lacks_is_an_arrow_on_its_side():
     found = block(deltas=(0.1, 1.0, 10.0), draws=False)
     found.columns["delta_opt"] = np.array([[0.0, INF]])
-    ((_, figure),) = build_figures([found], drawing())
+    ((_, figure),) = figures_of([found], drawing())
     (axis,) = figure.axes
     arrows = {
         line.get_marker(): line.get_xdata()[0]
@@ -233,7 +227,7 @@ def test_a_best_coupling_that_the_axis_lacks_is_an_arrow_on_its_side():
 
 
 def test_maps_have_cells_for_zero_and_infinity():
-    ((_, figure),) = build_figures([block()], drawing("gain", "map", {"x": "delta", "y": "gamma2"}))
+    ((_, figure),) = figures_of([block()], drawing("gain", "map", {"x": "delta", "y": "gamma2"}))
     axis = figure.axes[0]
     (mesh,) = [c for c in axis.collections if type(c).__name__ == "QuadMesh"]
     assert mesh.get_array().shape == (2, 5)
@@ -247,11 +241,11 @@ def test_curves_in_a_narrow_band_fill_the_figure():
     found = block(draws=False)
     for name in ("loss", "baseline", "loss_opt"):
         found.columns[name] = 10 + 0.1 * found.columns[name]
-    ((_, figure),) = build_figures([found], drawing())
+    ((_, figure),) = figures_of([found], drawing())
     low, high = figure.axes[0].get_ylim()
     assert low > 9
     assert high > max(found.columns["loss"].max(), found.columns["baseline"].max())
-    ((_, figure),) = build_figures([block(draws=False)], drawing())
+    ((_, figure),) = figures_of([block(draws=False)], drawing())
     assert figure.axes[0].get_ylim()[0] == 0
 
 
@@ -260,7 +254,7 @@ def test_without_test_labels_the_train_loss_is_drawn():
     del found.columns["delta_opt"], found.columns["loss_opt"]
     found.columns["train_loss"] = found.columns["loss"].copy()
     found.columns["loss"] = np.full_like(found.columns["loss"], np.nan)
-    ((_, figure),) = build_figures([found], drawing())
+    ((_, figure),) = figures_of([found], drawing())
     assert "train" in figure.axes[0].get_ylabel()
     assert len(figure.axes[0].lines[0].get_xdata())
 
@@ -291,7 +285,7 @@ def mesh(axis):
 def test_where_no_coupling_is_best_nothing_is_marked():
     found = block()
     found.columns["delta_opt"] = np.full((1, 2), np.nan)
-    ((_, figure),) = build_figures([found], drawing())
+    ((_, figure),) = figures_of([found], drawing())
     assert marks(figure.axes[0], "*<>") == []
     assert not any("best" in text for text in legend(figure))
 
@@ -302,7 +296,7 @@ def test_losses_that_are_all_zero_are_drawn_without_a_warning():
         found.columns[name] = 0 * found.columns[name]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ((_, figure),) = build_figures([found], drawing())
+        ((_, figure),) = figures_of([found], drawing())
         figure.canvas.draw()
     low, high = figure.axes[0].get_ylim()
     assert low < 0 < high
@@ -313,7 +307,7 @@ def test_the_mark_of_a_best_coupling_beyond_the_grid_stands_inside_the_figure():
     for name in ("loss", "baseline"):
         found.columns[name] = 10 + 0.01 * found.columns[name]
     found.columns["delta_opt"], found.columns["loss_opt"] = np.array([[50.0]]), np.array([[3.0]])
-    ((_, figure),) = build_figures([found], drawing())
+    ((_, figure),) = figures_of([found], drawing())
     ((marker, x, y),) = marks(figure.axes[0], "*<>")
     assert (marker, x, y) == (">", 1.0, 3.0)
     low, high = figure.axes[0].get_ylim()
@@ -329,7 +323,7 @@ def test_line_points_and_ranges_of_a_best_coupling_stand_above_each_other(scale)
     columns = {"delta_opt": best.T[None], "delta_low": best.T[None] / 2, "delta_high": best.T[None] * 2}
     axes = {"delta": found.axes["delta"], "rho": rho, "p2": np.array([10.0, 20.0])}
     table = Block(axes, columns, {"delta": "list", "rho": scale, "p2": "list"})
-    ((_, figure),) = build_figures([table], drawing("delta_opt", roles={"x": "rho"}))
+    ((_, figure),) = figures_of([table], drawing("delta_opt", roles={"x": "rho"}))
     (axis,) = figure.axes
     assert axis.get_xscale() == ("log" if scale == "log" else "linear")
     solid = [line.get_xdata() for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 3]
@@ -354,7 +348,7 @@ def test_maps_place_zero_and_infinity_upwards_too_and_boundaries_at_infinity():
     roles = {"x": "gamma2", "y": "delta"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ((_, figure),) = build_figures([found], drawing("gain", "map", roles, boundaries=[[edge]]))
+        ((_, figure),) = figures_of([found], drawing("gain", "map", roles, boundaries=[[edge]]))
         figure.canvas.draw()
     axis = figure.axes[0]
     ends = ends_of(deltas)
@@ -367,7 +361,7 @@ def test_maps_place_zero_and_infinity_upwards_too_and_boundaries_at_infinity():
 def test_couplings_at_the_edge_of_a_map_are_arrows_in_their_rows():
     found = block(deltas=(0.1, 1.0, 10.0), gammas=(0.5, 1.0, 2.0), draws=False)
     found.columns["delta_opt"] = np.array([[1.0, 0.1, 10.0]])
-    ((_, figure),) = build_figures([found], drawing("gain", "map", {"x": "delta", "y": "gamma2"}))
+    ((_, figure),) = figures_of([found], drawing("gain", "map", {"x": "delta", "y": "gamma2"}))
     arrows = [(marker, y) for marker, _, y in marks(figure.axes[0], "<>")]
     assert arrows == [(">", 2.0), ("<", 1.0)]
     assert r"best $\delta$ at or beyond the edge" in legend(figure)
@@ -393,7 +387,7 @@ def test_maps_of_the_best_coupling_tell_infinity_from_what_is_unsolved():
     gamma0, gamma2 = np.array([0.5, 1.0]), np.array([0.5, 1.0, 2.0])
     best = np.array([[0.0, 1.0, INF], [np.nan, 2.0, INF]])
     table = Block({"gamma0": gamma0, "gamma2": gamma2}, {"delta_opt": best}, {"gamma0": "list", "gamma2": "list"})
-    ((_, figure),) = build_figures([table], drawing("delta_opt", "map", {"x": "gamma0", "y": "gamma2"}))
+    ((_, figure),) = figures_of([table], drawing("delta_opt", "map", {"x": "gamma0", "y": "gamma2"}))
     shown = mesh(figure.axes[0])
     bad = np.ma.getmaskarray(shown.get_array())
     assert bad.tolist() == [[False, True], [False, False], [False, False]], "NaN only"
@@ -406,7 +400,7 @@ def test_zeros_on_a_logarithmic_scale_are_not_unsolved():
     overlap = np.array([np.zeros(30), 1 + 0.2 * np.geomspace(0.05, 10, 30) ** 2])
     axes = {"gamma0": np.array([0.5, 1.0]), "gamma2": np.geomspace(0.05, 10, 30)}
     table = Block(axes, {"cross_overlap": overlap}, {"gamma0": "list", "gamma2": "log"})
-    ((_, figure),) = build_figures([table], drawing("cross_overlap", "map", {"x": "gamma0", "y": "gamma2"}))
+    ((_, figure),) = figures_of([table], drawing("cross_overlap", "map", {"x": "gamma0", "y": "gamma2"}))
     shown = mesh(figure.axes[0])
     assert isinstance(shown.norm, LogNorm)
     assert not np.ma.getmaskarray(shown.get_array()).any()

@@ -10,7 +10,7 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.text import Text
 
 from tlcli.errors import UsageError
-from tlcli.report.bayes import ends_of_grids
+from tlcli.report.ends import ends_of_grids
 from tlcli.report.maps import chains, colour_scale
 from tlcli.report.style import COLOURS, MAX_FACETS, number
 
@@ -350,7 +350,7 @@ def test_a_curriculum_shows_stages_and_tasks(draw):
     (axis,) = panels(figure)
     assert axis.get_xlabel() == "stage"
     assert axis.get_ylabel() == r"test loss on the task $\mathcal{L}$"
-    assert legend(figure) == ["task = 1", "task = 2", "task = 3"]
+    assert legend(figure) == ["task 1", "task 2", "task 3"]
     assert all(float(tick).is_integer() for tick in axis.get_xticks())
 
 
@@ -359,7 +359,7 @@ def test_an_interpolation_peak_does_not_flatten_the_rest(draw):
     (axis,) = panels(figure)
     (theory,) = [line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 98]
     assert np.max(theory.get_ydata()) > 50
-    assert axis.get_ylim()[1] < 30
+    assert axis.get_yscale() == "log"
 
 
 def test_logarithmic_axes(draw):
@@ -518,9 +518,10 @@ def test_what_lies_between_zero_and_its_neighbour_stays_beyond_zero():
 
 
 def test_numbers_in_words():
+    assert [number(v) for v in (-0.5, -2.5e-7)] == ["\N{MINUS SIGN}0.5", r"$-2.5\times10^{-7}$"]
     assert [number(v) for v in (0.1, 1e-5, 2.0, np.inf, -np.inf, "word", 1 / 3)] == [
         "0.1",
-        "1e-05",
+        "$10^{-5}$",
         "2",
         r"$\infty$",
         r"$-\infty$",

@@ -26,17 +26,13 @@ def draw(tmp_path):
     def figures(command="dmft-solve", **options):
         found = {}
 
-        def keep(figure, path, facts):
+        def keep(figure, path, facts, drawing):
             found[path.name] = figure
             path.write_bytes(b"")  # the provenance has the hash of every file
 
         flags = {**TINY, "times": "0,0.5,1", **options, "output": str(tmp_path), "quiet": True}
         flags = {name: value for name, value in flags.items() if value is not None}
-        with (
-            mock.patch("tlcli.report.network.save", keep),
-            mock.patch("tlcli.report.kernels.save", keep),
-            mock.patch("tlcli.report.draw.save", keep),
-        ):
+        with mock.patch("tlcli.report.writer.save", keep):
             assert execute(command, COMMANDS[command].options, None, flags) == 0
         for figure in found.values():
             figure.canvas.draw()  # titles, ticks and layout must not warn

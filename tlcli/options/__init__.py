@@ -326,10 +326,9 @@ _FIGURE = [
     Option("y", "text", None, "Vertical axis of a map: a parameter, or parameter=GRID.", panel="Figure"),
     Option(
         "style",
-        "choice",
+        "text",
         "auto",
-        "Draw maps or curves (auto: a map when two axes have several values).",
-        choices=("auto", "map", "curves"),
+        "auto (a map when two axes have several values), map or curves, a FILE.mplstyle, or both as map,FILE.mplstyle.",
         panel="Figure",
     ),
     Option("quantity", "text", None, "Column to draw (default: gain on maps, loss on curves).", panel="Figure"),
@@ -347,7 +346,13 @@ _FIGURE = [
         "Add the best delta at every point (default: when delta is an axis); of tasks the best of the grid's.",
         panel="Figure",
     ),
-    Option("format", "choice", "png", "Format of the figures.", choices=("png", "pdf", "svg"), panel="Figure"),
+    Option("format", "text", "png", "png, pdf or svg; several as png,pdf.", panel="Figure", metavar="FORMAT"),
+    Option("size", "text", None, "Width and height of a figure in inches, as 3.4x2.6.", panel="Figure", metavar="WxH"),
+    Option("dpi", "number", None, "Pixels per inch of PNGs (default: 160).", domain=Domain(10, 2400), panel="Figure"),
+    Option("xlim", "text", None, "Range of the horizontal axis, as 0,1.5.", panel="Figure", metavar="LOW,HIGH"),
+    Option("ylim", "text", None, "Range of the vertical axis.", panel="Figure", metavar="LOW,HIGH"),
+    Option("log_x", "flag", None, "Make the horizontal axis logarithmic (default: as the values ask).", panel="Figure"),
+    Option("log_y", "flag", None, "Make the vertical axis logarithmic (default: as the values ask).", panel="Figure"),
     Option("title", "text", None, "Title of the figure.", panel="Figure"),
 ]
 
@@ -402,6 +407,9 @@ _RUN = [
 OPTIONS: dict[str, Option] = {
     o.name: o for o in (_SOLVER, *_MODEL, *_STRUCTURED, *_TWO_TIME, *NETWORK, *BAYES, *_EXPERIMENT, *_FIGURE, *_RUN)
 }
+
+# How a figure looks, whatever it shows.
+DRAWN = ("style", "quantity", "format", "title", "size", "dpi", "xlim", "ylim", "log_x", "log_y")
 
 # Settings of one invocation, not of the result: neither a recipe's hash nor a figure holds them.
 INVOCATION = ("output", "jobs", "executor", "shard", "store", "force", "dry_run", "quiet", "strict", "allow_code")

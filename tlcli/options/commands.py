@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from tlcli.options import INVOCATION, OPTIONS
+from tlcli.options import DRAWN, INVOCATION, OPTIONS
 from tlcli.options.bayes import BAYES
 from tlcli.options.network import NETWORK
 from tlcli.options.option import Option
 
-_FIGURE = ("x", "y", "style", "quantity", "format", "title")
+_FIGURE = ("x", "y", *DRAWN)
 _EXPERIMENT = ("simulate", "experiment", "trials", "width", "dim")
 _RUN = ("seed", *INVOCATION)
 _OUTPUTS = ("predictions", "kernels")

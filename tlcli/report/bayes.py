@@ -1,192 +1,33 @@
-"""Figures of the Bayesian theory: a coupling that runs from 0 to infinity, its best value, and kernels by label."""
+"""Kernels of the Bayesian theory, sorted by label, for growing couplings."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from tlcli.options.columns import PER_DELTA
-from tlcli.report.kernels import Shown, draw_densities, kernel_scale
-from tlcli.report.style import RC, facet_title, number, save
-from tlcli.report.tables import Block
+from tlcli.report.ends import DELTA
+from tlcli.report.kernels import Planned, Shown, draw_densities, kernel_scale
+from tlcli.report.style import facet_title, new_figure, number
 
 Floats = NDArray[np.float64]
 
-DELTA = "delta"
-_PLACED = ("delta_opt", "delta_low", "delta_high")
-_UNEVEN = 0.06  # steps of a geometric grid of rounded numbers may differ by this part
-_SPAN = 8.0  # couplings that span more than this factor stand on a logarithmic axis
 _ROWS, _COLUMNS = 4, 6  # kernels in one figure
 _PANELS = 8  # densities in one figure
 
 
-@dataclass(frozen=True)
-class Ends:
-    """A logarithmic axis of couplings from `first` to `last`; `zero` and `infinity` are where 0 and inf stand on it.
+def bayes_figures(shown: Sequence[Shown]) -> list[Planned]:
+    """Return the figures of kernels sorted by label and of densities of preactivations, not yet drawn."""
 
-    `bare`: there is no coupling between them, and `first` = `last` = 1 is only a place.
-    """
+    def densities() -> Figure | None:
+        figure = draw_densities([shown[i] for i in _steps(len(shown), _PANELS)])
+        if figure is not None and len(shown) > _PANELS:
+            figure.supxlabel(f"{_PANELS} of {len(shown)} points of the grid", fontsize=9.5)
+        return figure
 
-    first: float
-    last: float
-    zero: float | None
-    infinity: float | None
-    bare: bool = False
-
-    def place(self, values: Any) -> Floats:
-        """Return positions on the axis, of the shape of `values`; NaN for what has none.
-
-        What lies between an end and its neighbour stays on its side of the gap, however near to the end it is.
-        """
-        array = np.array(values, dtype=float)
-        inside = (array > 0) & np.isfinite(array)
-        low = 0.0 if self.zero is None else np.sqrt(self.zero * self.first)
-        high = np.inf if self.infinity is None else np.sqrt(self.infinity * self.last)
-        array[inside] = np.clip(array[inside], low, high)
-        for end, at in ((0.0, self.zero), (np.inf, self.infinity)):
-            array[array == end] = np.nan if at is None else at
-        return array
-
-
-def ends_of(values: Floats) -> Ends | None:
-    """Return how couplings (n,) stand on a logarithmic axis; None where they fit a linear one."""
-    inside = values[(values > 0) & np.isfinite(values)]
-    if np.isfinite(values).all() and (not inside.size or inside.max() < _SPAN * inside.min()):
-        return None
-    bare = not inside.size
-    first, last = (1.0, 1.0) if bare else (float(inside.min()), float(inside.max()))
-    gap = max(2.5, (last / first) ** 0.12)
-    zero = first / gap if np.any(values == 0) else None
-    return Ends(first, last, zero, last * gap if np.isinf(values).any() else None, bare)
-
-
-def ends_of_grids(grids: Sequence[Floats]) -> Ends | None:
-    """Return how 0 or infinity stands beside geometric grids (n,) of one axis; None where these are no such grids."""
-    inside = [np.unique(values[np.isfinite(values) & (values != 0)]) for values in grids]
-    if any(len(v) < 3 or v[0] < 0 or np.ptp(np.diff(np.log(v))) > _UNEVEN * np.log(v[1] / v[0]) for v in inside):
-        return None
-    values = np.concatenate(grids)
-    found = ends_of(np.append(values, np.inf))  # as an axis of couplings, whatever it spans
-    assert found is not None
-    infinity = found.infinity if np.isinf(values).any() else None
-    return None if found.zero is None and infinity is None else replace(found, infinity=infinity)
-
-
-def placed(block: Block, ends: Ends, axis: str = DELTA) -> Block:
-    """Return the block with the values of an axis, and the best of them, at their positions on it."""
-    moved = _PLACED if axis == DELTA else (f"{axis}_opt",)
-    columns = {name: _keep_ends(ends, c) if name in moved else c for name, c in block.columns.items()}
-    axes = {name: ends.place(values) if name == axis else values for name, values in block.axes.items()}
-    return Block(axes, columns, {**block.scales, axis: "log"}, block.label)
-
-
-def _keep_ends(ends: Ends, values: Any) -> Floats:
-    """Return positions; a best coupling of 0 or infinity that has no place stays what it is, for a mark at the edge."""
-    array = np.asarray(values, dtype=float)
-    at = ends.place(array)
-    return np.where(np.isnan(at), array, at)
-
-
-def ends_of_best(blocks: Sequence[Block]) -> Ends | None:
-    """Return how the best couplings of the blocks, and their ranges, stand on an axis; None where it is linear."""
-    found = [np.ravel(block.columns[name]) for block in blocks for name in _PLACED if name in block.columns]
-    return ends_of(np.concatenate(found)) if found else None
-
-
-def summarised(block: Block, quantity: str | None) -> Block:
-    """Return the block without its axis of couplings where the quantity drawn belongs to all of them at once."""
-    if quantity not in PER_DELTA or DELTA not in block.axes:
-        return block
-    at = list(block.axes).index(DELTA)
-    axes = {name: values for name, values in block.axes.items() if name != DELTA}
-    columns = {
-        name: np.take(np.asarray(c), 0, axis=at) if np.ndim(c) == len(block.axes) else c
-        for name, c in block.columns.items()
-    }
-    return Block(axes, columns, block.scales, block.label)
-
-
-def mark_ends(axis: Axes, ends: Ends, which: str = "x", *, cells: bool = False) -> None:
-    """Write 0 and ∞ where they stand, and break the axis and all lines between them and their neighbours.
-
-    With `cells` (a map, whose limits stay) a white line parts their cells from the others.
-    """
-    line: Axis = axis.xaxis if which == "x" else axis.yaxis
-    inside = [] if ends.bare else _decades(ends.first, ends.last)
-    near = 0.06 * np.log((ends.infinity or ends.last) / (ends.zero or ends.first))
-    inside = [x for x in inside if all(abs(np.log(x / at)) > near for at in (ends.zero, ends.infinity) if at)]
-    marks = {at: text for at, text in ((ends.zero, "0"), (ends.infinity, r"$\infty$")) if at is not None}
-    (axis.set_xscale if which == "x" else axis.set_yscale)("log")
-    line.set_major_locator(FixedLocator([*inside, *marks]))
-    line.set_major_formatter(FuncFormatter(lambda value, _: marks.get(value) or f"{value:g}"))
-    line.set_minor_locator(NullLocator())
-    line.set_minor_formatter(NullFormatter())
-    places = ((ends.zero, ends.first), (ends.infinity, ends.last))
-    if cells:
-        part = axis.axvline if which == "x" else axis.axhline
-        for at, neighbour in places:
-            if at is not None:
-                part(float(np.sqrt(at * neighbour)), color="white", lw=4.0, zorder=4.5)
-        return
-    edges = [ends.zero or ends.first, ends.infinity or ends.last]
-    room = (edges[1] / edges[0]) ** 0.04
-    (axis.set_xlim if which == "x" else axis.set_ylim)(edges[0] / room, edges[1] * room)
-    # A gap is at most a twenty-fifth of the axis, however short that is.
-    for at, neighbour in places:
-        if at is not None:
-            gap = min(abs(np.log(neighbour / at)) * 0.12, np.log(edges[1] / edges[0]) * 0.02)
-            _break(axis, float(np.sqrt(at * neighbour)), float(np.exp(gap)), which)
-
-
-def _break(axis: Axes, middle: float, factor: float, which: str) -> None:
-    """Cut a gap out of the lines and out of the spine, with a stroke on either side of it."""
-    low, high = sorted((middle / factor, middle * factor))
-    across = which == "x"
-    span = axis.axvspan if across else axis.axhspan
-    spine = axis.get_xaxis_transform() if across else axis.get_yaxis_transform()
-    span(low, high, color="white", zorder=4.5, lw=0)
-    style: dict[str, Any] = {"color": "black", "lw": 0.8, "clip_on": False, "zorder": 7, "transform": spine}
-    gap, cover = ([low, high], [0.0, 0.0]), {**style, "color": "white", "lw": 2.0, "zorder": 6}
-    axis.plot(*(gap if across else gap[::-1]), **cover)
-    slant = (high / low) ** 0.25
-    for at in (low, high):
-        stroke = ([at / slant, at * slant], [-0.018, 0.018])
-        axis.plot(*(stroke if across else stroke[::-1]), **style)
-
-
-def _decades(first: float, last: float) -> list[float]:
-    """Return powers of ten (and 2 and 5 of them where there are few) from `first` to `last`."""
-    powers = 10.0 ** np.arange(np.floor(np.log10(first)), np.ceil(np.log10(last)) + 1)
-    inside = powers[(powers >= first * 0.999) & (powers <= last * 1.001)]
-    if len(inside) >= 3:
-        step = -(-len(inside) // 6)
-        return inside[::step].tolist()
-    more = np.sort(np.outer(powers, [1.0, 2.0, 5.0]).ravel())
-    return more[(more >= first * 0.999) & (more <= last * 1.001)].tolist()
-
-
-def write_bayes_figures(shown: Sequence[Shown], folder: Path, ending: str, facts: Mapping[str, Any]) -> list[Path]:
-    """Draw kernels sorted by label and densities of preactivations, and return the files."""
-    paths = []
-    with plt.rc_context(RC):
-        for name, figure in (
-            ("kernels", draw_kernel_grid(shown)),
-            ("densities", draw_densities([shown[i] for i in _steps(len(shown), _PANELS)])),
-        ):
-            if figure is not None:
-                if name == "densities" and len(shown) > _PANELS:
-                    figure.supxlabel(f"{_PANELS} of {len(shown)} points of the grid", fontsize=9.5)
-                paths.append(folder / f"figure-{name}.{ending}")
-                save(figure, paths[-1], facts)
-    return paths
+    return [("figure-kernels", lambda: draw_kernel_grid(shown)), ("figure-densities", densities)]
 
 
 def draw_kernel_grid(shown: Sequence[Shown]) -> Figure | None:
@@ -205,13 +46,7 @@ def draw_kernel_grid(shown: Sequence[Shown]) -> Figure | None:
         return None
     norm, cmap = kernel_scale([_cut(table) for table in tables])
     count = 1 + max(len(line) for _, line in picked)
-    figure, grid = plt.subplots(
-        len(picked),
-        count,
-        figsize=(2.35 * count + 1.0, 2.55 * len(picked) + 0.35),
-        squeeze=False,
-        layout="constrained",
-    )
+    figure, grid = new_figure(len(picked), count, (2.35 * count + 1.0, 2.55 * len(picked) + 0.35))
     image = None
     for row, ((key, line), axes) in enumerate(zip(picked, grid, strict=True)):
         source, _ = _tables(line[0])

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,16 +12,19 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tlcli.options.columns import short_symbol
+from tlcli.report.drawing import Drawing
+from tlcli.report.frame import frame_curves, mark_outside, outside_handle
 from tlcli.report.plan import FigureSpec
 from tlcli.report.style import (
-    COLOURS,
     MARKERS,
     facet_grid,
     facet_title,
     finite_axis,
+    legend_below,
     log_axis,
-    number,
+    named,
     outer_labels,
+    palette,
 )
 
 
@@ -65,10 +67,10 @@ class CurvePanel:
     exact: bool = True
 
 
-def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
+def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec, drawing: Drawing) -> Figure:
     """Return one figure with a panel per facet; colours follow the line axis."""
     figure, axes = facet_grid(len(panels), 3.9, 3.1)
-    log = spec.x in spec.log_axes or all(geometric(curve.x) for panel in panels for curve in panel.curves)
+    log = spec.x in spec.log_axes
     colours = _colours(panels, spec)
     for panel, axis in zip(panels, axes, strict=True):
         shared = _shared_baseline(panel)
@@ -83,7 +85,6 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
                 at,
                 curve.values[keep],
                 color=colour,
-                lw=1.8,
                 marker="." if len(keep) < 6 else "",
             )
             if curve.error is not None:
@@ -115,12 +116,14 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec) -> Figure:
         elif spec.x in ("stage", "task", "depth", "freeze", "reinit_from"):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(facet_title(panel.label, panel.fixed))
-    _limit_peaks(panels, axes)
+    curves = [curve for panel in panels for curve in panel.curves]
+    frame_curves(axes, drawing, [curve.values for curve in curves], [part for one in curves for part in _beside(one)])
+    outside = [mark_outside(axis) for axis in axes]
     if spec.quantity.endswith("gain"):
         for axis in axes:
             axis.axhline(0.0, color="0.5", lw=0.8)
     outer_labels(axes, spec.x, spec.value_label)
-    _legend(figure, axes, panels, spec, colours, log)
+    _legend(figure, axes, panels, spec, colours, log, outside=any(outside))
     if spec.title:
         figure.suptitle(spec.title, wrap=True)
     return figure
@@ -148,14 +151,6 @@ def _aside(x: NDArray[np.float64], steps: float, log: bool) -> NDArray[np.float6
     return np.exp(moved) if log else moved
 
 
-def geometric(values: NDArray[np.float64]) -> bool:
-    """Whether at least four values, (n,), rise by one and the same factor."""
-    if len(values) < 4 or not np.all(np.isfinite(values)) or np.any(values <= 0):
-        return False
-    steps = np.diff(np.log(values))
-    return bool(steps.min() > math.log(1.5) and np.ptp(steps) < 1e-6)
-
-
 def _drawn(x: NDArray[np.float64], log: bool) -> NDArray[np.intp]:
     """Return the positions that can stand on the axis, in growing order."""
     keep = np.flatnonzero(finite_axis(x, log))
@@ -169,10 +164,7 @@ def _key(hue: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
 def _colours(panels: Sequence[CurvePanel], spec: FigureSpec) -> dict[Any, Any]:
     """Return a colour for every value of the line axis, the same in all panels."""
     hues = list(dict.fromkeys(_key(curve.hue, spec.lines) for panel in panels for curve in panel.curves))
-    if len(hues) <= 5:
-        return dict(zip(hues, COLOURS, strict=False))
-    # Many ordered values read better on an ordered map.
-    return dict(zip(hues, plt.get_cmap("viridis")(np.linspace(0.0, 0.88, len(hues))), strict=True))
+    return dict(zip(hues, palette(len(hues)), strict=True))
 
 
 def _on_the_lines(panel: CurvePanel, log: bool) -> NDArray[np.float64]:
@@ -220,32 +212,6 @@ def _draw_points(axis: Axes, points: Points, colour: Any, log: bool) -> None:
     )
 
 
-def _limit_peaks(panels: Sequence[CurvePanel], axes: Sequence[Axes]) -> None:
-    """Keep an interpolation peak from flattening everything else: cut far above the upper quartile."""
-    curves = [curve for panel in panels for curve in panel.curves]
-    values = np.concatenate([curve.values.ravel() for curve in curves])
-    values = values[np.isfinite(values)]
-    if not values.size or values.min() < 0:
-        return
-    quartile = float(np.quantile(values, 0.75))
-    if values.max() > 6 * quartile > 0:
-        axes[0].set_ylim(0, 2.5 * quartile)
-        return
-    shown = np.concatenate([values, *(part for curve in curves for part in _beside(curve))])
-    shown = shown[np.isfinite(shown)]
-    if shown.max() <= 0:  # exact zeros: matplotlib's own limits
-        return
-    # Zero is on the axis, unless everything lies in a narrow band far from it.
-    if np.ptp(shown) < _BAND * shown.max():
-        room = 0.08 * float(np.ptp(shown)) or 0.05 * float(shown.max())
-        axes[0].set_ylim(shown.min() - room, shown.max() + room)
-    else:
-        axes[0].set_ylim(0, 1.05 * float(shown.max()))
-
-
-_BAND = 0.2
-
-
 def _beside(curve: Curve) -> list[NDArray[np.float64]]:
     """Return everything else that a curve draws: baseline, best value, ends of its error bars, experiments."""
     parts = [] if curve.baseline is None else [curve.baseline]
@@ -267,14 +233,15 @@ def _legend(
     spec: FigureSpec,
     colours: Mapping[Any, Any],
     log: bool,
+    outside: bool,
 ) -> None:
     axis = axes[0]
     handles: list[Any] = []
     for key, colour in colours.items():
         if not key:  # of a case in which the line axis has one value
             continue
-        text = ", ".join(f"{short_symbol(n)} = {number(v)}" for n, v in key)
-        handles += axis.plot([], [], lw=1.8, label=text, color=colour)
+        text = ", ".join(named(n, v) for n, v in key)
+        handles += axis.plot([], [], label=text, color=colour)
     curves = [curve for panel in panels for curve in panel.curves]
     if any(curve.baseline is not None for curve in curves):
         handles += axis.plot([], [], color="black", ls="--", lw=1.4, label="no pre-training")
@@ -292,9 +259,10 @@ def _legend(
     for experiment in dict.fromkeys(p.experiment for curve in curves for p in curve.points):
         label = f"{experiment} (mean ± SE)"
         handles += axis.plot([], [], ls="", marker=MARKERS.get(experiment, "x"), ms=4, color="0.3", label=label)
+    if outside:
+        handles.append(outside_handle())
     if len(handles) > 1 or spec.lines:
-        columns = min(len(handles), 2 if len(axes) == 1 else 5)
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+        legend_below(figure, handles)
 
 
 def _best_label(mark: str, values: Sequence[float], symbol: str) -> str:

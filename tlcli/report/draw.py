@@ -1,62 +1,80 @@
 """From blocks of a table to panels of a figure: which axis is x, which colours, which are facets."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tlcli.report.bayes import DELTA, Ends, ends_of, ends_of_best, ends_of_grids, mark_ends, placed, summarised
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
+from tlcli.report.drawing import Drawing
+from tlcli.report.ends import DELTA, Ends, ends_of, ends_of_best, ends_of_grids, mark_ends, placed, summarised
+from tlcli.report.frame import uneven
+from tlcli.report.kernels import Planned
 from tlcli.report.maps import GAINS, MapPanel, draw_maps
-from tlcli.report.plan import Drawing, FigureSpec, plan_figure, quantities_of
-from tlcli.report.style import MAX_FACETS, RC, save
+from tlcli.report.plan import FigureSpec, plan_figure, quantities_of
+from tlcli.report.style import MAX_FACETS
 from tlcli.report.tables import Block
 
 Floats = NDArray[np.float64]
 
 
-def write_figures(blocks: Sequence[Block], drawing: Drawing, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
-    """Draw all quantities and facets, at most twelve facets to a file, and return the files."""
-    paths = []
-    for name, figure in build_figures(blocks, drawing):
-        paths.append(folder / f"{name}.{drawing.format}")
-        save(figure, paths[-1], facts)
-    return paths
-
-
-def build_figures(blocks: Sequence[Block], drawing: Drawing) -> Iterator[tuple[str, Figure]]:
-    """Yield file name (without ending) and figure, one at a time."""
+def plan_panels(blocks: Sequence[Block], drawing: Drawing) -> list[Planned]:
+    """Return the figures of all quantities and facets, at most twelve facets to a file, not yet drawn."""
     names = quantities_of(blocks, drawing) or [None]
+    plans: list[Planned] = []
     for quantity in names:
-        shown = [summarised(block, quantity) for block in blocks]
-        spec = plan_figure(shown, drawing, quantity)
-        if spec is None:
-            return
-        spec = _drawable(shown, spec, quantity)
-        places = _places(shown, spec)
-        spec = replace(spec, log_axes=spec.log_axes | places.keys())
-        for name, ends in places.items():
-            shown = [placed(block, ends, name) for block in shown]
-        panels: list[Any] = []
-        for index, block in enumerate(shown):
-            points = drawing.boundaries[index] if drawing.boundaries else []
-            is_map = spec.kind == "map"
-            panels += _map_panels(block, spec, points, places) if is_map else _curve_panels(block, spec, points)
         stem = "figure" if len(names) == 1 else f"figure-{quantity}"
-        pages = [panels[i : i + MAX_FACETS] for i in range(0, len(panels), MAX_FACETS)]
-        with plt.rc_context(RC):
-            for number, part in enumerate(pages, start=1):
-                figure = draw_maps(part, spec) if spec.kind == "map" else draw_curves(part, spec)
-                for axis, (name, ends) in product(figure.axes, places.items()):
-                    if axis.get_label() != "<colorbar>":
-                        mark_ends(axis, ends, "x" if name == spec.x else "y", cells=spec.kind == "map")
-                yield (stem if len(pages) == 1 else f"{stem}-{number}"), figure
+        plans += _of_quantity(blocks, drawing, quantity, stem)
+    return plans
+
+
+def _of_quantity(blocks: Sequence[Block], drawing: Drawing, quantity: str | None, stem: str) -> list[Planned]:
+    shown = [summarised(block, quantity) for block in blocks]
+    spec = plan_figure(shown, drawing, quantity)
+    if spec is None:
+        return []
+    spec = _drawable(shown, spec, quantity)
+    places = _places(shown, spec)
+    spec = replace(spec, log_axes=_log_axes(shown, spec, drawing) | places.keys())
+    for name, ends in places.items():
+        shown = [placed(block, ends, name) for block in shown]
+    panels: list[Any] = []
+    for index, block in enumerate(shown):
+        points = drawing.boundaries[index] if drawing.boundaries else []
+        is_map = spec.kind == "map"
+        panels += _map_panels(block, spec, points, places) if is_map else _curve_panels(block, spec, points)
+    pages = [panels[i : i + MAX_FACETS] for i in range(0, len(panels), MAX_FACETS)]
+    return [
+        (stem if len(pages) == 1 else f"{stem}-{number}", partial(_page, part, spec, drawing, places))
+        for number, part in enumerate(pages, start=1)
+    ]
+
+
+def _page(panels: Sequence[Any], spec: FigureSpec, drawing: Drawing, places: Mapping[str, Ends]) -> Figure:
+    figure = (draw_maps if spec.kind == "map" else draw_curves)(panels, spec, drawing)
+    for axis, (name, ends) in product(figure.axes, places.items()):
+        if axis.get_label() != "<colorbar>":
+            mark_ends(axis, ends, "x" if name == spec.x else "y", cells=spec.kind == "map")
+    return figure
+
+
+def _log_axes(blocks: Sequence[Block], spec: FigureSpec, drawing: Drawing) -> frozenset[str]:
+    """Return the axes of the figure that are logarithmic: as asked for, else as their grids or values are spaced."""
+    found = set(spec.log_axes)
+    for role, name in (("x", spec.x), ("y", spec.y)):
+        if name is None:
+            continue
+        asked = drawing.logs.get(role)
+        if asked or (asked is None and all(uneven(block.axes[name]) for block in blocks)):
+            found.add(name)
+        if asked is False:
+            found.discard(name)
+    return frozenset(found)
 
 
 def _places(blocks: Sequence[Block], spec: FigureSpec) -> dict[str, Ends]:

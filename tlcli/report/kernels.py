@@ -1,19 +1,20 @@
 """Feature kernels sorted by label, and densities of preactivations, before and after the stages."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tlcli.report.style import COLOURS, RC, facet_title, save
+from tlcli.report.style import COLOURS, facet_title, new_figure
+
+Planned = tuple[str, Callable[[], Figure | None]]  # name of the file, and what draws it if there is something
 
 _ROWS = 4  # points of the grid in one figure
 _PANELS = 8
@@ -35,34 +36,18 @@ class Shown:
         return facet_title(self.label, self.fixed)
 
 
-def write_kernel_figures(shown: Sequence[Shown], folder: Path, ending: str, facts: Mapping[str, Any]) -> list[Path]:
-    """Draw kernels and densities of a few points spread over the grid, and return the files."""
-    paths = []
-    shown = [_without_empty_stage(one, facts.get("recipe", {})) for one in shown]
-    with plt.rc_context(RC):
-        for name, figure in (
-            ("kernels", draw_kernels(_spread(shown, _ROWS))),
-            ("densities", draw_densities(_spread(shown, _PANELS))),
-        ):
-            if figure is not None:
-                paths.append(folder / f"figure-{name}.{ending}")
-                save(figure, paths[-1], facts)
-    return paths
+def kernel_figures(shown: Sequence[Shown]) -> list[Planned]:
+    """Return the figures of kernels and densities of a few points spread over the grid, not yet drawn."""
+    return [
+        ("figure-kernels", lambda: draw_kernels(_spread(shown, _ROWS))),
+        ("figure-densities", lambda: draw_densities(_spread(shown, _PANELS))),
+    ]
 
 
 def _spread(shown: Sequence[Shown], most: int) -> list[Shown]:
     """Return at most `most` of the points at equal steps, so that cases show the same values of their axis."""
     count = min(most, len(shown))
     return [shown[i * len(shown) // count] for i in range(count)]
-
-
-def _without_empty_stage(one: Shown, recipe: Mapping[str, Any]) -> Shown:
-    """Return the point without what a first stage of no duration leaves: it is the initialisation again."""
-    case = next((c for c in recipe.get("cases", ()) if c.get("label") == one.label), {})
-    duration = {**recipe, **case, **one.fixed}.get("t1")
-    if str(duration) not in ("0", "0.0"):
-        return one
-    return Shown(one.label, one.fixed, {n: array for n, array in one.arrays.items() if not n.endswith("_stage1")})
 
 
 def target_kernels(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
@@ -81,13 +66,8 @@ def draw_kernels(shown: Sequence[Shown]) -> Figure | None:
     if len(moments) < 2:
         return None
     norm, cmap = kernel_scale([kernel for found, _ in pairs for kernel in found.values()])
-    figure, grid = plt.subplots(
-        len(shown),
-        len(moments),
-        figsize=(2.9 * len(moments) + 1.0, 3.0 * len(shown) + 0.3),
-        squeeze=False,
-        layout="constrained",
-    )
+    size = (2.9 * len(moments) + 1.0, 3.0 * len(shown) + 0.3)
+    figure, grid = new_figure(len(shown), len(moments), size)
     image = None
     for one, (found, labels), axes in zip(shown, pairs, grid, strict=True):
         borders = np.flatnonzero(np.diff(np.sign(labels))) + 0.5
@@ -115,8 +95,8 @@ def kernel_scale(kernels: Sequence[NDArray[Any]]) -> tuple[Normalize, Any]:
     flat = flat[np.isfinite(flat)] if np.isfinite(flat).any() else np.array([0.0, 1.0])
     top = float(np.quantile(np.abs(flat), 0.995)) or 1.0
     if flat.min() < -0.02 * top:
-        return TwoSlopeNorm(0.0, -top, top), plt.get_cmap("RdBu_r").with_extremes(bad="0.8")
-    return Normalize(0.0, top), plt.get_cmap("viridis").with_extremes(bad="0.8")
+        return TwoSlopeNorm(0.0, -top, top), matplotlib.colormaps["RdBu_r"].with_extremes(bad="0.8")
+    return Normalize(0.0, top), matplotlib.colormaps["viridis"].with_extremes(bad="0.8")
 
 
 def draw_densities(shown: Sequence[Shown]) -> Figure | None:
@@ -125,14 +105,8 @@ def draw_densities(shown: Sequence[Shown]) -> Figure | None:
     if not shown:
         return None
     columns = len(shown) if len(shown) <= 3 else 2 if len(shown) == 4 else 4 if len(shown) > 6 else 3
-    figure, grid = plt.subplots(
-        math.ceil(len(shown) / columns),
-        columns,
-        figsize=(4.0 * columns + 0.4, 3.4 * math.ceil(len(shown) / columns)),
-        squeeze=False,
-        sharey=True,
-        layout="constrained",
-    )
+    rows = math.ceil(len(shown) / columns)
+    figure, grid = new_figure(rows, columns, (4.0 * columns + 0.4, 3.4 * rows), sharey=True)
     panels: list[Axes] = list(grid.ravel())
     for unused in panels[len(shown) :]:
         unused.remove()

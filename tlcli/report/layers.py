@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,9 +14,9 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from tlcli.report.files import atomic
-from tlcli.report.kernels import Shown, draw_densities, draw_kernels
+from tlcli.report.kernels import Planned, Shown, draw_densities, draw_kernels
 from tlcli.report.predictions import text_of
-from tlcli.report.style import RC, facet_title, save
+from tlcli.report.style import facet_title, legend_below, new_figure
 
 Floats = NDArray[np.float64]
 
@@ -52,37 +52,28 @@ def write_layers(path: Path, found: Sequence[Layers]) -> None:
                     writer.writerow([*ahead, str(int(stage)), text_of(float(time)), str(layer + 1), *values])
 
 
-def write_layer_figures(
-    found: Sequence[Layers], shown: Sequence[Shown], folder: Path, ending: str, facts: Mapping[str, Any], unit: str
-) -> list[Path]:
-    """Draw the layers in time, and the kernels and densities of the layers of the deepest network; return the files."""
+def layer_figures(found: Sequence[Layers], shown: Sequence[Shown], unit: str) -> list[Planned]:
+    """Return the figures of the layers in time, and of kernels and densities of the deepest network, not yet drawn."""
     curves = [one for one in found if len(one.columns["time"]) > 2]
     deepest = max(shown, key=_depth, default=None)
-    figures: list[tuple[str, Figure | None]] = []
-    with plt.rc_context(RC):
-        if curves:
-            step = max(1, -(-len(curves) // _ROWS))
-            figures.append(("layers", draw_layers(curves[::step], unit)))
-        if deepest is not None and _depth(deepest) > 1:
-            apart = [_one_layer(deepest, layer) for layer in range(1, _depth(deepest) + 1)]
-            figures += [("layer-kernels", draw_kernels(apart)), ("layer-densities", draw_densities(apart))]
-        paths = []
-        for name, figure in figures:
-            if figure is not None:
-                paths.append(folder / f"figure-{name}.{ending}")
-                save(figure, paths[-1], facts)
-    return paths
+    figures: list[Planned] = []
+    if curves:
+        step = max(1, -(-len(curves) // _ROWS))
+        figures.append(("figure-layers", lambda: draw_layers(curves[::step], unit)))
+    if deepest is not None and _depth(deepest) > 1:
+        apart = [_one_layer(deepest, layer) for layer in range(1, _depth(deepest) + 1)]
+        figures.append(("figure-layer-kernels", lambda: draw_kernels(apart)))
+        figures.append(("figure-layer-densities", lambda: draw_densities(apart)))
+    return figures
 
 
 def draw_layers(found: Sequence[Layers], unit: str) -> Figure:
     """Return movement and alignments against time, a row per point and a line per layer; stages follow each other."""
     quantities = [(n, text) for n, text in _QUANTITIES if any(np.any(np.isfinite(o.columns[n])) for o in found)]
     shape = (len(found), len(quantities))
-    figure, grid = plt.subplots(
-        *shape, figsize=(3.7 * shape[1] + 0.4, 2.7 * shape[0] + 0.9), squeeze=False, sharey="col", layout="constrained"
-    )
+    figure, grid = new_figure(*shape, (3.7 * shape[1] + 0.4, 2.7 * shape[0] + 0.9), sharey="col")
     depth = max(one.columns["movement"].shape[1] for one in found)
-    colours = plt.get_cmap("viridis")(np.linspace(0.0, 0.88, depth))
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, depth))
     for row, (one, axes) in enumerate(zip(found, grid, strict=True)):
         for (name, text), axis in zip(quantities, axes, strict=True):
             _draw(axis, one, name, colours)
@@ -95,7 +86,7 @@ def draw_layers(found: Sequence[Layers], unit: str) -> Figure:
         axis.set_ylim(bottom=0)
     handles = [Line2D([], [], color=c, lw=1.8, label=rf"layer $\ell$ = {i}") for i, c in enumerate(colours, 1)]
     handles.append(Line2D([], [], color="0.5", lw=0.8, ls=":", label="switch to the target"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
+    legend_below(figure, handles)
     return figure
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize, SymLogNorm, TwoSlopeNorm
@@ -16,8 +16,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
 from tlcli.options.columns import label_of, short_symbol
+from tlcli.report.drawing import Drawing
 from tlcli.report.plan import FigureSpec
-from tlcli.report.style import facet_grid, facet_title, finite_axis, log_axis, outer_labels
+from tlcli.report.style import facet_grid, facet_title, finite_axis, legend_below, log_axis, outer_labels
 from tlcli.status import Phase
 
 GAINS = ("gain", "relative_gain")
@@ -47,7 +48,7 @@ class MapPanel:
     searched: str = "gamma0"
 
 
-def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec) -> Figure:
+def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec, drawing: Drawing) -> Figure:
     """Return one figure with a heat map per panel, all on one colour scale."""
     assert spec.y is not None
     figure, axes = facet_grid(len(panels), 3.5, 3.1)
@@ -77,8 +78,8 @@ def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec) -> Figure:
             log_axis(axis.xaxis, x)
         if logs[1]:
             log_axis(axis.yaxis, y)
-        axis.set_xlim(*_edges(x, logs[0]))
-        axis.set_ylim(*_edges(y, logs[1]))
+        axis.set_xlim(*drawing.limits.get("x", _edges(x, logs[0])))
+        axis.set_ylim(*drawing.limits.get("y", _edges(y, logs[1])))
         axis.set_title(facet_title(panel.label, panel.fixed))
     outer_labels(axes, spec.x, label_of(spec.y))
     if mesh is not None:
@@ -118,12 +119,12 @@ def colour_scale(values: Sequence[NDArray[np.float64]], signed: bool, reverse: b
     wide = top > 100 * middle
     if signed:
         # Red is bad for the reader's purpose: a negative gain, or a positive forgetting.
-        cmap = plt.get_cmap("RdBu_r" if reverse else "RdBu").with_extremes(bad="0.8")
+        cmap = matplotlib.colormaps["RdBu_r" if reverse else "RdBu"].with_extremes(bad="0.8")
         if wide:
             return SymLogNorm(linthresh=middle, vmin=-top, vmax=top), cmap
         top = _without_peak(size)
         return TwoSlopeNorm(0.0, -top, top), cmap
-    cmap = plt.get_cmap("viridis").with_extremes(bad="0.8")
+    cmap = matplotlib.colormaps["viridis"].with_extremes(bad="0.8")
     low, least, high = float(flat.min()), float(size.min()), _without_peak(flat)
     quarter = least + 0.25 * (high - least)
     crowded = 5 * least < high < 1000 * least and float(np.quantile(flat[flat > 0], 0.75)) < quarter
@@ -301,6 +302,4 @@ def _legend(figure: Figure, panels: Sequence[MapPanel]) -> None:
     if any(_beyond(panel) for panel in panels):
         text = f"best {short_symbol(panels[0].searched)} at or beyond the edge"
         handles.append(Line2D([], [], color="#E69F00", ls="", marker=">", ms=5, label=text))
-    if handles:
-        columns = len(handles) if len(panels) > 1 else 2
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    legend_below(figure, handles)

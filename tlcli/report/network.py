@@ -1,22 +1,23 @@
 """Losses of a network in time, stage 1 beside stage 2: theory as lines with bands, networks with error bars."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from tlcli.options.columns import label_of, short_symbol
-from tlcli.report.plan import Drawing
+from tlcli.options.columns import label_of
+from tlcli.report.drawing import Drawing
+from tlcli.report.frame import frame_curves, mark_outside, outside_handle
+from tlcli.report.kernels import Planned
 from tlcli.report.records import RECORD, plan_records
-from tlcli.report.style import COLOURS, RC, facet_title, log_axis, number, save
+from tlcli.report.style import facet_title, legend_below, log_axis, named, new_figure, palette
 from tlcli.report.tables import Block
 
 Floats = NDArray[np.float64]
@@ -76,31 +77,21 @@ class Row:
     traces: list[Trace] = field(default_factory=list)
 
 
-def write_network_figures(
-    blocks: Sequence[Block], drawing: Drawing, folder: Path, facts: Mapping[str, Any], unit: str
-) -> list[Path]:
-    """Draw the curves in time and return the files; `unit` says which loss the times belong to."""
-    paths = []
-    for name, figure in network_figures(blocks, drawing, unit):
-        paths.append(folder / f"{name}.{drawing.format}")
-        save(figure, paths[-1], facts)
-    return paths
-
-
-def network_figures(blocks: Sequence[Block], drawing: Drawing, unit: str) -> Iterator[tuple[str, Figure]]:
-    """Yield file name (without ending) and figure: all losses in one, or one figure per quantity asked for."""
+def network_figures(blocks: Sequence[Block], drawing: Drawing) -> list[Planned]:
+    """Return the figures of losses in time, not yet drawn: all in one, or one figure per quantity asked for."""
     quantities, line = plan_records(blocks, drawing)
     rows = [row for block in blocks for row in _rows(block, line)]
     pages = [rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)]
+    plans: list[Planned] = []
     for quantity in quantities or [None]:
         styles = STYLES
         if quantity is not None:
             styles = (Style(quantity, label_of(quantity), (1, 2), {"ls": "-", "lw": 1.9}, marked=True),)
         stem = "figure" if len(quantities) < 2 else f"figure-{quantity}"
-        with plt.rc_context(RC):
-            for index, page in enumerate(pages, start=1):
-                figure = draw_rows(page, styles, line, drawing.title, unit)
-                yield (stem if len(pages) == 1 else f"{stem}-{index}"), figure
+        for index, page in enumerate(pages, start=1):
+            name = stem if len(pages) == 1 else f"{stem}-{index}"
+            plans.append((name, partial(draw_rows, page, styles, line, drawing)))
+    return plans
 
 
 def _rows(block: Block, line: str | None) -> list[Row]:
@@ -139,25 +130,28 @@ def _trace(block: Block, at: Mapping[str, int], hue: Mapping[str, Any]) -> Trace
     return Trace(hue, read("stage"), read("time"), {name: read(name) for name in numeric}, measured)
 
 
-def draw_rows(rows: Sequence[Row], styles: Sequence[Style], line: str | None, title: str | None, unit: str) -> Figure:
+def draw_rows(rows: Sequence[Row], styles: Sequence[Style], line: str | None, drawing: Drawing) -> Figure:
     """Return one figure with a row per facet and a panel per stage."""
     traces = [trace for row in rows for trace in row.traces]
     figure, panels = _panels(rows, _drawn_stages(traces, styles))
     hues = list(dict.fromkeys(tuple(trace.hue.items()) for trace in traces))
-    colours = dict(zip(hues, _palette(len(hues)), strict=True))
+    colours = dict(zip(hues, palette(len(hues)), strict=True))
     bare = len(styles) == 1
     for row, axes in zip(rows, panels, strict=True):
         for stage, axis in axes.items():
-            _draw_stage(axis, row, stage, styles, colours)
+            _draw_stage(axis, row, stage, styles, colours, drawing)
             heading = f"stage {stage}: {'source' if stage == 1 else 'target'}"
             more = facet_title(row.label, row.fixed)
             axis.set_title(f"{more}\n{heading}" if more else heading)
-            axis.set_xlabel(f"time $t$ ({unit} units)")
+            axis.set_xlabel(f"time $t$ ({drawing.unit} units)")
         first = next(iter(axes.values()))
         if first.get_subplotspec().colspan.start == 0:  # pyright: ignore[reportOptionalMemberAccess]
             first.set_ylabel(styles[0].label if bare else "mean squared error")
+    outside = False
+    judged = [style for style in styles if not style.name.endswith("train_loss")]  # may fall to nothing
     for axes, shared in _scales(rows, panels):
-        _limit(axes, shared, styles)
+        frame_curves(axes, drawing, _values(shared, judged or styles), [] if bare else _values(shared, styles))
+        outside |= sum(mark_outside(axis) for axis in axes) > 0
     widths = list(dict.fromkeys(m.width for trace in traces for m in trace.measured))
     drawn = [
         style
@@ -168,9 +162,9 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], line: str | None, ti
             for stage in axes
         )
     ]
-    _legend(figure, colours, [] if bare else drawn, widths, 2 if sum(map(len, panels)) == 1 else 3)
-    if title:
-        figure.suptitle(title, wrap=True)
+    _legend(figure, colours, [] if bare else drawn, widths, [outside_handle()] if outside else [])
+    if drawing.title:
+        figure.suptitle(drawing.title, wrap=True)
     return figure
 
 
@@ -195,7 +189,7 @@ def _panels(rows: Sequence[Row], stages: Sequence[int]) -> tuple[Figure, list[di
     flat = len(rows) > 1 and total <= 3 and len({len(shown) for shown in lasting}) > 1
     shape = (1, total) if flat else (len(rows), max(map(len, lasting)))
     size = (4.1 * shape[1] + 0.5, 3.1 * shape[0] + 0.9)
-    figure, grid = plt.subplots(*shape, figsize=size, squeeze=False, sharey="row", layout="constrained")
+    figure, grid = new_figure(*shape, size, sharey="row")
     free = iter(grid.ravel())
     out = []
     for index, shown in enumerate(lasting):
@@ -218,14 +212,13 @@ def _has(row: Row, stage: int, style: Style) -> bool:
     return any(np.any(np.isfinite(trace.columns[style.name][trace.stage == stage])) for trace in row.traces)
 
 
-def _palette(count: int) -> list[Any]:
-    if count <= len(COLOURS) - 1:  # black is for what all have in common
-        return list(COLOURS[:count])
-    return list(plt.get_cmap("viridis")(np.linspace(0.0, 0.88, count)))
-
-
 def _draw_stage(
-    axis: Axes, row: Row, stage: int, styles: Sequence[Style], colours: Mapping[tuple[Any, ...], Any]
+    axis: Axes,
+    row: Row,
+    stage: int,
+    styles: Sequence[Style],
+    colours: Mapping[tuple[Any, ...], Any],
+    drawing: Drawing,
 ) -> None:
     log = False
     for style in styles:
@@ -243,7 +236,7 @@ def _draw_stage(
                     _draw_marks(axis, trace.time, measured, style.name, here, colour, marker)
     if styles[0].name.endswith("gain"):
         axis.axhline(0.0, color="0.5", lw=0.8)
-    if log:
+    if drawing.logs.get("x", log):
         times = np.concatenate([trace.time[trace.stage == stage] for trace in row.traces])
         log_axis(axis.xaxis, times[times > 0])
         axis.set_xlim(times[times > 0].min() / 1.15, 1.15 * times.max())
@@ -298,25 +291,20 @@ def spaced_logarithmically(times: Floats) -> bool:
     return bool(np.ptp(steps) < 0.05 * steps.mean())
 
 
-def _scales(rows: Sequence[Row], panels: Sequence[Mapping[int, Axes]]) -> list[tuple[Axes, list[Trace]]]:
-    """Return one panel of each line of panels, which share their scale, and all that the line shows."""
-    lines: dict[int, tuple[Axes, list[Trace]]] = {}
+def _scales(rows: Sequence[Row], panels: Sequence[Mapping[int, Axes]]) -> list[tuple[list[Axes], list[Trace]]]:
+    """Return the panels of each line of panels, which share their scale, and all that the line shows."""
+    lines: dict[int, tuple[list[Axes], list[Trace]]] = {}
     for row, axes in zip(rows, panels, strict=True):
         first = next(iter(axes.values()))
         line = first.get_subplotspec().rowspan.start  # pyright: ignore[reportOptionalMemberAccess]
-        lines.setdefault(line, (first, []))[1].extend(row.traces)
+        known, traces = lines.setdefault(line, ([], []))
+        known.extend(axes.values())
+        traces.extend(row.traces)
     return list(lines.values())
 
 
-def _limit(axis: Axes, traces: Sequence[Trace], styles: Sequence[Style]) -> None:
-    """Start losses at zero; a jump at the switch must not flatten everything else."""
-    found = [t.columns[s.name][np.isin(t.stage, s.stages)] for t in traces for s in styles]
-    values = np.concatenate(found)
-    values = values[np.isfinite(values)]
-    if values.size and values.min() >= 0:
-        high = float(np.quantile(values, 0.95))
-        peak = values.max() > 3 * high > 0
-        axis.set_ylim(0, 1.3 * high if peak else None)
+def _values(traces: Sequence[Trace], styles: Sequence[Style]) -> list[Floats]:
+    return [t.columns[s.name][np.isin(t.stage, s.stages)] for t in traces for s in styles]
 
 
 def _legend(
@@ -324,10 +312,10 @@ def _legend(
     colours: Mapping[tuple[Any, ...], Any],
     styles: Sequence[Style],
     widths: Sequence[str],
-    columns: int,
+    more: Sequence[Line2D],
 ) -> None:
     handles = [
-        Line2D([], [], lw=1.9, color=colour, label=", ".join(f"{short_symbol(n)} = {number(v)}" for n, v in hue))
+        Line2D([], [], lw=1.9, color=colour, label=", ".join(named(n, v) for n, v in hue))
         for hue, colour in colours.items()
         if hue
     ]
@@ -336,5 +324,4 @@ def _legend(
         Line2D([], [], ls="", marker=marker, ms=4, color="0.25", mfc="white", label=f"networks, $N$ = {width} (±SE)")
         for marker, width in zip(_MARKERS, widths, strict=False)
     ]
-    if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), columns), frameon=False)
+    legend_below(figure, [*handles, *more])

@@ -5,13 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlcli.errors import UsageError, suggest
 from tlcli.options.columns import label_of
+from tlcli.report.drawing import Drawing
 from tlcli.report.tables import Block
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -33,19 +31,6 @@ class FigureSpec:
         if self.quantity == "loss" and "task" in self.axes:
             return r"test loss on the task $\mathcal{L}$"
         return label_of(self.quantity)
-
-
-@dataclass(frozen=True, eq=False)
-class Drawing:
-    """How to draw: roles of axes, the column, and per block the exact boundary points."""
-
-    style: str
-    roles: Mapping[str, str]
-    quantity: str | None
-    default_quantity: str
-    title: str | None
-    format: str
-    boundaries: Sequence[Sequence[Mapping[str, Floats]]] = field(default_factory=list)
 
 
 def quantities_of(blocks: Sequence[Block], drawing: Drawing) -> list[str]:
@@ -85,48 +70,67 @@ def plan_figure(blocks: Sequence[Block], drawing: Drawing, quantity: str | None 
     first = max(blocks, key=lambda block: len(_plain_axes(block)))
     axes = _plain_axes(first)
     asked = [quantity] if quantity else quantities_of(blocks, drawing)
-    for role, name in drawing.roles.items():
+    _check_roles(drawing.roles, axes)
+    if not axes:
+        return None
+    is_map = _is_map(drawing, axes)
+    x, y, lines = _roles(drawing.roles, first, axes, is_map)
+    default = "gain" if is_map and "gain" in first.columns else drawing.default_quantity
+    quantity = asked[0] if asked else default
+    shown = (x, y) if is_map and y is not None else (x,)
+    _check_blocks(blocks, first, shown, quantity)
+    logs = frozenset(name for name in axes if any(block.scales.get(name) == "log" for block in blocks))
+    kind = "map" if is_map else "curves"
+    return FigureSpec(kind, x, quantity, y if is_map else None, drawing.title, lines, logs, tuple(axes))
+
+
+def _check_roles(roles: Mapping[str, str], axes: Sequence[str]) -> None:
+    for role, name in roles.items():
         if name not in axes:
             several = (
                 f"the axes with several are {', '.join(axes)}" if axes else f"give several, as --{role} {name}=GRID"
             )
             raise UsageError(f"--{role}: '{name}' has one value only; {several}.")
-    if not axes:
-        return None
-    x, y = drawing.roles.get("x"), drawing.roles.get("y")
-    is_map = drawing.style == "map" or (drawing.style == "auto" and (y is not None or len(axes) >= 2))
+
+
+def _is_map(drawing: Drawing, axes: Sequence[str]) -> bool:
+    """Whether a map is drawn; UsageError where it is asked for and there is one axis."""
+    y = drawing.roles.get("y")
+    is_map = drawing.kind == "map" or (drawing.kind == "auto" and (y is not None or len(axes) >= 2))
     if is_map and len(axes) < 2:
-        if y is not None and drawing.style == "auto":
+        if y is not None and drawing.kind == "auto":
             raise UsageError(
                 f"--y {y} makes a map, which needs a second axis of several values; use --x {y} for curves."
             )
         raise UsageError("a map needs two axes of several values; use --style curves.")
+    return is_map
+
+
+def _roles(
+    roles: Mapping[str, str], first: Block, axes: Sequence[str], is_map: bool
+) -> tuple[str, str | None, tuple[str, ...]]:
+    """Return the axes x and y, and those that lines stand for: the longest that is left, tasks before all."""
+    x, y = roles.get("x"), roles.get("y")
     by_size = sorted(axes, key=lambda name: -len(first.axes[name]))
     if is_map:
         x = x or next(name for name in (*axes, *by_size) if name != y)
-        y = y or next(name for name in axes if name != x)
-    else:
-        x = x or by_size[0]
-    default = "gain" if is_map and "gain" in first.columns else drawing.default_quantity
-    quantity = asked[0] if asked else default
+        return x, y or next(name for name in axes if name != x), ()
+    x = x or by_size[0]
+    rest = [name for name in axes if name not in (x, y)]
+    lines = tuple(sorted(rest, key=lambda name: (name == "task", -len(first.axes[name])))[:1])
+    return x, y, (y,) if y else lines
+
+
+def _check_blocks(blocks: Sequence[Block], first: Block, shown: Sequence[str], quantity: str) -> None:
     for block in blocks:
-        if missing := [n for n in ((x, y) if is_map else (x,)) if n is not None and n not in block.axes]:
+        if missing := [name for name in shown if name not in block.axes]:
             raise UsageError(f"case '{block.label}' does not vary {missing[0]}; all panels share their axes.")
         if quantity not in block.columns:
             raise UsageError(f"case '{block.label}' has no column '{quantity}'; give a --quantity that all cases have.")
-    for name in (x, y) if is_map else (x,):
+    for name in shown:
         # 0 and infinity have places of their own on an axis of couplings.
-        if name is not None and name != "delta" and np.isfinite(first.axes[name]).sum() < 2:
+        if name != "delta" and np.isfinite(first.axes[name]).sum() < 2:
             raise UsageError(f"'{name}' has fewer than two finite values; an axis of a figure needs two.")
-    rest = [name for name in axes if name not in (x, y)]
-    lines: tuple[str, ...] = ()
-    if not is_map:
-        lines = tuple(sorted(rest, key=lambda name: (name == "task", -len(first.axes[name])))[:1])
-        lines = (y,) if y else lines
-    logs = frozenset(name for name in axes if any(block.scales.get(name) == "log" for block in blocks))
-    return FigureSpec(
-        "map" if is_map else "curves", x, quantity, y if is_map else None, drawing.title, lines, logs, tuple(axes)
-    )
 
 
 def _plain_axes(block: Block) -> list[str]:

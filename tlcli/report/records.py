@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tlcli.errors import UsageError
-from tlcli.report.plan import Drawing, quantities_of
+from tlcli.report.drawing import Drawing
+from tlcli.report.plan import quantities_of
 from tlcli.report.tables import Block
 
 RECORD = "record"
@@ -14,7 +15,7 @@ RECORD = "record"
 def drawn_by_time(blocks: Sequence[Block], drawing: Drawing) -> bool:
     """Whether the figure shows curves in time; with another --x it shows the end of training."""
     recorded = all(RECORD in block.axes for block in blocks)
-    return recorded and drawing.roles.get("x") in (None, "time") and drawing.style != "map"
+    return recorded and drawing.roles.get("x") in (None, "time") and drawing.kind != "map"
 
 
 def plan_records(blocks: Sequence[Block], drawing: Drawing) -> tuple[list[str], str | None]:

@@ -1,27 +1,24 @@
-"""One look for all figures: colour-blind-safe colours, facet grids, saving without dates."""
+"""One look for all figures: colour-blind-safe colours, facet grids, texts, axes. Nothing of the user's matplotlibrc."""
 
-import json
+import logging
 import math
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from tlcli.errors import UsageError
 from tlcli.options.columns import label_of, short_symbol
-from tlcli.report.files import atomic
-from tlcli.report.provenance import png_chunks
 
 # Okabe & Ito's palette without its yellow, which vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -37,41 +34,100 @@ RC: dict[Any, Any] = {
     "legend.fontsize": 8.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "lines.linewidth": 1.8,
     "figure.dpi": 100,
-    "savefig.dpi": 160,
     "svg.hashsalt": "tlcli",
+    "pdf.fonttype": 42,  # TrueType, whole letters that an editor can change, not outlines
+    "ps.fonttype": 42,
     "hatch.linewidth": 0.6,
 }
+_OUTSIDE = ("backend", "interactive", "savefig.dpi", "savefig.format", "savefig.bbox", "figure.figsize")
+
+
+@contextmanager
+def look(style: Path | None = None) -> Iterator[None]:
+    """Give all figures that are built or saved within one look, with the settings of an mplstyle file on top.
+
+    Raises:
+        UsageError: a line of the file is no setting of matplotlib.
+    """
+    with matplotlib.rc_context({**RC, **(read_style(style) if style else {})}):
+        yield
+
+
+def read_style(path: Path) -> dict[Any, Any]:
+    """Return the settings of an mplstyle file; sizes and formats of files have options of their own.
+
+    Raises:
+        UsageError: a line is no setting.
+    """
+    said: list[str] = []
+    logger, handler = logging.getLogger("matplotlib"), logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        with matplotlib.rc_context():
+            found = dict(matplotlib.rc_params_from_file(path, use_default_template=False))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        said.append(str(error))
+        found = {}
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
+    if said:
+        raise UsageError(f"style: '{path}' is no style of matplotlib ({' '.join(said[0].split())[:200]}); correct it.")
+    return {name: value for name, value in found.items() if name not in _OUTSIDE}
+
+
+def palette(count: int) -> list[Any]:
+    """Return colours of lines: those of the style for up to five, else an ordered map."""
+    cycle = matplotlib.rcParams["axes.prop_cycle"].by_key().get("color", COLOURS)
+    if count <= min(5, len(cycle)):
+        return list(cycle[:count])
+    return list(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, count)))
+
+
+def new_figure(rows: int, columns: int, size: tuple[float, float], **more: Any) -> tuple[Figure, NDArray[Any]]:
+    """Return a figure that no window knows, and its panels (rows, columns)."""
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **more)
 
 
 def facet_title(label: str | None, fixed: Mapping[str, Any]) -> str:
     """Return the heading of one facet: its case and the values of the axes that are fixed in it."""
-    values = ", ".join(f"{short_symbol(name)} = {number(value)}" for name, value in fixed.items())
+    values = ", ".join(named(name, value) for name, value in fixed.items())
     return f"{label}\n{values}" if label and values else label or values
 
 
+def named(name: str, value: Any) -> str:
+    """Return what tells a curve or panel from the others: a symbol and its value; tasks and stages are counted."""
+    if name in ("task", "stage"):
+        return f"{name} {number(value)}"
+    return f"{short_symbol(name)} = {number(value)}"
+
+
 def number(value: Any) -> str:
-    """Return a number as a reader wants it in a legend."""
+    """Return a number as a reader wants it: four digits, powers of ten, true minus signs."""
     if isinstance(value, str):
         return value
     if math.isinf(value):
         return r"$\infty$" if value > 0 else r"$-\infty$"
-    return f"{value:.4g}"
+    mantissa, _, exponent = f"{value:.4g}".partition("e")
+    if not exponent:
+        return mantissa.replace("-", "\N{MINUS SIGN}")
+    head = {"1": "", "-1": "-"}.get(mantissa, rf"{mantissa}\times")
+    return f"${head}10^{{{int(exponent)}}}$"
 
 
 def facet_grid(n: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """Return a figure with `n` panels on a near-square grid, shared axes, unused panels removed."""
     columns = n if n <= 3 else math.ceil(math.sqrt(n)) if n != 8 else 4
     rows = math.ceil(n / columns)
-    figure, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=(width * columns + 0.7, height * rows + 0.4),
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-        layout="constrained",
-    )
+    size = (width * columns + 0.7, height * rows + 0.4)
+    figure, grid = new_figure(rows, columns, size, sharex=True, sharey=True)
     panels: list[Axes] = list(grid.ravel())
     for unused in panels[n:]:
         unused.remove()
@@ -82,7 +138,7 @@ def facet_grid(n: int, width: float, height: float) -> tuple[Figure, list[Axes]]
     return figure, panels[:n]
 
 
-def outer_labels(panels: list[Axes], x: str, y_label: str) -> None:
+def outer_labels(panels: Sequence[Axes], x: str, y_label: str) -> None:
     """Write the axis labels on the outer panels only."""
     for panel in panels:
         spec = panel.get_subplotspec()
@@ -90,6 +146,25 @@ def outer_labels(panels: list[Axes], x: str, y_label: str) -> None:
             panel.set_ylabel(y_label)
         if spec is None or panel.xaxis.get_tick_params().get("labelbottom", True):
             panel.set_xlabel(label_of(x))
+
+
+def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
+    """Put one legend below all panels: as few rows as fit the width, of equal length."""
+    if not handles:
+        return
+    figure.legend(handles=list(handles), loc="outside lower center", frameon=False)
+    fit_legends(figure)
+
+
+def fit_legends(figure: Figure) -> None:
+    """Spread the entries of each legend over as few rows as fit the figure's width."""
+    for legend in figure.legends:
+        count = len(legend.get_texts())
+        for rows in range(1, count + 1):
+            columns = -(-count // rows)
+            legend.set_ncols(columns)
+            if columns == 1 or legend.get_window_extent().width < 0.97 * figure.bbox.width:
+                break
 
 
 def log_axis(axis: Axis, values: NDArray[np.float64]) -> None:
@@ -106,24 +181,3 @@ def log_axis(axis: Axis, values: NDArray[np.float64]) -> None:
 def finite_axis(values: NDArray[np.float64], log: bool) -> NDArray[np.bool_]:
     """Return which values can stand on an axis: finite, and positive on a logarithmic one."""
     return np.isfinite(values) & (values > 0 if log else True)
-
-
-def save(figure: Figure, path: Path, content: Mapping[str, Any]) -> None:
-    """Write the figure atomically; its metadata hold the provenance and no date."""
-    chunks = png_chunks(content)
-    if path.suffix == ".svg":
-        metadata: dict[str, Any] = {
-            "Creator": chunks["Software"],
-            "Description": chunks["Description"],
-            "Date": None,
-        }
-    elif path.suffix == ".pdf":
-        metadata = {"Creator": chunks["Software"], "Subject": chunks["Description"], "CreationDate": None}
-    else:
-        metadata = {**chunks, "Recipe": json.dumps(content.get("recipe", {}), sort_keys=True)}
-    try:
-        with atomic(path) as temporary, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # told before the work, see `plotting.check_text`
-            figure.savefig(temporary, metadata=metadata)
-    finally:
-        plt.close(figure)

@@ -18,7 +18,7 @@ from tlcli.run.cost import refuse_what_cannot_fit
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job, prepare
 from tlcli.run.messages import Messages, Silent
-from tlcli.run.outputs import Outcome, check_drawing, files_read, may_write, write_results
+from tlcli.run.outputs import Outcome, check_drawing, drawing_of, files_read, may_write, write_results
 from tlcli.run.recipe import Recipe
 from tlcli.run.solve import Measured, measure, planned, solve
 from tlcli.run.stores import Stores, stores_of
@@ -48,6 +48,7 @@ def execute(
     if how.shard is not None:
         parse_shard(how.shard)
     make_executor(how.executor, how.jobs)  # not entered: an unknown name is refused before anything is written
+    drawing_of(job, [])  # refused before anything is computed
     for case in job.cases:
         case.theory.check(case)
         for experiment in case.experiments:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tlcli.errors import UsageError, suggest
-from tlcli.options import INVOCATION, OPTIONS
+from tlcli.options import DRAWN, INVOCATION, OPTIONS
 from tlcli.run.recipe import Recipe, refuse_code
 from tlcli.sweep.grids import Grid, Values, format_values, parse_values
 from tlcli.theories.base import Case, Experiment, Theory
@@ -18,7 +18,7 @@ from tlcli.theories.registry import Asked, find
 DEFAULT_DIM = 400  # of a power-law spectrum
 
 # Options that say how a result is drawn or run, not what is computed.
-_NOT_PHYSICAL = {"x", "y", "style", "quantity", "format", "title", "optimal_gamma0", "solver", "simulate"}
+_NOT_PHYSICAL = {"x", "y", *DRAWN, "optimal_gamma0", "solver", "simulate"}
 _NOT_PHYSICAL |= {"optimal_delta"}
 _NOT_PHYSICAL |= {"experiment", "trials", "width", "seed", "dim", "model", *INVOCATION}
 _PER_CASE = {"solver", "model", "simulate", "experiment"}

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from tlcli.errors import TlcliError
 from tlcli.options.columns import PER_DELTA
+from tlcli.report.drawing import Drawing, read_drawing
 from tlcli.report.files import atomic
-from tlcli.report.plan import Drawing, plan_figure, quantities_of
+from tlcli.report.plan import plan_figure, quantities_of
 from tlcli.report.plotting import check_text, load
 from tlcli.report.provenance import PROVENANCE, facts, write_provenance
 from tlcli.report.records import drawn_by_time, final, plan_records
@@ -27,6 +28,7 @@ from tlcli.theories.base import Case, Columns, Findings
 from tlcli.theories.search import BoundaryPoints
 
 if TYPE_CHECKING:
+    from tlcli.report.kernels import Shown
     from tlcli.report.layers import Layers
 
 _LOSSES = ("loss", "train_loss", "source_loss", "source_train_loss")
@@ -51,16 +53,17 @@ class Outcome:
 def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
     """Return how the job's figure is drawn."""
     s = job.settings
-    style = s["style"]
-    if style == "auto" and job.command != "phase-diagram" and "y" not in job.roles:
-        style = "curves"
-    default = job.cases[0].theory.quantity
     roles = job.roles
     if job.command == "bayes-saddle" and all("delta" in case.grid.axes for case in job.cases):
         drawn = {part.strip() for part in (s["quantity"] or "").split(",")}
         if "delta" not in roles.values() and not drawn & set(PER_DELTA):
             roles = {"x": "delta", **roles}
-    return Drawing(style, roles, s["quantity"], default, s["title"], s["format"], edges)
+    unit = "summed-loss" if any(case.words.get("reduction") == "sum" for case in job.cases) else "mean-loss"
+    quantity = job.cases[0].theory.quantity
+    drawing = read_drawing(s, roles=roles, default_quantity=quantity, unit=unit, boundaries=edges)
+    if drawing.kind == "auto" and job.command != "phase-diagram" and "y" not in job.roles:
+        drawing = replace(drawing, kind="curves")
+    return drawing
 
 
 def check_drawing(job: Job, blocks: Sequence[Block], console: Messages) -> bool:
@@ -75,6 +78,11 @@ def check_drawing(job: Job, blocks: Sequence[Block], console: Messages) -> bool:
         plan_records(blocks, drawing)
     else:
         drawn |= plan_figure([final(block) for block in blocks], drawing) is not None
+    if drawing.style is not None:
+        load()
+        from tlcli.report.style import read_style
+
+        read_style(drawing.style)
     texts = [("title", drawing.title), *(("label", block.label) for block in blocks)]
     missing = "".join(dict.fromkeys("".join(check_text(kind, text) for kind, text in texts if text)))
     if missing:
@@ -95,7 +103,7 @@ def may_write(job: Job, blocks: Sequence[Block]) -> Callable[[str], bool]:
             names.add("boundary.csv")
         names |= {_archive(case, stem, ending, index) for stem, ending in case.theory.archives(case).items()}
         stems |= {f"-{picture}" for picture in case.theory.pictures(case)}
-    figure = re.compile(rf"figure(?:{'|'.join(map(re.escape, stems))})(?:-\d+)?\.{drawing.format}")
+    figure = re.compile(rf"figure(?:{'|'.join(map(re.escape, stems))})(?:-\d+)?\.(?:{'|'.join(drawing.formats)})")
     return lambda name: name in names or (bool(stems) and figure.fullmatch(name) is not None)
 
 
@@ -169,34 +177,25 @@ def _draw(
     if _is_blank(blocks, drawing):
         return []
     load()  # the plotting library, which a table alone does not need
-    from tlcli.report.draw import write_figures
-    from tlcli.report.network import write_network_figures
+    from tlcli.report.figures import figures_of
+    from tlcli.report.writer import write_figures
 
-    unit = "summed-loss" if any(case.words.get("reduction") == "sum" for case in job.cases) else "mean-loss"
-    figures = []
-    if drawn_by_time(blocks, drawing):
-        figures += write_network_figures(blocks, drawing, folder, about, unit)
-    else:
-        figures += write_figures([final(block) for block in blocks], drawing, folder, about)
-    if any(one.found.arrays for one in outcomes):
-        from tlcli.report.bayes import write_bayes_figures
-        from tlcli.report.kernels import Shown, write_kernel_figures
+    shown = [one for outcome in outcomes for one in _shown(outcome)]
+    layers = [layer for one in outcomes for layer in _layers(one)]
+    return write_figures(figures_of(blocks, drawing, shown, layers), drawing, folder, about)
 
-        shown = [
-            Shown(one.case.label, point, arrays)
-            for one in outcomes
-            for point, arrays in one.points(one.found.arrays)
-            if arrays is not None
-        ]
-        if shown:  # else no point of this kind could be computed
-            write = write_bayes_figures if "kernel_source" in shown[0].arrays else write_kernel_figures
-            figures += write(shown, folder, drawing.format, about)
-        layers = [layer for one in outcomes for layer in _layers(one)]
-        if layers:
-            from tlcli.report.layers import write_layer_figures
 
-            figures += write_layer_figures(layers, shown, folder, drawing.format, about, unit)
-    return figures
+def _shown(one: Outcome) -> "list[Shown]":
+    """Return the arrays of points that are drawn, without what a first stage of no duration leaves."""
+    from tlcli.report.kernels import Shown
+
+    found = []
+    for (point, arrays), full in zip(one.points(one.found.arrays), one.case.grid.points(), strict=False):
+        if arrays is not None:
+            untrained = {**one.case.words, **full}.get("t1") == 0
+            kept = {name: a for name, a in arrays.items() if not (untrained and name.endswith("_stage1"))}
+            found.append(Shown(one.case.label, point, kept))
+    return found
 
 
 def _is_blank(blocks: Sequence[Block], drawing: Drawing) -> bool:

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from tlcli.errors import UsageError
-from tlcli.options import OPTIONS
+from tlcli.options import DRAWN, OPTIONS
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages
 
 HOW = ("seed", "jobs", "executor", "store", "force", "dry_run", "quiet", "strict", "allow_code", "output")
-_FIGURE = ("style", "quantity", "format", "title")
 _FILES = ("predictions", "kernels")
 _WIDE = {"network", "posterior"}  # experiments whose networks have a width
 
@@ -49,7 +48,7 @@ def _check_stdout(job: Job, given: list[str], flags: Mapping[str, Any], console:
     roles = tuple(role for role in ("x", "y") if "=" not in str(flags.get(role)))
     for names, reason in (
         (_FILES, "writes the table alone"),
-        ((*_FIGURE, *roles), "draws no figure"),
+        ((*DRAWN, *roles), "draws no figure"),
         (("shard",), "stays empty, for a shard writes no table"),
     ):
         for name in given:
@@ -64,6 +63,6 @@ def _check_stdout(job: Job, given: list[str], flags: Mapping[str, Any], console:
 
 def tell_undrawn(job: Job, console: Messages) -> None:
     """Tell settings of a figure where nothing is drawn."""
-    for name in _FIGURE:
+    for name in DRAWN:
         if job.settings[name] not in (None, OPTIONS[name].default):
             console.note(f"{OPTIONS[name].flag} has no effect: nothing is drawn where no parameter has several values.")

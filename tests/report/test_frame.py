@@ -1,0 +1,83 @@
+"""Scales and limits of curves, by rule and by hand, and the marks of what lies beyond them."""
+
+import numpy as np
+import pytest
+
+from tlcli.report.frame import squashed, uneven
+
+
+def panels(figure):
+    return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+
+
+def marks(axis):
+    return [
+        (line.get_marker(), float(line.get_xdata()[0]), float(line.get_ydata()[0]))
+        for line in axis.lines
+        if line.get_marker() in ("^", "v") and len(line.get_xdata())
+    ]
+
+
+def test_values_over_more_than_a_decade_ask_for_a_logarithm():
+    assert squashed(np.geomspace(0.01, 1, 50))
+    assert not squashed(np.geomspace(0.2, 1, 50))
+    assert not squashed(np.linspace(0.01, 1, 50)), "few of them are small"
+    assert not squashed(np.append(np.geomspace(0.01, 1, 50), -0.1))
+    assert not squashed(np.append(np.geomspace(0.01, 1, 50), np.zeros(30)))
+
+
+def test_samples_over_decades_ask_for_a_logarithm():
+    assert uneven(np.array([10, 20, 40, 80, 160, 320.0]))
+    assert uneven(np.array([8, 12, 16, 24, 32, 48, 64, 96, 128.0]))
+    assert not uneven(np.linspace(0.05, 1.5, 30))
+    assert not uneven(np.array([0, 1, 10, 100.0]))
+    assert not uneven(np.array([0.5, 1, 2, 4.0]))
+
+
+def test_limits_by_hand_and_what_leaves_them(draw):
+    flags = {"alpha2": "0.1:0.9:9", "gamma0": "1,5", "alpha1": "inf", "rho": "0.9"}
+    (figure,) = draw("finetune-loss", **flags, xlim="0,1", ylim="0.2,0.5").values()
+    (axis,) = panels(figure)
+    assert axis.get_xlim() == (0, 1)
+    assert axis.get_ylim() == (0.2, 0.5)
+    found = marks(axis)
+    # All three curves start above and end below.
+    assert sorted({(marker, y) for marker, _, y in found}) == [("^", 1.0), ("v", 0.0)]
+    assert {x for marker, x, _ in found if marker == "^"} == {0.1}
+    assert "beyond the frame" in [text.get_text() for text in figure.legends[0].get_texts()]
+    (figure,) = draw("finetune-loss", **flags).values()
+    assert marks(panels(figure)[0]) == []
+
+
+@pytest.mark.parametrize(("flag", "scales"), [("log_x", ("log", "linear")), ("log_y", ("linear", "log"))])
+def test_logarithmic_axes_by_hand(draw, flag, scales):
+    (figure,) = draw("finetune-loss", alpha2="0.1:0.9:9", **{flag: True}).values()
+    (axis,) = panels(figure)
+    assert (axis.get_xscale(), axis.get_yscale()) == scales
+    (figure,) = draw("finetune-loss", alpha2="log:0.1:0.9:9", log_x=False).values()
+    assert panels(figure)[0].get_xscale() == "linear"
+
+
+def test_a_loss_over_decades_is_drawn_on_a_logarithmic_axis(draw):
+    (figure,) = draw("finetune-loss", alpha1="inf", rho="1", gamma0="log:1:1000:20", alpha2="0.9").values()
+    (axis,) = panels(figure)
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    low, high = axis.get_ylim()
+    values = max((line.get_ydata() for line in axis.lines), key=len)
+    assert low < values.min() < values.max() < high
+
+
+def test_an_interpolation_peak_is_cut_and_marked(draw):
+    (figure,) = draw("finetune-loss", alpha1="0.5", alpha2="0.0501:1.9901:98", sigma2="1", log_y=False).values()
+    (axis,) = panels(figure)
+    assert axis.get_ylim()[1] < 30
+    assert {marker for marker, _, _ in marks(axis)} == {"^"}
+    assert all(0.8 < x < 1.2 for _, x, _ in marks(axis))
+
+
+def test_a_map_on_axes_by_hand(draw):
+    flags = {"x": "alpha2=0.1:0.9:9", "y": "rho=0.1:0.9:5", "log_x": True, "ylim": "0.2,0.6"}
+    (figure,) = draw("phase-diagram", **flags).values()
+    (axis,) = panels(figure)
+    assert axis.get_xscale() == "log"
+    assert axis.get_ylim() == (0.2, 0.6)

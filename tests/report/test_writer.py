@@ -1,0 +1,104 @@
+"""Figures as files: formats, fonts, size, style, and what the user has configured."""
+
+import re
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tlcli.errors import UsageError
+from tlcli.options.commands import COMMANDS
+from tlcli.report.drawing import read_drawing
+from tlcli.report.style import read_style
+from tlcli.run.execute import execute
+
+
+def finetune(folder, **flags):
+    flags = {"rho": "0:1:3", "output": str(folder), "quiet": True, **flags}
+    return execute("finetune-loss", COMMANDS["finetune-loss"].options, None, flags)
+
+
+def test_several_formats_in_one_run_with_embedded_truetype_fonts(tmp_path):
+    assert finetune(tmp_path, format="png, pdf,svg") == 0
+    assert {path.name for path in tmp_path.glob("figure*")} == {"figure.png", "figure.pdf", "figure.svg"}
+    raw = (tmp_path / "figure.pdf").read_bytes()
+    parts = [raw, *(_inflated(part) for part in re.findall(rb"stream\r?\n(.*?)endstream", raw, re.DOTALL))]
+    pdf = b"".join(parts)
+    assert b"/CIDFontType2" in pdf, "TrueType (Type 42)"
+    assert b"/FontFile2" in pdf, "embedded"
+    assert b"/Type3" not in pdf
+
+
+def _inflated(stream):
+    try:
+        return zlib.decompress(stream)
+    except zlib.error:
+        return b""
+
+
+def test_size_and_dpi(tmp_path):
+    assert finetune(tmp_path, size="3.4x2.6", dpi="100") == 0
+    with Image.open(tmp_path / "figure.png") as image:
+        assert image.size == (340, 260)
+
+
+def test_a_style_file_changes_the_look_and_nothing_else_does(tmp_path, monkeypatch):
+    assert finetune(tmp_path / "plain", format="png,svg") == 0
+    (tmp_path / "matplotlibrc").write_text("font.size: 20\nlines.linewidth: 9\n")
+    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "matplotlibrc"))
+    import matplotlib
+
+    with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 9, "svg.hashsalt": "mine"}):
+        assert finetune(tmp_path / "again", format="png,svg") == 0
+    for name in ("figure.png", "figure.svg"):
+        assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    style = tmp_path / "paper.mplstyle"
+    style.write_text("axes.prop_cycle: cycler('color', ['123456', '654321'])\nlines.linewidth: 3\n")
+    assert finetune(tmp_path / "styled", format="svg", style=f"curves,{style}") == 0
+    drawn = (tmp_path / "styled" / "figure.svg").read_text()
+    assert "stroke: #123456; stroke-width: 3;" in drawn
+    assert "#123456" not in (tmp_path / "plain" / "figure.svg").read_text()
+
+
+def test_files_of_other_formats_of_an_earlier_run_go(tmp_path):
+    assert finetune(tmp_path, format="png,svg") == 0
+    assert finetune(tmp_path, format="pdf") == 0
+    assert [path.name for path in tmp_path.glob("figure*")] == ["figure.pdf"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"format": "png,gif"}, "format: 'gif' is unknown; use one of png, pdf, svg, or several as png,pdf"),
+        ({"size": "3.4"}, "size: '3.4' is no size; give WIDTHxHEIGHT in inches, each from 1 to 60, as 3.4x2.6"),
+        ({"size": "0x2"}, "size: '0x2' is no size"),
+        ({"style": "maps"}, r"style: 'maps' is unknown; use auto, map, curves or a FILE.mplstyle \(did you mean 'map'"),
+        ({"style": "map,curves"}, "style: 'map,curves' names two of a kind"),
+        ({"style": "no/such.mplstyle"}, "style: 'no/such.mplstyle' is no file"),
+        ({"xlim": "1,0"}, "xlim: '1,0' is no range; give two numbers, the lower first"),
+        ({"ylim": "0,inf"}, "ylim: '0,inf' is no range"),
+        ({"ylim": "0,1", "log_y": True}, "ylim: 0,1 is not for a logarithmic axis; begin above 0"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        read_drawing(settings)
+
+
+@pytest.mark.parametrize("text", ["lines.width: 3\n", "font.size: huge\n", "no colon\n"])
+def test_a_style_file_with_a_mistake_is_refused(tmp_path, text):
+    (tmp_path / "bad.mplstyle").write_text(text)
+    with pytest.raises(UsageError, match=r"bad.mplstyle' is no style of matplotlib \(.*\); correct it."):
+        read_style(tmp_path / "bad.mplstyle")
+    with pytest.raises(UsageError, match="is no style"):
+        finetune(tmp_path / "out", style=str(tmp_path / "bad.mplstyle"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_asked_for_is_read():
+    drawing = read_drawing({"style": "map", "format": "pdf", "size": "3.4 x 2.6", "xlim": "0,2", "log_y": False})
+    assert (drawing.kind, drawing.style, drawing.formats, drawing.size) == ("map", None, ("pdf",), (3.4, 2.6))
+    assert drawing.limits == {"x": (0.0, 2.0)}
+    assert drawing.logs == {"y": False}
+    np.testing.assert_equal(drawing.dpi, 160)

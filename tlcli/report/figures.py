@@ -1,0 +1,42 @@
+"""All figures of a result, one after the other, as pairs of a file's name (without ending) and a figure."""
+
+from collections.abc import Iterator, Sequence
+
+from matplotlib.figure import Figure
+
+from tlcli.report.bayes import bayes_figures
+from tlcli.report.draw import plan_panels
+from tlcli.report.drawing import Drawing
+from tlcli.report.kernels import Shown, kernel_figures
+from tlcli.report.layers import Layers, layer_figures
+from tlcli.report.network import network_figures
+from tlcli.report.records import drawn_by_time, final
+from tlcli.report.style import look
+from tlcli.report.tables import Block
+
+
+def figures_of(
+    blocks: Sequence[Block], drawing: Drawing, shown: Sequence[Shown] = (), layers: Sequence[Layers] = ()
+) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure: of the table, of the kernels and densities of its points, of their layers.
+
+    `blocks` are the table (none: arrays alone), `shown` the arrays of points, `layers` what their layers did.
+
+    Raises:
+        UsageError: axes or a quantity that the table does not have, a style file that is none.
+    """
+    if not blocks:
+        plans = []
+    elif drawn_by_time(blocks, drawing):
+        plans = network_figures(blocks, drawing)
+    else:
+        plans = plan_panels([final(block) for block in blocks], drawing)
+    if shown:
+        plans += (bayes_figures if "kernel_source" in shown[0].arrays else kernel_figures)(shown)
+    if layers:
+        plans += layer_figures(layers, shown, drawing.unit)
+    for name, build in plans:
+        with look(drawing.style):  # not while the figure is with its reader
+            figure = build()
+        if figure is not None:
+            yield name, figure

@@ -1,0 +1,110 @@
+"""What part of the curves an axis shows and on which scale; what lies beyond its frame is marked at the edge."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from tlcli.report.drawing import Drawing
+from tlcli.report.style import log_axis
+
+Floats = NDArray[np.float64]
+
+_SQUASHED = 0.25  # of the values lie in the lowest tenth of a linear axis: it is to be logarithmic
+_PEAK, _CUT = 6.0, 2.5  # in upper quartiles: what is an interpolation peak, and where it is cut
+_DEEPEST = 1e-6  # of the largest value: rounding errors below it are no part of a logarithmic axis
+_BAND = 0.2  # of the largest value: a band narrower than this need not stand on zero
+
+
+def squashed(values: Floats) -> bool:
+    """Whether values (n,), all positive but for exact zeros, span so much that a linear axis would hide the lower."""
+    values = values[np.isfinite(values)]
+    positive = values[values > 0]
+    if len(positive) < 4 or np.any(values < 0) or len(positive) < 0.8 * len(values):
+        return False
+    return bool(np.mean(positive < 0.1 * np.quantile(positive, 0.95)) > _SQUASHED)
+
+
+def uneven(x: Floats) -> bool:
+    """Whether positive values (n,) grow by steps so unequal, over a decade or more, that they ask for a logarithm."""
+    x = np.unique(x)
+    if len(x) < 4 or not np.all(np.isfinite(x)) or x[0] <= 0 or x[-1] < 10 * x[0]:
+        return False
+    steps = np.diff(x)
+    return bool(steps.max() > 4 * steps.min())
+
+
+def frame_curves(axes: Sequence[Axes], drawing: Drawing, curves: Sequence[Floats], beside: Sequence[Floats]) -> None:
+    """Set scale and limits of panels that share them.
+
+    `curves` are the values of the lines and decide, `beside` what else is drawn and must be inside.
+    """
+    values = np.concatenate([np.ravel(part) for part in curves])
+    rest = np.concatenate([np.ravel(part) for part in (*curves, *beside)])
+    values, rest = values[np.isfinite(values)], rest[np.isfinite(rest)]
+    log = drawing.logs.get("y", squashed(values)) and bool((values > 0).any())
+    if log:
+        low, high = float(values[values > 0].min()), float(values.max())
+        low = max(low, _DEEPEST * high)
+        for axis in axes:  # a shared scale, but each axis has its own ticks
+            log_axis(axis.yaxis, np.array([low, high]))
+        axes[0].set_ylim(low / 1.3, 1.3 * max(high, float(rest.max())))
+    elif limits := _linear_limits(values, rest):
+        axes[0].set_ylim(*limits)
+    if "x" in drawing.limits:
+        axes[0].set_xlim(*drawing.limits["x"])
+    if "y" in drawing.limits:
+        axes[0].set_ylim(*drawing.limits["y"])
+
+
+def _linear_limits(values: Floats, rest: Floats) -> tuple[float, float] | None:
+    """Keep an interpolation peak from flattening everything else: cut far above the upper quartile."""
+    if not values.size or values.min() < 0:
+        return None
+    quartile = float(np.quantile(values, 0.75))
+    if values.max() > _PEAK * quartile > 0:
+        return 0.0, _CUT * quartile
+    if rest.max() <= 0:  # exact zeros: matplotlib's own limits
+        return None
+    # Zero is on the axis, unless everything lies in a narrow band far from it.
+    if np.ptp(rest) < _BAND * rest.max():
+        room = 0.08 * float(np.ptp(rest)) or 0.05 * float(rest.max())
+        return float(rest.min()) - room, float(rest.max()) + room
+    return 0.0, 1.05 * float(rest.max())
+
+
+def mark_outside(axis: Axes) -> bool:
+    """Put a mark at the edge over every stretch of a curve that lies above or below the frame; return whether any."""
+    low, high = axis.get_ylim()
+    left, right = axis.get_xlim()
+    log = axis.get_yscale() == "log"
+    found = False
+    style: dict[str, Any] = {"transform": axis.get_xaxis_transform(), "clip_on": False, "ls": "", "ms": 5, "zorder": 6}
+    for line in list(axis.lines):
+        x, y = (np.asarray(part, dtype=float) for part in (line.get_xdata(), line.get_ydata()))
+        if line.get_transform() != axis.transData or line.get_linestyle() not in ("-", "--") or len(x) < 2:
+            continue
+        seen = (x >= left) & (x <= right) & ~np.isnan(y)
+        room = 1e-9 * (high - low)
+        for beyond, at, marker in (((y > high + room), 1.0, "^"), ((y <= 0) if log else (y < low - room), 0.0, "v")):
+            if log and at == 0.0:
+                beyond = beyond | (y < low * (1 - 1e-9))
+            for run in _runs(seen & beyond):
+                place = run[len(run) // 2] if not np.ptp(y[run]) > 0 else run[np.argmax(y[run] if at else -y[run])]
+                axis.plot(x[place], at, marker=marker, color=line.get_color(), mec="white", mew=0.5, **style)
+                found = True
+    return found
+
+
+def outside_handle() -> Line2D:
+    """Return the entry of a legend for the marks of `mark_outside`."""
+    return Line2D([], [], ls="", marker="^", ms=5, color="0.3", mec="white", mew=0.5, label="beyond the frame")
+
+
+def _runs(where: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+    """Return the positions of each unbroken stretch of True."""
+    at = np.flatnonzero(where)
+    return np.split(at, np.flatnonzero(np.diff(at) > 1) + 1) if at.size else []

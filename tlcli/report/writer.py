@@ -1,0 +1,51 @@
+"""The one place where figures become files: in every format asked for, atomically, and without a date."""
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from tlcli.report.drawing import Drawing
+from tlcli.report.files import atomic
+from tlcli.report.provenance import png_chunks
+from tlcli.report.style import fit_legends, look
+
+
+def write_figures(
+    figures: Iterable[tuple[str, Figure]], drawing: Drawing, folder: Path, facts: Mapping[str, Any]
+) -> list[Path]:
+    """Write figures, given with the names of their files (without ending), and return the files.
+
+    They are taken one at a time, so that never more than one need be in memory.
+    """
+    paths = []
+    for name, figure in figures:
+        if drawing.size is not None:
+            with look(drawing.style):
+                figure.set_size_inches(drawing.size)
+                fit_legends(figure)
+        for ending in drawing.formats:
+            paths.append(folder / f"{name}.{ending}")
+            save(figure, paths[-1], facts, drawing)
+    return paths
+
+
+def save(figure: Figure, path: Path, content: Mapping[str, Any], drawing: Drawing) -> None:
+    """Write one file; its metadata hold the provenance."""
+    chunks = png_chunks(content)
+    if path.suffix == ".svg":
+        metadata: dict[str, Any] = {
+            "Creator": chunks["Software"],
+            "Description": chunks["Description"],
+            "Date": None,
+        }
+    elif path.suffix == ".pdf":
+        metadata = {"Creator": chunks["Software"], "Subject": chunks["Description"], "CreationDate": None}
+    else:
+        metadata = {**chunks, "Recipe": json.dumps(content.get("recipe", {}), sort_keys=True)}
+    with look(drawing.style), atomic(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # told before the work, see `plotting.check_text`
+        figure.savefig(temporary, metadata=metadata, dpi=drawing.dpi)
