@@ -9,25 +9,36 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tlcli.report.ends import DELTA
-from tlcli.report.kernels import Planned, Shown, draw_densities, kernel_scale
+from tlcli.report.kernels import Planned, Shown, draw_densities, kernel_scale, part_of
 from tlcli.report.style import facet_title, new_figure, number
 
 Floats = NDArray[np.float64]
 
 _ROWS, _COLUMNS = 4, 6  # kernels in one figure
-_PANELS = 8  # densities in one figure
+_DENSITIES = 4  # rows and columns of densities
 
 
 def bayes_figures(shown: Sequence[Shown]) -> list[Planned]:
     """Return the figures of kernels sorted by label and of densities of preactivations, not yet drawn."""
+    return [("figure-kernels", lambda: draw_kernel_grid(shown)), ("figure-densities", lambda: _densities(shown))]
 
-    def densities() -> Figure | None:
-        figure = draw_densities([shown[i] for i in _steps(len(shown), _PANELS)])
-        if figure is not None and len(shown) > _PANELS:
-            figure.supxlabel(f"{_PANELS} of {len(shown)} points of the grid", fontsize=9.5)
-        return figure
 
-    return [("figure-kernels", lambda: draw_kernel_grid(shown)), ("figure-densities", densities)]
+def _densities(shown: Sequence[Shown]) -> Figure | None:
+    """Return densities on a grid as that of the kernels: a column per coupling, the same in every row."""
+    lines = [line for _, line in _picked(shown, _DENSITIES, _DENSITIES + 1)]
+    same = len({len(line) for line in lines}) == 1
+    drawn = [one for line in lines for one in line]
+    return draw_densities(drawn, part_of(len(drawn), len(shown)), len(lines[0]) if same and len(lines) > 1 else None)
+
+
+def _picked(shown: Sequence[Shown], rows: int, columns: int) -> list[tuple[Any, list[Shown]]]:
+    """Return at most `rows` points of the other axes at equal steps, each with as many couplings less one."""
+    lines: dict[Any, list[Shown]] = {}
+    for one in shown:
+        rest = tuple((name, value) for name, value in one.fixed.items() if name != DELTA)
+        lines.setdefault((one.label, rest), []).append(one)
+    picked = [list(lines.items())[i] for i in _steps(len(lines), rows)]
+    return [(key, [line[i] for i in _steps(len(line), columns - 1)]) for key, line in picked]
 
 
 def draw_kernel_grid(shown: Sequence[Shown]) -> Figure | None:
@@ -35,12 +46,7 @@ def draw_kernel_grid(shown: Sequence[Shown]) -> Figure | None:
 
     A row is a point of the other axes of the grid, at most four at equal steps; a column a coupling, at most five.
     """
-    rows: dict[Any, list[Shown]] = {}
-    for one in shown:
-        rest = tuple((name, value) for name, value in one.fixed.items() if name != DELTA)
-        rows.setdefault((one.label, rest), []).append(one)
-    picked = [list(rows.items())[i] for i in _steps(len(rows), _ROWS)]
-    picked = [(key, [line[i] for i in _steps(len(line), _COLUMNS - 1)]) for key, line in picked]
+    picked = _picked(shown, _ROWS, _COLUMNS)
     tables = [array for _, line in picked for one in line for array in _tables(one) if np.isfinite(array).all()]
     if not tables:
         return None

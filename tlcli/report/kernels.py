@@ -10,25 +10,28 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from tlcli.report.style import COLOURS, facet_title, new_figure
+from tlcli.report.style import COLOURS, facet_title, legend_below, new_figure
 
 Planned = tuple[str, Callable[[], Figure | None]]  # name of the file, and what draws it if there is something
 
 _ROWS = 4  # points of the grid in one figure
 _PANELS = 8
 _MOMENTS = {"start": "at initialisation", "stage1": "after stage 1", "stage2": "after stage 2"}
+_COLOURS = {"stage1": COLOURS[0], "stage2": COLOURS[1]}
 _BAYESIAN = {"start": "prior", "stage1": "source network", "stage2": "target network"}
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """The arrays of one point of the grid, and what tells it from the others."""
+    """The arrays of one point of the grid, what tells it from the others, and what its points are called."""
 
     label: str | None
     fixed: Mapping[str, Any]
     arrays: Mapping[str, NDArray[Any]]
+    points: str = "target points"
 
     @property
     def title(self) -> str:
@@ -39,15 +42,34 @@ class Shown:
 def kernel_figures(shown: Sequence[Shown]) -> list[Planned]:
     """Return the figures of kernels and densities of a few points spread over the grid, not yet drawn."""
     return [
-        ("figure-kernels", lambda: draw_kernels(_spread(shown, _ROWS))),
-        ("figure-densities", lambda: draw_densities(_spread(shown, _PANELS))),
+        ("figure-kernels", lambda: draw_kernels(*_spread(shown, _ROWS))),
+        ("figure-densities", lambda: draw_densities(*_spread(shown, _PANELS))),
     ]
 
 
-def _spread(shown: Sequence[Shown], most: int) -> list[Shown]:
-    """Return at most `most` of the points at equal steps, so that cases show the same values of their axis."""
+def depth_of(one: Shown) -> int:
+    """Return the number of hidden layers that a network keeps by layer; 0 where it has one and does not."""
+    layer = 0
+    while f"phi_layer{layer + 1}_start" in one.arrays:
+        layer += 1
+    return layer
+
+
+def initial_variance(one: Shown, layer: int) -> float:
+    """Return the variance of the preactivations of a layer at initialisation, over the target's points.
+
+    Those of the first layer have that of the inputs, those above the variance of the features below them.
+    """
+    if layer > 1:
+        rows = int(one.arrays["n_source"]) + np.arange(int(one.arrays["n_target"]))
+        return float(np.mean(one.arrays[f"phi_layer{layer - 1}_start"][rows, rows]))
+    return float(one.arrays.get("variance_start", np.array(1.0)))
+
+
+def _spread(shown: Sequence[Shown], most: int) -> tuple[list[Shown], str]:
+    """Return at most `most` of the points at equal steps, so that cases show the same values of their axis; a note."""
     count = min(most, len(shown))
-    return [shown[i * len(shown) // count] for i in range(count)]
+    return [shown[i * len(shown) // count] for i in range(count)], part_of(count, len(shown))
 
 
 def target_kernels(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
@@ -59,8 +81,13 @@ def target_kernels(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArra
     return found, arrays["y_target"][order]
 
 
-def draw_kernels(shown: Sequence[Shown]) -> Figure | None:
-    """Return the kernels of each point, a column per moment, all on one scale; None if there are none."""
+def part_of(drawn: int, whole: int) -> str:
+    """Return what says that not all points of a grid are drawn; nothing where all are."""
+    return f"{drawn} of {whole} points of the grid" if drawn < whole else ""
+
+
+def draw_kernels(shown: Sequence[Shown], note: str = "") -> Figure | None:
+    """Return the kernels of each point, a column per moment, on one scale, a note below; None if there are none."""
     pairs = [target_kernels(one.arrays) for one in shown]
     moments = [m for m in _MOMENTS if any(m in found for found, _ in pairs)]
     if len(moments) < 2:
@@ -83,9 +110,10 @@ def draw_kernels(shown: Sequence[Shown]) -> Figure | None:
                 axis.axvline(at, color="black", lw=0.8)
             axis.set_title(f"{one.title}\n{_MOMENTS[moment]}" if one.title else _MOMENTS[moment])
             axis.spines[:].set_visible(True)
-        axes[0].set_ylabel("target points, sorted by label")
+        axes[0].set_ylabel(f"{one.points}, sorted by label")
     if image is not None:
         figure.colorbar(image, ax=grid, label=r"feature kernel $\Phi(x,x')$", shrink=0.85, aspect=28)
+    figure.supxlabel(note, fontsize=9.5)
     return figure
 
 
@@ -99,49 +127,61 @@ def kernel_scale(kernels: Sequence[NDArray[Any]]) -> tuple[Normalize, Any]:
     return Normalize(0.0, top), matplotlib.colormaps["viridis"].with_extremes(bad="0.8")
 
 
-def draw_densities(shown: Sequence[Shown]) -> Figure | None:
-    """Return the densities of preactivations of each point beside Gaussians of their variances; None without any."""
+def draw_densities(shown: Sequence[Shown], note: str = "", columns: int | None = None) -> Figure | None:
+    """Return the densities of preactivations of each point beside Gaussians of their variances, a note below, or None.
+
+    `columns` is the number of panels in a line, None for as many as look well.
+    """
     shown = [one for one in shown if any(f"density_{m}" in one.arrays for m in _MOMENTS)]
     if not shown:
         return None
-    columns = len(shown) if len(shown) <= 3 else 2 if len(shown) == 4 else 4 if len(shown) > 6 else 3
-    rows = math.ceil(len(shown) / columns)
-    figure, grid = new_figure(rows, columns, (4.0 * columns + 0.4, 3.4 * rows), sharey=True)
+    count = len(shown)
+    columns = min(columns or (count if count <= 3 else 2 if count == 4 else 4 if count > 6 else 3), count)
+    rows = math.ceil(count / columns)
+    figure, grid = new_figure(rows, columns, (3.7 * columns + 0.4, 3.0 * rows + 0.7), sharey=True)
     panels: list[Axes] = list(grid.ravel())
-    for unused in panels[len(shown) :]:
+    for unused in panels[count:]:
         unused.remove()
     for one, axis in zip(shown, panels, strict=False):
         _draw_density(axis, one)
-    panels[0].set_ylim(0, 1.45 * panels[0].get_ylim()[1])  # shared by all; room for the legends
-    panels[0].set_ylabel(r"density of $h$ on the target's points")
+    panels[0].set_ylim(bottom=0)
+    for axis in grid[:, 0]:
+        axis.set_ylabel(f"density of $h$ on {shown[0].points}")
+    words = _BAYESIAN if "kernel_source" in shown[0].arrays else _MOMENTS
+    drawn = [stage for stage in _COLOURS if any(f"density_{stage}" in one.arrays for one in shown)]
+    handles = [Line2D([], [], color="0.45", lw=1.2, label=words["start"])]
+    handles += [Line2D([], [], color=_COLOURS[stage], lw=1.6, label=words[stage]) for stage in drawn]
+    handles.append(Line2D([], [], color="0.3", lw=0.9, ls="--", label="Gaussian of the same variance"))
+    legend_below(figure, handles)
+    figure.supxlabel(note, fontsize=9.5)
     return figure
 
 
 def _draw_density(axis: Axes, one: Shown) -> None:
     edges = one.arrays["bin_edges"]
     middle = (edges[1:] + edges[:-1]) / 2
-    widest = 1.0
-    words = _BAYESIAN if "kernel_source" in one.arrays else _MOMENTS
-    start = float(one.arrays.get("variance_start", np.array(1.0)))
+    start = initial_variance(one, depth_of(one))
+    widest = max(1.0, start)
     if start > 0:
-        axis.plot(middle, _gaussian(middle, start), color="0.45", lw=1.2, label=words["start"])
-        widest = max(widest, start)
-    for colour, moment in zip(COLOURS, ("stage1", "stage2"), strict=False):
+        axis.plot(middle, _gaussian(middle, start), color="0.45", lw=1.2)
+    texts = []
+    for moment, colour in _COLOURS.items():
         density = one.arrays.get(f"density_{moment}")
         if density is None or not np.all(np.isfinite(density)):
             continue
         variance = float(one.arrays[f"variance_{moment}"])
-        excess = float(one.arrays[f"excess_kurtosis_{moment}"])
-        text = f"{words[moment]}: excess kurtosis {excess:.2f}"
-        axis.plot(middle, density, color=colour, lw=1.6, label=text)
+        texts.append((f"excess kurtosis {float(one.arrays[f'excess_kurtosis_{moment}']):.2f}", colour))
+        axis.plot(middle, density, color=colour, lw=1.6)
         axis.plot(middle, _gaussian(middle, variance), color=colour, lw=0.9, ls="--")
         widest = max(widest, variance)
-    axis.plot([], [], color="0.3", lw=0.9, ls="--", label="Gaussian of the same variance")
+    # Above the panel's frame, where no curve can be.
+    for line, (text, colour) in enumerate(reversed(texts)):
+        place = {"xytext": (0, 3 + 11 * line), "textcoords": "offset points", "fontsize": 8, "color": colour}
+        axis.annotate(text.replace("-", "\N{MINUS SIGN}"), (0.5, 1.0), xycoords="axes fraction", ha="center", **place)
     reach = min(4.5 * math.sqrt(widest), float(edges[-1]))
     axis.set_xlim(-reach, reach)
     axis.set_xlabel("preactivation $h$")
-    axis.set_title(one.title)
-    axis.legend(frameon=False, loc="upper left", fontsize=7.5)
+    axis.set_title(one.title, pad=8 + 11 * len(texts))
 
 
 def _gaussian(x: NDArray[Any], variance: float) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from tlcli.report.files import atomic
-from tlcli.report.kernels import Planned, Shown, draw_densities, draw_kernels
+from tlcli.report.kernels import Planned, Shown, depth_of, draw_densities, draw_kernels, initial_variance
 from tlcli.report.predictions import text_of
 from tlcli.report.style import facet_title, legend_below, new_figure
 
@@ -55,15 +55,16 @@ def write_layers(path: Path, found: Sequence[Layers]) -> None:
 def layer_figures(found: Sequence[Layers], shown: Sequence[Shown], unit: str) -> list[Planned]:
     """Return the figures of the layers in time, and of kernels and densities of the deepest network, not yet drawn."""
     curves = [one for one in found if len(one.columns["time"]) > 2]
-    deepest = max(shown, key=_depth, default=None)
+    deepest = max(shown, key=depth_of, default=None)
     figures: list[Planned] = []
     if curves:
         step = max(1, -(-len(curves) // _ROWS))
         figures.append(("figure-layers", lambda: draw_layers(curves[::step], unit)))
-    if deepest is not None and _depth(deepest) > 1:
-        apart = [_one_layer(deepest, layer) for layer in range(1, _depth(deepest) + 1)]
-        figures.append(("figure-layer-kernels", lambda: draw_kernels(apart)))
-        figures.append(("figure-layer-densities", lambda: draw_densities(apart)))
+    if deepest is not None and depth_of(deepest) > 1:
+        note = f"one of {len(shown)} points of the grid" if len(shown) > 1 else ""
+        apart = [_one_layer(deepest, layer) for layer in range(1, depth_of(deepest) + 1)]
+        figures.append(("figure-layer-kernels", lambda: draw_kernels(apart, note)))
+        figures.append(("figure-layer-densities", lambda: draw_densities(apart, note)))
     return figures
 
 
@@ -104,13 +105,6 @@ def _draw(axis: Axes, one: Layers, name: str, colours: NDArray[Any]) -> None:
         axis.fill_between(joined, low, high, color=colours[layer], alpha=0.2, lw=0)
 
 
-def _depth(shown: Shown) -> int:
-    layer = 0
-    while f"phi_layer{layer + 1}_start" in shown.arrays:
-        layer += 1
-    return layer
-
-
 def _one_layer(shown: Shown, layer: int) -> Shown:
     """Return the arrays of one layer under the names of a network's last one."""
     arrays = {n: shown.arrays[n] for n in ("n_source", "n_target", "y_source", "y_target", "bin_edges")}
@@ -119,9 +113,7 @@ def _one_layer(shown: Shown, layer: int) -> Shown:
             found = shown.arrays.get(f"{name}_layer{layer}_{moment}")
             if found is not None:
                 arrays[f"{name}_{moment}"] = found
-    start = shown.arrays.get("variance_start", np.array(1.0))
-    if layer > 1:  # h has the variance of the features below
-        first, count = int(arrays["n_source"]), int(arrays["n_target"])
-        rows = first + np.arange(count)
-        start = np.array(np.mean(shown.arrays[f"phi_layer{layer - 1}_start"][rows, rows]))
-    return Shown(f"layer {layer}", {}, {**arrays, "variance_start": start})
+    arrays["variance_start"] = np.array(initial_variance(shown, layer))
+    return Shown(
+        f"{shown.label}, layer {layer}" if shown.label else f"layer {layer}", shown.fixed, arrays, shown.points
+    )

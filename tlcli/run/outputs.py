@@ -194,7 +194,8 @@ def _shown(one: Outcome) -> "list[Shown]":
         if arrays is not None:
             untrained = {**one.case.words, **full}.get("t1") == 0
             kept = {name: a for name, a in arrays.items() if not (untrained and name.endswith("_stage1"))}
-            found.append(Shown(one.case.label, point, kept))
+            words = "fresh source points" if one.case.words.get("alone") else "target points"
+            found.append(Shown(one.case.label, point, kept, words))
     return found
 
 
