@@ -76,6 +76,9 @@ GOOD = {
     "y": "rho",
     "quantity": "gain,loss",
     "title": "A title, with a comma",
+    "dpi": 100,
+    "log_x": True,
+    "log_y": False,
 }
 
 
@@ -214,8 +217,8 @@ def test_choices_suggest_and_list():
         OPTIONS["kernel"].parse("featrue")
     assert str(caught.value) == "kernel: 'featrue' is unknown; use one of feature, ntk (did you mean 'feature'?)."
     with pytest.raises(UsageError) as caught:
-        OPTIONS["format"].parse(3)
-    assert str(caught.value) == "format: '3' is unknown; use one of png, pdf, svg."
+        OPTIONS["kernel"].parse(3)
+    assert str(caught.value) == "kernel: '3' is unknown; use one of feature, ntk."
     assert caught.value.exit_code == EXIT_USAGE
 
 

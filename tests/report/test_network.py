@@ -159,10 +159,23 @@ def test_densities_stand_beside_gaussians_of_their_variance():
     curves = [line for line in axis.lines if len(line.get_xdata()) > 2]
     np.testing.assert_allclose(curves[1].get_ydata(), curves[2].get_ydata(), rtol=1e-12)
     np.testing.assert_allclose(curves[0].get_ydata(), stats.norm.pdf(middle))
-    texts = [t.get_text() for t in axis.get_legend().get_texts()]
-    assert "after stage 1: excess kurtosis 0.26" in texts
+    assert [text.get_text() for text in axis.texts] == ["excess kurtosis 0.26"]
+    assert "after stage 1" in words(figure)
+    assert "after stage 2" not in words(figure), "what is not drawn"
     assert draw_densities([Shown(None, {}, {"bin_edges": edges})]) is None
     plt.close("all")
+
+
+def test_the_initial_density_of_a_deep_network_is_that_of_the_layer_shown():
+    # The features below the last layer have variance 3 on the target's two points: so has its preactivation.
+    edges = np.linspace(-6, 6, 121)
+    found = {"bin_edges": edges, "variance_start": np.array(1.0), "n_source": 1, "n_target": 2}
+    found |= {"phi_layer1_start": np.diag([9.0, 2.0, 4.0]), "phi_layer2_start": np.eye(3)}
+    found |= {"density_stage1": 0 * edges[1:], "variance_stage1": np.array(1.0), "excess_kurtosis_stage1": 0.0}
+    figure = draw_densities([Shown(None, {}, found)])
+    assert figure is not None
+    drawn = figure.axes[0].lines[0]
+    np.testing.assert_allclose(drawn.get_ydata(), stats.norm.pdf(drawn.get_xdata(), scale=np.sqrt(3.0)))
 
 
 def test_which_times_are_drawn_on_a_logarithmic_axis():
