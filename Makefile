@@ -7,13 +7,13 @@ READY := $(VENV)/.ready
 RECIPES := $(filter-out recipes/fig4-cifar10.yaml,$(sort $(wildcard recipes/*.yaml)))
 WORKERS ?= 2
 
-.PHONY: demo test lint figures figures-cifar10 bench docs reference clean
+.PHONY: demo test lint lowest figures figures-cifar10 bench docs reference clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tlcli needs Python 3.11 or newer')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dask,data,docs]' --group dev
 	@# mpi4py compiles against an installed MPI; without one its tests are skipped and say so.
 	if command -v mpiexec >/dev/null; then $(BIN)/python -m pip install --quiet --editable '.[mpi]'; fi
 	touch $(READY)
@@ -34,6 +34,12 @@ lint: $(READY)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+# The lower bounds of pyproject.toml are true: an environment of just these versions runs every command.
+lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet $$($(PYTHON) tests/lowest_versions.py)
+	.venv-lowest/bin/python tests/lowest_versions.py --smoke
+
 figures: $(READY)
 	$(BIN)/tlcli run $(RECIPES) --output results/figures --jobs 2
 
@@ -53,4 +59,4 @@ reference: $(READY)
 	$(BIN)/python -m tests.update_reference
 
 clean:
-	rm -rf $(VENV) results docs/_build
+	rm -rf $(VENV) .venv-lowest results docs/_build

@@ -16,7 +16,8 @@ author = "The tlcli developers"
 copyright = "The tlcli developers"
 version = release = tlcli.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "mathml"]
+html_math_renderer = "mathml"
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_generated", "benchmark-table.md", "coverage-table.md"]
