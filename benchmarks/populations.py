@@ -65,16 +65,16 @@ def ratios(c: Case, neurons: int = 20_000) -> dict[str, np.ndarray]:
     truth = solve_transfer(c.data, c.settings, exact, predictions=True, kernel_times=moments)
     found = solve_transfer(c.data, c.settings, c.numerics, predictions=True, kernel_times=moments)
     groups = {name: (name,) for name in LOSSES} | {"alignments": ALIGNMENTS, "kernels": KERNELS}
-    out = {name: _ratio(found, truth, members) for name, members in groups.items()}
-    return out | {"predictions": _ratio(found, truth, ("predictions",))}
+    out = {name: ratio(found, truth, members) for name, members in groups.items()}
+    return out | {"predictions": ratio(found, truth, ("predictions",))}
 
 
-def _ratio(found: TransferResult, truth: TransferResult, names: Sequence[str]) -> np.ndarray:
+def ratio(found: TransferResult, truth: TransferResult, names: Sequence[str]) -> np.ndarray:
+    """Return |value - truth| / stated error of all numbers of some columns and arrays."""
     parts = []
     for name in names:
         place, true = (found.columns, truth.columns) if name in found.columns else (found.arrays, truth.arrays)
-        word, _, rest = name.partition("_") if name in KERNELS else (name, "", "")
-        error = f"{word}_se_{rest}" if rest else f"{name}_se"
+        error = name.replace("_stage", "_se_stage") if "_stage" in name else f"{name}_se"
         if name in place and name in true:
             away = np.ravel(np.abs(place[name] - true[name]))
             stated = np.ravel(np.hypot(place[error], true[error]))  # of the quadrature too, where it is not far smaller

@@ -20,7 +20,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "mathml"]
 html_math_renderer = "mathml"
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "_generated", "benchmark-table.md", "coverage-table.md"]
+exclude_patterns = ["_build", "_generated", "benchmark-table.md", "coverage-table.md", "deep-coverage-table.md"]
 nitpicky = False
 highlight_language = "text"
 

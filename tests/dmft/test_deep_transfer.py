@@ -206,7 +206,7 @@ def test_numerics_of_two_layers_are_refused(data, numerics, text):
 def test_the_expected_memory_is_that_of_the_tables():
     rank, neurons, size = expected_size(activation("tanh"), 3, 16, 100, 1.0, Numerics(repeats=2))
     assert neurons >= 10 * rank
-    assert size == (2 * rank + 116) * neurons * 4 * 2 * 2
+    assert size == (2 * rank + 116) * neurons * 4 * 2 * 3
     assert expected_size(activation("linear"), 3, 16, 100, 1.0, Numerics())[2] == 0
 
 

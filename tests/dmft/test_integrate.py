@@ -10,7 +10,7 @@ from scipy import stats
 
 from tests.dmft.problems import advance, field_of, gaussians, outputs, state_of, teacher_problem
 from tlcli.dmft.field import Field
-from tlcli.dmft.integrate import Control, chebyshev, error_factor, halved, integrate, rkc_step
+from tlcli.dmft.integrate import Control, chebyshev, doubled, error_factor, halved, integrate, rkc_step
 from tlcli.dmft.two_layer import run_population
 
 
@@ -127,6 +127,37 @@ def test_the_stated_error_of_a_linear_problem_is_the_true_one(method, tolerance,
     np.testing.assert_allclose(stated, true, rtol=0.35, atol=1e-3 * tolerance)
     # Without the factor euler would state half of it.
     assert np.median(stated / true) == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize(("tolerance", "high"), [(3e-2, 30), (1e-3, 8), (1e-5, 8)])
+def test_twice_the_steps_show_three_times_the_error(tolerance, high):
+    """Of a method of second order; also where the tolerance is so loose that few steps make the stage."""
+    rates, z, records = np.geomspace(0.1, 30.0, 7), np.ones(7), np.linspace(0.05, 2.0, 24)
+    field, found, rough = Linear(rates), {}, {}
+
+    def keeps(where):
+        return lambda step: where.update({t: step.at(t) for t in records if step.t0 < t <= step.t1})
+
+    run = integrate(field, z, 2.0, Control("rkc", tolerance), keeps(found))
+    before, field.evaluations = field.evaluations, 0
+    again = doubled(field, z, run, "rkc", keeps(rough))
+    assert (again.time, again.steps) == (run.time, len(run.taken) // 2)
+    assert field.evaluations < 0.85 * before
+    true = np.array([np.linalg.norm(found[t] - np.exp(-rates * t)) for t in records])
+    change = np.array([np.linalg.norm(found[t] - rough[t]) for t in records])
+    assert np.mean(change >= true) > 0.9
+    assert 1.5 < np.median(change / true) < high
+
+
+@pytest.mark.parametrize(("count", "steps"), [(1, 2), (2, 1), (3, 1), (4, 2), (5, 2)])
+def test_no_step_is_left_as_it_was(count, steps):
+    field, z = Linear([1.0, 2.0]), np.ones(2)
+    run = integrate(field, z, 1.0, Control("euler", dt=1.0 / count))
+    assert len(run.taken) == count
+    again = doubled(field, z, run, "euler")
+    assert (len(again.taken), again.time) == (steps, run.time)
+    assert count == 1 or {end for end, _ in again.taken} < {end for end, _ in run.taken}
+    assert np.all(again.state != run.state)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ class Solution:
 
     `f` per stage (repeat, n_time, n_point); `coarse` the same of the coarser rules (rule, n_time, n_point) or None;
     `observed` (and `coarse_observed`) per stage name -> (repeat, record, ...) arrays; `message` why and when the
-    worst repeat broke off; `retimed` a population as it was and with the error of its integration once more,
+    worst repeat broke off; `retimed` a population as it was and with the error of its integration (and, of deep
+    networks, of the truncation of the basis) once more,
     (2, n_time, n_point) per stage, `retimed_observed` the same of what was observed, (2, record, ...), None where
     nothing was integrated twice; `populations` the repeats' neurons at initialisation; `rank`, of deep networks, the
     directions revealed of a hidden matrix.
@@ -156,20 +157,25 @@ def _again_in_time(
     factor, share = (8.0, 0.5) if problem.act.smooth else (0.25, 1.0)
     control = replace(chosen.control, tolerance=chosen.control.tolerance * factor)
     runs = _train(problem, numerics, replace(chosen, control=control), timed, observe, threads).runs
-    if any(run.outcome.message for run in runs):
-        return None
+    return None if any(run.outcome.message for run in runs) else moved(timed.runs, runs, share)
 
-    def moved(old: Any, new: Any) -> Any:
+
+def moved(
+    first: Sequence[StageRun], second: Sequence[StageRun], share: float = 1.0
+) -> list[tuple[Array, dict[str, Any]]]:
+    """Return per stage f and what was observed, (2, record, ...): of the first runs, and `share` towards the second."""
+
+    def pair(old: Any, new: Any) -> Any:
         return np.array([old, old + share * (np.asarray(new) - old)])
 
     found = []
-    for before, after in zip(timed.runs, runs, strict=True):
+    for before, after in zip(first, second, strict=True):
         seen = {
-            name: moved(np.array(before.observed[name]), after.observed[name])
+            name: pair(np.array(before.observed[name]), after.observed[name])
             for name in before.observed
             if len(before.observed[name]) == len(after.observed.get(name, ()))
         }
-        found.append((moved(before.f, after.f), seen))
+        found.append((pair(before.f, after.f), seen))
     return found
 
 

@@ -11,8 +11,9 @@ for any function of the state (Richardson extrapolation; Hairer, Norsett and Wan
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,21 +111,55 @@ def halved(
     It ends where `run` ended, with the same `settled` and `message`; a state that is not finite ends it earlier, with a
     message of its own.
     """
-    t, z, count, taken = 0.0, state, 0, []
+    steps, start = list[tuple[float, int]](), 0.0
+    for end, stages in run.taken:
+        # h/2 is stable with the stages that half of this step's h * rate needs.
+        fewer = 2 + int(math.sqrt(1 + ((stages - 1) ** 2 - 1) / 2))
+        steps += [((start + end) / 2, fewer), (end, fewer)]
+        start = end
+    return _along(field, state, run, method, steps, on_step)
+
+
+def doubled(
+    field: Dynamics, state: Any, run: Outcome, method: str, on_step: Callable[[Step], None] | None = None
+) -> Outcome:
+    """Repeat the integration `run` from `state` with two of its steps at a time, the last three at once if odd.
+
+    It says what `halved` does, less sharply and at a third of its cost; a single step is halved. A looser tolerance
+    would say nothing where it is loose already and steps are as long as the stage.
+    """
+    if len(run.taken) == 1:
+        return halved(field, state, run, method, on_step)
+    firsts = list(range(0, len(run.taken) - 1, 2))
+    groups = [run.taken[a:b] for a, b in itertools.pairwise([*firsts, len(run.taken)])]
+    steps = [
+        (group[-1][0], 2 + int(math.sqrt(1 + sum(max(0, (stages - 1) ** 2 - 1) for _, stages in group))))
+        for group in groups
+    ]
+    return _along(field, state, run, method, steps, on_step)
+
+
+def _along(
+    field: Dynamics,
+    state: Any,
+    run: Outcome,
+    method: str,
+    steps: Sequence[tuple[float, int]],
+    on_step: Callable[[Step], None] | None,
+) -> Outcome:
+    """Take `steps`, their ends and stages, and end as `run` did."""
+    t, z, taken = 0.0, state, []
     with np.errstate(over="ignore", invalid="ignore"):
-        velocity = field(t, z) if run.taken else None
-        for end, stages in run.taken:
-            # h/2 is stable with the stages that half of this step's h * rate needs.
-            fewer = 2 + int(math.sqrt(1 + ((stages - 1) ** 2 - 1) / 2))
-            for t_new in ((t + end) / 2, end):
-                new, fresh, at = _fixed_step(field, method, t, z, velocity, t_new, fewer)
-                if not math.isfinite(field.rms(new)):
-                    return Outcome(z, t, False, count, _broken(t, "the dynamics diverges"), tuple(taken))
-                if on_step is not None:
-                    on_step(Step(t, t_new, at))
-                t, z, velocity, count = t_new, new, fresh, count + 1
-                taken.append((t, fewer))
-    return replace(run, state=z, steps=count, taken=tuple(taken))
+        velocity = field(t, z) if steps else None
+        for t_new, stages in steps:
+            new, fresh, at = _fixed_step(field, method, t, z, velocity, t_new, stages)
+            if not math.isfinite(field.rms(new)):
+                return Outcome(z, t, False, len(taken), _broken(t, "the dynamics diverges"), tuple(taken))
+            if on_step is not None:
+                on_step(Step(t, t_new, at))
+            t, z, velocity = t_new, new, fresh
+            taken.append((t, stages))
+    return replace(run, state=z, steps=len(taken), taken=tuple(taken))
 
 
 def error_factor(method: str, smooth: bool = True) -> float:

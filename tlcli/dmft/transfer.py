@@ -264,7 +264,7 @@ class _Parts:
         then it varies more between repeats, and None is returned.
         """
         solution, setup = self.solutions[0], self.setup
-        if not solution.plan.lazy or setup.settings.weight_decay > 0:
+        if not (solution.plan.lazy and solution.populations) or setup.settings.weight_decay > 0:
             return None
         points, exact = np.arange(len(setup.x)), self._initial()
         lacking = [
@@ -496,7 +496,7 @@ class _Parts:
             )
         if any(p.retimed is not None for p in self.solutions):
             out["time_error"] = error = largest(changes)
-            if not self.setup.act.smooth:
+            if not (self.setup.act.smooth or self.setup.settings.deep):
                 notes.append(
                     f"{self.setup.act.name} has kinks, at which single neurons flip: a 4 times tighter integration of "
                     f"one population changes losses by up to {error:.1g}; a tighter --tolerance lowers it only slowly."

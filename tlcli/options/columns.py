@@ -142,7 +142,8 @@ COLUMNS: dict[str, Column] = {
         Column(
             "time_error",
             "error of the integration",
-            "Error of the test losses by the integration in time, relative to losses above the labels' mean square.",
+            "Error of the test losses by the integration in time (deep networks: and the truncation of the basis), "
+            "relative to losses above the labels' mean square.",
         ),
     )
 }

@@ -68,11 +68,12 @@ class Table:
 class Hidden:
     """The revealed part of one hidden matrix from `source` (the layer below) to `sink` (the layer above).
 
-    A direction whose residual has less than tol^2 of the mean square of its block is taken as known.
+    A direction whose residual has less than tol^2 of the mean square of its block is taken as known. Where a sample of
+    the same matrix has a finer table, `guide`, images are those that it knows, and drawn only for what it does not.
     """
 
-    def __init__(self, source: Space, sink: Space, tol: float) -> None:
-        self.source, self.sink, self.tol = source, sink, tol
+    def __init__(self, source: Space, sink: Space, tol: float, guide: "Hidden | None" = None) -> None:
+        self.source, self.sink, self.tol, self.guide = source, sink, tol, guide
         self.ins, self.outs = Table(source), Table(sink)
         self.is_feature = np.zeros(0, dtype=bool)
 
@@ -97,7 +98,7 @@ class Hidden:
         new = self._novel(self.source, x, self.ins, self.is_feature, known)
         if not len(new):
             return known
-        image = self.sink.fresh(len(new), self.outs.rows, self.is_feature)
+        image = self.sink.fresh(self._images(new, True), self.outs.rows, self.is_feature)
         self._append(new, image, True)
         return np.concatenate([known, self.source.inner(x, new)], axis=1)
 
@@ -107,9 +108,23 @@ class Hidden:
         new = self._novel(self.sink, g, self.outs, ~self.is_feature, known)
         if not len(new):
             return known
-        image = self.source.fresh(len(new), self.ins.rows, ~self.is_feature)
+        image = self.source.fresh(self._images(new, False), self.ins.rows, ~self.is_feature)
         self._append(image, new, False)
         return np.concatenate([known, self.sink.inner(g, new)], axis=1)
+
+    def _images(self, new: Fields, feature: bool) -> Fields:
+        """Return Gaussians (m, size) for the images of new orthonormal directions, features or responses."""
+        z = (self.sink if feature else self.source).normal(len(new))
+        if self.guide is None:
+            return z
+        known = self.guide
+        space, rows, images, chosen = self.source, known.ins.rows, known.outs.rows, known.is_feature
+        if not feature:
+            space, rows, images, chosen = self.sink, images, rows, ~chosen
+        parts = space.inner(new, rows)
+        parts[:, ~chosen] = 0
+        unknown = np.sqrt(np.maximum(1 - np.sum(parts**2, axis=1), 0.0))
+        return parts.astype(z.dtype) @ images + unknown[:, None].astype(z.dtype) * z
 
     def _append(self, ins: Fields, outs: Fields, feature: bool) -> None:
         self.ins.append(ins)

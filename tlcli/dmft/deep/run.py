@@ -15,7 +15,7 @@ from tlcli.dmft.deep.lazy import InitialKernels
 from tlcli.dmft.deep.outputs import Centre, first_layer, lacking, layer_above, outputs, shrunk
 from tlcli.dmft.deep.space import Fields
 from tlcli.dmft.deep.start import Start
-from tlcli.dmft.integrate import Control, Outcome, Step, halved, integrate
+from tlcli.dmft.integrate import Control, Outcome, Step, doubled, integrate
 from tlcli.dmft.two_layer import Stage, StageRun
 from tlcli.training import Surgery
 
@@ -133,12 +133,12 @@ def run_stages(
     surgery: Surgery,
     observe: Observer | None = None,
     lazy: Lazy | None = None,
-    halve: Sequence[StageRun] | None = None,
+    double: Sequence[StageRun] | None = None,
 ) -> list[StageRun]:
     """Train one network through all stages; a stage that breaks off leaves NaN from there on, in later stages too.
 
-    What the initial network would give is taken away at all times, and anew where the readout is redrawn. `halve`, an
-    earlier run from the same start, is repeated with each of its steps cut in two.
+    What the initial network would give is taken away at all times, and anew where the readout is redrawn. `double`, an
+    earlier run, is repeated with two of its steps at a time.
     """
     start = start.fork()
     weights = Weights(start.inputs, start.readout, [np.zeros((0, 0)) for _ in start.hidden], np.ones(start.depth))
@@ -151,7 +151,7 @@ def run_stages(
             if renewed:
                 past = _Past(past.weights, past.weights, past.weights, np.zeros_like(past.carried))
                 _reveal(start, past.weights)
-        runs.append(course.train(index, stage, past, None if halve is None else halve[index].outcome))
+        runs.append(course.train(index, stage, past, None if double is None else double[index].outcome))
         if runs[-1].outcome.message:
             break
     for stage in stages[len(runs) :]:
@@ -170,7 +170,7 @@ class _Course:
     observe: Observer | None
     lazy: Lazy | None
 
-    def train(self, index: int, stage: Stage, past: _Past, halve: Outcome | None) -> StageRun:
+    def train(self, index: int, stage: Stage, past: _Past, double: Outcome | None) -> StageRun:
         """Train one stage and leave in `past` what the next one inherits."""
         start, frozen = self.start, self.surgery.freeze if index else 0
         ablations = self._ablations(index)
@@ -205,12 +205,12 @@ class _Course:
         recorder = _Recorder(start, field_, index, stage, centre, response, self.observe, dt)
         z = field_.pack(past.weights)
         recorder.record(0.0, lambda t: z)
-        if halve is None:
+        if double is None:
             outcome = _unstable(field_, z, control) or integrate(
                 field_, z, float(stage.times[-1]), control, recorder.on_step
             )
         else:
-            outcome = halved(field_, z, halve, control.method, recorder.on_step)
+            outcome = doubled(field_, z, double, control.method, recorder.on_step)
         if not outcome.message and outcome.settled:
             recorder.finish(outcome)
         past.weights, left = field_.unpack(outcome.state), math.exp(-stage.decay * outcome.time)

@@ -1,14 +1,16 @@
 """How many samples a deep network needs, independent repeats of them, and their standard errors.
 
 A linear network is solved in its Gaussian Hilbert space, without samples. Otherwise every repeat is a sample of its
-own; f is averaged over repeats, and errors are those of the jackknife, as for two layers (`tlcli.dmft.ensemble`). All
-solutions of one `DeepEnsemble` share their initial weights.
+own; f is averaged over repeats, and errors are those of the jackknife, as for two layers (`tlcli.dmft.ensemble`). One
+repeat is looked at and integrated more coarsely too: what that changes is the part of time steps and truncation in
+every error. All solutions of one `DeepEnsemble` share their initial weights.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from tlcli.dmft.activations import Activation
 from tlcli.dmft.deep.lazy import InitialKernels
 from tlcli.dmft.deep.run import Lazy, Observer, run_stages
 from tlcli.dmft.deep.start import Start, exact, sampled
-from tlcli.dmft.ensemble import Numerics, Plan, Solution, stacked
+from tlcli.dmft.ensemble import Numerics, Plan, Solution, moved, stacked
 from tlcli.dmft.field import thread_count
 from tlcli.dmft.geometry import Geometry
 from tlcli.dmft.integrate import Control
@@ -35,6 +37,10 @@ _TOL = 0.1
 _DENSITIES = ("density", "variance", "excess_kurtosis")
 _MOST_EVALUATIONS = 20_000  # of a stage, ten times what ordinary ones take
 _SINGLE = 3e-3  # smallest tolerance that single precision resolves
+# A repeat is looked at with so many times the basis tolerance, and integrated with two steps at a time; the error is
+# about this share of what changes, or less (measured: `python -m benchmarks.deep_errors`). Across kinks any method is
+# of first order, and most directions are those of neurons that cross one.
+_COARSER, _COARSER_KINKS = (3.0, 0.5), (2.0, 1.0)
 _EXACT_TOL = 1e-6  # of the basis of exact networks, where the integrator errs by more; gradient descent does not:
 _DESCENT_TOL = 1e-9
 _LAZY = 0.3  # richness, in units of the labels, up to which exact kernels at initialisation correct the sample
@@ -125,7 +131,7 @@ def without_effect(act: Activation, numerics: Numerics) -> str | None:
 def expected_size(
     act: Activation, depth: int, samples: int, others: int, gamma: float, numerics: Numerics
 ) -> tuple[int, int, int]:
-    """Return a guess of the rank and the neurons of one hidden matrix, and the bytes of all repeats together.
+    """Return a guess of the rank and the neurons of one hidden matrix, and the bytes of repeats and second look.
 
     The tables of a matrix hold 2 r S words, r features and responses of S neurons, and the noise of all points, trained
     on (`samples`) or not (`others`), S words each. Smooth activations reveal about 12
@@ -138,7 +144,7 @@ def expected_size(
     wanted = math.ceil((0.5 * max(1.0, gamma) / numerics.accuracy) ** 2 / repeats)
     neurons = numerics.neurons or min(_MOST, max(_LEAST, wanted, math.ceil(1.3 * _PER_RANK * rank)))
     word = 8 if basis_tolerance(act, numerics) < _SINGLE else 4
-    return rank, neurons, (2 * rank + samples + others) * neurons * (depth - 1) * repeats * word
+    return rank, neurons, (2 * rank + samples + others) * neurons * (depth - 1) * (repeats + 1) * word
 
 
 def basis_tolerance(act: Activation, numerics: Numerics) -> float:
@@ -185,12 +191,10 @@ class DeepEnsemble:
         richardson = self.numerics.integrator == "richardson"
         tol = _EXACT_TOL if chosen.control.method == "rkc" else _DESCENT_TOL
         fine = self._growing(stages, surgery, chosen.control, tol, observe, richardson)
-        coarser = chosen.control
-        if coarser.method == "rkc":
-            coarser = replace(coarser, tolerance=8 * coarser.tolerance)
-        elif richardson and coarser.dt is not None:
-            coarser = replace(coarser, dt=2 * coarser.dt)
-        rough = self._growing(stages, surgery, coarser, 1e2 * tol, observe, richardson)
+        loose = _looser(chosen.control, richardson)
+        if loose.method == "rkc":
+            loose = replace(loose, tolerance=8 * loose.tolerance)
+        rough = self._growing(stages, surgery, loose, 1e2 * tol, observe, richardson)
         return _solution(chosen, [fine], [rough], [])
 
     def _growing(
@@ -252,7 +256,38 @@ class DeepEnsemble:
             )
         solution = _solution(replace(chosen, neurons=self.neurons or 0), runs, None, notes)
         solution.rank = rank
+        if solution.message:
+            return solution
+        found = self._again(runs[0], stages, surgery, chosen, observe, lazy)
+        if found is None:
+            notes.append(
+                "errors lack those of steps and directions: twice the steps diverge; use a smaller --tolerance."
+            )
+            return solution
+        solution.retimed, solution.retimed_observed = [f for f, _ in found], [seen for _, seen in found]
         return solution
+
+    def _again(
+        self,
+        runs: list[StageRun],
+        stages: Sequence[Stage],
+        surgery: Surgery,
+        chosen: Plan,
+        observe: Observer | None,
+        lazy: Lazy | None,
+    ) -> list[tuple[Array, dict[str, Any]]] | None:
+        """Look at the first repeat, and integrate it, more coarsely; return `moved`, None where that breaks off.
+
+        Both runs have the same weights, hidden matrices and noise: what changes is time steps and truncation alone.
+        """
+        factor, share = _COARSER if self.act.smooth else _COARSER_KINKS
+        seeds = np.random.SeedSequence(self.numerics.seed, spawn_key=(self.numerics.draw, 103))
+        start = self.starts[0].coarser(factor, np.random.default_rng(seeds))
+        richardson = self.numerics.integrator == "richardson"
+        control = _looser(chosen.control, richardson)
+        double = runs if control.method == "rkc" else None
+        again = self._run(start, stages, surgery, control, observe, richardson, lazy, double)
+        return None if any(run.outcome.message for run in again) else moved(runs, again, share)
 
     def _start(self, repeat: int, chosen: Plan) -> Start:
         seeds = np.random.SeedSequence(self.numerics.seed, spawn_key=(self.numerics.draw, 102, repeat))
@@ -276,9 +311,10 @@ class DeepEnsemble:
         observe: Observer | None,
         richardson: bool,
         lazy: Lazy | None = None,
+        double: list[StageRun] | None = None,
     ) -> list[StageRun]:
         if not richardson:
-            return run_stages(start, stages, control, surgery, observe, lazy)
+            return run_stages(start, stages, control, surgery, observe, lazy, double)
         return _extrapolated(lambda c, o: run_stages(start, stages, c, surgery, o, lazy), control, observe)
 
     def _lazy(self, stages: Sequence[Stage], surgery: Surgery) -> Lazy | None:
@@ -287,6 +323,11 @@ class DeepEnsemble:
             return None
         richest = np.maximum.accumulate([stage.richness for stage in stages])
         return Lazy(self.initial(), [bool(rich <= _LAZY) for rich in richest])
+
+
+def _looser(control: Control, richardson: bool) -> Control:
+    """Return twice the step where it is extrapolated from; that of gradient descent was asked for, and stays."""
+    return replace(control, dt=2 * control.dt) if richardson and control.dt is not None else control
 
 
 def _quiet() -> None:

@@ -43,15 +43,14 @@ class Samples:
         z = self.normal(count)
         return whitened(self, z) if self.size > 2 * count else z
 
-    def fresh(self, count: int, known: Fields, image: NDArray[np.bool_]) -> Fields:
-        """Return `count` new Gaussian fields beside the `known` ones (n, S): images of W(0), where `image`, and others.
+    def fresh(self, z: Fields, known: Fields, image: NDArray[np.bool_]) -> Fields:
+        """Return Gaussian fields z (m, S) beside the `known` ones (n, S): images of W(0), where `image`, and others.
 
         The images are orthonormal among each other and so are the others.
         """
-        z = self.normal(count)
         if self.draws == "independent" or not len(known):
             return z
-        if self.draws == "matched" and len(known) + count < self.size // 2:
+        if self.draws == "matched" and len(known) + len(z) < self.size // 2:
             return whitened(self, without(self, without(self, z, known, image), known, ~image))
         return without(self, z, known, ~image)
 
@@ -83,9 +82,13 @@ class Axes:
         self.used += count
         return out
 
-    def fresh(self, count: int, known: Fields, image: NDArray[np.bool_]) -> Fields:
-        """Return the next `count` axes: new Gaussians are independent of all that is known."""
+    def normal(self, count: int) -> Fields:
+        """Return the next `count` axes."""
         return self.start(count)
+
+    def fresh(self, z: Fields, known: Fields, image: NDArray[np.bool_]) -> Fields:
+        """Return z: new axes are independent of all that is known."""
+        return z
 
 
 Space = Samples | Axes

@@ -28,7 +28,7 @@ class Start:
     `inputs` (rank, size) and `still` (n_still, size) of the first layer, `readout` and `redrawn` (size,) of the last;
     `hidden` grow as they are looked at. `trained` are all points that any stage trains on, `origin` Phi^l there before
     training, `counts` per stage how many directions each matrix had when the stage was first entered. The noise
-    (n_point, size) per hidden matrix is drawn when first needed.
+    (n_point, size) per hidden matrix is drawn when first needed, that of the way back from `seed` whenever it is.
     """
 
     act: Activation
@@ -41,6 +41,7 @@ class Start:
     redrawn: Fields
     tol: float
     trained: NDArray[np.int_]
+    seed: int = 0
     origin: list[Array] = field(default_factory=list)
     counts: dict[int, list[int]] = field(default_factory=dict)
     _noise: dict[int, tuple[Fields, int]] = field(default_factory=dict)
@@ -54,6 +55,35 @@ class Start:
     def fork(self) -> "Start":
         """Return the same draw for one run, which may exchange parts of it; matrices and noise stay shared."""
         return replace(self, hidden=list(self.hidden))
+
+    def coarser(self, factor: float, rng: np.random.Generator) -> "Start":
+        """Return a sample of the same weights and noise that is looked at with `factor` times the tolerance.
+
+        Images of its hidden matrices are those that this one knows by now: what runs differ by is the truncation alone.
+        """
+        tol, twins = factor * self.tol, dict[int, Hidden]()
+        spaces = [
+            Samples(space.size, child, space.dtype.name, "projected")  # images that are known stay as they are
+            for space, child in zip(self.spaces, rng.spawn(self.depth), strict=True)
+        ]
+
+        def twin(start: "Start") -> "Start":
+            for index, fine in enumerate(start.hidden):
+                twins.setdefault(id(fine), Hidden(spaces[index], spaces[index + 1], tol, fine))
+            return replace(
+                start,
+                spaces=spaces,
+                hidden=[twins[id(fine)] for fine in start.hidden],
+                tol=tol,
+                origin=[],
+                counts={},
+                _noise={index: (z.copy(), 0) for index, (z, _) in start._noise.items()},
+                _renewed={},
+            )
+
+        out = twin(self)
+        out._renewed = {above: twin(start) for above, start in self._renewed.items()}
+        return out
 
     def noise(self, index: int, points: NDArray[np.int_], backward: bool = False) -> Fields:
         """Return the Gaussians of `points` that stand in for a hidden matrix where nothing was revealed.
@@ -71,7 +101,8 @@ class Start:
             return out
         hidden = self.hidden[index]
         if backward:  # at the few moments when kernels are kept: not worth its memory
-            return without(space, space.normal(len(points)), hidden.ins.rows, hidden.is_feature)
+            z = np.random.default_rng((self.seed, index)).standard_normal((len(points), space.size)).astype(space.dtype)
+            return without(space, z, hidden.ins.rows, hidden.is_feature)
         if index not in self._noise:
             self._noise[index] = (space.normal(len(self.geometry.moving)), 0)
         z, seen = self._noise[index]
@@ -117,8 +148,11 @@ def sampled(
     draws: str = "matched",
 ) -> Start:
     """Draw a network whose single-site laws are represented by `neurons` samples per layer."""
-    spaces = [Samples(neurons, child, dtype, draws) for child in rng.spawn(depth)]
-    return _begin(act, geometry, spaces, tol, trained)
+    *children, aside = rng.spawn(depth + 1)
+    spaces = [Samples(neurons, child, dtype, draws) for child in children]
+    start = _begin(act, geometry, spaces, tol, trained)
+    start.seed = int(aside.integers(2**63))
+    return start
 
 
 def exact(

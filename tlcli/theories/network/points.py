@@ -29,7 +29,7 @@ from tlcli.tasks.transfer import TransferData, transfer_data
 from tlcli.theories.base import Case
 from tlcli.training import TransferSettings, parameters
 
-VERSION = "4"
+VERSION = "5"
 FUNCTION = "tlcli.theories.network.points:point"
 
 DURATION = 100.0  # of a stage, unless said otherwise
