@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tlcli.options import LINEAR_SOLVERS, OPTIONS
+from tlcli.theories.linear.classify import Classify
 from tlcli.theories.linear.theory import BY_NAME, Joint, Pretraining, Structured
 
 
@@ -34,6 +35,7 @@ def fed_back(folder):
         "--p2 9,50",
         "finetune-loss --solver linear-two-time --times 0:2:3 --steps 20 --quantity train_loss",
         "phase-diagram --x alpha2=0.1:0.9:5 --y gamma0=log:0.1:10:4 --weight-decay 0.3 --title 'no, really: 1e-3'",
+        "finetune-loss --solver linear-classify --alpha2 0.5,2 --flips2 0.1 --loss hinge --ridge best",
         "phase-diagram --solver linear-joint --t1 1 --t2 2 --x gamma0=1,2 --y gamma2=1,2",
     ],
 )
@@ -73,17 +75,21 @@ _VALUES = {
     "spectrum_exponent": ("0", "1.2"),
     "teacher_exponent": ("-1", "0.5"),
     "reduction": ("mean", "sum"),
+    "loss": ("square", "logistic", "hinge", "margin"),
+    "source_labels": ("sign", "real"),
+    "flips1": ("0", "0.2"),
+    "flips2": ("0", "0.2", "0.5"),
 }
 _JOINT_SLOW = {"t1": ("0", "1.5"), "t2": ("0", "2"), "times": ("0", "0,1,2"), "gamma0": ("1e-3", "1", "0.5,2")}
 
 
-_THEORIES = {**BY_NAME, "linear-joint": Joint, "linear-structured": Structured, "pretraining": Pretraining}
-
-
-_THEORIES = {**BY_NAME, "linear-joint": Joint, "linear-structured": Structured, "pretraining": Pretraining}
-
-
-_THEORIES = {**BY_NAME, "linear-joint": Joint, "linear-structured": Structured, "pretraining": Pretraining}
+_THEORIES = {
+    **BY_NAME,
+    "linear-classify": Classify,
+    "linear-joint": Joint,
+    "linear-structured": Structured,
+    "pretraining": Pretraining,
+}
 
 
 @st.composite
@@ -130,5 +136,6 @@ def test_any_command_gives_a_table_or_one_sentence(anywhere, words):
             for name in ("loss", "baseline", "spike", "norm2", "bulk"):
                 assert float(row.get(name, "0")) >= -1e-9, name
             if "gain" in row:
-                gain, scale = float(row["baseline"]) - float(row["loss"]), 1 + float(row["loss"])
+                loss = float(row.get("loss", row.get("error", "nan")))
+                gain, scale = float(row["baseline"]) - loss, 1 + loss
                 assert float(row["gain"]) == pytest.approx(gain, abs=1e-9 * scale)

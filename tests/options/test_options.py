@@ -21,6 +21,9 @@ INF = math.inf
 # A good value of every option that a recipe can hold.
 GOOD = {
     "loss": "logistic",
+    "source_labels": "real",
+    "flips1": "0,0.1",
+    "flips2": "0,0.1",
     "depth": "1,2",
     "freeze": "0,1",
     "reinit_from": "0,1",

@@ -6,9 +6,20 @@ Nothing here imports NumPy, so `--help` is instant.
 
 from tlcli.options.bayes import BAYES
 from tlcli.options.network import NETWORK
-from tlcli.options.option import COUNT, COUNT_FINITE, FINITE, NOT_NEGATIVE, OVERLAP, POSITIVE, PROCESSES, Domain, Option
+from tlcli.options.option import (
+    COUNT,
+    COUNT_FINITE,
+    FINITE,
+    NOT_NEGATIVE,
+    OVERLAP,
+    POSITIVE,
+    PROCESSES,
+    SHARE,
+    Domain,
+    Option,
+)
 
-LINEAR_SOLVERS = ("linear-exact", "linear-ansatz", "linear-joint", "linear-structured")
+LINEAR_SOLVERS = ("linear-exact", "linear-ansatz", "linear-classify", "linear-joint", "linear-structured")
 NETWORK_SOLVERS = ("network-frozen", "network-rich")
 BAYES_SOLVERS = ("bayes-linear", "bayes-whitened", "bayes-network")
 SOLVERS = (*LINEAR_SOLVERS, "linear-two-time", *NETWORK_SOLVERS, *BAYES_SOLVERS)
@@ -88,6 +99,29 @@ _MODEL = [
         symbol=r"ridge $\lambda_2$",
         domain=FINITE,
         words=("best",),
+    ),
+    Option(
+        "source_labels",
+        "choice",
+        "sign",
+        "linear-classify: labels of the source, signs (classes) or real numbers.",
+        choices=("sign", "real"),
+    ),
+    Option(
+        "flips1",
+        "grid",
+        "0",
+        "Share of flipped labels on the source; labels are sign(teacher + sigma1 noise) before.",
+        symbol=r"source flips $f_1$",
+        domain=SHARE,
+    ),
+    Option(
+        "flips2",
+        "grid",
+        "0",
+        "Share of flipped labels on the target; labels are sign(teacher + sigma2 noise) before.",
+        symbol=r"target flips $f_2$",
+        domain=SHARE,
     ),
     Option(
         "loss",

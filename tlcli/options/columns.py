@@ -23,11 +23,15 @@ COLUMNS: dict[str, Column] = {
             r"target test loss $\mathcal{L}$",
             "Mean squared test error on the target, noiseless labels.",
         ),
-        Column("baseline", r"baseline loss $\mathcal{L}_0$", "The same without pre-training."),
+        Column(
+            "baseline",
+            r"baseline loss $\mathcal{L}_0$",
+            "The same without pre-training (linear-classify: the error without it).",
+        ),
         Column(
             "gain",
             r"gain $\mathcal{L}_0-\mathcal{L}$",
-            "Baseline minus loss (bayes-whitened: train loss); negative: pre-training hurts.",
+            "Baseline minus loss (bayes-whitened: train loss; linear-classify: error); negative: pre-training hurts.",
         ),
         Column(
             "relative_gain",
@@ -37,7 +41,7 @@ COLUMNS: dict[str, Column] = {
         Column(
             "train_loss",
             r"target train loss",
-            "Mean squared error on the noisy training labels of the target.",
+            "Mean squared error on the noisy training labels of the target (linear-classify: mean of its loss there).",
         ),
         Column("phase", "phase", "positive, neutral, negative or collapsed."),
         Column(
@@ -112,6 +116,33 @@ COLUMNS: dict[str, Column] = {
         Column("ess", "effective states", "Population: effective number of states of one start, worst stage."),
         Column("spectral_loss", r"spectral test loss", "The same loss from the Marchenko-Pastur integral."),
         Column("response", r"response $R_v(t)$", "Response of the error to a kick at time zero."),
+        Column("error", r"classification error", "Share of wrong classes on the target, clean labels."),
+        Column(
+            "noisy_error", r"error on noisy labels", "Share of wrong classes on target labels with noise and flips."
+        ),
+        Column("log_loss", r"test log-loss", "Mean of log(1 + exp(-y f)) on fresh target points with noisy labels."),
+        Column("square_loss", r"square test loss", "Mean of (y - f)^2 on fresh target points with noisy labels."),
+        *(
+            Column(f"{name}_{what}", f"{label} {words}", text)
+            for name, label in (("noisy", "noisy error"), ("log_loss", "log-loss"), ("square_loss", "square loss"))
+            for what, words, text in (
+                ("baseline", "without pre-training", f"The {label} without pre-training."),
+                ("gain", "gain", f"The {label} without pre-training minus that with it."),
+            )
+        ),
+        Column("train_error", r"train error", "Share of wrong classes among the training points."),
+        Column("margin", r"margin $1/|\theta|$", "Maximum margin: the least distance of a training point from it."),
+        Column(
+            "readout_overlap", r"readout $m=\beta\cdot\beta^*_2$", "Overlap of the readout's predictor and teacher."
+        ),
+        Column("readout_norm2", r"readout $q=|\beta|^2$", "Squared norm of the readout's predictor."),
+        Column("spike_alignment", r"spike alignment $r$", "Overlap of the spike's direction with the target teacher."),
+        Column(
+            "separability", r"$\alpha_c$", "Largest alpha2 at which noisy labels are separable; no kernel moves it."
+        ),
+        Column("ridge_opt", r"best ridge $\lambda_2$", "The ridge of least error with pre-training."),
+        Column("baseline_ridge_opt", r"best ridge, baseline", "The ridge of least error without pre-training."),
+        Column("error_opt", r"error at the best $\gamma_0$", "The error there."),
         Column("task", "task", "Index of the teacher whose loss is given, from 1."),
         Column("stage", "stage", "Index of the training stage, from 1."),
         Column("residual", "residual", "How far the solver's equations are from being satisfied."),

@@ -13,19 +13,21 @@ INF = math.inf
 
 @dataclass(frozen=True)
 class Domain:
-    """An interval of allowed values; `open_low` excludes its lower end."""
+    """An interval of allowed values; `open_low` and `open_high` exclude its ends."""
 
     low: float = -INF
     high: float = INF
     open_low: bool = False
     finite: bool = False
     whole: bool = False
+    open_high: bool = False
 
     def check(self, name: str, value: float) -> None:
         """Raise DomainError unless `value` is inside; the sentence shows both."""
         inside = value > self.low if self.open_low else value >= self.low
         whole = not self.whole or math.isinf(value) or float(value).is_integer()
-        if inside and whole and value <= self.high and not (self.finite and math.isinf(value)):
+        below = value < self.high if self.open_high else value <= self.high
+        if inside and whole and below and not (self.finite and math.isinf(value)):
             return
         raise DomainError(f"{name} = {digits(value)} is not allowed; it must be {self.describe()}.")
 
@@ -33,7 +35,7 @@ class Domain:
         """Return the range in words, for messages and help."""
         kind = "a whole number " if self.whole else ""
         low = f"{'>' if self.open_low else '>='} {self.low:g}" if self.low > -INF else ""
-        high = f"<= {self.high:g}" if self.high < INF else ""
+        high = f"{'<' if self.open_high else '<='} {self.high:g}" if self.high < INF else ""
         parts = " and ".join(part for part in (low, high) if part) or "a number"
         return kind + parts + (" and finite" if self.finite else "" if self.high < INF else ", or inf")
 
@@ -123,6 +125,7 @@ NOT_NEGATIVE = Domain(0)
 FINITE = Domain(0, 1e12, finite=True)
 TOLERANCE = Domain(0, open_low=True, finite=True)
 OVERLAP = Domain(-1, 1)
+SHARE = Domain(0, 0.5, open_high=True)  # of flipped labels: from one half on they say nothing, or the opposite
 COUNT = Domain(1, whole=True)
 COUNT_FINITE = Domain(1, whole=True, finite=True)
 REPEATED = Domain(1, 1e6, whole=True)  # of what is done one after the other: more would never end

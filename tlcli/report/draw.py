@@ -151,7 +151,7 @@ def _map_panels(
         jumps = [_placeable(_inside(points, fixed, order, roots=False), spec, places) for points in boundary]
         optimum = None
         searched = next((name for name in order if f"{name}_opt" in block.columns), "gamma0")
-        if f"{searched}_opt" in block.columns and searched in order and spec.quantity in (*GAINS, "loss"):
+        if f"{searched}_opt" in block.columns and searched in order and spec.quantity in (*GAINS, "loss", "error"):
             best = _column(block, f"{searched}_opt", index, order)
             optimum = np.array(best[:, 0] if spec.y == searched else best[0, :], dtype=float)
             if searched == DELTA:  # at an end of the grid it is a bound, not a place, unless the end is 0 or infinity
@@ -245,8 +245,10 @@ def _curve(
 
 
 def _has_baseline(block: Block, quantity: str) -> bool:
-    """Whether the column baseline belongs to this quantity: to the train loss where there is no other loss."""
-    return "baseline" in block.columns and quantity == ("loss" if "loss" in block.columns else "train_loss")
+    """Whether the column baseline belongs to this quantity: the loss, else the error, else the train loss."""
+    return "baseline" in block.columns and quantity == next(
+        (name for name in ("loss", "error") if name in block.columns), "train_loss"
+    )
 
 
 def _crossing(

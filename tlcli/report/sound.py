@@ -39,7 +39,7 @@ _BESIDE = ("case", "kind", "refined", "layer", "other", "set", "index", "label",
 
 def _parameters() -> set[str]:
     """Return the options that may be columns, those of a theory that was registered among them."""
-    return {n for n, option in OPTIONS.items() if option.panel not in ("Figure", "Run", "Outputs")}
+    return {option.column or n for n, option in OPTIONS.items() if option.panel not in ("Figure", "Run", "Outputs")}
 
 
 _TEXTS = {"case", "experiment", "kind", "refined", "other", "set"}
@@ -182,7 +182,7 @@ def _of_row(line: int, row: Row) -> Iterator[Fault]:
     status = row.get("status", "converged")
     for name, cell in row.items():
         words = _cell(name, cell)
-        if words is None and cell and _is_number(name):
+        if words is None and _NUMBER.fullmatch(cell) and _is_number(name):
             words = _value(name, float(cell), row, status)
         if words is not None:
             yield Fault(line, name, words)
@@ -198,7 +198,8 @@ def _cell(name: str, cell: str) -> str | None:
     if name in _WORDS and cell not in _WORDS[name]:
         near = suggest(cell, _WORDS[name])
         return f"'{_short(cell)}' is unknown; use one of {', '.join(filter(None, _WORDS[name]))}{near}"
-    if cell and _is_number(name) and not _NUMBER.fullmatch(cell):
+    words = OPTIONS[name].words if name in OPTIONS else ()  # as ridge: best
+    if cell and _is_number(name) and cell not in words and not _NUMBER.fullmatch(cell):
         return f"'{_short(cell)}' is no number"
     return None
 

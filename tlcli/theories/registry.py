@@ -130,6 +130,12 @@ def _linear(name: str) -> Build:
     return build
 
 
+def _classify(asked: Asked) -> "Theory":
+    from tlcli.theories.linear.classify import classify_theory
+
+    return classify_theory(asked.get)
+
+
 def _joint(asked: Asked) -> "Theory":
     from tlcli.theories.linear.curriculum import curriculum
     from tlcli.theories.linear.theory import Joint
@@ -164,6 +170,7 @@ def _bayes(name: str | None) -> Build:
 _BUILT_IN = (
     Entry("linear-exact", ("pretrain-kernel",), _pretraining),
     *(Entry(name, TRANSFER, _linear(name)) for name in ("linear-exact", "linear-ansatz")),
+    Entry("linear-classify", TRANSFER, _classify),
     Entry("linear-joint", TRANSFER, _joint, stages=True),
     Entry("linear-structured", TRANSFER, _structured),
     Entry("linear-two-time", TRANSFER, _linear("linear-two-time")),

@@ -145,8 +145,8 @@ _JUMP = 1e-6  # a gain larger than this share of the largest at a sign change: n
 
 
 def best_gamma0(case: Case) -> dict[str, Any]:
-    """Return the columns gamma0_opt and loss_opt, of length 1 along gamma0."""
-    return _best(_Rows(case, "gamma0"), "loss")
+    """Return the columns gamma0_opt and loss_opt (or of the theory's quantity), of length 1 along gamma0."""
+    return _best(_Rows(case, "gamma0"), case.theory.quantity)
 
 
 _FLAT = 1e-9  # a column whose values along the axis differ by less than this share of them has no best one

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tlcli.errors import DomainError
-from tlcli.linear.ansatz import parse_expression
 from tlcli.linear.pretraining import collapse_ratio, pretrain
 from tlcli.linear.transfer import Transfer, transfer_ansatz, transfer_exact
 from tlcli.status import SOLVED, Status, phase_of
 from tlcli.theories.base import Case, ClosedForm, Columns, Experiment, Findings, Floats, Parameters
+from tlcli.theories.linear.constants import admissible, constants
 from tlcli.theories.linear.experiment import Network, Population, Regression
 from tlcli.theories.linear.structured import structured_columns
 from tlcli.theories.linear.two_time import two_time_arrays, two_time_columns
@@ -49,31 +49,16 @@ def _collapse_margin(p: Parameters) -> Any:
 
 
 def _ansatz(p: Parameters) -> Columns:
-    c = _constants(p)
+    c = constants(p)
     result = transfer_ansatz(p["alpha1"], p["alpha2"], **_ansatz_rest(p), **c)
     given = {f"{name}_value": value for name, value in c.items() if isinstance(p[name], str)}
     return {**given, **_transfer_columns(result)}
 
 
-def _constants(p: Parameters) -> dict[str, Any]:
-    """Return c_signal, c_cross and c_noise as arrays: numbers as they are, expressions evaluated."""
-    return {
-        name: parse_expression(p[name]).evaluate(gamma0=p["gamma0"], alpha1=p["alpha1"])
-        if isinstance(p[name], str)
-        else np.asarray(p[name], dtype=float)
-        for name in ("c_signal", "c_cross", "c_noise")
-    }
-
-
 def _ansatz_relaxed(p: Parameters) -> Columns:
     """The ansatz where it is admissible, NaN elsewhere."""
-    c1, c3, c2 = _constants(p).values()
-    k = np.asarray(p["bulk"], dtype=float)
-    with np.errstate(all="ignore"):
-        good = (k + c1 >= 0) & (k + c2 >= 0) & ((k + c1) * (k + c2) >= c3**2)
-        good &= np.isfinite(c1) & np.isfinite(c2) & np.isfinite(c3)
-    c1, c2, c3 = (np.where(good, c, 0.0) for c in (c1, c2, c3))
-    result = transfer_ansatz(p["alpha1"], p["alpha2"], **_ansatz_rest(p), c_signal=c1, c_cross=c3, c_noise=c2)
+    good, c = admissible(p)
+    result = transfer_ansatz(p["alpha1"], p["alpha2"], **_ansatz_rest(p), **c)
     columns = _transfer_columns(result)
     return {name: np.where(good, columns[name], np.nan) for name in ("loss", "gain")}
 
