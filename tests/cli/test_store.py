@@ -1,5 +1,6 @@
 """The command as a whole against kills, workers and shards: the final CSV is always the same bytes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from tlcli.sweep.store import PointStore
 
 # 12 points of about 0.1 s each.
 COMMAND = (
@@ -89,6 +92,17 @@ def test_a_damaged_point_is_told_and_computed_again(tlcli, whole):
     done = tlcli(COMMAND, "-o out")
     assert done.code == 0
     assert done.err.startswith("warning: the stored point '")
+    assert same("out", whole)
+
+
+def test_a_point_that_lacks_a_value_and_its_error_is_told_and_computed_again(tlcli, whole):
+    assert tlcli(COMMAND, "-o out").code == 0
+    store = PointStore("out", "experiments", json.loads(Path("out/store.json").read_text())["solver_version"])
+    key = next(store.keys())
+    record = store.get(key)
+    store.put(key, {name: value for name, value in record.items() if name not in ("loss", "loss_se")})
+    done = tlcli(COMMAND, "-o out")
+    assert (done.code, done.err.count("is damaged; it is computed again")) == (0, 1)
     assert same("out", whole)
 
 

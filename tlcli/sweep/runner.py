@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any
 
 from tlcli.errors import TlcliError, UsageError
 from tlcli.sweep.encoding import canonical_json, plain
 from tlcli.sweep.executors import SerialExecutor, limit_threads, make_executor
+from tlcli.sweep.forms import check_of
 from tlcli.sweep.seeds import point_seed
 from tlcli.sweep.store import PointStore
 
@@ -27,9 +29,10 @@ class Task:
     """One point to compute.
 
     `function` is "package.module:function", called as `function(parameters, seed_sequence)` in a worker;
-    it returns a dict of numbers, texts and lists of these. `parameters` are JSON data, inf allowed; 1 and 1.0 are
-    the same point. `seed` is the sweep's; the point's own stream is made of it and of the parameters. `point` (in C
-    order of a grid) and `draw` say where its record belongs; they are no part of what it is.
+    it returns a dict of numbers, texts and lists of these; a `check_record` in its module judges those that are read
+    from a store (`tlcli.sweep.forms`). `parameters` are JSON data, inf allowed; 1 and 1.0 are the same point. `seed` is
+    the sweep's; the point's own stream is made of it and of the parameters. `point` (in C order of a grid) and `draw`
+    say where its record belongs; they are no part of what it is.
     """
 
     function: str
@@ -124,8 +127,7 @@ def run_sweep(
     n_old_warnings = len(store.warnings) if store else 0
     found: dict[str, Record] = {}
     if store:
-        read = ((key, store.get(key)) for key in unique)
-        found = {key: record for key, record in read if record is not None}
+        found = _stored(unique, store)
     n_reused, n_failed, seconds = len(found), 0, []
     total = len(unique)
     if progress:
@@ -250,6 +252,18 @@ def _drive(
         while not done.empty():  # what is finished is kept
             take(done.get())
         raise
+
+
+def _stored(unique: Mapping[str, Task], store: PointStore) -> dict[str, Record]:
+    """Return the records that are stored and whole."""
+    read = ((key, store.get(key, partial(_judge, task))) for key, task in unique.items())
+    return {key: record for key, record in read if record is not None}
+
+
+def _judge(task: Task, record: Record) -> None:
+    _resolve(task.function)
+    if check := check_of(task.function):
+        check(task.parameters, record)
 
 
 def _keys(tasks: Sequence[Task], store: PointStore | None) -> list[str]:

@@ -16,13 +16,14 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tlcli
 from tlcli.errors import StoreError, UsageError, WriteError
 from tlcli.sweep.encoding import canonical_json, decode, dump, encode, plain
+from tlcli.sweep.forms import WRONG, form_of
 
 FORMAT = 1
 STALE_AFTER = 86400.0  # seconds; the age at which another machine's temporary file counts as left behind
@@ -82,8 +83,11 @@ class PointStore:
         """Tell whether a file for this point exists (`get` also checks what is in it)."""
         return (not self._blind or key in self._used) and self._path(key).is_file()
 
-    def get(self, key: str) -> dict[str, Any] | None:
-        """Return the record of a point, floats to the last bit, or None if it is missing or damaged."""
+    def get(self, key: str, check: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any] | None:
+        """Return the record of a point, floats to the last bit, or None if it is missing or damaged.
+
+        `check` raises one of `tlcli.sweep.forms.WRONG` for a record that lacks something or has it in another form.
+        """
         path = self._path(key)
         if self._blind and key not in self._used:
             self._wanted.add(key)
@@ -95,6 +99,8 @@ class PointStore:
                 raise ValueError("checksum")
             record = decode(encoded)
             _check_form(record)
+            if check is not None:
+                check(record)
             self._used.add(key)
             return record
         except FileNotFoundError:
@@ -103,7 +109,7 @@ class PointStore:
             raise StoreError(
                 f"cannot read '{path}': {error.strerror}; repair its permissions or use another -o."
             ) from error
-        except (ValueError, KeyError, TypeError, RecursionError):  # JSON and Unicode errors are ValueErrors
+        except (*WRONG, RecursionError):  # JSON and Unicode errors are ValueErrors
             self.warnings.append(f"the stored point '{path}' is damaged; it is computed again.")
             return None
 
@@ -278,17 +284,9 @@ def _check_form(record: Any) -> None:
         raise ValueError("no mapping")
     for name in record:
         if name.endswith("_se"):
-            forms = [_form(record.get(other)) for other in (name, name.removesuffix("_draw_se").removesuffix("_se"))]
+            forms = [form_of(record.get(other)) for other in (name, name.removesuffix("_draw_se").removesuffix("_se"))]
             if None in forms or forms[0] != forms[1]:
                 raise ValueError(f"{name} is no standard error")
-
-
-def _form(value: Any) -> Any:
-    """Return the form of a number (0) or of lists of numbers, None for everything else."""
-    if isinstance(value, list):
-        inner = [_form(item) for item in value]
-        return None if None in inner else tuple(inner)
-    return 0 if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _digest(encoded: Any) -> str:

@@ -13,6 +13,7 @@ from scipy import stats
 from tlcli.bayes.observables import Problem
 from tlcli.dmft.activations import activation
 from tlcli.errors import ConvergenceError, UsageError
+from tlcli.sweep.forms import check_numbers, with_errors
 from tlcli.sweep.runner import Placed, Task
 from tlcli.theories.base import Case, Experiment
 from tlcli.theories.bayes.points import parameters_of
@@ -133,6 +134,11 @@ def run(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[st
         "drift": max(abs(stage.drift) for stage in stages),
         "acceptance": min(stage.acceptance for stage in stages),
     }
+
+
+def check_record(p: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Raise one of `tlcli.sweep.forms.WRONG` for a stored record that `run` cannot have returned."""
+    check_numbers(record, [*with_errors(MEASURED), "drift", "acceptance"])
 
 
 def expected_cost(parameters: Mapping[str, Any]) -> tuple[float, float]:

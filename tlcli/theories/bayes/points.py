@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from tlcli.bayes.densities import densities
-from tlcli.bayes.observables import Problem
-from tlcli.bayes.transfer import BayesNumerics, BayesResult, BayesSettings, solve_bayes
+from tlcli.bayes.observables import CERTIFICATE, NEEDS, Problem
+from tlcli.bayes.transfer import ROUTES, BayesNumerics, BayesResult, BayesSettings, solve_bayes
 from tlcli.errors import UsageError
+from tlcli.sweep.forms import check_notes, check_numbers, check_texts
 from tlcli.sweep.runner import Task
 from tlcli.tasks.polynomial import is_polynomial
 from tlcli.theories.base import Case
-from tlcli.theories.network.points import data_of, file_options, identity_of, pack, samples
+from tlcli.theories.bayes.results import ERRORS
+from tlcli.theories.network.points import data_of, file_options, identity_of, pack, samples, unpack
 
 VERSION = "5"
 STORE = "bayes"
@@ -117,6 +119,24 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
         words = {"seed": numerics.seed, "predictions": bool(p.get("predictions"))}
         record["arrays"] = pack(arrays_of(data, settings, found, **words))
     return record
+
+
+def check_record(p: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Raise one of `tlcli.sweep.forms.WRONG` for a stored record that `point` cannot have returned."""
+    info, sampled = record["info"], record["info"]["route"] == "population"
+    check_numbers(record["columns"], [*NEEDS, *(ERRORS if sampled else ())])
+    check_numbers(record, ["residual", "gap", "gap_floor"])
+    certificate = () if info["route"] == "linear" else CERTIFICATE
+    check_numbers(record["certificate"], certificate)
+    check_numbers(record["data"], ["p1", "p2"])
+    for notes in (record["reasons"], info["notes"], record["data"].get("notes", [])):
+        check_notes(notes)
+    check_texts(record, ["status", *(["arrays"] if p["keep"] else [])])
+    known = record["status"] in ("converged", "not_converged") and info["route"] in ROUTES
+    if not known or len(record["certificate"]) != len(certificate):
+        raise ValueError("an unknown status, route or certificate")
+    if p["keep"]:
+        unpack(record["arrays"])
 
 
 def arrays_of(

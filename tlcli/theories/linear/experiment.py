@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tlcli.errors import UsageError
+from tlcli.sweep.forms import check_numbers, with_errors
 from tlcli.sweep.runner import Task
 from tlcli.theories.base import Case, Experiment
 from tlcli.theories.draws import seed_of, told
@@ -122,6 +123,15 @@ class Network(_Linear):
         return [{"width": int(n)} for n in settings["width"].array]
 
 
+# What the records of the experiments hold, each with its standard error.
+_FITTED = ("loss", "train_loss")
+_REGRESSED = ("loss", "baseline", "gain", "train_loss")
+_ALONE = ("overlap", "norm2", "bulk", "spike", "source_loss")
+_SOLVED = (*_REGRESSED, *_ALONE, "c_signal", "c_cross", "c_noise")
+_TRAINED = ("loss", "baseline", "gain", *_ALONE, "source_loss_before", "forgetting", "norm2_end")
+_SPIKED = ("norm2", "spike", "source_loss", "loss", "baseline", "gain")
+
+
 def _words(case: Case) -> dict[str, Any]:
     return {name: word for name, word in case.words.items() if word is not None}
 
@@ -130,6 +140,21 @@ def run(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[st
     """Run the experiment of one point; `NAME` and `NAME_se` for every column it measures."""
     p = dict(parameters)
     return told(_EXPERIMENTS[p.pop("solver"), p.pop("experiment")](p, seed_of(seeds)))
+
+
+def check_record(p: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Raise one of `tlcli.sweep.forms.WRONG` for a stored record that `run` cannot have returned."""
+    solver, experiment = p["solver"], p["experiment"]
+    if "teachers" in p:
+        check_numbers(record, with_errors(["loss"]), (len(p["teachers"]), len(p["gram"])))
+        return
+    names = {"linear-two-time": _FITTED, "linear-structured": _SPIKED}.get(solver, _TRAINED)
+    if experiment == "regression" and names is _TRAINED:
+        names = _REGRESSED if solver == "linear-ansatz" else _SOLVED
+    elif "pretraining" in p and names is _TRAINED:
+        names = _ALONE
+    more = ["step_error"] if experiment == "network" and names is _TRAINED else []
+    check_numbers(record, with_errors([*names, *more]))
 
 
 def _size(p: dict[str, Any]) -> dict[str, int]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tlcli.errors import UsageError
+from tlcli.sweep.forms import check_numbers, with_errors
 from tlcli.sweep.runner import Placed, Task
 from tlcli.theories.base import Case, Experiment
 from tlcli.theories.draws import seed_of, told, whole
@@ -13,6 +14,7 @@ from tlcli.theories.network.points import data_of, identity_of, parameters_of, s
 from tlcli.theories.network.results import chosen_records
 
 FUNCTION = "tlcli.theories.network.experiment:point"
+MEASURED = ("loss", "source_loss", "train_loss", "source_train_loss", "baseline", "gain")
 
 
 class WideNetworks(Experiment):
@@ -70,6 +72,12 @@ class WideNetworks(Experiment):
 def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[str, Any]:
     """Train the networks of one point and draw; `NAME` and `NAME_se` for every column they measure."""
     return told(run(parameters, seed_of(seeds)))
+
+
+def check_record(p: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Raise one of `tlcli.sweep.forms.WRONG` for a stored record that `point` cannot have returned."""
+    check_numbers(record, with_errors(MEASURED), (len(p["times1"]) + len(p["times2"]),))
+    check_numbers(record, with_errors(["step_error"]))
 
 
 def run(p: Mapping[str, Any], seed: int) -> Any:

@@ -7,6 +7,7 @@ so that they are the same all over a grid and differences between its points are
 import base64
 import io
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,16 @@ from tlcli.dmft.settings import check_steps
 from tlcli.dmft.transfer import solve_transfer
 from tlcli.errors import UsageError, digits
 from tlcli.options import OPTIONS
+from tlcli.options.columns import SAMPLED
+from tlcli.status import Status
+from tlcli.sweep.forms import check_notes, check_numbers, check_texts, with_errors
 from tlcli.sweep.runner import Task
 from tlcli.tasks.arrays import ROWS
 from tlcli.tasks.cifar import cifar_location
 from tlcli.tasks.data import DEFAULT_PTEST
 from tlcli.tasks.transfer import TransferData, transfer_data
 from tlcli.theories.base import Case
+from tlcli.theories.network.layers import LAYER_COLUMNS
 from tlcli.training import TransferSettings, parameters
 
 VERSION = "5"
@@ -329,6 +334,23 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
     return record
 
 
+def check_record(p: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Raise one of `tlcli.sweep.forms.WRONG` for a stored record that `point` cannot have returned."""
+    records = (len(p["times1"]) + len(p["times2"]),)
+    layers = range(1, int(p.get("depth", 1)) + 1) if any(name in p for name in _LAYERS) else ()
+    sampled = [*SAMPLED, *(f"layer{layer}_{word}" for layer in layers for word in LAYER_COLUMNS)]
+    check_numbers(record["columns"], ["stage", "time", "predictor_distance", *with_errors(sampled)], records)
+    info, data = record["info"], record["data"]
+    check_numbers(info, ["reached", "accuracy", *(["time_error"] if "time_error" in info else [])])
+    check_numbers(data, ["p1", "p2"])
+    check_notes(info["notes"])
+    check_notes(data.get("notes", []))
+    check_texts(record, ["status", "message", *(["arrays"] if p["keep"] else [])])
+    Status[record["status"].upper()]
+    if p["keep"]:
+        unpack(record["arrays"])
+
+
 def pack(arrays: Mapping[str, NDArray[Any]]) -> str:
     """Return arrays as text: an NPZ file in base64."""
     stream = io.BytesIO()
@@ -337,6 +359,9 @@ def pack(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def unpack(text: str) -> dict[str, NDArray[Any]]:
-    """Undo `pack`."""
-    with np.load(io.BytesIO(base64.b64decode(text))) as archive:
-        return {name: archive[name] for name in archive.files}
+    """Undo `pack`. Raises ValueError for a text that it cannot have made."""
+    try:
+        with np.load(io.BytesIO(base64.b64decode(text, validate=True))) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, EOFError, AttributeError) as error:  # AttributeError: the text of a lone NPY file
+        raise ValueError("no arrays") from error
