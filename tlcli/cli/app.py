@@ -45,11 +45,10 @@ def _root(
 
 def _run(command: Command, recipe: Path | None, flags: dict[str, Any]) -> None:
     from tlcli.cli.console import Console
+    from tlcli.run.again import any_recipe
     from tlcli.run.execute import execute
-    from tlcli.run.recipe import load_recipe
-    from tlcli.run.shipped import find_recipe
 
-    loaded = None if recipe is None else load_recipe(find_recipe(recipe))
+    loaded = None if recipe is None else any_recipe(recipe)
     raise typer.Exit(execute(command.name, command.options, loaded, flags, Console(bool(flags.get("quiet")))))
 
 
@@ -66,7 +65,11 @@ def _with_commands() -> typer.Typer:
 @app.command("run")
 def run(
     recipes: Annotated[
-        list[Path], typer.Argument(metavar="RECIPE...", help="Recipe files, or names of those that come with tlcli.")
+        list[Path],
+        typer.Argument(
+            metavar="RECIPE...",
+            help="Recipe files, names of those that come with tlcli, or files of results to run again.",
+        ),
     ],
     output: Annotated[
         str | None,
@@ -153,9 +156,9 @@ def check(
 
         tlcli check results/*/table.csv --sigmas 5
     """
-    from tlcli.cli.check import check_tables
+    from tlcli.report.checking import check_tables
 
-    raise typer.Exit(check_tables(tables, sigmas, finite_size, strict))
+    raise typer.Exit(check_tables(tables, sigmas, finite_size, strict, print))
 
 
 def main() -> None:

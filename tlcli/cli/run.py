@@ -7,9 +7,8 @@ from typing import Any
 from tlcli.cli.console import Console
 from tlcli.errors import EXIT_OK, TlcliError, UsageError
 from tlcli.options.commands import COMMANDS
+from tlcli.run.again import any_recipe
 from tlcli.run.execute import execute
-from tlcli.run.recipe import load_recipe
-from tlcli.run.shipped import find_recipe
 
 
 def run_recipes(paths: Sequence[Path], output: str | None, flags: Mapping[str, Any]) -> int:
@@ -21,7 +20,7 @@ def run_recipes(paths: Sequence[Path], output: str | None, flags: Mapping[str, A
     seen: dict[str, Path] = {}
     for path in paths:
         try:
-            recipe = load_recipe(find_recipe(path))
+            recipe = any_recipe(path)
             if recipe.command is None:
                 raise UsageError(f"recipe '{path}' names no command; add one of {', '.join(COMMANDS)}.")
             if recipe.name in seen:

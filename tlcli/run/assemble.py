@@ -19,8 +19,7 @@ def block_of(case: Case, found: Columns, measured: Measured | None = None) -> Bl
     """Join parameters, theory and experiments into one block of the table."""
     inner = case.theory.inner
     pad = (1,) * len(inner)
-    axes: dict[str, Any] = {name: case.grid.values[name].array for name in case.grid.axes}
-    axes |= inner
+    axes = axes_of(case)
     columns: dict[str, Any] = {}
     opened = case.grid.open()
     for name in case.theory.parameters:
@@ -38,12 +37,22 @@ def block_of(case: Case, found: Columns, measured: Measured | None = None) -> Bl
         shape[len(case.grid.axes) + index] = len(values)
         columns[name] = np.asarray(values).reshape(shape)
     columns |= found
-    scales = {name: case.grid.values[name].scale for name in case.grid.axes}
-    if "time" in inner:
-        scales["time"] = str(case.words.get("time_scale", "list"))
     if measured is not None:
         axes, columns = _with_experiments(case, axes, columns, measured)
-    return Block(axes, columns, scales, case.label)
+    return Block(axes, columns, scales_of(case), case.label)
+
+
+def axes_of(case: Case) -> dict[str, Any]:
+    """Return the several-valued axes of a case with their values: those of the grid, then those of the theory."""
+    return {name: case.grid.values[name].array for name in case.grid.axes} | dict(case.theory.inner)
+
+
+def scales_of(case: Case) -> dict[str, str]:
+    """Return how the axes of a case are spaced."""
+    scales: dict[str, str] = {name: case.grid.values[name].scale for name in case.grid.axes}
+    if "time" in case.theory.inner:
+        scales["time"] = str(case.words.get("time_scale", "list"))
+    return scales
 
 
 def _with_experiments(

@@ -54,3 +54,19 @@ class Silent:
     def progress(self, label: str) -> "Silent":
         """See `Messages`."""
         return self
+
+
+class Kept(Silent):
+    """Keeps notes and warnings for whoever asks later."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Keep it."""
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        """Keep it."""
+        self.warnings.append(text)

@@ -2,52 +2,40 @@
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlcli.errors import TlcliError
+from tlcli.errors import TlcliError, UsageError, suggest
+from tlcli.options import DRAWN, OPTIONS
 from tlcli.options.columns import PER_DELTA
 from tlcli.report.drawing import Drawing, read_drawing
 from tlcli.report.files import atomic
+from tlcli.report.folder import OutputFolder
 from tlcli.report.plan import plan_figure, quantities_of
 from tlcli.report.plotting import check_text, load
-from tlcli.report.provenance import PROVENANCE, facts, write_provenance
+from tlcli.report.provenance import PROVENANCE, read_provenance, write_provenance
 from tlcli.report.records import drawn_by_time, final, plan_records
 from tlcli.report.tables import Block, write_table
-from tlcli.report.verdict import verdict
 from tlcli.run.assemble import edge_block
 from tlcli.run.job import Job
-from tlcli.run.messages import Messages
-from tlcli.run.solve import Measured
+from tlcli.run.messages import Messages, Silent
+from tlcli.run.result import Outcome, Result
 from tlcli.status import Phase
-from tlcli.theories.base import Case, Columns, Findings
+from tlcli.theories.base import Case, Columns
 from tlcli.theories.search import BoundaryPoints
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from tlcli.report.kernels import Shown
     from tlcli.report.layers import Layers
 
 _LOSSES = ("loss", "train_loss", "source_loss", "source_train_loss")
-
-
-@dataclass(eq=False)
-class Outcome:
-    """What theory and experiments have found on one case; `solved` is None while points belong to other shards."""
-
-    case: Case
-    found: Findings
-    solved: Findings | None = None
-    measured: Measured | None = None
-
-    def points(self, lines: Sequence[Any]) -> Iterator[tuple[dict[str, float], Any]]:
-        """Yield every point as the values of the grid's axes, with what `lines` has of it (empty: nothing)."""
-        if lines:
-            for point, line in zip(self.case.grid.points(), lines, strict=True):
-                yield {name: point[name] for name in self.case.grid.axes}, line
 
 
 def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
@@ -101,7 +89,7 @@ def may_write(job: Job, blocks: Sequence[Block]) -> Callable[[str], bool]:
     for index, (case, block) in enumerate(zip(job.cases, blocks, strict=True), start=1):
         if _axes_of_edges(job, case, block.columns, blocks):
             names.add("boundary.csv")
-        names |= {_archive(case, stem, ending, index) for stem, ending in case.theory.archives(case).items()}
+        names |= {archive_name(case, stem, ending, index) for stem, ending in case.theory.archives(case).items()}
         stems |= {f"-{picture}" for picture in case.theory.pictures(case)}
     figure = re.compile(rf"figure(?:{'|'.join(map(re.escape, stems))})(?:-\d+)?\.(?:{'|'.join(drawing.formats)})")
     return lambda name: name in names or (bool(stems) and figure.fullmatch(name) is not None)
@@ -114,15 +102,48 @@ def files_read(job: Job) -> list[Path]:
     return [Path(os.path.expanduser(name)) for name in named]  # of pathlib it may raise
 
 
-def write_results(
-    job: Job, outcomes: Sequence[Outcome], blocks: Sequence[Block], folder: Path, seconds: Callable[[], float]
-) -> tuple[list[str], str, TlcliError | None]:
-    """Write all files of a run into `folder`, the provenance last.
+def save(result: Result, folder: Path) -> Path:
+    """Write the files of a result into `folder`, as its command does, and return the folder.
 
-    Return their names, the verdict, and why there is no figure.
+    Raises:
+        UsageError: `folder` holds what no earlier run wrote.
+        WriteError: it cannot be written.
+        TlcliError: a figure cannot be drawn; the table is written.
     """
+    output = OutputFolder(folder, files_read(result.job))
+    output.refuse_taken(may_write(result.job, result.blocks))
+    with output.opened():
+        *_, failure = save_into(result, output)
+    if failure is not None:
+        raise failure
+    return folder
+
+
+def save_into(result: Result, output: OutputFolder) -> tuple[list[str], float, TlcliError | None]:
+    """Write all files of a result; return their names, the seconds of all work, and why there is no figure."""
+    start = time.perf_counter()
+    with output.replacing() as hidden:
+        if result.folder is not None:
+            names, failure = _copy(result.folder, hidden), None
+        else:
+            names, failure = _write(result, hidden, lambda: result.seconds + time.perf_counter() - start)
+    return names, result.seconds + time.perf_counter() - start, failure
+
+
+def _copy(source: Path, folder: Path) -> list[str]:
+    """Copy the files that the provenance in `source` names, and itself; return their names without it."""
+    names = [name for name in read_provenance(source / PROVENANCE).files if name != PROVENANCE]
+    for name in (*names, PROVENANCE):
+        with atomic(folder / name) as temporary:
+            temporary.write_bytes((source / name).read_bytes())
+    return names
+
+
+def _write(result: Result, folder: Path, seconds: Callable[[], float]) -> tuple[list[str], TlcliError | None]:
+    """Write all files into `folder`, the provenance last; return their names, and why there is no figure."""
+    outcomes, blocks, edges = result.outcomes, result.blocks, result.boundaries
     write_table(blocks, folder / "table.csv")
-    about = facts(job.command, job.resolved, job.settings["seed"])
+    about = dict(result.about)
     engine = [
         {"case": one.case.label, "data": one.found.data, "engine": one.found.info}
         for one in outcomes
@@ -130,23 +151,19 @@ def write_results(
     ]
     if engine:
         about["networks"] = engine
-    edges = [_edges(job, one.case, one.found.columns, blocks) for one in outcomes]
     if any(edges):
         write_table(
             [edge_block(one.case, e) for one, some in zip(outcomes, edges, strict=True) for e in some],
             folder / "boundary.csv",
         )
-    archives = [_write_arrays(one.case, one.found, folder, i) for i, one in enumerate(outcomes, 1)]
-    archives += _write_predictions(outcomes, folder)
-    archives += _write_layers(outcomes, folder)
-    figures, failure = _try_to_draw(job, outcomes, blocks, folder, about, edges)
+    archives = _write_arrays(result, folder) + _write_predictions(outcomes, folder) + _write_layers(outcomes, folder)
+    figures, failure = _try_to_draw(result, folder, about)
     rows = sum(block.size for block in blocks)
-    answer = verdict(blocks, edges, job.cases[0].theory.quantity)
-    about |= {"verdict": answer, "rows": rows, "wall_time_seconds": round(seconds(), 3)}
+    about |= {"verdict": result.verdict, "rows": rows, "wall_time_seconds": round(seconds(), 3)}
     names = ["table.csv", *(["boundary.csv"] if any(edges) else []), *(path.name for path in figures)]
     names += [name for name in archives if name is not None]
     write_provenance(folder / PROVENANCE, about, [folder / name for name in names])
-    return names, answer, failure
+    return names, failure
 
 
 def _try_to_draw(*arguments: Any) -> tuple[list[Path], TlcliError | None]:
@@ -165,24 +182,48 @@ def _try_to_draw(*arguments: Any) -> tuple[list[Path], TlcliError | None]:
         )
 
 
-def _draw(
-    job: Job,
-    outcomes: Sequence[Outcome],
-    blocks: Sequence[Block],
-    folder: Path,
-    about: dict[str, Any],
-    edges: Sequence[Any],
-) -> list[Path]:
-    drawing = drawing_of(job, edges)
-    if _is_blank(blocks, drawing):
+def _draw(result: Result, folder: Path, about: dict[str, Any]) -> list[Path]:
+    drawing = drawing_of(result.job, result.boundaries)
+    if _is_blank(result.blocks, drawing):
         return []
     load()  # the plotting library, which a table alone does not need
-    from tlcli.report.figures import figures_of
     from tlcli.report.writer import write_figures
 
-    shown = [one for outcome in outcomes for one in _shown(outcome)]
-    layers = [layer for one in outcomes for layer in _layers(one)]
-    return write_figures(figures_of(blocks, drawing, shown, layers), drawing, folder, about)
+    return write_figures(figures_of(result), drawing, folder, about)
+
+
+def figures_of(result: Result) -> "Iterator[tuple[str, Figure]]":
+    """Yield file name (without ending) and figure, one at a time; nothing where no number is known."""
+    drawing = drawing_of(result.job, result.boundaries)
+    if not _is_blank(result.blocks, drawing):
+        from tlcli.report.figures import figures_of as build
+
+        shown = [one for outcome in result.outcomes for one in _shown(outcome)]
+        layers = [layer for one in result.outcomes for layer in _layers(one)]
+        yield from build(result.blocks, drawing, shown, layers)
+
+
+def redraw(job: Job, settings: Mapping[str, Any], blocks: Sequence[Block]) -> Job:
+    """Return the job with other settings of its figures; nothing of what it computes may be among them.
+
+    Raises:
+        UsageError: a setting of another kind, a bad value, an axis or a column that the table does not have.
+    """
+    known = ("x", "y", *DRAWN)
+    given: dict[str, Any] = {}
+    roles = dict(job.roles)
+    for name, raw in settings.items():
+        if name not in known:
+            raise UsageError(f"'{name}' is no setting of a figure{suggest(name, known)}; these are {', '.join(known)}.")
+        given[name] = None if raw is None else OPTIONS[name].parse(raw)
+        if name in ("x", "y"):
+            roles.pop(name, None)
+            if raw is not None:
+                roles[name] = given[name] = given[name].strip().replace("-", "_")
+    resolved = {name: value for name, value in {**job.resolved, **given}.items() if value is not None}
+    out = replace(job, settings={**job.settings, **given}, resolved=resolved, roles=roles)
+    check_drawing(out, blocks, Silent())
+    return out
 
 
 def _shown(one: Outcome) -> "list[Shown]":
@@ -205,7 +246,7 @@ def _is_blank(blocks: Sequence[Block], drawing: Drawing) -> bool:
     return all(np.isnan(block.columns[name]).all() for block in blocks for name in names & block.columns.keys())
 
 
-def _edges(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> list[Any]:
+def edges_of(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> list[Any]:
     """Refine the boundary along the axes that the figure shows; costly solvers interpolate their grid."""
     axes = _axes_of_edges(job, case, found, blocks)
     if not axes:
@@ -232,21 +273,22 @@ def _edge(edge: BoundaryPoints) -> dict[str, Any]:
     return {**{n: v[keep] for n, v in edge.values.items()}, "kind": edge.kind[keep], "refined": edge.along}
 
 
-def _archive(case: Case, stem: str, ending: str, index: int) -> str:
+def archive_name(case: Case, stem: str, ending: str, index: int) -> str:
+    """Return the name of a file that belongs to one case, the `index`-th from 1."""
     word = re.sub(r"[^\w.+]+", "-", case.label or "")[:50].strip("-.")  # a label may hold what no file name can
     return f"{stem}-{index}-{word}.{ending}" if case.label else f"{stem}.{ending}"
 
 
-def _write_arrays(case: Case, found: Findings, folder: Path, index: int) -> str | None:
-    """Write the theory's matrices, with the values of the grid's axes; return the file's name."""
-    matrices = case.theory.arrays(case, found)
-    if matrices is None:
-        return None
-    arrays: dict[str, Any] = {name: case.grid.values[name].array for name in case.grid.axes} | matrices
-    name = _archive(case, case.theory.archive, "npz", index)
-    with atomic(folder / name) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, axis_order=np.array(case.grid.axes, dtype=str), **arrays)
-    return name
+def _write_arrays(result: Result, folder: Path) -> list[str | None]:
+    """Write the theory's matrices, with the values of the grid's axes; return the names of the files."""
+    names: list[str | None] = []
+    for index, (one, arrays) in enumerate(zip(result.outcomes, result.matrices, strict=True), start=1):
+        if arrays is None:
+            continue
+        names.append(archive_name(one.case, one.case.theory.archive, "npz", index))
+        with atomic(folder / str(names[-1])) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, axis_order=np.array(one.case.grid.axes, dtype=str), **arrays)  # type: ignore[arg-type]
+    return names
 
 
 def _layers(one: Outcome) -> "list[Layers]":
@@ -263,7 +305,7 @@ def _write_layers(outcomes: Sequence[Outcome], folder: Path) -> list[str | None]
     for index, one in enumerate(outcomes, start=1):
         layers = _layers(one)
         if layers:
-            names.append(_archive(one.case, "layers", "csv", index))
+            names.append(archive_name(one.case, "layers", "csv", index))
             write_layers(folder / str(names[-1]), layers)
     return names
 
@@ -277,7 +319,7 @@ def _write_predictions(outcomes: Sequence[Outcome], folder: Path) -> list[str | 
         if not any("predictions" in (arrays or {}) for arrays in one.found.arrays):
             continue
         points = [point for point, _ in one.points(one.found.arrays)]
-        names.append(_archive(one.case, "predictions", "csv", index))
+        names.append(archive_name(one.case, "predictions", "csv", index))
         count = len(points)
         timeless = (np.tile([1.0, 2.0], (count, 1)), np.full((count, 2), np.nan))  # source and target network
         stages, times = (

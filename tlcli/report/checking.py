@@ -1,6 +1,7 @@
-"""`tlcli check`: one verdict per table on standard output, and an exit code."""
+"""Whether tables are complete, converged and in agreement: one verdict per table in words, and an exit code."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tlcli.errors import EXIT_CHECK_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, UsageError, digits
@@ -11,8 +12,28 @@ from tlcli.report.numbers import rows
 _SHOWN = 10
 
 
-def check_tables(paths: Sequence[Path], sigmas: float, finite_size: float, strict: bool = False) -> int:
-    """Print a verdict for each table; return the most serious exit code. `strict`: inaccurate rows count."""
+@dataclass(frozen=True)
+class Checked:
+    """What was found: the words that `tlcli check` prints, and its exit code; true where all is good."""
+
+    text: str
+    code: int
+
+    def __bool__(self) -> bool:
+        return self.code == EXIT_OK
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def check_tables(
+    paths: Sequence[Path], sigmas: float, finite_size: float, strict: bool, tell: Callable[[str], None]
+) -> int:
+    """Tell a verdict for each table, line by line; return the most serious exit code. `strict`: inaccurate rows count.
+
+    Raises:
+        UsageError: a limit that is none, or a single table that is none.
+    """
     for name, value in (("sigmas", sigmas), ("finite-size", finite_size)):
         if not 0 <= value < 1e6 or (name == "sigmas" and value == 0):
             raise UsageError(
@@ -21,67 +42,67 @@ def check_tables(paths: Sequence[Path], sigmas: float, finite_size: float, stric
     code = EXIT_OK
     for path in paths:
         try:
-            found = _check_one(path, assess(path, finite_size), sigmas, strict)
-            found = max(found, _check_files(path / "table.csv" if path.is_dir() else path))
+            found = _check_one(path, assess(path, finite_size), sigmas, strict, tell)
+            found = max(found, _check_files(path / "table.csv" if path.is_dir() else path, tell))
         except UsageError as error:
             if len(paths) == 1:
                 raise
-            print(f"{path}: {error}")
+            tell(f"{path}: {error}")
             found = error.exit_code
         code = max(code, found)
     return code
 
 
-def _check_files(table: Path) -> int:
+def _check_files(table: Path, tell: Callable[[str], None]) -> int:
     """Say which files beside the table, itself included, are not as the run of its provenance wrote them."""
     found = strangers(table)
     for sentence in found:
-        print(f"  ANOTHER RUN: {sentence}")
+        tell(f"  ANOTHER RUN: {sentence}")
     return EXIT_CHECK_FAILED if found else EXIT_OK
 
 
-def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool) -> int:
-    print(f"{path}: {rows(found.rows)}")
+def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: Callable[[str], None]) -> int:
+    tell(f"{path}: {rows(found.rows)}")
     incomplete = found.expected is not None and found.rows != found.expected
     for fault in found.faults[:_SHOWN]:
-        print(f"  MEANINGLESS: {fault}")
+        tell(f"  MEANINGLESS: {fault}")
     if len(found.faults) > _SHOWN:
-        print(f"  and {len(found.faults) - _SHOWN} more places")
+        tell(f"  and {len(found.faults) - _SHOWN} more places")
     if found.expected is None:
-        print("  completeness unknown: no provenance.json beside the table")
+        tell("  completeness unknown: no provenance.json beside the table")
     elif incomplete:
-        print(f"  INCOMPLETE: its provenance counts {rows(found.expected)}")
+        tell(f"  INCOMPLETE: its provenance counts {rows(found.expected)}")
     if found.unsolved or found.missing:
-        print(f"  NOT CONVERGED: {rows(found.unsolved)} of theory, {rows(found.missing)} of experiment")
+        tell(f"  NOT CONVERGED: {rows(found.unsolved)} of theory, {rows(found.missing)} of experiment")
     if found.inaccurate:
-        print(f"  INACCURATE: {rows(found.inaccurate)} of theory with a larger error than the accuracy asked for")
+        tell(f"  INACCURATE: {rows(found.inaccurate)} of theory with a larger error than the accuracy asked for")
     if found.faults:
         return EXIT_CHECK_FAILED
     beyond = found.disagreeing(sigmas)
     columns = found.disagreeing_columns(sigmas)
     worst = found.worst()
     if found.skipped:
-        print(f"  {rows(found.skipped)} not compared: alpha D is no whole number there; choose another --dim")
+        tell(f"  {rows(found.skipped)} not compared: alpha D is no whole number there; choose another --dim")
     if found.blank:
-        print(f"  {found.blank} numbers not compared: theory has no finite value there")
+        tell(f"  {found.blank} numbers not compared: theory has no finite value there")
     if worst is None and (found.skipped or found.blank or (found.measured and not found.missing)):
-        print("  NOTHING COMPARED")
+        tell("  NOTHING COMPARED")
         return EXIT_CHECK_FAILED
     if worst is None:
-        print("  no experiment in the table")
+        tell("  no experiment in the table")
     else:
         limit = found.threshold(sigmas)
         verdict = "DISAGREES" if beyond or columns else "agrees"
-        print(
+        tell(
             f"  experiment {verdict}: {len(found.comparisons)} comparisons, worst {worst.sigmas:.2f} standard "
             f"errors (allowed {limit:.2f}) in {worst.name} of line {worst.row}"
         )
         if found.widths_needed:
-            print("  one width only: the network's bias in 1/N is not removed; give --width two values")
+            tell("  one width only: the network's bias in 1/N is not removed; give --width two values")
     for p in columns:
-        print(f"    {p.name} as a whole ({rows(p.count)}): scatter {p.scatter:.1f}, mean {p.bias:.1f} standard errors")
+        tell(f"    {p.name} as a whole ({rows(p.count)}): scatter {p.scatter:.1f}, mean {p.bias:.1f} standard errors")
     for c in beyond[:_SHOWN]:
-        print(
+        tell(
             f"    line {c.row} {c.name}: theory {c.theory:.6g}, experiment {c.mean:.6g} ± {c.error:.2g} "
             f"({c.sigmas:.1f} standard errors)"
         )
