@@ -29,7 +29,7 @@ _CODES = {
 }
 # What tells experiments apart is text in a table in memory, too: 512 stays 512 in a legend.
 _TEXTS = {"experiment", "width", "nets", "trials", "sim_status", "kind", "refined"}
-_NOT_FACTS = ("files", "run", "rows", "wall_time_seconds")
+_NOT_FACTS = ("files", "run", "rows", "verdict", "wall_time_seconds")
 
 
 def load(folder: Path, *, allow_code: bool = False) -> Result:
