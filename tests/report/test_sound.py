@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tlcli.cli.check import check_tables
+from tlcli.report.checking import check_tables
 from tlcli.errors import EXIT_CHECK_FAILED, EXIT_NOT_CONVERGED, EXIT_USAGE, UsageError
 from tlcli.report.agreement import assess
 from tlcli.report.sound import read_content
@@ -126,7 +126,7 @@ def test_coefficients_of_diverged_rows_are_not_compared(tmp_path):
 def test_an_experiment_that_measured_nothing_is_no_agreement(tmp_path, capsys):
     path = tmp_path / "table.csv"
     path.write_text("alpha1,loss,sim_loss,sim_loss_se,status\n1,0.5,nan,nan,converged\n")
-    assert check_tables([path], 4, 1) == EXIT_CHECK_FAILED
+    assert check_tables([path], 4, 1, False, print) == EXIT_CHECK_FAILED
     assert "NOTHING COMPARED" in capsys.readouterr().out
 
 
@@ -165,7 +165,7 @@ def test_damaged_tables_never_break_the_check_and_never_pass_meaninglessly(tmp_p
         text = _mutated(rng, GOOD)
         path.write_text(text, encoding="utf-8", newline="")
         try:
-            code = check_tables([path], 4, 1)
+            code = check_tables([path], 4, 1, False, print)
         except UsageError as error:
             code = error.exit_code
         assert code in (0, EXIT_USAGE, EXIT_NOT_CONVERGED, EXIT_CHECK_FAILED)
