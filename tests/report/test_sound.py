@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from tlcli.report.checking import check_tables
 from tlcli.errors import EXIT_CHECK_FAILED, EXIT_NOT_CONVERGED, EXIT_USAGE, UsageError
 from tlcli.report.agreement import assess
+from tlcli.report.checking import check_tables
 from tlcli.report.sound import read_content
 
 HEADER = "case,alpha1,alpha2,loss,loss_se,sim_loss,sim_loss_se,trials,phase,residual,status"
