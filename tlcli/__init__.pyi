@@ -29,6 +29,7 @@ def pretrain_kernel(
     solver: Literal[
         "linear-exact",
         "linear-ansatz",
+        "linear-classify",
         "linear-joint",
         "linear-structured",
         "linear-two-time",
@@ -100,6 +101,7 @@ def finetune_loss(
     solver: Literal[
         "linear-exact",
         "linear-ansatz",
+        "linear-classify",
         "linear-joint",
         "linear-structured",
         "linear-two-time",
@@ -119,6 +121,9 @@ def finetune_loss(
     sigma1: Grid | None = None,
     sigma2: Grid | None = None,
     ridge: Grid | None = None,
+    source_labels: Literal["sign", "real"] | None = None,
+    flips1: Grid | None = None,
+    flips2: Grid | None = None,
     loss: Literal["square", "logistic", "hinge", "margin"] | None = None,
     weight_decay: Grid | None = None,
     weight_decay2: Grid | None = None,
@@ -319,6 +324,7 @@ def phase_diagram(
     solver: Literal[
         "linear-exact",
         "linear-ansatz",
+        "linear-classify",
         "linear-joint",
         "linear-structured",
         "linear-two-time",
@@ -338,6 +344,9 @@ def phase_diagram(
     sigma1: Grid | None = None,
     sigma2: Grid | None = None,
     ridge: Grid | None = None,
+    source_labels: Literal["sign", "real"] | None = None,
+    flips1: Grid | None = None,
+    flips2: Grid | None = None,
     loss: Literal["square", "logistic", "hinge", "margin"] | None = None,
     weight_decay: Grid | None = None,
     weight_decay2: Grid | None = None,
