@@ -2,7 +2,7 @@
 
 NPZ: arrays x_source (P1, D), y_source (P1,), x_target (P2, D), y_target (P2,), x_test (n, D) and, where known,
 y_test (n,) (labels of the target task) and y_test_source (n,) (labels of the source task); NaN marks a test
-point without label. CSV: a header, then one row per point with the column `set` (source, target or test), `y`
+point without label. Labels of several outputs, or one-hot ones, are (points, C). CSV: a header, then one row per point with the column `set` (source, target or test), `y`
 (its label; may be empty for test points), optionally `y_source` (the test points' labels of the source task),
 and every other column is an input.
 
@@ -15,16 +15,18 @@ every draw.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlcli.errors import UsageError
 from tlcli.tasks.data import Array, Purpose, TransferData, stream, unit_inputs
 from tlcli.tasks.files import SETS, read_bytes, read_csv, read_npz, refuse_index
+from tlcli.tasks.labels import Labels, read_labels
 
 PREFIX = "file:"
 EXAMPLE = "file:data.npz"
@@ -109,23 +111,26 @@ def _checked(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
             )
         _check_finite(path, f"x_{name}", x)
         for label in (f"y_{name}", *(["y_test_source"] if name == "test" else [])):
-            y = checked.setdefault(label, np.full(len(x), np.nan))
-            if y.shape != (len(x),):
+            task = "y_source" if label in ("y_source", "y_test_source") else "y_target"
+            outputs = checked[task].shape[1:] if task in checked else ()
+            y = checked.setdefault(label, np.full((len(x), *outputs), np.nan))
+            if y.ndim not in (1, 2) or len(y) != len(x) or y.shape[1:] == (1,):
                 raise UsageError(f"{path}: {label} has shape {y.shape}; x_{name} needs ({len(x)},){_remedy(label, y)}.")
+            if y.shape[1:] != checked[task].shape[1:]:
+                raise UsageError(
+                    f"{path}: {label} has shape {y.shape} and {task} {checked[task].shape}; a task has one number of "
+                    "outputs."
+                )
             _check_finite(path, label, y, nan_allowed=name == "test")
             _check_size(path, label, y)
     return checked
 
 
 def _remedy(name: str, y: Array) -> str:
-    """How labels of another shape become one number per point."""
+    """How labels of another shape become a number, or several outputs, per point."""
     if y.ndim == 2 and y.shape[1] == 1:
         return f": save {name}.ravel()"
-    if y.ndim == 2 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all():
-        if y.shape[1] == 2:
-            return f": one-hot labels of two classes are {name}[:, 0] - {name}[:, 1]"
-        return f": {y.shape[1]} one-hot classes must become one number, for example two groups of them -1 and +1"
-    return ""
+    return " or, of several outputs, as many rows"
 
 
 def _check_size(path: Path, name: str, y: Array) -> None:
@@ -216,6 +221,8 @@ def _chosen(points: int | None, labels: Array, rng: np.random.Generator) -> Any:
     if points is None:
         return np.arange(n)
     order = rng.permutation(n)
+    if labels.ndim == 2:
+        return order[:points]
     values, at, counts = np.unique(labels, return_inverse=True, return_counts=True, equal_nan=True)
     if not 1 < len(values) <= min(CLASSES, n // 2) or not (np.isnan(values) | (values == np.rint(values))).all():
         return order[:points]
@@ -225,15 +232,35 @@ def _chosen(points: int | None, labels: Array, rng: np.random.Generator) -> Any:
     return np.argsort(place, kind="stable")[:points]
 
 
+def check_labels(task: FileTask, meaning: str | None) -> tuple[Labels, Labels]:
+    """Return the labels of source and target as `meaning` (`tlcli.tasks.labels`) reads them. Raises UsageError."""
+    return (
+        read_labels(task.y_source, task.y_test_source, meaning, f"{task.name}, source"),
+        read_labels(task.y_target, task.y_test, meaning, f"{task.name}, target"),
+    )
+
+
 def file_data(
-    task: FileTask, *, p1: int | None, p2: int | None, ptest: int | None, seed: int, draw: int, raw_inputs: bool
+    task: FileTask,
+    *,
+    p1: int | None,
+    p2: int | None,
+    ptest: int | None,
+    seed: int,
+    draw: int,
+    raw_inputs: bool,
+    meaning: str | None = None,
 ) -> TransferData:
     """Take p1, p2 training points and ptest test points (None: all) of a file.
 
-    Labels are those of the file. Raises UsageError for sizes beyond the file and inputs that cannot be scaled.
+    Labels are those of the file, as `meaning` reads them. Raises UsageError for sizes beyond the file and inputs that
+    cannot be scaled, and as `tlcli.tasks.labels.read_labels`.
     """
     check_file_sizes(task, p1, p2, ptest)
+    source, target = check_labels(task, meaning)
     task = task if raw_inputs else normalised(task)
+    changes = {"y_source": source.train, "y_test_source": source.test, "y_target": target.train, "y_test": target.test}
+    task = replace(task, **changes)
 
     first = _chosen(p1, task.y_source, stream(seed, draw, Purpose.SOURCE_INPUTS))
     second = _chosen(p2, task.y_target, stream(seed, draw, Purpose.TARGET_INPUTS))
@@ -247,9 +274,14 @@ def file_data(
         else "centred by the mean of all training points in the file, then each scaled to |x|^2/D = 1",
         "labels": "as in the file",
         "draw_of_points": "p1, p2 and ptest take random rows, of every class its share; without them all rows",
-        "test_labels_source": int(np.isfinite(task.y_test_source[test]).sum()),
-        "test_labels_target": int(np.isfinite(task.y_test[test]).sum()),
+        "test_labels_source": int(_known(task.y_test_source[test]).sum()),
+        "test_labels_target": int(_known(task.y_test[test]).sum()),
     }
+    for word, labels in (("source", source), ("target", target)):
+        if labels.classes is not None:
+            description[f"{word}_classes"] = list(labels.names)
+    if source.note or target.note:
+        description["label_notes"] = [labels.note for labels in (source, target) if labels.note]
     return TransferData(
         task.x_source[first],
         task.y_source[first],
@@ -259,4 +291,10 @@ def file_data(
         task.y_test_source[test],
         task.y_test[test],
         description,
+        source.classes,
+        target.classes,
     )
+
+
+def _known(y: Array) -> NDArray[np.bool_]:
+    return np.isfinite(y) if y.ndim == 1 else np.isfinite(y).all(axis=1)

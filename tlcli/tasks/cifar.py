@@ -1,4 +1,4 @@
-"""CIFAR-10 tasks: `cifar10:cat-dog`, or groups, `cifar10:cat+deer-dog+frog`.
+"""CIFAR-10 tasks: `cifar10:cat-dog`, groups, `cifar10:cat+deer-dog+frog`, or more classes, `cifar10:cat-dog-ship`.
 
 The data are never fetched during a run. `python -m tlcli.tasks.cifar` downloads the archive once (extra `data`)
 into the cache, `$XDG_CACHE_HOME/tlcli` or `~/.cache/tlcli`, and checks it; the environment variable
@@ -9,6 +9,7 @@ Training images come from data_batch_1 .. 5, test images from test_batch.
 import hashlib
 import importlib
 import io
+import itertools
 import os
 import pickle
 import sys
@@ -41,13 +42,16 @@ GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 
 def parse_cifar_task(text: str) -> ImageTask:
-    """Read `cifar10:cat-dog`. Raises UsageError, one sentence with the bad value, for anything else."""
+    """Read `cifar10:cat-dog` or, of more classes, `cifar10:cat-dog-ship`.
+
+    Raises UsageError, one sentence with the bad value, for anything else.
+    """
     sides = text.strip().removeprefix(PREFIX).split("-")
-    if not text.strip().startswith(PREFIX) or len(sides) != 2 or not all(sides):
+    if not text.strip().startswith(PREFIX) or len(sides) < 2 or not all(sides):
         raise UsageError(f"{text!r} needs classes on both sides of one '-', e.g. {EXAMPLE}.")
     names = [[name.strip() for name in side.split("+")] for side in sides]
     seen: set[str] = set()
-    for name in names[0] + names[1]:
+    for name in itertools.chain(*names):
         if name not in CLASSES:
             raise UsageError(
                 f"{text!r}: {name!r} is not a class of CIFAR-10{suggest(name, CLASSES)}; "
@@ -56,8 +60,8 @@ def parse_cifar_task(text: str) -> ImageTask:
         if name in seen:
             raise UsageError(f"{text!r}: {name} is written twice; write it once.")
         seen.add(name)
-    left, right = (tuple(sorted(CLASSES.index(name) for name in side)) for side in names)
-    return ImageTask(text.strip(), left, right)
+    groups = tuple(tuple(sorted(CLASSES.index(name) for name in side)) for side in names)
+    return ImageTask(text.strip(), groups, tuple(side.replace(" ", "") for side in sides))
 
 
 def cache_folder() -> Path:

@@ -33,6 +33,9 @@ class Purpose(IntEnum):
 class TransferData:
     """One draw of a source and a target task over the same D inputs.
 
+    `classes_source` and `classes_target` are the numbers of classes of the labels, None where labels are numbers: two
+    classes are labelled +1 and -1, more of them 0 .. C - 1. Labels of several outputs are (P, C) instead of (P,).
+
     `x_source` (P1, D), `y_source` (P1,), `x_target` (P2, D), `y_target` (P2,): training points, label noise
     included. `x_test` (n, D) with noiseless labels `y_test_source`, `y_test_target` (n,), NaN where a test
     point has no label of that task. Inputs have |x|^2 / D = 1 (on average for Gaussian inputs), so that
@@ -47,6 +50,8 @@ class TransferData:
     y_test_source: Array
     y_test_target: Array
     description: dict[str, Any]
+    classes_source: int | None = None
+    classes_target: int | None = None
 
 
 def stream(seed: int, draw: int, purpose: Purpose) -> np.random.Generator:

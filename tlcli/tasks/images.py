@@ -1,10 +1,12 @@
-"""Transfer tasks on labelled images: two groups of classes, labels +1 and -1.
+"""Transfer tasks on labelled images: two groups of classes, labels +1 and -1, or more of them, labels 0, 1, 2 ...
 
 The bundled digits live here, CIFAR-10 in `tlcli.tasks.cifar`. Images of both tasks are centred by their common
 mean image and each is scaled to |x|^2 / D = 1. Training images are drawn at random without replacement; a test
 image is in neither training set.
 """
 
+import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from tlcli.errors import UsageError
 from tlcli.tasks.data import Array, Purpose, TransferData, stream, unit_inputs
-from tlcli.tasks.digits import DIM, parse_digits_task
+from tlcli.tasks.digits import DIM, PREFIX, parse_digits_task
 
 # Images of each digit in scikit-learn's bundled scans, so that sizes are checked without importing scikit-learn.
 DIGIT_COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
@@ -24,21 +26,27 @@ MIN_TEST = 20  # test images left of each task where training and test share one
 
 @dataclass(frozen=True)
 class ImageTask:
-    """Classes labelled +1 (`left`) and -1 (`right`); `text` is how the user wrote the task."""
+    """Groups of classes, each a class of the task; `text` is how the user wrote it, `names` what the groups are called.
+
+    Two groups are labelled +1 (the first) and -1, more of them 0, 1, 2, ...
+    """
 
     text: str
-    left: tuple[int, ...]
-    right: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """All classes of the task, sorted."""
-        return tuple(sorted(self.left + self.right))
+        """All classes of the data that the task has, sorted."""
+        return tuple(sorted(itertools.chain(*self.groups)))
 
     def labels(self, classes: NDArray[np.int64]) -> Array:
-        """+1, -1 or NaN (a class of neither group) for class numbers of any shape."""
-        named = np.where(np.isin(classes, self.left), 1.0, -1.0)
-        return np.where(np.isin(classes, self.classes), named, np.nan)
+        """The labels, or NaN (a class of no group), for class numbers of any shape."""
+        values = (1.0, -1.0) if len(self.groups) == 2 else tuple(map(float, range(len(self.groups))))
+        out = np.full(np.shape(classes), np.nan)
+        for value, group in zip(values, self.groups, strict=True):
+            out = np.where(np.isin(classes, group), value, out)
+        return out
 
 
 def _identity(pixels: Array) -> Array:
@@ -62,9 +70,36 @@ class ImagePool:
 
 
 def digits_task(text: str) -> ImageTask:
-    """Read `digits:3v8`; raises UsageError as `parse_digits_task` does."""
+    """Read `digits:3v8`, or a class for every digit, `digits:0-4` or `digits:1,4,7`.
+
+    Raises UsageError, one sentence with the bad value, for anything else.
+    """
+    body = text.strip().removeprefix(PREFIX)
+    if text.strip().startswith(PREFIX) and re.search("[-,]", body) and "v" not in body:
+        found = _each_digit(text, body)
+        return ImageTask(text, tuple((digit,) for digit in found), tuple(map(str, found)))
     task = parse_digits_task(text)
-    return ImageTask(text, task.left, task.right)
+    names = ("".join(map(str, side)) for side in (task.left, task.right))
+    return ImageTask(text, (task.left, task.right), tuple(names))
+
+
+def _each_digit(text: str, body: str) -> list[int]:
+    """Return the digits of `0-4` or `1,4,7`."""
+    found: list[int] = []
+    for part in body.split(","):
+        match = re.fullmatch(r"\s*([0-9])(?:-([0-9]))?\s*", part)
+        if match is None:
+            raise UsageError(f"{text!r}: {part.strip()!r} is no digit and no range of digits; write e.g. digits:0-4.")
+        low, high = int(match[1]), int(match[2] or match[1])
+        if low > high:
+            raise UsageError(f"{text!r}: the range {part.strip()} is empty; write {high}-{low}.")
+        found += range(low, high + 1)
+    for digit in found:
+        if found.count(digit) > 1:
+            raise UsageError(f"{text!r}: digit {digit} is written twice; write it once.")
+    if len(found) < 2:
+        raise UsageError(f"{text!r} has a single class; a task needs two at least, e.g. digits:0-4.")
+    return sorted(found)
 
 
 @lru_cache(maxsize=1)
@@ -154,14 +189,36 @@ def image_data(
         **pool.description,
         "inputs": f"centred by the mean of the {int(used.sum())} images of either task that may be trained on, "
         "then every image scaled to |x|^2/D = 1",
-        "labels": "+1 for the classes before, -1 for those after the separator; not centred",
+        "labels": _described(source, target),
         "draw_of_images": "at random without replacement, stages independent; test images are in neither stage",
-        "source_positive": int((y_source > 0).sum()),
-        "target_positive": int((y_target > 0).sum()),
+        **_counts("source", source, y_source),
+        **_counts("target", target, y_target),
         "images_in_both_training_sets": int(np.isin(first, second).sum()),
         "test_images_source": int(np.isfinite(y_test_source).sum()),
         "test_images_target": int(np.isfinite(y_test_target).sum()),
     }
     return TransferData(
-        inputs(first), y_source, inputs(second), y_target, inputs(test), y_test_source, y_test_target, description
+        inputs(first),
+        y_source,
+        inputs(second),
+        y_target,
+        inputs(test),
+        y_test_source,
+        y_test_target,
+        description,
+        len(source.groups),
+        len(target.groups),
     )
+
+
+def _described(source: ImageTask, target: ImageTask) -> str:
+    if len(source.groups) == len(target.groups) == 2:
+        return "+1 for the classes before, -1 for those after the separator; not centred"
+    return "numbers of the classes from 0; +1 and -1 of two"
+
+
+def _counts(stage: str, task: ImageTask, labels: Array) -> dict[str, Any]:
+    if len(task.groups) == 2:
+        return {f"{stage}_positive": int((labels > 0).sum())}
+    counts = np.bincount(labels.astype(int), minlength=len(task.groups))
+    return {f"{stage}_classes": list(task.names), f"{stage}_counts": counts.tolist()}

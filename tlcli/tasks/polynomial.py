@@ -18,8 +18,8 @@ from tlcli.tasks.data import Array, Purpose, TransferData, stream
 MAX_DEGREE = 12
 EXAMPLE = "he1+0.5*he3"
 
-_NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
-_TERM = re.compile(rf"\s*(?P<sign>[+-])?\s*(?:(?P<number>{_NUMBER})\s*\*\s*)?(?:linear|he(?:rmite:)?(?P<k>[0-9]+))\s*")
+NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_TERM = re.compile(rf"\s*(?P<sign>[+-])?\s*(?:(?P<number>{NUMBER})\s*\*\s*)?(?:linear|he(?:rmite:)?(?P<k>[0-9]+))\s*")
 _LOOKS_LIKE = re.compile(r"(?<![a-z])(?:linear|hermite|he[0-9])")
 _TERMS = ("linear", *(f"he{k}" for k in range(1, MAX_DEGREE + 1)))
 
@@ -58,7 +58,7 @@ def parse_polynomial(text: str) -> PolynomialTask:
         match = _TERM.match(text, position)
         rest = text[position:].strip()
         if match is None or (coefficients and not match["sign"]):
-            word = re.sub(rf"^[+-]?\s*(?:{_NUMBER}\s*\*\s*)?", "", rest)
+            word = re.sub(rf"^[+-]?\s*(?:{NUMBER}\s*\*\s*)?", "", rest)
             found = repr(rest) if rest else "a missing term"
             raise UsageError(
                 f"{text!r}: cannot read {found}{suggest(word, _TERMS)}; a polynomial task is linear, hermite:K or "

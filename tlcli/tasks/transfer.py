@@ -4,8 +4,9 @@
 is computed. Both tasks are of one kind, since a network transfers between inputs of one space:
 
     linear, hermite:K, he1+0.5*he3   Gaussian inputs (`tlcli.tasks.polynomial`)
-    digits:3v8, digits:02468v13579   scikit-learn's bundled scans (`tlcli.tasks.images`)
-    cifar10:cat-dog, cifar10:cat+deer-dog+frog   (`tlcli.tasks.cifar`)
+    sign:linear, argmax:3, he1(1)+he1(1)he1(2)   the same with classes or several directions (`tlcli.tasks.gaussian`)
+    digits:3v8, digits:02468v13579, digits:0-4   scikit-learn's bundled scans (`tlcli.tasks.images`)
+    cifar10:cat-dog, cifar10:cat+deer-dog+frog, cifar10:cat-dog-ship   (`tlcli.tasks.cifar`)
     file:data.npz, file:data.csv     (`tlcli.tasks.arrays`)
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tlcli.errors import DomainError, UsageError, suggest
-from tlcli.tasks import arrays, cifar, digits, images, polynomial
+from tlcli.tasks import arrays, cifar, digits, gaussian, images, polynomial
 from tlcli.tasks.data import (
     DEFAULT_DIM,
     DEFAULT_P1,
@@ -39,6 +40,8 @@ _FORMS = {
     "linear": "linear",
     "hermite": "hermite:K",
     polynomial.EXAMPLE: polynomial.EXAMPLE,
+    "sign": "sign:TASK",
+    "argmax": "argmax:C",
     "digits": "digits:3v8",
     "cifar10": cifar.EXAMPLE,
     "file": "file:PATH",
@@ -56,11 +59,13 @@ def check_tasks(
     colour: bool = False,
     raw_inputs: bool = False,
     drop_columns: str | None = None,
+    meaning: str | None = None,
+    flips: tuple[float, float] = (0.0, 0.0),
 ) -> int:
     """Check two tasks and their sizes without drawing data; returns the input dimension D.
 
     None takes the default: D = 20, P1 = 100, P2 = 50, 1000 test points (all points of a file). `colour` is for
-    CIFAR-10, `raw_inputs` for files.
+    CIFAR-10, `raw_inputs` and `meaning` of the labels (`tlcli.tasks.labels`) for files, `flips` for labels with classes.
 
     Raises UsageError, one sentence with the bad value and what is allowed: an unknown task (with the nearest
     name), tasks of different kinds, sizes that the data do not have, data that are absent or damaged.
@@ -80,15 +85,21 @@ def check_tasks(
         raise UsageError(f"raw inputs are for file: tasks, not for {source!r}.")
     size("ptest", ptest, DEFAULT_PTEST)
     n1, n2 = size("p1", p1, DEFAULT_P1), size("p2", p2, DEFAULT_P2)
+    if meaning in ("classes", "regression") and kind != "file":
+        raise UsageError(f"{meaning} says what the labels of a file: task are, not those of {source!r}; leave it out.")
     if kind == "polynomial":
-        polynomial.parse_polynomial(source)
-        polynomial.parse_polynomial(target)
-        return size("dim", dim, DEFAULT_DIM)
+        found = size("dim", dim, DEFAULT_DIM)
+        first, second = gaussian.parse(source), gaussian.parse(target)
+        gaussian.check_directions(first, second, found)
+        _check_flips(flips, (first.classes, second.classes), (source, target))
+        return found
     if kind == "file":
         if Path(source.removeprefix(arrays.PREFIX)) != Path(target.removeprefix(arrays.PREFIX)):
             raise UsageError(f"Source {source!r} and target {target!r} must name the same file: it holds both tasks.")
         task = arrays.load_file(source, drop_columns)
         arrays.check_file_sizes(task, p1, p2, ptest)
+        labels = arrays.check_labels(task, meaning)
+        _check_flips(flips, (labels[0].classes, labels[1].classes), (source, target))
         if raw_inputs:
             arrays.check_raw_inputs(task)
         found = (task if raw_inputs else arrays.normalised(task)).dim
@@ -122,6 +133,8 @@ def transfer_data(
     raw_inputs: bool = False,
     colour: bool = False,
     drop_columns: str | None = None,
+    meaning: str | None = None,
+    flips: tuple[float, float] = (0.0, 0.0),
 ) -> TransferData:
     """Draw the training and test points of a source and a target task.
 
@@ -135,6 +148,7 @@ def transfer_data(
     """
     source, target = source.strip(), target.strip()
     kinds: dict[str, Any] = {"colour": colour, "raw_inputs": raw_inputs, "drop_columns": drop_columns}
+    kinds |= {"meaning": meaning, "flips": flips}
     found = check_tasks(source, target, dim=dim, p1=p1, p2=p2, ptest=ptest, **kinds)
     for name, value in (("noise1", noise1), ("noise2", noise2)):
         if not (np.isfinite(value) and value >= 0):
@@ -142,12 +156,13 @@ def transfer_data(
     kind = _kind(source)
     n1, n2, n_test = size("p1", p1, DEFAULT_P1), size("p2", p2, DEFAULT_P2), size("ptest", ptest, DEFAULT_PTEST)
     if kind == "polynomial":
-        data = polynomial.gaussian_data(
+        plain = gaussian.is_plain(source) and gaussian.is_plain(target)
+        data = (polynomial.gaussian_data if plain else gaussian.gaussian_classes)(
             source, target, dim=found, rho=rho, p1=n1, p2=n2, ptest=n_test, seed=seed, draw=draw
         )
     elif kind == "file":
         task = arrays.load_file(source, drop_columns)
-        data = arrays.file_data(task, p1=p1, p2=p2, ptest=ptest, seed=seed, draw=draw, raw_inputs=raw_inputs)
+        data = arrays.file_data(task, p1=p1, p2=p2, ptest=ptest, seed=seed, draw=draw, raw_inputs=raw_inputs, meaning=meaning)
     else:
         draw_images = partial(images.image_data, p1=n1, p2=n2, ptest=n_test, seed=seed, draw=draw)
         if kind == "digits":
@@ -155,11 +170,11 @@ def transfer_data(
         else:
             first, second = cifar.parse_cifar_task(source), cifar.parse_cifar_task(target)
             data = draw_images(cifar.cifar_pool(colour), first, second)
-    notes = _single_class(data)
+    notes = [*_single_class(data), *_absent_classes(data), *data.description.pop("label_notes", [])]
     data = replace(
         data,
-        y_source=_noisy(data.y_source, noise1, seed, draw, Purpose.SOURCE_NOISE),
-        y_target=_noisy(data.y_target, noise2, seed, draw, Purpose.TARGET_NOISE),
+        y_source=_noisy(data.y_source, noise1, flips[0], data.classes_source, (seed, draw, Purpose.SOURCE_NOISE)),
+        y_target=_noisy(data.y_target, noise2, flips[1], data.classes_target, (seed, draw, Purpose.TARGET_NOISE)),
     )
     sums = {name: checksum(getattr(data, name)) for name in ("x_source", "y_source", "x_target", "y_target", "x_test")}
     description: dict[str, Any] = {
@@ -179,6 +194,7 @@ def transfer_data(
         "array_sha256": sums,
         **({"notes": notes} if notes else {}),
         **({"drop_columns": drop_columns} if drop_columns is not None else {}),
+        **({"flips": list(flips)} if any(flips) else {}),
     }
     return replace(data, description=description)
 
@@ -188,7 +204,7 @@ def _kind(text: str) -> str:
     for prefix, kind in _PREFIXES.items():
         if text.startswith(prefix):
             return kind
-    if polynomial.is_polynomial(text):
+    if gaussian.is_gaussian(text):
         return "polynomial"
     head = text.split(":")[0].strip().lower()
     near = suggest(head, _FORMS)
@@ -204,11 +220,43 @@ def _single_class(data: TransferData) -> list[str]:
         ("source", data.y_source, data.y_test_source),
         ("target", data.y_target, data.y_test_target),
     ):
+        if train.ndim > 1:
+            continue
         if len(train) > 1 and np.all(train == train[0]) and np.any(test[np.isfinite(test)] != train[0]):
             told.append(f"all {len(train)} {word} points have the label {train[0]:g}: the network sees a single class.")
     return told
 
 
-def _noisy(labels: Array, noise: float, seed: int, draw: int, purpose: Purpose) -> Array:
-    """Labels (P,) plus noise * N(0, 1) of their own stream."""
-    return labels + noise * stream(seed, draw, purpose).standard_normal(len(labels)) if noise else labels
+def _absent_classes(data: TransferData) -> list[str]:
+    """What to tell of classes without a training point, of tasks with more than two."""
+    told = []
+    for word, labels, classes in (
+        ("source", data.y_source, data.classes_source),
+        ("target", data.y_target, data.classes_target),
+    ):
+        if classes is None or classes == 2:
+            continue
+        absent = sorted(set(range(classes)) - set(labels.astype(int).tolist()))
+        if absent:
+            names = data.description.get(f"{word}_classes", [str(c) for c in range(classes)])
+            shown = ", ".join(str(names[c]) for c in absent)
+            told.append(f"no {word} point has the class {shown}: its output only falls in training.")
+    return told
+
+
+def _check_flips(flips: tuple[float, float], classes: tuple[int | None, int | None], tasks: tuple[str, str]) -> None:
+    """Refuse flips of labels that are no classes. Raises UsageError."""
+    for stage, (share, count, task) in enumerate(zip(flips, classes, tasks, strict=True), 1):
+        if share and count is None:
+            raise UsageError(
+                f"flip{stage} = {share:g}: {task} has real labels, which have no other class; use --noise{stage}, or "
+                f"a task with classes such as sign:{task if count is None and ':' not in task else 'linear'}."
+            )
+
+
+def _noisy(
+    labels: Array, noise: float, flip: float, classes: int | None, place: tuple[int, int, Purpose]
+) -> Array:
+    """Labels (P,) of which a share has become another class, plus noise * N(0, 1), by the stream of `place`."""
+    labels = gaussian.flipped(labels, flip, classes, *place)
+    return labels + noise * stream(*place).standard_normal(labels.shape) if noise else labels

@@ -1,0 +1,97 @@
+"""The loss of a training set: weights of the samples, and readout coordinates in which nothing is redundant.
+
+Softmax does not see a number added to all logits: the sum of the forces vanishes. With an orthonormal basis E of the
+logits of sum zero, (C, C - 1), f = E g, a network with C - 1 readouts b ~ N(0, 1) and outputs g is the network with C
+readouts of which the centred outputs are taken (general losses, section 2).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.losses.base import Loss
+
+Array = NDArray[np.float64]
+
+
+def centred_basis(classes: int) -> Array:
+    """Return Helmert's orthonormal basis (C, C - 1) of the vectors of sum zero; C = 2: (1, -1)/sqrt(2)."""
+    basis = np.zeros((classes, classes - 1))
+    for k in range(1, classes):
+        basis[:k, k - 1], basis[k, k - 1] = 1.0, -k
+        basis[:, k - 1] /= np.sqrt(k * (k + 1))
+    return basis
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """s sum_mu omega_mu l(f_mu, y_mu) over P training samples, as a function of readout coordinates.
+
+    `y` (P,) or (P, C) as the loss takes it, already softened by label smoothing; `weights` omega (P,) of mean 1, None
+    for 1. Coordinates g are (P,) for one output and (P, K) for several, f = g E^T with E = `basis` (C, K), None for f
+    itself.
+    """
+
+    loss: Loss
+    y: Array
+    weights: Array | None = None
+    basis: Array | None = None
+
+    @property
+    def readouts(self) -> int | None:
+        """The number K of readouts, None for the single output of a scalar problem."""
+        return None if self.y.ndim == 1 else self.y.shape[1] if self.basis is None else self.basis.shape[1]
+
+    def outputs(self, g: Array) -> Array:
+        """Return f of coordinates g (..., K)."""
+        return g if self.basis is None else g @ self.basis.T
+
+    def _weighted(self, values: Array) -> Array:
+        if self.weights is None:
+            return values
+        return values * (self.weights if values.ndim == 1 else self.weights[:, None])
+
+    def force(self, g: Array) -> Array:
+        """Return omega Delta in readout coordinates, of the shape of g."""
+        delta = self._weighted(self.loss.force(self.outputs(g), self.y))
+        return delta if self.basis is None else delta @ self.basis
+
+    def bend(self, g: Array, d: Array) -> Array:
+        """Return the Hessian of the omega l times d in readout coordinates."""
+        found = self._weighted(self.loss.bend(self.outputs(g), self.y, self.outputs(d)))
+        return found if self.basis is None else found @ self.basis
+
+    def bend_trace(self, g: Array) -> float:
+        """Return the mean over samples and readout coordinates of the Hessian's diagonal."""
+        if self.y.ndim == 1 or not self.loss.vector:
+            return float(np.mean(self.bend(g, np.ones_like(g))))
+        total = 0.0
+        for k in range(g.shape[1]):
+            unit = np.zeros_like(g)
+            unit[:, k] = 1.0
+            total += float(np.mean(self.bend(g, unit)[:, k]))
+        return total / g.shape[1]
+
+    def value(self, g: Array) -> float:
+        """Return sum_mu omega_mu l_mu."""
+        each = self.loss.value(self.outputs(g), self.y)
+        if each.ndim > 1:
+            each = each.sum(axis=1)
+        return float(np.sum(self._weighted(each)))
+
+    def conjugate(self, v: Array) -> float:
+        """Return sum_mu omega_mu l*(-v_mu / omega_mu) for v (P,) or (P, C) in the space of outputs."""
+        scaled = v if self.weights is None else v / (self.weights if v.ndim == 1 else self.weights[:, None])
+        each = self.loss.conjugate(scaled, self.y)
+        if each.ndim > 1:
+            each = each.sum(axis=1)
+        return float(np.sum(self._weighted(each)))
+
+    @property
+    def size(self) -> float:
+        """The size of outputs that the labels ask for: their rms for real labels, 1 for classes."""
+        if self.loss.labels != "real":
+            return 1.0
+        square = np.square(self.y)
+        return float(np.sqrt(np.mean(square if square.ndim == 1 else square.sum(axis=1)))) or 1.0
