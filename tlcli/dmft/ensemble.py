@@ -22,9 +22,12 @@ from tlcli.dmft.geometry import Geometry
 from tlcli.dmft.integrate import Control
 from tlcli.dmft.lazy import initial_ntk
 from tlcli.dmft.plan import Numerics, Plan, plan
-from tlcli.dmft.population import Population, coarser, quadrature, sample
+from tlcli.dmft.population import Population, coarser, quadrature, sample, scaled
 from tlcli.dmft.two_layer import Correction, Machine, Observer, Problem, StageRun, View, run_population
+from tlcli.dmft.vector_field import VectorField
 from tlcli.errors import UsageError
+from tlcli.losses.mse import Mse
+from tlcli.losses.objective import Objective
 
 Array = NDArray[np.float64]
 
@@ -205,7 +208,10 @@ def _seeds(numerics: Numerics, purpose: int, repeat: int) -> np.random.SeedSeque
 def _population(problem: Problem, numerics: Numerics, chosen: Plan, repeat: int) -> tuple[Population, Array | None]:
     g = problem.geometry
     reset = any(stage.readout == "reset" for stage in problem.stages[1:])
+    readouts = problem.stages[0].readouts
     if chosen.kind == "quadrature":
+        if readouts is not None:
+            raise UsageError("population: quadrature is for a single output; use sobol or mc with several of them.")
         if reset:
             raise UsageError("readout: reset draws new readouts, which a quadrature has not; use sobol or mc.")
         if g.still.shape[1]:
@@ -223,9 +229,13 @@ def _population(problem: Problem, numerics: Numerics, chosen: Plan, repeat: int)
         pairs=chosen.pairs,
         whiten=chosen.whiten,
         whiten_still=problem.act.kind == "linear",
+        readouts=readouts,
     )
     if not reset:
         return found, None
+    width = next(stage.readouts for stage in problem.stages[1:] if stage.readout == "reset")
+    if width is not None:
+        return found, scaled(rng.standard_normal((found.size, width)))
     fresh = rng.standard_normal(found.size)
     return found, fresh / np.sqrt(np.mean(fresh**2))
 
@@ -281,10 +291,13 @@ def sample_kernels(
     act: Activation, geometry: Geometry, population: Population, points: Any, others: Any
 ) -> tuple[Array, Array]:
     """Return Phi and G of a population at initialisation between two index sets of points, in double precision."""
-    z = np.concatenate([population.hidden.ravel(), population.readout])
-    # Labels and richness do not matter to the kernels.
-    drive = Drive(geometry.moving[:1], np.zeros(1), 1.0, 1.0)
-    view = View(Field(act, population.size, drive, population.weights), z, geometry, population.still, 1.0)
+    z = np.concatenate([population.hidden.ravel(), population.readout.ravel()])
+    # Labels, loss and richness do not matter to the kernels.
+    several = population.readout.ndim > 1
+    objective = Objective(Mse(), np.zeros((1, population.readout.shape[1]))) if several else None
+    drive = Drive(geometry.moving[:1], np.zeros(1), 1.0, 1.0, objective=objective)
+    kind = VectorField if several else Field
+    view = View(kind(act, population.size, drive, population.weights), z, geometry, population.still, 1.0)
     return view.kernels(points, others)
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.arithmetic import Arithmetic
+from tlcli.losses.objective import Objective
 
 Array = NDArray[np.float64]
 
@@ -35,7 +36,8 @@ class Drive:
 
     `coords` (P, rank) and `labels` (P,) of the active points; `gamma`; `scale` s; `decay` lambda. `shift(t)` (P,),
     if given, is added to f at the active points; `response` (P, P), if given, adds response @ I with
-    dI/dt = s Delta - 2 lambda I, the lazy control variate (section H3 of the theory note).
+    dI/dt = s Delta - 2 lambda I, the lazy control variate (section H3 of the theory note). `objective` is the loss, in
+    whose coordinates f and Delta then are, (P,) or (P, K); None is half the squared distance from `labels`.
     """
 
     coords: Array
@@ -45,11 +47,22 @@ class Drive:
     decay: float = 0.0
     shift: Callable[[float], Array] | None = None
     response: Array | None = None
+    objective: Objective | None = None
 
     @property
     def unit(self) -> float:
-        """The rms label, or 1 where all are zero."""
+        """The rms label, or 1 where all are zero; the size of the outputs that any other loss asks for."""
+        if self.objective is not None:
+            return self.objective.size
         return float(np.sqrt(np.mean(self.labels**2))) or 1.0
+
+    def force(self, f: Array) -> Array:
+        """Return Delta at outputs f of the active points."""
+        return self.labels - f if self.objective is None else self.objective.force(f)
+
+    def bend(self, f: Array, v: Any) -> Any:
+        """Return the Hessian of the loss at f times v."""
+        return v if self.objective is None else self.objective.bend(f, v)
 
 
 class Threads:
@@ -137,7 +150,9 @@ class Field(Arithmetic):
         return np.full(self.size, 1 / self.size) if self._weights is None else to_numpy(self._weights).astype(float)
 
     def _weighted(self, a: Any, block: slice) -> Any:
-        return a / self.size if self._weights is None else a * self._weights[block]
+        if self._weights is None:
+            return a / self.size
+        return a * (self._weights[block] if a.ndim == 1 else self._weights[block][:, None])
 
     def _forward(self, z: Any) -> Array:
         """Fill the buffers with phi (and h) and return the population's own f at the active points."""
@@ -167,7 +182,11 @@ class Field(Arithmetic):
 
     def residual(self, t: float, z: Any) -> Array:
         """Return Delta (P,) at the active points; the buffers then hold this state's phi."""
-        return self.drive.labels - self._corrected(t, z, self._forward(z))
+        return self.drive.force(self.active(t, z))
+
+    def active(self, t: float, z: Any) -> Array:
+        """Return f at the active points, with what is added to the population's own; fills the buffers."""
+        return self._corrected(t, z, self._forward(z))
 
     def __call__(self, t: float, z: Any) -> Any:
         """Return dz/dt."""
@@ -210,14 +229,15 @@ class Field(Arithmetic):
         gamma s (|C^T Delta| + |C^T diag(Delta) C|) of the frozen field, and the decay are added.
         """
         d, xp = self.drive, self.xp
-        delta = self.residual(t, z)
+        f = self.active(t, z)
+        delta = d.force(f)
         a = self.split(z)[1]
         v = np.ones(self.n_train) if start is None else start
         v = v / np.linalg.norm(v)
         top, last = 0.0, 0.0
         slopes: list[Any] = [None] * len(self.blocks)
         for _ in range(sweeps):
-            v_here = self.asarray(v)
+            v_here = self.asarray(d.bend(f, v))
             spread = v_here[:, None] * self._coords
 
             def one(i: int, v_here: Any = v_here, spread: Any = spread) -> Array:
@@ -239,11 +259,16 @@ class Field(Arithmetic):
             if abs(top - last) < 0.02 * top:
                 break
             last = top
-        return d.scale * top + free_rate(d, delta), v
+        largest = None if d.objective is None else float(xp.max(xp.abs(a)))
+        return d.scale * top + free_rate(d, delta, largest, bend_of(self.act)), v
 
-    def outputs(self, z: Any, coords: Array, still: Any = None) -> Array:
-        """Return the population's own f (n_point,) at points `coords`, with `still` (S, n_point) added to h."""
+    def outputs(self, z: Any, coords: Array, still: Any = None, readout: Any = None) -> Array:
+        """Return the population's own f (n_point,) at points `coords`, with `still` (S, n_point) added to h.
+
+        Another `readout`, (S,) or (S, K), takes the place of the state's: f is (n_point,) or (n_point, K).
+        """
         u, a = self.split(z)
+        a = a if readout is None else self.asarray(readout)
         c = self.asarray(coords)
         blocks = blocks_of(self.size, len(coords), np.dtype(self.dtype).itemsize if self.xp is np else 0)
 
@@ -252,10 +277,11 @@ class Field(Arithmetic):
             h = u[block, :] @ c.T
             if still is not None:
                 h = h + still[block, :]
-            return to_numpy(self._weighted(a[block], block) @ self.act.phi(h, self.xp))
+            own = self._weighted(a[block, ...], block)
+            return to_numpy((own if own.ndim == 1 else own.T) @ self.act.phi(h, self.xp))
 
         parts = self.threads.map(one, range(len(blocks)), self.size * len(coords))
-        return np.sum(parts, axis=0, dtype=float) / self.drive.gamma
+        return np.sum(parts, axis=0, dtype=float).T / self.drive.gamma
 
     def kernels(self, z: Any, coords: Array, others: Array, still: Any = None, still_others: Any = None) -> Any:
         """Return Phi = <phi phi^T> and G = <a^2 phi' phi'^T> between two sets of points, each (n, m)."""
@@ -280,12 +306,28 @@ class Field(Arithmetic):
         return sum(p[0] for p in parts), sum(p[1] for p in parts)
 
 
-def free_rate(drive: Drive, delta: Array) -> float:
-    """Return a neuron's rate in a field that does not react: s gamma (|C^T Delta| + |C^T diag(Delta) C|) + 2 lambda."""
+def bend_of(act: Activation) -> float:
+    """Return the largest |phi''|, away from kinks; 1.5 where it is not known."""
+    return 0.0 if act.homogeneous else {"tanh": 0.7699, "erf": 0.9679}.get(act.kind, 1.5)
+
+
+def free_rate(drive: Drive, delta: Array, largest: float | None = None, bend: float = 1.0) -> float:
+    """Return a neuron's rate in a field that does not react: s gamma (|C^T Delta| + |C^T diag(Delta) C|) + 2 lambda.
+
+    With `largest`, the largest |a| of the neurons, and `bend`, the largest |phi''|, the second term is
+    bend |a| |C^T diag(|Delta|) C| of the neuron that turns fastest: losses whose curvature is small bring the feedback
+    below it. Delta is (P,) or (P, K).
+    """
     c = drive.coords
-    pull = float(np.linalg.norm(c.T @ delta))
-    bend = float(np.linalg.norm((c.T * delta) @ c, 2)) if np.all(np.isfinite(delta)) else np.inf
-    return drive.scale * drive.gamma * (pull + bend) + 2 * drive.decay
+    pull = float(np.linalg.norm(c.T @ delta)) if delta.ndim == 1 else float(np.linalg.norm(c.T @ delta, 2))
+    if not np.all(np.isfinite(delta)):
+        bent = np.inf
+    elif largest is None:
+        bent = float(np.linalg.norm((c.T * delta) @ c, 2))
+    else:
+        size = np.abs(delta) if delta.ndim == 1 else np.linalg.norm(delta, axis=1)
+        bent = largest * bend * float(np.linalg.norm((c.T * size) @ c, 2)) if bend else 0.0
+    return drive.scale * drive.gamma * (pull + bent) + 2 * drive.decay
 
 
 def blocks_of(size: int, columns: int, itemsize: int) -> list[slice]:

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from tlcli.dmft.activations import Activation
-from tlcli.dmft.field import Drive, Threads, apply, free_rate, slope_of
+from tlcli.dmft.field import Drive, Threads, apply, bend_of, free_rate, slope_of
 from tlcli.dmft.population import Population
 from tlcli.dmft.two_layer import Problem, Stage, StageRun
 
 Array = NDArray[np.float64]
 
 _BLOCK = 4096
+_TYPICAL = 3.0  # |a| of the neurons that turn fastest
 _COARSE = 12  # intervals that resolve tau at points that are not trained on
 
 Outputs = list[tuple[Array, Array]]
@@ -65,7 +66,8 @@ def freeze(problem: Problem, runs: Sequence[StageRun], nodes: int | None = None)
         if times[-1] < end:  # settled early: the field stays as it is
             times, delta = np.append(times, end), np.vstack([delta, delta[-1]])
         drive = Drive(coords, stage.labels, stage.gamma, stage.scale, stage.decay)
-        rates = np.array([free_rate(drive, d) for d in delta])
+        own = None if stage.objective is None else _TYPICAL
+        rates = np.array([free_rate(drive, d, own, bend_of(problem.act)) for d in delta])
         out.append(FrozenStage(stage, coords, _graded(times, rates, nodes), residual))
     return out
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from tlcli.dmft.integrate import INTEGRATORS, Control
 from tlcli.dmft.lazy import initial_kernels
+from tlcli.dmft.loss_regression import learned
 from tlcli.dmft.population import KINDS, MAX_QUADRATURE_RANK, quadrature
 from tlcli.dmft.regression import FrozenKernel
 from tlcli.dmft.two_layer import Problem
@@ -104,17 +105,19 @@ def plan(problem: Problem, numerics: Numerics, coupled: int = 0) -> Plan:
     # Without pairs f(0) is of order 1/(gamma sqrt(S)), and a small gamma starts from noise.
     pairs = lazy or least <= _SMALL or exact or kind == "sobol"
     # Few repeats do not know their own spread: eight widen an error by a fifth, four by two thirds.
+    # A neuron with several readouts has as many coordinates more.
+    width = max(stage.readouts or 1 for stage in problem.stages)
     repeats = numerics.repeats or (1 if kind == "quadrature" else 2 if exact else 8)
     streamed = 0
     if exact:
-        neurons = max(64, 4 * (rank + problem.geometry.still.shape[1] + 2))
+        neurons = max(64, 4 * (rank + problem.geometry.still.shape[1] + 1 + width))
     elif kind == "quadrature":
         neurons = 4096 * 8 ** (rank - 1)
     elif kind == "sobol" and low:
         neurons = 1024 if error >= 2e-3 else 4096 if error >= 3e-4 else 16384
     elif lazy:
         neurons = max(512, math.ceil((0.6 * min(1.0, 2 * movement) / error) ** 2 / repeats))
-    elif coupled or error > _STREAMED_ACCURACY or not act.lipschitz or pairs:
+    elif coupled or error > _STREAMED_ACCURACY or not act.lipschitz or pairs or width > 1:
         neurons = max(512, math.ceil((0.6 / error) ** 2 / repeats))
     else:
         streamed = math.ceil((0.6 / error) ** 2 / repeats)
@@ -179,10 +182,14 @@ def feature_movement(problem: Problem) -> float:
         overlap = x @ x.T
         phi, slopes = initial_kernels(problem.act, x * math.sqrt(x.shape[1]), x * math.sqrt(x.shape[1]))
         frozen = FrozenKernel(phi + overlap * slopes)
-        reduction = "mean" if stage.scale < 1 else "sum"
-        weights = frozen.weights(time=stage.times[-1], reduction=reduction)[0]
-        total = frozen.eigenvectors @ (weights * (stage.labels @ frozen.eigenvectors))
-        square = np.einsum("mi,ij,mj->m", overlap, slopes * np.outer(total, total), overlap, optimize=True)
+        if stage.objective is not None:
+            total = learned(frozen, stage.objective, float(stage.times[-1]), stage.scale)
+        else:
+            reduction = "mean" if stage.scale < 1 else "sum"
+            weights = frozen.weights(time=stage.times[-1], reduction=reduction)[0]
+            total = frozen.eigenvectors @ (weights * (stage.labels @ frozen.eigenvectors))
+        outer = np.outer(total, total) if total.ndim == 1 else total @ total.T
+        square = np.einsum("mi,ij,mj->m", overlap, slopes * outer, overlap, optimize=True)
         found = max(found, stage.gamma * math.sqrt(max(float(np.mean(square)), 0.0)))
     return found
 

@@ -29,7 +29,7 @@ _KINK_PARTS = (2.3, 3.3, 4.7)  # incommensurate: three rules that agree by chanc
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """`hidden` (S, rank), `readout` (S,), `still` (S, n_still) and `weights` (S,) that sum to 1 (None: all 1/S)."""
+    """`hidden` (S, rank), `readout` (S,) or of several outputs (S, K), `still` (S, n_still) and `weights` (S,) that sum to 1 (None: all 1/S)."""
 
     hidden: Array
     readout: Array
@@ -52,51 +52,57 @@ def sample(
     pairs: bool = False,
     whiten: bool = False,
     whiten_still: bool = False,
+    readouts: int | None = None,
 ) -> Population:
     """Draw `neurons` neurons (rounded up to an even number with pairs, to a power of two for sobol).
 
     `whiten_still`: the still coordinates too get exact moments and no correlation with the moving ones, if there are
-    neurons enough: kernels between test points of linear networks are then exact.
+    neurons enough: kernels between test points of linear networks are then exact. `readouts` is the number of outputs
+    of a readout (S, K); None is a single one, (S,).
 
     Raises:
         UsageError: too few neurons to whiten `rank` coordinates.
     """
     half = (neurons + 1) // 2 if pairs else neurons
+    width = readouts or 1
     if kind == "sobol":
         half = 2 ** max(1, math.ceil(math.log2(half)))
         # The readout comes last: the leading coordinates of a Sobol sequence are its best ones.
-        points = qmc.Sobol(rank + 1, rng=rng).random(half)
+        points = qmc.Sobol(rank + width, rng=rng).random(half)
         z = special.ndtri(np.clip(points, 1e-16, 1 - 1e-16))
         v = rng.standard_normal((half, n_still))
     else:
-        z = rng.standard_normal((half, rank + 1))
+        z = rng.standard_normal((half, rank + width))
         v = rng.standard_normal((half, n_still))
     if whiten:
-        z = _whitened(z, pairs)
+        z = _whitened(z, rank, pairs)
     if whiten_still and n_still and half >= 2 * (rank + n_still):
         u = z[:, :rank]
-        v = _scaled(v - u @ (u.T @ v / half))
+        v = scaled(v - u @ (u.T @ v / half))
     if pairs:
-        z, v = np.concatenate([z, z * np.r_[np.ones(rank), -1.0]]), np.concatenate([v, v])
-    return Population(z[:, :rank], z[:, rank], v)
+        z, v = np.concatenate([z, z * np.r_[np.ones(rank), -np.ones(width)]]), np.concatenate([v, v])
+    return Population(z[:, :rank], z[:, rank] if readouts is None else z[:, rank:], v)
 
 
-def _whitened(z: Array, pairs: bool) -> Array:
-    """Make <u u^T> = 1 and <a^2> = 1 over the sample; without pairs the means and <u a> vanish as well."""
-    rank = z.shape[1] - 1
-    needed = rank if pairs else rank + 2
+def _whitened(z: Array, rank: int, pairs: bool) -> Array:
+    """Make <u u^T> = 1 and <a a^T> = 1 over the sample; without pairs the means and <u a> vanish as well."""
+    needed = max(rank, z.shape[1] - rank) if pairs else z.shape[1] + 1
     if len(z) < needed:
         raise UsageError(
             f"{len(z) * (2 if pairs else 1)} neurons cannot match the moments of {rank} coordinates; use at least "
             f"{2 * needed} neurons."
         )
     if pairs:
-        u, a = z[:, :rank], z[:, rank]
-        return np.column_stack([_scaled(u), a / np.sqrt(np.mean(a**2))])
-    return _scaled(z - z.mean(axis=0))
+        u, a = z[:, :rank], z[:, rank:]
+        if a.shape[1] > 1:
+            return np.column_stack([scaled(u), scaled(a)])
+        a = a[:, 0]
+        return np.column_stack([scaled(u), a / np.sqrt(np.mean(a**2))])
+    return scaled(z - z.mean(axis=0))
 
 
-def _scaled(u: Array) -> Array:
+def scaled(u: Array) -> Array:
+    """Return points (n, rank) turned and stretched so that <u u^T> = 1 over them."""
     values, vectors = np.linalg.eigh(u.T @ u / len(u))
     return u @ (vectors / np.sqrt(values)) @ vectors.T
 

@@ -16,6 +16,8 @@ from tlcli.dmft.field import Drive, Field, Threads, to_numpy
 from tlcli.dmft.geometry import Geometry
 from tlcli.dmft.integrate import Control, Outcome, Step, halved, integrate
 from tlcli.dmft.population import Population
+from tlcli.dmft.vector_field import VectorField
+from tlcli.losses.objective import Objective
 
 Array = NDArray[np.float64]
 
@@ -26,7 +28,8 @@ class Stage:
 
     `rows` (P,) index the points it trains on, `labels` (P,); `gamma` > 0; `times` (n_time,) ascending records from
     the start of the stage, the last its duration; `scale` s = 1/P (mean loss) or 1 (summed); `decay` lambda of that
-    loss. `readout`: carry, carry-centred (the output minus what it was at the start) or reset (redrawn).
+    loss. `readout`: carry, carry-centred (the output minus what it was at the start) or reset (redrawn). `objective` is
+    the loss, None the squared error of one output; then `labels` are what it trains on and f has its coordinates.
     """
 
     rows: NDArray[np.int_]
@@ -36,10 +39,18 @@ class Stage:
     scale: float
     decay: float = 0.0
     readout: str = "carry"
+    objective: Objective | None = None
+
+    @property
+    def readouts(self) -> int | None:
+        """The number of readout coordinates, None for a single output."""
+        return None if self.objective is None else self.objective.readouts
 
     @property
     def richness(self) -> float:
         """gamma times the rms label: labels c y at gamma are labels y at c gamma, so nothing else may be compared."""
+        if self.objective is not None:
+            return self.gamma * self.objective.size
         return self.gamma * (float(np.sqrt(np.mean(self.labels**2))) or 1.0)
 
 
@@ -72,8 +83,9 @@ class Correction:
 class StageRun:
     """A stage as one population saw it.
 
-    `f` (n_time, n_point), NaN after a break; `observed` name -> one value per record; `path` the times and residuals
-    Delta (P,) of the accepted steps; `outcome` how it ended.
+    `f` (n_time, n_point) or with an axis of readout coordinates, NaN after a break; `observed` name -> one value per
+    record; `path` the times and residuals Delta of the accepted steps; `outcome` how it ended. Where the readout has
+    been redrawn `observed` holds "old_outputs", what the source's readout makes of the features that the target moves.
     """
 
     f: Array
@@ -101,9 +113,9 @@ class View:
             return None
         return self.fading * (self.still @ self.field.asarray(self.geometry.still[points]).T)
 
-    def outputs(self) -> Array:
-        """Return the population's own f (n_point,) at all points."""
-        return self.field.outputs(self.state, self.geometry.moving, self._still(slice(None)))
+    def outputs(self, readout: NDArray[Any] | None = None) -> Array:
+        """Return the population's own f (n_point,) at all points, or what another readout makes of its features."""
+        return self.field.outputs(self.state, self.geometry.moving, self._still(slice(None)), readout)
 
     def kernels(self, points: Any, others: Any) -> tuple[Array, Array]:
         """Return Phi and G between two index sets of points."""
@@ -149,21 +161,30 @@ def run_population(
     `tlcli.dmft.integrate.error_factor` is the time-integration error of that run.
     """
     machine = machine or Machine()
-    z = np.concatenate([population.hidden.ravel(), population.readout])
+    z = np.concatenate([population.hidden.ravel(), population.readout.ravel()])
     size, rank = population.hidden.shape
     still, fading = None, 1.0
     runs: list[StageRun] = []
-    carried = np.zeros(problem.n_points)  # what the lazy control variate has added, times gamma
+    carried = np.zeros(_shape(problem, 0))  # what the lazy control variate has added, times gamma
+    old: _OldHead | None = None
     for index, stage in enumerate(problem.stages):
         extra = corrections[index] if corrections else Correction()
         if stage.readout == "reset" and index:
             assert redrawn is not None
+            if stage.objective is not None:
+                kept = to_numpy(z)[size * rank :].reshape(population.readout.shape)
+                old = _OldHead(np.concatenate([kept, kept]), problem.stages[index - 1].gamma)
             population, z = _mirrored(population, to_numpy(z)[: size * rank], redrawn)
-            size, carried = 2 * size, np.zeros(problem.n_points)
+            size, carried = 2 * size, np.zeros(_shape(problem, index))
         offset = carried / stage.gamma
         shift = _shift(extra.shift, offset)
         drive = Drive(
-            problem.geometry.moving[stage.rows], stage.labels, stage.gamma, stage.scale, stage.decay, None, None
+            problem.geometry.moving[stage.rows],
+            stage.labels,
+            stage.gamma,
+            stage.scale,
+            stage.decay,
+            objective=stage.objective,
         )
         make = _Fields(problem.act, population, machine)
         field_ = make(drive)
@@ -176,7 +197,7 @@ def run_population(
             start = own(field_, z, 0.0) + shift(0.0)
             shift = _minus(shift, start)
         if extra.response is not None:
-            z = np.concatenate([to_numpy(z), np.zeros(len(stage.rows))])
+            z = np.concatenate([to_numpy(z), np.zeros(len(stage.rows) * (stage.readouts or 1))])
         drive = replace(
             drive,
             shift=_at(shift, stage.rows),
@@ -184,7 +205,7 @@ def run_population(
         )
         field_ = make(drive)
         z = field_.asarray(z)
-        recorder = _Recorder(problem, index, stage, field_, own, shift, extra.response, observe)
+        recorder = _Recorder(problem, index, stage, field_, own, shift, extra.response, observe, old)
         recorder.record(0.0, lambda t, z=z: z)
         recorder.follow(0.0, z)
         if halve is None:
@@ -200,9 +221,9 @@ def run_population(
         z = to_numpy(outcome.state)
         if extra.response is not None:
             carried = carried + stage.gamma * (extra.response @ field_.tail(outcome.state))
-            z = z[: size * (rank + 1)]
-    for stage in problem.stages[len(runs) :]:
-        nothing = np.full((len(stage.times), problem.n_points), np.nan)
+            z = z[: size * (rank + (stage.readouts or 1))]
+    for index, stage in enumerate(problem.stages[len(runs) :], len(runs)):
+        nothing = np.full((len(stage.times), *_shape(problem, index)), np.nan)
         runs.append(StageRun(nothing, {}, [], runs[-1].outcome, 0))
     return runs
 
@@ -215,7 +236,9 @@ class _Fields:
 
     def __call__(self, drive: Drive) -> Field:
         m = self.machine
-        return Field(self.act, self.population.size, drive, self.population.weights, m.dtype, m.xp, m.device, m.threads)
+        several = self.population.readout.ndim > 1
+        kind = VectorField if several else Field
+        return kind(self.act, self.population.size, drive, self.population.weights, m.dtype, m.xp, m.device, m.threads)
 
 
 def _mirrored(population: Population, hidden: NDArray[Any], redrawn: Array) -> tuple[Population, NDArray[Any]]:
@@ -226,7 +249,21 @@ def _mirrored(population: Population, hidden: NDArray[Any], redrawn: Array) -> t
         np.concatenate([population.still] * 2),
         None if population.weights is None else np.concatenate([population.weights] * 2) / 2,
     )
-    return twice, np.concatenate([hidden, hidden, redrawn, -redrawn])
+    return twice, np.concatenate([hidden, hidden, redrawn.ravel(), -redrawn.ravel()])
+
+
+def _shape(problem: Problem, index: int) -> tuple[int, ...]:
+    """Return the shape of the outputs at all points in a stage."""
+    readouts = problem.stages[index].readouts
+    return (problem.n_points,) if readouts is None else (problem.n_points, readouts)
+
+
+@dataclass(frozen=True, eq=False)
+class _OldHead:
+    """The readout (S,) or (S, K) that the source has left, and its gamma."""
+
+    readout: NDArray[Any]
+    gamma: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,9 +304,10 @@ class _Recorder:
     shift: Callable[[float], Array]
     response: Array | None
     observe: Observer | None
+    old: _OldHead | None = None
 
     def __post_init__(self) -> None:
-        self.f = np.full((len(self.stage.times), self.problem.n_points), np.nan)
+        self.f = np.full((len(self.stage.times), *_shape(self.problem, self.index)), np.nan)
         self.observed: dict[str, list[Any]] = {}
         self.path: list[tuple[float, Array]] = []
         self.next = 0
@@ -291,6 +329,9 @@ class _Recorder:
         if self.response is not None:
             f = f + self.response @ self.field.tail(z)
         self.f[self.next] = f
+        if self.old is not None:
+            found = self.own.view(self.field, z, t).outputs(self.old.readout) * (self.stage.gamma / self.old.gamma)
+            self.observed.setdefault("old_outputs", []).append(found)
         if self.observe is not None:
             for name, value in self.observe(self.index, self.next, t, self.own.view(self.field, z, t)).items():
                 self.observed.setdefault(name, []).append(value)

@@ -59,13 +59,17 @@ def _as_classes(loss: Loss, labels: Array, what: str) -> Array:
         if labels.ndim == 1 and np.all(np.abs(known) == 1):
             return labels
         shown = f"the label {known[np.abs(known) != 1][0]:g}" if labels.ndim == 1 else f"{labels.shape[1]} outputs"
-        remedy = "use labels -1 and +1 (sign:TASK takes the sign of a polynomial)" if labels.ndim == 1 else "use softmax"
+        remedy = (
+            "use labels -1 and +1 (sign:TASK takes the sign of a polynomial)" if labels.ndim == 1 else "use softmax"
+        )
         raise UsageError(f"loss: {loss.text} needs labels -1 and +1, and {what} has {shown}; {remedy}, or --loss mse.")
     if labels.ndim == 2:
         rows = labels[np.isfinite(labels).all(axis=1)]
         if np.all(rows >= 0) and np.allclose(rows.sum(axis=1), 1, rtol=0, atol=1e-6):
             return labels
-        raise UsageError(f"loss: {loss.text} needs rows of probabilities of sum 1 in {what}; use --loss mse for others.")
+        raise UsageError(
+            f"loss: {loss.text} needs rows of probabilities of sum 1 in {what}; use --loss mse for others."
+        )
     raise UsageError(
         f"loss: {loss.text} needs classes, and {what} has real labels; use a task with classes such as digits:0-4 or "
         "sign:TASK, or --loss mse."

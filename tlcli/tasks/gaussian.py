@@ -75,7 +75,9 @@ def parse(text: str) -> GaussianTask:
     if text.startswith(ARGMAX):
         body = text.removeprefix(ARGMAX).strip()
         if not (body.isascii() and body.isdigit()) or not 2 <= int(body) <= MOST_CLASSES:
-            raise UsageError(f"{text!r}: {body!r} is no number of classes from 2 to {MOST_CLASSES}; write e.g. argmax:3.")
+            raise UsageError(
+                f"{text!r}: {body!r} is no number of classes from 2 to {MOST_CLASSES}; write e.g. argmax:3."
+            )
         if int(body) == 2:  # the sign of the difference of two projections
             terms = ((1.0, ((1, 0),)), (-1.0, ((1, 1),)))
             return GaussianTask(text, terms, 2, 2)
@@ -83,7 +85,9 @@ def parse(text: str) -> GaussianTask:
     if text.startswith(SIGN):
         inner = parse(text.removeprefix(SIGN).strip())
         if inner.classes is not None:
-            raise UsageError(f"{text!r}: the sign of classes is no task; write sign: and a polynomial, e.g. sign:linear.")
+            raise UsageError(
+                f"{text!r}: the sign of classes is no task; write sign: and a polynomial, e.g. sign:linear."
+            )
         return GaussianTask(text, inner.terms, inner.directions, 2)
     if "(" in text:
         return _products(text)

@@ -46,7 +46,9 @@ def read_labels(train: Array, test: Array, meaning: str | None, where: str) -> L
                 raise UsageError(f"{where}: rows of the labels are not one-hot; --classes needs a single 1 in each.")
             return Labels(train, test)
         names = tuple(str(c) for c in range(train.shape[1]))
-        numbers = [np.where(np.isfinite(y).all(axis=1), np.argmax(np.nan_to_num(y), axis=1), np.nan) for y in (train, test)]
+        numbers = [
+            np.where(np.isfinite(y).all(axis=1), np.argmax(np.nan_to_num(y), axis=1), np.nan) for y in (train, test)
+        ]
         return _coded(numbers[0], numbers[1], names, f"{where}: one-hot labels of {len(names)} classes", len(train))
     known = np.concatenate([train, test[np.isfinite(test)]])
     values = np.unique(known)

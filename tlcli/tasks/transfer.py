@@ -162,7 +162,9 @@ def transfer_data(
         )
     elif kind == "file":
         task = arrays.load_file(source, drop_columns)
-        data = arrays.file_data(task, p1=p1, p2=p2, ptest=ptest, seed=seed, draw=draw, raw_inputs=raw_inputs, meaning=meaning)
+        data = arrays.file_data(
+            task, p1=p1, p2=p2, ptest=ptest, seed=seed, draw=draw, raw_inputs=raw_inputs, meaning=meaning
+        )
     else:
         draw_images = partial(images.image_data, p1=n1, p2=n2, ptest=n_test, seed=seed, draw=draw)
         if kind == "digits":
@@ -254,9 +256,7 @@ def _check_flips(flips: tuple[float, float], classes: tuple[int | None, int | No
             )
 
 
-def _noisy(
-    labels: Array, noise: float, flip: float, classes: int | None, place: tuple[int, int, Purpose]
-) -> Array:
+def _noisy(labels: Array, noise: float, flip: float, classes: int | None, place: tuple[int, int, Purpose]) -> Array:
     """Labels (P,) of which a share has become another class, plus noise * N(0, 1), by the stream of `place`."""
     labels = gaussian.flipped(labels, flip, classes, *place)
     return labels + noise * stream(*place).standard_normal(labels.shape) if noise else labels

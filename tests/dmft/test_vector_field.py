@@ -1,0 +1,1 @@
+"""Several outputs and general losses: one population against derivatives, identities and exact linear networks."""

@@ -1,0 +1,152 @@
+"""The mean field of a network with several outputs: as `tlcli.dmft.field`, with readouts a (S, K).
+
+    f_mu = (1/gamma) sum_i q_i a_i phi(h_mu_i),   Delta = -dl/df (P, K),
+    du/dt = s gamma sum_mu (a.Delta_mu) phi'(h_mu) C_mu - lambda u,   da/dt = s gamma sum_mu Delta_mu phi(h_mu) - lambda a
+
+The tangent kernel has blocks delta_cc' Phi + K o <a_c a_c' phi' phi'>: outputs share the features and move them.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.dmft.field import Field, apply, bend_of, blocks_of, free_rate, matmul, scale_rows, slope_of, to_numpy
+
+Array = NDArray[np.float64]
+
+
+class VectorField(Field):
+    """The velocity of a population with K readouts under a `Drive` whose objective has K of them.
+
+    The state is one flat vector: hidden (S, rank), readout (S, K), and the integral I (P, K) of the control variate.
+    """
+
+    @property
+    def width(self) -> int:
+        """The number K of readouts."""
+        objective = self.drive.objective
+        assert objective is not None
+        return objective.readouts or 1
+
+    @property
+    def length(self) -> int:
+        """Length of the state vector."""
+        tail = 0 if self.drive.response is None else self.n_train * self.width
+        return self.size * (self.rank + self.width) + tail
+
+    def split(self, z: Any) -> tuple[Any, Any]:
+        """Return (hidden (S, rank), readout (S, K)), views of the state where the library has views."""
+        cut, end = self.size * self.rank, self.size * (self.rank + self.width)
+        hidden, readout = (self.size, self.rank), (self.size, self.width)
+        return self.xp.reshape(z[:cut], hidden), self.xp.reshape(z[cut:end], readout)
+
+    def _forward(self, z: Any) -> Array:
+        u, a = self.split(z)
+
+        def one(i: int) -> Array:
+            block = self.blocks[i]
+            h = matmul(self.xp, u[block, :], self._coords.T, self._h[i] if self._h[i] is not None else self._phi[i])
+            if self.act.slope_needs_input:
+                self._h[i] = h
+            self._phi[i] = apply(self.act, h, self._phi[i], self.xp)
+            return to_numpy(self._weighted(a[block, :], block).T @ self._phi[i])
+
+        parts = self.threads.map(one, range(len(self.blocks)), self.size * self.n_train)
+        return np.sum(parts, axis=0, dtype=float).T / self.drive.gamma
+
+    def tail(self, z: Any) -> Array:
+        """Return the integral I (P, K) of the control variate."""
+        flat = to_numpy(z[self.size * (self.rank + self.width) :]).astype(float)
+        return flat.reshape(self.n_train, self.width) * self.drive.unit
+
+    def __call__(self, t: float, z: Any) -> Any:
+        """Return dz/dt."""
+        self.evaluations += 1
+        d, xp = self.drive, self.xp
+        delta = self.residual(t, z)
+        pull = self.asarray(d.scale * d.gamma * delta)
+        u, a = self.split(z)
+        out = np.empty(self.length, dtype=self.dtype) if xp is np else None
+        du, da = (None, None) if out is None else self.split(out)
+
+        def one(i: int) -> tuple[Any, Any]:
+            block = self.blocks[i]
+            slope = slope_of(self.act, self._h[i], self._phi[i], xp)
+            slope *= a[block, :] @ pull.T
+            new_u = matmul(xp, slope, self._coords, None if du is None else du[block])
+            new_a = matmul(xp, self._phi[i], pull, None if da is None else da[block])
+            if d.decay:
+                new_u -= d.decay * u[block, :]
+                new_a -= d.decay * a[block, :]
+            return new_u, new_a
+
+        parts = self.threads.map(one, range(len(self.blocks)), self.size * self.n_train)
+        tail = None
+        if d.response is not None:
+            tail = self.asarray((d.scale * delta - 2 * d.decay * self.tail(z)) / d.unit)
+        if out is not None:
+            if tail is not None:
+                out[self.size * (self.rank + self.width) :] = tail.ravel()
+            return out
+        pieces = [xp.reshape(part[which], (-1,)) for which in (0, 1) for part in parts]
+        return xp.concat(pieces if tail is None else [*pieces, xp.reshape(tail, (-1,))])
+
+    def stiffness(self, t: float, z: Any, start: Array | None = None, sweeps: int = 20) -> tuple[float, Array]:
+        """Return an estimate of the fastest rate, and the power iteration's vector (P, K).
+
+        The rate of the feedback is s lambda_max(Theta H), H the Hessian of the loss; the forces' own rate is that of the
+        neuron with the largest |a| (`tlcli.dmft.field.free_rate`).
+        """
+        d, xp = self.drive, self.xp
+        f = self.active(t, z)
+        delta, a = d.force(f), self.split(z)[1]
+        v = np.ones((self.n_train, self.width)) + np.eye(self.n_train, self.width) if start is None else start
+        v = v / np.linalg.norm(v)
+        top, last = 0.0, 0.0
+        slopes = [slope_of(self.act, h, phi, xp) for h, phi in zip(self._h, self._phi, strict=True)]
+        for _ in range(sweeps):
+            v_here = self.asarray(d.bend(f, v))
+
+            def one(i: int, v_here: Any = v_here) -> Array:
+                block = self.blocks[i]
+                own = self._weighted(a[block, :], block)
+                mixed = self._weighted(self._phi[i] @ v_here, block)
+                tangent = (slopes[i] * (a[block, :] @ v_here.T)) @ self._coords
+                back = slopes[i] * (tangent @ self._coords.T)
+                return to_numpy(self._phi[i].T @ mixed + back.T @ own).astype(float)
+
+            image = np.sum(self.threads.map(one, range(len(self.blocks)), self.size * self.n_train), axis=0)
+            self.evaluations += 1
+            top = float(np.linalg.norm(image))
+            if not np.isfinite(top) or top == 0.0:
+                break
+            v = image / top
+            if abs(top - last) < 0.02 * top:
+                break
+            last = top
+        largest = float(xp.max(xp.sum(a * a, axis=1))) ** 0.5
+        return d.scale * top + free_rate(d, delta, largest, bend_of(self.act)), v
+
+    def kernels(self, z: Any, coords: Array, others: Array, still: Any = None, still_others: Any = None) -> Any:
+        """Return Phi = <phi phi^T> and G = <|a|^2 phi' phi'^T> / K between two sets of points, each (n, m)."""
+        xp = self.xp
+        u, a = self.split(z)
+        c, e = self.asarray(coords), self.asarray(others)
+        blocks = blocks_of(self.size, max(len(coords), len(others)), np.dtype(self.dtype).itemsize if xp is np else 0)
+        square = xp.sum(a * a, axis=1) / self.width
+
+        def one(i: int) -> tuple[Array, Array]:
+            block = blocks[i]
+            h, k = u[block, :] @ c.T, u[block, :] @ e.T
+            if still is not None:
+                h = h + still[block, :]
+            if still_others is not None:
+                k = k + still_others[block, :]
+            (phi, slope), (phi2, slope2) = self.act.both(h, xp), self.act.both(k, xp)
+            q = self._weighted(xp.ones_like(square[block]), block)
+            first = to_numpy(phi.T @ scale_rows(xp, phi2 + 0, q)).astype(float)
+            return first, to_numpy(slope.T @ scale_rows(xp, slope2 + 0, q * square[block])).astype(float)
+
+        parts = self.threads.map(one, range(len(blocks)), self.size * len(coords))
+        return sum(p[0] for p in parts), sum(p[1] for p in parts)
