@@ -72,7 +72,8 @@ class TransferSettings:
     gamma2 = 0 is the same regression with the ridge weight_decay2. `readout` at the switch: carry (the output jumps by
     gamma0/gamma2), carry-centred (the output at the switch is subtracted: stage 2 starts from zero), reset (redrawn).
     `depth` is the number of hidden layers; `freeze` and `reinit_from` are those of `Surgery`; so is `ablate`, which
-    leaves out a part of the theory and which no experiment has.
+    leaves out a part of the theory and which no experiment has. `loss1`, `loss2`: the losses of the stages by name
+    (`tlcli.losses`), with `label_smoothing` and `class_weights`; None in both is the squared error of one output.
 
     Raises:
         UsageError: an unknown choice. DomainError: a number outside its range, times that are not ascending or that do
@@ -92,6 +93,10 @@ class TransferSettings:
     kernel: str = _of("feature", "frozen", "rich")
     ridge: float = _of(0.0, "frozen")
     reduction: str = _of("mean")
+    loss1: str | None = _of(None, asked=True)
+    loss2: str | None = _of(None, "frozen", "rich", asked=True)
+    label_smoothing: float = _of(0.0, asked=True)
+    class_weights: str = _of("none", asked=True)
     target: str = "rich"
     times1: tuple[float, ...] = (100.0,)
     times2: tuple[float, ...] = (100.0,)

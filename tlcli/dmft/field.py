@@ -283,10 +283,26 @@ class Field(Arithmetic):
         parts = self.threads.map(one, range(len(blocks)), self.size * len(coords))
         return np.sum(parts, axis=0, dtype=float).T / self.drive.gamma
 
-    def kernels(self, z: Any, coords: Array, others: Array, still: Any = None, still_others: Any = None) -> Any:
-        """Return Phi = <phi phi^T> and G = <a^2 phi' phi'^T> between two sets of points, each (n, m)."""
+    def _squares(self, a: Any) -> Any:
+        """Return the factor a^2 (S,) of G."""
+        return a**2
+
+    def kernels(
+        self,
+        z: Any,
+        coords: Array,
+        others: Array,
+        still: Any = None,
+        still_others: Any = None,
+        plain: bool = False,
+    ) -> Any:
+        """Return Phi = <phi phi^T> and G = <a^2 phi' phi'^T>, or <phi' phi'^T> if `plain`, of two sets of points (n, m).
+
+        Several outputs: |a|^2 / K in the place of a^2, the mean over the blocks of the outputs.
+        """
         xp = self.xp
         u, a = self.split(z)
+        square = self._squares(a)
         c, e = self.asarray(coords), self.asarray(others)
         blocks = blocks_of(self.size, max(len(coords), len(others)), np.dtype(self.dtype).itemsize if xp is np else 0)
 
@@ -298,9 +314,10 @@ class Field(Arithmetic):
             if still_others is not None:
                 k = k + still_others[block, :]
             (phi, slope), (phi2, slope2) = self.act.both(h, xp), self.act.both(k, xp)
-            q = self._weighted(xp.ones_like(a[block]), block)
+            q = self._weighted(xp.ones_like(square[block]), block)
             first = to_numpy(phi.T @ scale_rows(xp, phi2 + 0, q)).astype(float)
-            return first, to_numpy(slope.T @ scale_rows(xp, slope2 + 0, q * a[block] ** 2)).astype(float)
+            own = q if plain else q * square[block]
+            return first, to_numpy(slope.T @ scale_rows(xp, slope2 + 0, own)).astype(float)
 
         parts = self.threads.map(one, range(len(blocks)), self.size * len(coords))
         return sum(p[0] for p in parts), sum(p[1] for p in parts)

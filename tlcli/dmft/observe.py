@@ -24,7 +24,8 @@ class Watch:
     `groups` name -> (points, labels): the alignment of the feature kernel with these labels is taken at every record.
     `points` (rows) and `trained` (columns) of the kernels Phi and G that are kept at the ends of stages and, per stage,
     at the records `moments`; `density` the points whose preactivations are counted there. With `origin`, Phi at
-    initialisation between the trained points, also how far the kernel has turned from it, and both as layer 1.
+    initialisation between the trained points, also how far the kernel has turned from it, and both as layer 1. `plain`:
+    the kept G is that of a new readout, <phi' phi'>.
     """
 
     groups: Mapping[str, tuple[Index, Array]]
@@ -33,6 +34,7 @@ class Watch:
     density: Index
     moments: Sequence[frozenset[int]]
     origin: Array | None = None
+    plain: bool = False
 
     def __call__(self, stage: int, record: int, time: float, view: View) -> dict[str, Any]:
         """Return what this record shows."""
@@ -45,7 +47,7 @@ class Watch:
             turned = float(np.sum(phi * self.origin) / (np.linalg.norm(phi) * np.linalg.norm(self.origin)))
             out |= {f"layer1_{name}": value for name, value in out.items()} | {"layer1_movement": 1.0 - turned}
         if record in self.moments[stage]:
-            out["phi"], out["g"] = view.kernels(self.points, self.trained)
+            out["phi"], out["g"] = view.kernels(self.points, self.trained, self.plain)
             out |= preactivation_density(view, self.density)
         return out
 

@@ -185,20 +185,21 @@ def adaptive_predictor(
 def kernel_alignment(kernel: Array, y: Array) -> float:
     """Alignment yᵀKy / (|y|² ‖K‖_F), in [0, 1] for a positive kernel (n, n), of its labelled points y (n,).
 
-    Points with a NaN label are dropped. 1 means K ∝ y yᵀ; independent of the scales of K and y (Cristianini et al.
+    Of several outputs or classes y (n, C) it is tr yᵀKy / (‖yyᵀ‖_F ‖K‖_F); classes as centred one-hot rows. Points with a NaN label are dropped. 1 means K ∝ y yᵀ; independent of the scales of K and y (Cristianini et al.
     2001). Raises DomainError for shapes that do not fit, or where no nonzero label or a zero kernel is left.
     """
     kernel, y = _finite("kernel", kernel), np.asarray(y, dtype=np.float64)
-    if y.ndim != 1 or kernel.shape != (y.size, y.size):
+    if y.ndim not in (1, 2) or kernel.shape != (len(y), len(y)):
         raise DomainError(f"kernel of shape {kernel.shape} and labels of shape {y.shape} do not fit.")
-    known = ~np.isnan(y)
+    known = ~(np.isnan(y) if y.ndim == 1 else np.isnan(y).any(axis=1))
     kernel, y = kernel[np.ix_(known, known)], _finite("labels", y[known])
-    norm = float(y @ y) * float(np.linalg.norm(kernel))
+    square = float(y @ y) if y.ndim == 1 else float(np.linalg.norm(y.T @ y))
+    norm = square * float(np.linalg.norm(kernel))
     if not norm > 0:
         raise DomainError(
             f"alignment needs nonzero labels and a nonzero kernel; {int(known.sum())} points have labels."
         )
-    return float(y @ kernel @ y) / norm
+    return float(y @ kernel @ y if y.ndim == 1 else np.sum(y * (kernel @ y))) / norm
 
 
 def _finite(what: str, values: Array) -> Array:

@@ -142,7 +142,7 @@ class Setup:
             "target": (self.target, self.data.y_target),
             "test": (labelled, self.data.y_test_target[labelled - self.test[0]] if len(self.test) else np.zeros(0)),
         }
-        return {name: g for name, g in groups.items() if len(g[0]) and np.any(g[1] != 0)}
+        return in_order(groups)
 
     @functools.cached_property
     def initial(self) -> InitialKernels:
@@ -159,3 +159,9 @@ class Setup:
             out[f"{name}_alignment"] = values[-1]
             out |= {f"layer{layer}_{name}_alignment": value for layer, value in enumerate(values, 1)}
         return out | {f"layer{layer}_movement": 0.0 for layer in range(1, depth + 1)}
+
+
+def in_order(groups: dict[str, tuple[NDArray[np.int_], Array]]) -> dict[str, tuple[NDArray[np.int_], Array]]:
+    """Return the groups that have an alignment, at most `_MOST_ALIGNED` test points among them."""
+    groups = {name: (g[0][:_MOST_ALIGNED], g[1][:_MOST_ALIGNED]) if name == "test" else g for name, g in groups.items()}
+    return {name: g for name, g in groups.items() if len(g[0]) and np.any(g[1] != 0)}

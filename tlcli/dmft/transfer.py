@@ -102,10 +102,20 @@ def _solve_transfer(
     layers: bool,
 ) -> TransferResult:
     act = activation(settings.activation)
-    setup = Setup(data, settings, act, np.concatenate([data.x_source, data.x_target, data.x_test]), layers)
-    parts = _Parts(setup, numerics, _moments(settings, kernel_times))
+    x = np.concatenate([data.x_source, data.x_target, data.x_test])
+    parts = _parts(data, settings, act, x, layers)(numerics, _moments(settings, kernel_times))
     parts.run()
     return parts.result(predictions)
+
+
+def _parts(data: Data, settings: TransferSettings, act: Any, x: Array, layers: bool) -> Callable[..., "Parts"]:
+    """Return what makes the parts: of the squared error of one output, or of any loss that is named."""
+    if settings.loss1 is None and settings.loss2 is None:
+        return functools.partial(Parts, Setup(data, settings, act, x, layers))
+    from tlcli.dmft.loss_setup import LossSetup
+    from tlcli.dmft.loss_transfer import LossParts
+
+    return functools.partial(LossParts, LossSetup(data, settings, act, x, layers))
 
 
 def _moments(settings: TransferSettings, kernel_times: tuple[float, ...] | None) -> list[frozenset[int]]:
@@ -124,7 +134,7 @@ def _moments(settings: TransferSettings, kernel_times: tuple[float, ...] | None)
     return out
 
 
-class _Parts:
+class Parts:
     """Runs the pieces of a transfer and joins them."""
 
     def __init__(self, setup: Setup, numerics: Numerics, moments: list[frozenset[int]]) -> None:
@@ -230,9 +240,12 @@ class _Parts:
             kernel[self.setup.target], kernel, data.y_target, ridge=s.second_ridge, time=s.times2, reduction=s.reduction
         )
 
+    def _frozen_shape(self) -> tuple[int, ...]:
+        return (len(self.setup.settings.times2), len(self.setup.x))
+
     def _frozen(self) -> Piece:
         """Regress with the kernel after stage 1, of all repeats together and of parts of them."""
-        shape = (len(self.setup.settings.times2), len(self.setup.x))
+        shape = self._frozen_shape()
         if "phi" not in self.observed[0] or self.solutions[0].message:
             nothing = np.full(shape, np.nan)
             return Piece(nothing, np.full((len(self.solutions[0].f[0]), *shape), np.nan), np.full((2, *shape), np.nan))
@@ -281,7 +294,29 @@ class _Parts:
             "stage": np.array(stages),
             "time": np.array([*s.times1, *s.times2], dtype=float),
         }
-        pieces = [*self.outputs, *([self.baseline] if self.baseline is not None else [])]
+        found, changes = self._measured()
+        columns |= found
+        columns |= self._alignments()
+        columns["predictor_distance"] = self._distances([p.whole for p in self.outputs])
+        arrays = self._arrays()
+        if predictions:
+            arrays |= self._predicted(self._pieces())
+        message = next((p.message for p in self.solutions if p.message), "")
+        unsettled = [p for p in self.solutions if self.numerics.until is not None and not p.settled]
+        if unsettled and not message:
+            message = (
+                f"not at rest to --until {self.numerics.until:g} when the stage ended; raise --t1 and --t2 or --until"
+            )
+        info = self._info(columns, changes)
+        return TransferResult(columns, arrays, "not_converged" if message else "converged", message, info)
+
+    def _pieces(self) -> list[Piece]:
+        return [*self.outputs, *([self.baseline] if self.baseline is not None else [])]
+
+    def _measured(self) -> tuple[dict[str, NDArray[Any]], list[Array]]:
+        """Return the columns of losses and the gain, and the part of the integration in the judged ones."""
+        columns: dict[str, NDArray[Any]] = {}
+        pieces = self._pieces()
         statistics = self._losses()
         for name, statistic in statistics.items():
             value, error = estimate(pieces, statistic)
@@ -291,20 +326,12 @@ class _Parts:
                 value, error = np.where(value < 0, biased, value), np.hypot(error, np.where(value < 0, biased, 0.0))
             columns[name], columns[f"{name}_se"] = value, error
         columns["gain"] = columns["baseline"] - columns["loss"]
-        columns |= self._alignments()
-        columns["predictor_distance"] = self._distances([p.whole for p in pieces])
-        arrays = self._arrays()
-        if predictions:
-            value, error = estimate(pieces, lambda f: np.concatenate(f[: len(self.outputs)]))
-            arrays |= {"predictions": value, "predictions_se": error}
-        message = next((p.message for p in self.solutions if p.message), "")
-        unsettled = [p for p in self.solutions if self.numerics.until is not None and not p.settled]
-        if unsettled and not message:
-            message = (
-                f"not at rest to --until {self.numerics.until:g} when the stage ended; raise --t1 and --t2 or --until"
-            )
-        info = self._info(columns, [time_change(pieces, statistics[name]) for name in self._judged(columns)])
-        return TransferResult(columns, arrays, "not_converged" if message else "converged", message, info)
+        return columns, [time_change(pieces, statistics[name]) for name in self._judged(columns)]
+
+    def _predicted(self, pieces: Sequence[Piece]) -> dict[str, NDArray[Any]]:
+        """Return the predictions at all points and records, with their errors."""
+        value, error = estimate(pieces, lambda f: np.concatenate(f[: len(self.outputs)]))
+        return {"predictions": value, "predictions_se": error}
 
     def _losses(self) -> dict[str, Callable[[list[Array]], Array]]:
         """Return name -> statistic of the mean outputs [stage 1, (stage 2, (baseline))], one number per record."""
@@ -377,9 +404,9 @@ class _Parts:
         setup, s = self.setup, self.setup.settings
         n1, n2 = len(s.times1), len(s.times2)
         out = np.full(n1 + n2, np.nan)
-        for stage, rows, labels, decay, at in (
-            (0, setup.source, setup.data.y_source, s.weight_decay, n1 - 1),
-            (1, setup.target, setup.data.y_target, s.weight_decay2, n1 + n2 - 1),
+        for stage, rows, decay, at in (
+            (0, setup.source, s.weight_decay, n1 - 1),
+            (1, setup.target, s.weight_decay2, n1 + n2 - 1),
         ):
             # A centred output is not the readout's: what stands still is another predictor.
             other = s.gamma0 == 0 if stage == 0 else s.readout == "carry-centred"
@@ -390,9 +417,20 @@ class _Parts:
             if np.all(np.isfinite(phi)) and np.all(np.isfinite(f)):
                 # The kept points are the first ones: training points, then test points.
                 f = f[: len(phi)]
-                wanted = adaptive_predictor(phi[rows], phi, labels, decay, s.reduction)
+                wanted = self._at_rest(stage, phi, rows, decay)
                 out[at] = float(np.sqrt(np.mean((f - wanted) ** 2)))
         return out
+
+    def _at_rest(self, stage: int, phi: Array, rows: NDArray[np.int_], decay: float) -> Array:
+        """Return what a network at rest with the feature kernel phi, points x trained points, would predict."""
+        data = self.setup.data
+        labels = data.y_target if stage else data.y_source
+        return adaptive_predictor(phi[rows], phi, labels, decay, self.setup.settings.reduction)
+
+    def _unit(self) -> float:
+        """Return the mean square of the labels."""
+        labels = self.setup.data.y_target if len(self.setup.target) else self.setup.data.y_source
+        return float(np.mean(np.square(labels)))
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """Return kernels, densities and what their rows and columns are."""
@@ -460,9 +498,8 @@ class _Parts:
     def _info(self, columns: dict[str, NDArray[Any]], changes: Sequence[Array]) -> dict[str, Any]:
         """Return what `TransferResult.info` holds; `changes` of the judged losses by the integration in time."""
         judged = self._judged(columns)
-        labels = self.setup.data.y_target if len(self.setup.target) else self.setup.data.y_source
         # In the unit of the labels, whose choice changes nothing.
-        unit = float(np.mean(np.square(labels))) or 1.0
+        unit = self._unit() or 1.0
 
         def largest(errors: Sequence[Array]) -> float:
             ratios = [e / np.maximum(unit, np.abs(columns[name])) for name, e in zip(judged, errors, strict=True)]

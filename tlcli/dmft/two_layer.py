@@ -117,10 +117,10 @@ class View:
         """Return the population's own f (n_point,) at all points, or what another readout makes of its features."""
         return self.field.outputs(self.state, self.geometry.moving, self._still(slice(None)), readout)
 
-    def kernels(self, points: Any, others: Any) -> tuple[Array, Array]:
-        """Return Phi and G between two index sets of points."""
-        c = self.geometry.moving
-        return self.field.kernels(self.state, c[points], c[others], self._still(points), self._still(others))
+    def kernels(self, points: Any, others: Any, plain: bool = False) -> tuple[Array, Array]:
+        """Return Phi and G between two index sets of points; `plain`: the G of a readout drawn anew."""
+        c, still = self.geometry.moving, (self._still(points), self._still(others))
+        return self.field.kernels(self.state, c[points], c[others], *still, plain)
 
     def preactivations(self, points: Any) -> Array:
         """Return h (S, n_point)."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.dmft.field import Field, apply, bend_of, blocks_of, free_rate, matmul, scale_rows, slope_of, to_numpy
+from tlcli.dmft.field import Field, apply, bend_of, free_rate, matmul, slope_of, to_numpy
 
 Array = NDArray[np.float64]
 
@@ -128,25 +128,5 @@ class VectorField(Field):
         largest = float(xp.max(xp.sum(a * a, axis=1))) ** 0.5
         return d.scale * top + free_rate(d, delta, largest, bend_of(self.act)), v
 
-    def kernels(self, z: Any, coords: Array, others: Array, still: Any = None, still_others: Any = None) -> Any:
-        """Return Phi = <phi phi^T> and G = <|a|^2 phi' phi'^T> / K between two sets of points, each (n, m)."""
-        xp = self.xp
-        u, a = self.split(z)
-        c, e = self.asarray(coords), self.asarray(others)
-        blocks = blocks_of(self.size, max(len(coords), len(others)), np.dtype(self.dtype).itemsize if xp is np else 0)
-        square = xp.sum(a * a, axis=1) / self.width
-
-        def one(i: int) -> tuple[Array, Array]:
-            block = blocks[i]
-            h, k = u[block, :] @ c.T, u[block, :] @ e.T
-            if still is not None:
-                h = h + still[block, :]
-            if still_others is not None:
-                k = k + still_others[block, :]
-            (phi, slope), (phi2, slope2) = self.act.both(h, xp), self.act.both(k, xp)
-            q = self._weighted(xp.ones_like(square[block]), block)
-            first = to_numpy(phi.T @ scale_rows(xp, phi2 + 0, q)).astype(float)
-            return first, to_numpy(slope.T @ scale_rows(xp, slope2 + 0, q * square[block])).astype(float)
-
-        parts = self.threads.map(one, range(len(blocks)), self.size * len(coords))
-        return sum(p[0] for p in parts), sum(p[1] for p in parts)
+    def _squares(self, a: Any) -> Any:
+        return self.xp.sum(a * a, axis=1) / self.width
