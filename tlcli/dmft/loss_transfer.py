@@ -99,7 +99,9 @@ class LossParts(Parts):
         s, (first, second) = self.setup.settings, self.setup.sides
         pieces = list(self.outputs)
         same = first.outputs == second.outputs
-        heads: dict[str, list[int | None]] = {"source": [0, None], "target": [0 if same else None, None]}
+        # In stage 1 the target's loss is that of the source's outputs, where they are to be carried over.
+        carried = same and s.readout != "reset" and not s.regresses
+        heads: dict[str, list[int | None]] = {"source": [0, None], "target": [0 if carried else None, None]}
         heads["scratch"] = [None, None]
         if not s.times2:
             return pieces, heads

@@ -103,7 +103,9 @@ def plan(problem: Problem, numerics: Numerics, coupled: int = 0) -> Plan:
     alone = rank >= sum(len(stage.rows) for stage in problem.stages)
     lazy = movement <= (_NEAR_ALONE if alone else _NEAR) or (rich <= _LAZY and movement < math.inf)
     # Without pairs f(0) is of order 1/(gamma sqrt(S)), and a small gamma starts from noise.
-    pairs = lazy or least <= _SMALL or exact or kind == "sobol"
+    # Of classes, f(0) must not be ranked.
+    ranked = any(stage.objective is not None and stage.objective.loss.labels != "real" for stage in problem.stages)
+    pairs = lazy or least <= _SMALL or exact or kind == "sobol" or ranked
     # Few repeats do not know their own spread: eight widen an error by a fifth, four by two thirds.
     # A neuron with several readouts has as many coordinates more.
     width = max(stage.readouts or 1 for stage in problem.stages)

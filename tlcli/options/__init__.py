@@ -125,10 +125,10 @@ _MODEL = [
     ),
     Option(
         "loss",
-        "choice",
+        "text",
         "square",
-        "Loss that the readout minimises; the theory says which of them it has.",
-        choices=LOSSES,
+        f"Loss that is minimised: {', '.join(LOSSES)} of linear readouts; of networks (both stages) mse, logistic, "
+        "softmax, hinge2 or huber:k.",
         column="loss_function",
     ),
     Option(

@@ -43,6 +43,23 @@ COLUMNS: dict[str, Column] = {
             r"target train loss",
             "Mean squared error on the noisy training labels of the target (linear-classify: mean of its loss there).",
         ),
+        Column("error", "target test error", "Share of the test points that are misclassified; a tie of k counts 1 - 1/k."),
+        Column("baseline_error", "baseline error", "The same without pre-training."),
+        Column(
+            "gain_error", "gain in error", "Baseline error minus error; negative: pre-training costs correct answers."
+        ),
+        Column(
+            "loss_calibrated",
+            "calibrated loss",
+            "Test loss of the outputs times the best factor, found on one half of the test points for the other.",
+        ),
+        Column("baseline_calibrated", "calibrated baseline", "The same without pre-training."),
+        Column("gain_calibrated", "gain in calibrated loss", "Calibrated baseline minus calibrated loss."),
+        Column("temperature", "temperature", "One over the factor that calibrates the target's outputs."),
+        Column("margin", "least train margin", "Least margin of the target's training points; negative: not all fit."),
+        Column("train_error", "target train error", "Share of the target's training points that are misclassified."),
+        Column("source_error", "source test error", "Share of the source's test points that are misclassified."),
+        Column("source_train_error", "source train error", "The same of the source's training points."),
         Column("phase", "phase", "positive, neutral, negative or collapsed."),
         Column(
             "overlap",
@@ -191,19 +208,36 @@ SAMPLED = (
     "target_alignment",
     "test_alignment",
 )
+# Columns of networks whose loss is named, in the order of their table.
+CLASSIFIED = (
+    *("loss", "baseline", "gain", "error", "baseline_error", "gain_error"),
+    *("loss_calibrated", "baseline_calibrated", "gain_calibrated", "train_loss", "train_error", "margin"),
+    *("source_loss", "source_error", "source_train_loss", "source_train_error"),
+    *("source_alignment", "target_alignment", "test_alignment"),
+)
 OVERLAPS = ("source_overlap", "target_overlap", "cross_overlap", "retained_overlap")
 SPREAD = ("loss", "baseline", "gain", "source_loss")
+SPREAD_CLASSIFIED = (*SPREAD, *CLASSIFIED[3:9], "source_error")
+DIFFERENCES = ("gain", "gain_error", "gain_calibrated")  # paired over test points, too
 # Columns that belong to all couplings delta of a grid at once.
 PER_DELTA = ("delta_opt", "loss_opt", "train_loss_opt", "delta_low", "delta_high")
 COLUMNS |= {
     f"{name}_se": Column(f"{name}_se", f"error of the {name}", f"Standard error of {name} from the sampled neurons.")
-    for name in (*SAMPLED, *OVERLAPS)
+    for name in dict.fromkeys((*SAMPLED, *CLASSIFIED, *OVERLAPS))
 }
 COLUMNS |= {
     f"{name}_draw_se": Column(
         f"{name}_draw_se", f"spread of the {name}", f"Standard error of {name} over draws of the data."
     )
-    for name in SPREAD
+    for name in SPREAD_CLASSIFIED
+}
+COLUMNS |= {
+    f"{name}_test_se": Column(
+        f"{name}_test_se",
+        f"error of the {name} by the test points",
+        f"Standard error of {name} from the finite number of test points, paired: both networks see the same ones.",
+    )
+    for name in DIFFERENCES
 }
 
 

@@ -28,6 +28,41 @@ NETWORK = [
         panel="Network",
     ),
     Option(
+        "loss1",
+        "text",
+        None,
+        "Loss of the source alone, where it is another one (mse, logistic, softmax, hinge2, huber:k).",
+        panel="Network",
+        metavar="LOSS",
+        column="loss_function1",
+    ),
+    Option(
+        "loss2",
+        "text",
+        None,
+        "Loss of the target alone, where it is another one.",
+        panel="Network",
+        metavar="LOSS",
+        column="loss_function2",
+    ),
+    Option(
+        "label_smoothing",
+        "grid",
+        None,
+        "Probability that logistic and softmax spread over all classes instead of the label, from 0 to below 1.",
+        symbol=r"label smoothing $\epsilon$",
+        domain=Domain(0, 0.999),
+        panel="Network",
+    ),
+    Option(
+        "class_weights",
+        "text",
+        None,
+        "Weights of the classes in training: none, balanced, or one number for each with commas.",
+        panel="Network",
+        metavar="WORD",
+    ),
+    Option(
         "depth",
         "grid",
         None,
@@ -80,6 +115,20 @@ NETWORK = [
         domain=FINITE,
         panel="Tasks",
     ),
+    *(
+        Option(
+            f"flip{stage}",
+            "grid",
+            None,
+            f"Share of the {word}'s training labels that become another class at random.",
+            symbol=rf"{word} flips",
+            domain=Domain(0, 1),
+            panel="Tasks",
+        )
+        for stage, word in ((1, "source"), (2, "target"))
+    ),
+    Option("classes", "flag", False, "Labels of a file are classes, whatever numbers they are.", panel="Tasks"),
+    Option("regression", "flag", False, "Labels of a file are numbers to be fitted, not classes.", panel="Tasks"),
     Option(
         "ptest",
         "integer",

@@ -10,7 +10,7 @@ is computed. Both tasks are of one kind, since a network transfers between input
     file:data.npz, file:data.csv     (`tlcli.tasks.arrays`)
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from tlcli.tasks.data import (
     stream,
 )
 
-__all__ = ["TransferData", "check_tasks", "transfer_data"]
+__all__ = ["LabelKind", "TransferData", "check_tasks", "label_kinds", "transfer_data"]
 
 _PREFIXES = {digits.PREFIX: "digits", cifar.PREFIX: "cifar10", arrays.PREFIX: "file"}
 # How each kind of task is written, by the word it starts with: the material of "did you mean".
@@ -115,6 +115,36 @@ def check_tasks(
     if dim is not None and dim != found:
         raise UsageError(f"dim = {dim}: the inputs of {source} have D = {found}; leave dim out.")
     return found
+
+
+@dataclass(frozen=True)
+class LabelKind:
+    """What the labels of a task are: `classes` C or None for numbers, `outputs` of vectors of numbers, else None."""
+
+    classes: int | None = None
+    outputs: int | None = None
+
+
+def label_kinds(
+    source: str, target: str, *, drop_columns: str | None = None, meaning: str | None = None
+) -> tuple[LabelKind, LabelKind]:
+    """Return what the labels of source and target are, without drawing data.
+
+    Raises UsageError as `check_tasks`.
+    """
+    kind, found = _kind(source.strip()), []
+    if kind == "file":
+        for labels in arrays.check_labels(arrays.load_file(source.strip(), drop_columns), meaning):
+            vectors = labels.classes is None and labels.train.ndim == 2
+            found.append(LabelKind(labels.classes, labels.train.shape[1] if vectors else None))
+        return found[0], found[1]
+    for text in (source.strip(), target.strip()):
+        if kind == "polynomial":
+            found.append(LabelKind(gaussian.parse(text).classes))
+        else:
+            task = images.digits_task(text) if kind == "digits" else cifar.parse_cifar_task(text)
+            found.append(LabelKind(len(task.groups)))
+    return found[0], found[1]
 
 
 def transfer_data(

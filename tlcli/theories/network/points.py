@@ -32,6 +32,7 @@ from tlcli.tasks.data import DEFAULT_PTEST
 from tlcli.tasks.transfer import TransferData, transfer_data
 from tlcli.theories.base import Case
 from tlcli.theories.network.layers import LAYER_COLUMNS
+from tlcli.theories.network.losses import check_losses
 from tlcli.training import TransferSettings, parameters
 
 VERSION = "5"
@@ -54,6 +55,7 @@ NUMERICS = (
     "basis_tolerance",
 )
 _DATA = ("source", "target", "dim", "rho", "noise1", "noise2", "p1", "p2", "ptest", "raw_inputs", "colour")
+_LABELS = ("flip1", "flip2", "meaning")  # only where they are given: other points keep the keys they are stored under
 _TRAINING = tuple(dict.fromkeys(name for where in ("rich", "frozen") for name in parameters(where)))
 _WHOLE = tuple(name for name in _TRAINING if (domain := OPTIONS[name].domain) and domain.whole)
 _LAYERS = ("depth", "freeze", "reinit_from", "ablate")
@@ -118,6 +120,7 @@ def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
     out = {name: values[name] for name in (*_DATA, *_TRAINING) if name in values}
     out |= {name: int(values[name]) for name in _WHOLE if name in values}
     out |= file_options(values)
+    out |= {name: values[name] for name in _LABELS if values.get(name) is not None}
     out["dim"], out["rho"] = dim, values.get("rho", 1.0)
     for stage in ("1", "2"):
         for size in (f"p{stage}", f"alpha{stage}"):
@@ -198,6 +201,7 @@ def check_points(case: Case) -> None:
             f"dt = {numerics.dt:g} is the learning rate of --integrator euler; {numerics.integrator} has none."
         )
     settings = [settings_of(parameters_of(case, point)) for point in case.grid.points()]
+    check_losses(case, settings)
     check_deep(numerics, [one.deep for one in settings])
     _refuse_without_effect(numerics, settings)
     if numerics.device == "cuda":
@@ -299,6 +303,8 @@ def data_of(p: Mapping[str, Any]) -> TransferData:
         draw=int(p["draw"]),
         raw_inputs=bool(p.get("raw_inputs")),
         drop_columns=p.get("drop_columns"),
+        meaning=p.get("meaning"),
+        flips=(float(p.get("flip1") or 0.0), float(p.get("flip2") or 0.0)),
         colour=bool(p.get("colour")),
     )
 

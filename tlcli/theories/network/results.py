@@ -9,27 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.dmft.activations import ACTIVATIONS, activation
-from tlcli.options.columns import SAMPLED, SPREAD
+from tlcli.options.columns import CLASSIFIED, SAMPLED, SPREAD, SPREAD_CLASSIFIED
 from tlcli.status import SOLVED, Status, phase_of
 from tlcli.sweep.runner import Placed
-from tlcli.tasks.polynomial import is_polynomial, parse_polynomial
+from tlcli.tasks.gaussian import is_gaussian, parse
 from tlcli.theories.base import Case, Columns, Findings
 from tlcli.theories.draws import by_point, refuse_if_all_failed
 from tlcli.theories.network.layers import layers_of
 from tlcli.theories.network.points import stage_times, unpack
 
+_OF_CLASSES = ("error", "calibrated", "margin")
 Floats = NDArray[np.float64]
 
 
 def columns_of(case: Case) -> tuple[str, ...]:
     """Return the sampled columns that a case has, in the order of its table."""
     layout = case.words["layout"]
+    if case.words.get("losses"):
+        return _classified(case)
     if layout == "curve":
         return SAMPLED
     if layout == "end":
         return tuple(name for name in SAMPLED if name != "source_train_loss")
     names = ("source_loss", "source_train_loss", "source_alignment", "test_alignment")
     return names if case.words["alone"] else (*names, "loss", "target_alignment")
+
+
+def _classified(case: Case) -> tuple[str, ...]:
+    """Return the columns of networks with a loss that is named; of what has no classes those of losses alone."""
+    kinds = case.words["kinds"]
+    names = [name for name in CLASSIFIED if kinds[1] or not any(word in name for word in _OF_CLASSES)]
+    if case.words["layout"] != "pretrain":
+        return tuple(dict.fromkeys([*names, *(("source_error", "source_train_error") if kinds[0] else ())]))
+    own = ("source_loss", "source_error", "source_train_loss", "source_train_error", "source_alignment")
+    return (*(name for name in own if kinds[0] or "error" not in name), "test_alignment")
 
 
 def chosen_records(case: Case, point: Mapping[str, float]) -> slice:
@@ -71,8 +84,7 @@ def combine(case: Case, found: Sequence[Placed]) -> Findings:
     }
     columns["status"] = columns["status"].astype(np.int8)
     if "gain" in columns and case.words["layout"] == "end":
-        error = columns.get("gain_draw_se", columns["gain_se"])
-        columns["phase"] = phase_of(columns["gain"], columns["loss"], columns["baseline"], relative=SOLVED, error=error)
+        columns["phase"] = _phase(columns)
     out = Findings(columns)
     done = [record for record in records if record.get("status") != "failed"]
     if done:
@@ -99,6 +111,17 @@ def combine(case: Case, found: Sequence[Placed]) -> Findings:
     return out
 
 
+def _phase(columns: Columns) -> NDArray[np.int8]:
+    """Return the sign of the gain, or of the gain in error where there are classes.
+
+    The error is the spread over draws, which holds all others, or that of the neurons and of the test points together.
+    """
+    name = "gain_error" if "gain_error" in columns else "gain"
+    parts = ("error", "baseline_error") if name == "gain_error" else ("loss", "baseline")
+    error = columns.get(f"{name}_draw_se", np.hypot(columns[f"{name}_se"], columns.get(f"{name}_test_se", 0.0)))
+    return phase_of(columns[name], columns[parts[0]], columns[parts[1]], relative=SOLVED, error=error)
+
+
 def _inaccurate(records: Sequence[Mapping[str, Any]], count: int) -> list[str]:
     """Return one sentence on the worst of the records whose errors are beyond the accuracy that was asked for."""
     late = [r["info"] for r in records if r["status"] == "inaccurate"]
@@ -115,9 +138,9 @@ def _inaccurate(records: Sequence[Mapping[str, Any]], count: int) -> list[str]:
 def _parity(words: Mapping[str, Any]) -> list[str]:
     """Return what an odd activation cannot do: there are no biases, so all its networks are odd functions."""
     act, tasks = activation(words["activation"]), [words["source"], words["target"]]
-    if not act.odd or not all(is_polynomial(task) for task in tasks):
+    if not act.odd or not all(is_gaussian(task) for task in tasks):
         return []
-    even = [task for task in dict.fromkeys(tasks) if any(k % 2 == 0 for k, _ in parse_polynomial(task).terms)]
+    even = [task for task in dict.fromkeys(tasks) if parse(task).terms and not parse(task).odd]
     if not even:
         return []
     able = [name for name in ACTIVATIONS if (other := activation(name)).lipschitz and not other.odd]
@@ -179,8 +202,13 @@ def _point_columns(
         errors = np.array([of(record, f"{name}_se") for record in records])
         columns[name] = values.mean(axis=0)
         columns[f"{name}_se"] = np.sqrt(np.sum(errors**2, axis=0)) / len(records)
-        if len(records) > 1 and name in SPREAD:
+        if len(records) > 1 and name in (SPREAD_CLASSIFIED if case.words.get("losses") else SPREAD):
             columns[f"{name}_draw_se"] = values.std(axis=0, ddof=1) / math.sqrt(len(records))
+        if f"{name}_test_se" in records[0]["columns"]:
+            errors = np.array([of(record, f"{name}_test_se") for record in records])
+            columns[f"{name}_test_se"] = np.sqrt(np.sum(errors**2, axis=0)) / len(records)
+        if name == "loss_calibrated":
+            columns["temperature"] = np.mean([of(record, "temperature") for record in records], axis=0)
     if any(np.any(case.grid.values[n].array > 0) for n in ("weight_decay", "weight_decay2") if n in case.grid.values):
         columns["predictor_distance"] = np.mean([of(record, "predictor_distance") for record in records], axis=0)
     if any("time_error" in record["info"] for record in records):

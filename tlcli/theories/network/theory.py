@@ -12,17 +12,18 @@ from tlcli.dmft.activations import activation
 from tlcli.errors import UsageError
 from tlcli.sweep.runner import Placed, Task
 from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2
-from tlcli.tasks.polynomial import is_polynomial
+from tlcli.tasks.gaussian import is_gaussian
 from tlcli.tasks.transfer import check_tasks
 from tlcli.theories.amounts import shown_size
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.network import points, results
 from tlcli.theories.network.experiment import WideNetworks
+from tlcli.theories.network.losses import losses_of
 from tlcli.theories.network.points import DURATION, LONGEST, NUMERICS, recorded, samples, step_of
 from tlcli.training import parameters as training_parameters
 
 _OUTPUTS = {"curve": ("kernels", "predictions"), "pretrain": ("kernels",), "end": ()}
-_HIDDEN = ("ptest", "raw_inputs", "drop_columns", "colour", *NUMERICS, "nets")
+_HIDDEN = ("ptest", "raw_inputs", "drop_columns", "colour", "loss", "classes", "regression", *NUMERICS, "nets")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +102,12 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> Networ
             "--source digits:3v8 --target digits:4v9."
         )
     activation(get("activation") or "tanh")
-    polynomial, from_file = is_polynomial(source.strip()), source.strip().startswith("file:")
+    polynomial, from_file = is_gaussian(source.strip()), source.strip().startswith("file:")
     # A source alone is its own target: the same direction, on other points.
     alone = target is None and not from_file
     sizes = [_size(stage, get, from_file) for stage in ("1", "2")[: 1 if alone else 2]]
+    chosen = losses_of(name, get, source, target or source)
+    get = chosen.answered(get)
     dim = _check(source, target or source, sizes, get)
     if from_file and (get("draws") or 1) > 1 and all(get(size) is None for size, _ in sizes):
         raise UsageError(
@@ -114,24 +117,26 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> Networ
     parameters = ["source", *(["target"] if not alone else []), "dim", *(size for size, _ in sizes)]
     parameters += ["rho"] if polynomial and not alone else []
     parameters += ["noise1", *(["noise2"] if not alone else [])]
+    parameters += [flip for flip in ("flip1", "flip2")[: 1 if alone else 2] if get(flip) is not None]
     # Some only where they are asked for: other tables have no column for them.
     kind = name.removeprefix("network-")
     unasked = [option for option in training_parameters(kind, asked=True) if get(option) is None]
     parameters += [option for option in training_parameters(kind) if option not in unasked]
     parameters += ["draws"]
-    inner, stages = _records(layout, name, get)
+    inner, stages = _records(layout, name, get, chosen.limit)
     scale = "list" if get("times") is None else get("times").scale
     words = {"layout": layout, "alone": alone, "time_scale": scale, **({"target": source} if alone else {})}
+    words |= chosen.words
     return NetworkTheory(
         name,
         (*parameters, *stages),
         experiments=(WideNetworks(),),
-        quantity="source_alignment" if layout == "pretrain" else "loss",
+        quantity="source_alignment" if layout == "pretrain" else "error" if chosen.errors else "loss",
         archive="kernels",
         inner=inner,
         words=words,
         hidden=(*_HIDDEN, "times", *_OUTPUTS[layout]),
-        defaults={"dim": dim, "target": source, **dict(sizes), **stages},
+        defaults={"dim": dim, "target": source, **dict(sizes), **stages, **chosen.defaults},
     )
 
 
@@ -150,9 +155,10 @@ def _size(stage: str, get: Callable[[str], Any], from_file: bool) -> tuple[str, 
 
 def _check(source: str, target: str, sizes: list[tuple[str, Any]], get: Callable[[str], Any]) -> int:
     """Check tasks and the largest sizes; return the dimension of the inputs."""
-    rest: dict[str, Any] = {name: get(name) for name in ("ptest", "drop_columns")} | {
+    rest: dict[str, Any] = {name: get(name) for name in ("ptest", "drop_columns", "meaning")} | {
         name: bool(get(name)) for name in ("colour", "raw_inputs")
     }
+    rest["flips"] = tuple(0.0 if get(f"flip{k}") is None else float(get(f"flip{k}").array.max()) for k in (1, 2))
     dim = check_tasks(source, target, dim=get("dim"), p1=1, p2=1, **rest)
     largest: dict[str, int | None] = {"p1": None, "p2": None}  # the default of a source alone
     for size, default in sizes:
@@ -162,10 +168,12 @@ def _check(source: str, target: str, sizes: list[tuple[str, Any]], get: Callable
     return check_tasks(source, target, dim=get("dim"), p1=largest["p1"], p2=largest["p2"], **rest)
 
 
-def _records(layout: str, name: str, get: Callable[[str], Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the axes of records, and the durations of the stages with their defaults."""
+def _records(
+    layout: str, name: str, get: Callable[[str], Any], limit: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the axes of records, and the durations of the stages with their defaults; `limit`: t = inf has a limit."""
     duration = LONGEST if get("until") is not None else DURATION
-    last = math.inf if name == "network-frozen" else duration
+    last = math.inf if name == "network-frozen" and limit else duration
     times = get("times")
     line = None if times is None else np.sort(times.array)
     if layout == "curve":

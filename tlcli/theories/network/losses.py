@@ -1,0 +1,180 @@
+"""Which losses a network is trained with, and what is refused of them before anything is computed.
+
+Without one of the options of losses, and with labels that are single numbers or two classes, it is the squared error
+and the table is what it always was. Columns of errors and of calibrated losses come with a loss that is named.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tlcli.errors import UsageError
+from tlcli.losses import Loss, loss_of
+from tlcli.tasks.transfer import LabelKind, label_kinds
+from tlcli.theories.base import Case
+from tlcli.training import TransferSettings
+
+OPTIONS = ("loss", "loss1", "loss2", "label_smoothing", "class_weights")
+_SQUARE = {"square": "mse"}  # what other theories call it
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses of a case: `defaults` and `words` of its theory; `limit`: training without end has a limit.
+
+    `errors`: the target has classes, and a share of misclassified points.
+    """
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    words: Mapping[str, Any] = field(default_factory=dict)
+    limit: bool = True
+    errors: bool = False
+
+    def answered(self, get: Callable[[str], Any]) -> Callable[[str], Any]:
+        """Return `get` with what these losses decide."""
+        known = {**self.words, **self.defaults}
+        return lambda name: known[name] if name in known else get(name) if name != "meaning" else None
+
+
+def losses_of(name: str, get: Callable[[str], Any], source: str, target: str) -> Losses:
+    """Return the losses of the theory `name` from its options and tasks.
+
+    Raises:
+        UsageError: an unknown loss, labels that do not fit, or tasks that cannot be read.
+    """
+    meaning = _meaning(get)
+    asked = any(get(option) is not None for option in OPTIONS)
+    if asked and meaning is None and source.strip().startswith("file:"):
+        meaning = "auto"
+    try:
+        kinds = label_kinds(source, target, drop_columns=get("drop_columns"), meaning=meaning)
+    except UsageError:
+        if asked:
+            raise
+        return Losses()  # the tasks are refused where they are checked
+    if not asked and all((kind.classes in (None, 2)) and kind.outputs is None for kind in kinds):
+        return Losses(words={} if meaning is None else {"meaning": meaning})
+    named = [get(option) or get("loss") or _usual(kind) for option, kind in zip(("loss1", "loss2"), kinds, strict=True)]
+    named = [_SQUARE.get(text, text) for text in named]
+    losses = [loss_of(text) for text in named]
+    for loss, kind, task in zip(losses, kinds, (source, target), strict=True):
+        refuse_labels(loss, kind, task)
+    defaults = {"loss1": losses[0].text, "loss2": losses[1].text}
+    ridge, smoothing = get("ridge"), get("label_smoothing")
+    held = ridge is not None and bool(np.all(ridge.array > 0))
+    smooth = losses[1].smooths and smoothing is not None and bool(np.all(smoothing.array > 0))
+    limit = held or smooth or (losses[1].bounded and not losses[1].flat)
+    words: dict[str, Any] = {"losses": True, "kinds": [kind.classes is not None for kind in kinds]}
+    words |= ({} if meaning is None else {"meaning": meaning})
+    return Losses(defaults, words, limit, kinds[1].classes is not None)
+
+
+def _meaning(get: Callable[[str], Any]) -> str | None:
+    """Return what the user says that the labels of a file are."""
+    classes, regression = bool(get("classes")), bool(get("regression"))
+    if classes and regression:
+        raise UsageError("--classes and --regression exclude each other; give one.")
+    return "classes" if classes else "regression" if regression else None
+
+
+def _usual(kind: LabelKind) -> str:
+    return "softmax" if kind.classes is not None and kind.classes > 2 else "mse"
+
+
+def refuse_labels(loss: Loss, kind: LabelKind, task: str) -> None:
+    """Refuse labels of a task that do not fit a loss.
+
+    Raises:
+        UsageError: with the remedy.
+    """
+    if loss.labels == "binary" and kind.classes is not None and kind.classes > 2:
+        raise UsageError(
+            f"loss: {loss.text} is for two classes, and {task} has {kind.classes}; use softmax, or two groups of them "
+            "such as digits:01v234."
+        )
+    if loss.labels == "real" or kind.classes is not None:
+        return
+    if loss.labels == "classes" and kind.outputs is not None:
+        return  # rows of probabilities, which the data must show
+    if task.startswith("file:"):
+        raise UsageError(f"loss: {loss.text} needs classes, and {task} has real labels; use --classes or --loss mse.")
+    raise UsageError(
+        f"loss: {loss.text} needs classes, and {task} has real labels; use sign:{task} (labels by its sign) or "
+        "--loss mse."
+    )
+
+
+def check_losses(case: Case, settings: Sequence[TransferSettings]) -> None:
+    """Refuse what the losses of a case do not have, at any point of the grid.
+
+    Raises:
+        UsageError: label smoothing of a loss without it, label noise of classes, readouts that cannot be carried over,
+            a deep network, time without end where there is no optimum.
+    """
+    words = case.words
+    if not words.get("losses"):
+        return
+    meaning = words.get("meaning")
+    target = words.get("target") or words["source"]
+    kinds = label_kinds(words["source"], target, drop_columns=words.get("drop_columns"), meaning=meaning)
+    for one in settings:
+        losses = [loss_of(text or "mse") for text in (one.loss1, one.loss2 or one.loss1)]
+        used = losses[: 2 if one.times2 else 1]
+        if one.label_smoothing and not any(loss.smooths for loss in used):
+            loss_of(used[-1].text, one.label_smoothing)  # refuses
+        if one.deep:
+            raise UsageError(
+                f"depth = {one.depth}: deep networks have the squared error of one output; leave out --loss and "
+                "--depth, or use tasks with two classes."
+            )
+        if one.times2:
+            _check_switch(one, losses, kinds)
+            _check_end(one, losses[1])
+    for stage, (loss, kind) in enumerate(zip(losses_in(case), kinds, strict=True), 1):
+        noise = case.grid.values.get(f"noise{stage}")
+        if noise is not None and np.any(noise.array > 0) and (loss.labels != "real" or (kind.classes or 0) > 2):
+            raise UsageError(
+                f"noise{stage} = {noise.array.max():g}: labels that are classes take no Gaussian noise; use "
+                f"--flip{stage}, the share of them that become another class."
+            )
+
+
+def losses_in(case: Case) -> tuple[Loss, Loss]:
+    """Return the losses of both stages of a case."""
+    first = case.words.get("loss1") or "mse"
+    return loss_of(first), loss_of(case.words.get("loss2") or first)
+
+
+def _check_switch(one: TransferSettings, losses: Sequence[Loss], kinds: Sequence[LabelKind]) -> None:
+    counts = [_outputs(loss, kind) for loss, kind in zip(losses, kinds, strict=True)]
+    if one.regresses or one.readout == "reset" or one.gamma0 == 0:
+        return
+    if counts[0] != counts[1] or losses[0].vector != losses[1].vector:
+        shown = [f"{count or 1} output{'s' * ((count or 1) > 1)} of {loss.text}" for count, loss in zip(counts, losses)]
+        raise UsageError(
+            f"readout = {one.readout}: source and target have {shown[0]} and {shown[1]}, whose readouts differ; use "
+            "--readout reset, a new head (the old one goes on reporting the source loss)."
+        )
+
+
+def _outputs(loss: Loss, kind: LabelKind) -> int | None:
+    if kind.classes is None:
+        return kind.outputs
+    return kind.classes if kind.classes > 2 or loss.vector else None
+
+
+def _check_end(one: TransferSettings, loss: Loss) -> None:
+    if np.isfinite(one.times2[-1]) or one.second_ridge > 0:
+        return
+    if not loss.bounded and not one.label_smoothing:
+        raise UsageError(
+            f"time = inf: {loss.text} without ridge has no finite optimum of data that the features separate; give "
+            "--times, --ridge or --label-smoothing."
+        )
+    if loss.flat:
+        raise UsageError(
+            f"time = inf: {loss.text} without ridge has a flat minimum, and where training ends depends on its path; "
+            "give --times or --ridge."
+        )
