@@ -220,7 +220,7 @@ def test_the_frozen_kernel_of_a_nearly_lazy_source_has_its_exact_start(monkeypat
     distance = abs(exact["gain"][-1])
     assert distance < 1e-3 * exact["baseline"][-1]
     assert distance < 4 * exact["gain_se"][-1] + 1e-4
-    monkeypatch.setattr(transfer._Parts, "_corrected_kernels", lambda self, found: None)
+    monkeypatch.setattr(transfer.Parts, "_corrected_kernels", lambda self, found: None)
     sampled = solve_transfer(DATA, settings, QUICK).columns
     assert abs(sampled["gain"][-1]) > 10 * distance
 
@@ -236,7 +236,7 @@ def test_a_kernel_that_forgot_its_start_is_no_better_corrected(more, monkeypatch
     """Corrected or not, the answer is the same within the stated errors."""
     settings = replace(BASIC, target="frozen", times2=(np.inf,), **more)
     chosen = solve_transfer(DATA, settings, QUICK).columns
-    monkeypatch.setattr(transfer._Parts, "_corrected_kernels", lambda self, found: None)
+    monkeypatch.setattr(transfer.Parts, "_corrected_kernels", lambda self, found: None)
     plain = solve_transfer(DATA, settings, QUICK).columns
     error = np.hypot(plain["loss_se"][-1], chosen["loss_se"][-1])
     assert abs(plain["loss"][-1] - chosen["loss"][-1]) < 3 * error

@@ -69,7 +69,8 @@ def test_hessian_is_within_the_smoothness(spec, smoothing):
         assert np.all((h >= 0) & (h <= loss.smoothness))
         return
     values = np.linalg.eigvalsh(h)
-    assert np.all(values > -1e-15) and values.max() <= loss.smoothness
+    assert np.all(values > -1e-15)
+    assert values.max() <= loss.smoothness
     assert np.allclose(loss.bend(f, y, np.full_like(f, 0.7)), 0, atol=1e-15)  # the gauge
 
 
@@ -100,8 +101,10 @@ def test_huge_margins_neither_overflow_nor_cancel():
         y = np.ones_like(m)
         force = logistic.force(m, y)
         assert force[0] == pytest.approx(np.exp(-30.0) / (1 + np.exp(-30.0)), rel=precise)
-        assert force[3] == 0 and force[4] == 1
-        assert logistic.value(m, y)[4] == 1e4 and np.isfinite(logistic.value(m, y)).all()
+        assert force[3] == 0
+        assert force[4] == 1
+        assert logistic.value(m, y)[4] == 1e4
+        assert np.isfinite(logistic.value(m, y)).all()
         f = np.stack([m, np.zeros_like(m), np.zeros_like(m)], axis=1)
         pi = np.zeros_like(f)
         pi[:, 0] = 1
@@ -176,7 +179,8 @@ def test_reduced_coordinates_are_the_full_ones_without_the_gauge(classes):
 def test_bad_losses_are_refused_in_one_sentence(text, smoothing, words):
     with pytest.raises(UsageError) as error:
         loss_of(text, smoothing)
-    assert words in str(error.value) and str(error.value).count("\n") == 0
+    assert words in str(error.value)
+    assert str(error.value).count("\n") == 0
 
 
 def test_losses_are_pure():
@@ -186,7 +190,8 @@ def test_losses_are_pure():
         f, y = problem(loss)
         f.flags.writeable = y.flags.writeable = False
         for found in (loss.value(f, y), loss.force(f, y), loss.bend(f, y, f), loss.conjugate(loss.force(f, y), y)):
-            assert found is not f and found is not y
+            assert found is not f
+            assert found is not y
         tree = ast.parse(inspect.getsource(inspect.getmodule(type(loss))))  # pyright: ignore[reportArgumentType]
         modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
         assert all(m.split(".")[0] != "tlcli" or m in ("tlcli.errors", "tlcli.losses.base") for m in modules)

@@ -78,7 +78,10 @@ def small(tmp_path, monkeypatch):
 
 def test_grammar():
     task = cifar.parse_cifar_task("cifar10:dog+cat-frog")
-    assert (task.left, task.right, task.classes) == ((CAT, DOG), (FROG,), (CAT, DOG, FROG))
+    assert (task.groups, task.classes) == (((CAT, DOG), (FROG,)), (CAT, DOG, FROG))
+    three = cifar.parse_cifar_task("cifar10:cat-dog-frog")
+    assert three.names == ("cat", "dog", "frog")
+    assert three.labels(np.array([CAT, FROG, DOG, 0])).tolist()[:3] == [0, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_grammar():
     [
         ("cifar10:cat", "both sides of one '-'"),
         ("cifar10:cat-", "both sides"),
-        ("cifar10:cat-dog-frog", "both sides"),
+        ("cifar10:cat-dog-", "both sides"),
         ("cifar10:cat-dgo", r"'dgo' is not a class of CIFAR-10 \(did you mean 'dog'\?\)"),
         ("cifar10:cat+-dog", "'' is not a class"),
         ("cifar10:cat+dog-cat", "cat is written twice"),

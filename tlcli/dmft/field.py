@@ -296,7 +296,9 @@ class Field(Arithmetic):
         still_others: Any = None,
         plain: bool = False,
     ) -> Any:
-        """Return Phi = <phi phi^T> and G = <a^2 phi' phi'^T>, or <phi' phi'^T> if `plain`, of two sets of points (n, m).
+        """Return Phi = <phi phi^T> and G = <a^2 phi' phi'^T> between two sets of points, each (n, m).
+
+        `plain`: without the factor a^2, as with a readout that is drawn anew.
 
         Several outputs: |a|^2 / K in the place of a^2, the mean over the blocks of the outputs.
         """

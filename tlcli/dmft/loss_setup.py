@@ -1,4 +1,4 @@
-"""A transfer of any loss: the objectives of its stages, the labels of its test points, and what the kernels align with."""
+"""A transfer of any loss: the objectives of its stages, the labels of its test points, and what kernels align with."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ class Side:
     @property
     def known(self) -> NDArray[np.bool_]:
         """Which test points (n,) have a label of this task."""
-        return np.isfinite(self.test) if self.test.ndim == 1 else np.isfinite(self.test).all(axis=1)
+        return np.asarray(np.isfinite(self.test) if self.test.ndim == 1 else np.isfinite(self.test).all(axis=1))
 
 
 def side_of(data: Any, settings: Any, which: int) -> Side:

@@ -244,8 +244,8 @@ class _Scored:
                 parts.append(f[which][:, self.points])
         return np.concatenate(parts)
 
-    def _live(self, found: Array) -> Array:
-        return np.isfinite(found).all(axis=tuple(range(1, found.ndim)))
+    def _live(self, found: Array) -> NDArray[np.bool_]:
+        return np.asarray(np.isfinite(found).all(axis=tuple(range(1, found.ndim))))
 
     def _over(self, function: Callable[[Array], Array]) -> Statistic:
         """Return per point (n_record, n) what `function` makes of outputs, NaN where there are none."""

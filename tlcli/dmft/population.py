@@ -29,7 +29,10 @@ _KINK_PARTS = (2.3, 3.3, 4.7)  # incommensurate: three rules that agree by chanc
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """`hidden` (S, rank), `readout` (S,) or of several outputs (S, K), `still` (S, n_still) and `weights` (S,) that sum to 1 (None: all 1/S)."""
+    """`hidden` (S, rank), `readout` (S,) or of several outputs (S, K), `still` (S, n_still) and `weights` (S,).
+
+    Weights sum to 1 (None: all 1/S).
+    """
 
     hidden: Array
     readout: Array

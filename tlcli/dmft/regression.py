@@ -185,8 +185,9 @@ def adaptive_predictor(
 def kernel_alignment(kernel: Array, y: Array) -> float:
     """Alignment yᵀKy / (|y|² ‖K‖_F), in [0, 1] for a positive kernel (n, n), of its labelled points y (n,).
 
-    Of several outputs or classes y (n, C) it is tr yᵀKy / (‖yyᵀ‖_F ‖K‖_F); classes as centred one-hot rows. Points with a NaN label are dropped. 1 means K ∝ y yᵀ; independent of the scales of K and y (Cristianini et al.
-    2001). Raises DomainError for shapes that do not fit, or where no nonzero label or a zero kernel is left.
+    Of several outputs or classes y (n, C), classes as centred one-hot rows, it is tr yᵀKy / (‖yyᵀ‖_F ‖K‖_F). Points
+    with a NaN label are dropped. 1 means K ∝ y yᵀ; independent of the scales of K and y (Cristianini et al. 2001).
+    Raises DomainError for shapes that do not fit, or where no nonzero label or a zero kernel is left.
     """
     kernel, y = _finite("kernel", kernel), np.asarray(y, dtype=np.float64)
     if y.ndim not in (1, 2) or kernel.shape != (len(y), len(y)):

@@ -147,6 +147,7 @@ class Parts:
         self.retimed: list[dict[str, Any]] = [{}, {}]
 
     def run(self) -> None:
+        """Train both stages and the baseline."""
         s, setup = self.setup.settings, self.setup
         rich = bool(s.times2) and not s.regresses
         stages = []
@@ -288,6 +289,7 @@ class Parts:
         return corrected if np.sum(corrected.var(axis=0)) < 0.5 * np.sum(found.var(axis=0)) else None
 
     def result(self, predictions: bool) -> TransferResult:
+        """Join what was found; `predictions` as in `solve_transfer`."""
         s = self.setup.settings
         stages = [1] * len(s.times1) + [2] * len(s.times2)
         columns: dict[str, NDArray[Any]] = {

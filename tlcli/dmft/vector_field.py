@@ -1,7 +1,8 @@
 """The mean field of a network with several outputs: as `tlcli.dmft.field`, with readouts a (S, K).
 
     f_mu = (1/gamma) sum_i q_i a_i phi(h_mu_i),   Delta = -dl/df (P, K),
-    du/dt = s gamma sum_mu (a.Delta_mu) phi'(h_mu) C_mu - lambda u,   da/dt = s gamma sum_mu Delta_mu phi(h_mu) - lambda a
+    du/dt = s gamma sum_mu (a.Delta_mu) phi'(h_mu) C_mu - lambda u,
+    da/dt = s gamma sum_mu Delta_mu phi(h_mu) - lambda a
 
 The tangent kernel has blocks delta_cc' Phi + K o <a_c a_c' phi' phi'>: outputs share the features and move them.
 """
@@ -95,8 +96,8 @@ class VectorField(Field):
     def stiffness(self, t: float, z: Any, start: Array | None = None, sweeps: int = 20) -> tuple[float, Array]:
         """Return an estimate of the fastest rate, and the power iteration's vector (P, K).
 
-        The rate of the feedback is s lambda_max(Theta H), H the Hessian of the loss; the forces' own rate is that of the
-        neuron with the largest |a| (`tlcli.dmft.field.free_rate`).
+        The rate of the feedback is s lambda_max(Theta H), H the Hessian of the loss; the forces' own rate is that of
+        the neuron with the largest |a| (`tlcli.dmft.field.free_rate`).
         """
         d, xp = self.drive, self.xp
         f = self.active(t, z)

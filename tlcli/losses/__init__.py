@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+from typing import Any
 
 from tlcli.errors import UsageError, suggest
 from tlcli.losses.base import Loss
@@ -24,10 +25,9 @@ def known() -> dict[str, type[Loss]]:
     found: dict[str, type[Loss]] = {}
     for module in pkgutil.iter_modules(__path__):
         content = importlib.import_module(f"{__name__}.{module.name}")
-        for kind in vars(content).values():
-            if inspect.isclass(kind) and issubclass(kind, Loss) and kind.__module__ == content.__name__:
-                if not inspect.isabstract(kind):
-                    found[kind.name] = kind
+        for _, kind in inspect.getmembers(content, inspect.isclass):
+            if issubclass(kind, Loss) and kind.__module__ == content.__name__ and not inspect.isabstract(kind):
+                found[kind.name] = kind
     return found
 
 
@@ -43,7 +43,7 @@ def loss_of(text: str, smoothing: float = 0.0) -> Loss:
     if name not in kinds:
         spelled = [kind.form for kind in kinds.values()]
         raise UsageError(f"loss: '{text}' is unknown{suggest(name, list(kinds))}; use one of {', '.join(spelled)}.")
-    kind = kinds[name]
+    kind: Any = kinds[name]
     if colon and not kind.takes_number:
         raise UsageError(f"loss: '{text}' has a number, and {name} takes none; write {kind.form}.")
     if not 0 <= smoothing < 1:
@@ -57,4 +57,4 @@ def loss_of(text: str, smoothing: float = 0.0) -> Loss:
         value = float(number)
     except ValueError:
         raise UsageError(f"loss: '{text}': {number!r} is not a number; write for example {kind.form}.") from None
-    return kind(value)  # pyright: ignore[reportCallIssue]
+    return kind(value)

@@ -43,7 +43,9 @@ COLUMNS: dict[str, Column] = {
             r"target train loss",
             "Mean squared error on the noisy training labels of the target (linear-classify: mean of its loss there).",
         ),
-        Column("error", "target test error", "Share of the test points that are misclassified; a tie of k counts 1 - 1/k."),
+        Column(
+            "error", "target test error", "Share of the test points that are misclassified; a tie of k counts 1 - 1/k."
+        ),
         Column("baseline_error", "baseline error", "The same without pre-training."),
         Column(
             "gain_error", "gain in error", "Baseline error minus error; negative: pre-training costs correct answers."
@@ -219,6 +221,8 @@ OVERLAPS = ("source_overlap", "target_overlap", "cross_overlap", "retained_overl
 SPREAD = ("loss", "baseline", "gain", "source_loss")
 SPREAD_CLASSIFIED = (*SPREAD, *CLASSIFIED[3:9], "source_error")
 DIFFERENCES = ("gain", "gain_error", "gain_calibrated")  # paired over test points, too
+# What a column is without pre-training.
+BASELINES = {"loss": "baseline", "error": "baseline_error", "loss_calibrated": "baseline_calibrated"}
 # Columns that belong to all couplings delta of a grid at once.
 PER_DELTA = ("delta_opt", "loss_opt", "train_loss_opt", "delta_low", "delta_high")
 COLUMNS |= {

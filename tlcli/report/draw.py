@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tlcli.options.columns import BASELINES
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
 from tlcli.report.drawing import Drawing
 from tlcli.report.ends import DELTA, Ends, ends_of, ends_of_best, ends_of_grids, mark_ends, placed, summarised
@@ -217,7 +218,8 @@ def _curve(
     at = (slice(None), *choice)
     baseline = None
     if _has_baseline(block, spec.quantity):
-        baseline = _column(block, "baseline", index, order)[at]
+        own = BASELINES.get(spec.quantity, "baseline")
+        baseline = _column(block, own if own in block.columns else "baseline", index, order)[at]
     x = np.asarray(block.axes[spec.x])
     best = None
     names = (f"{spec.x}_opt", f"{spec.quantity}_opt")
@@ -245,7 +247,9 @@ def _curve(
 
 
 def _has_baseline(block: Block, quantity: str) -> bool:
-    """Whether the column baseline belongs to this quantity: the loss, else the error, else the train loss."""
+    """Whether there is a column of this quantity without pre-training; theories of one loss call it baseline."""
+    if BASELINES.get(quantity, "baseline") != "baseline" and BASELINES[quantity] in block.columns:
+        return True
     return "baseline" in block.columns and quantity == next(
         (name for name in ("loss", "error") if name in block.columns), "train_loss"
     )

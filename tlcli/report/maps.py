@@ -21,7 +21,7 @@ from tlcli.report.plan import FigureSpec
 from tlcli.report.style import facet_grid, facet_title, finite_axis, legend_below, log_axis, outer_labels
 from tlcli.status import Phase
 
-GAINS = ("gain", "relative_gain")
+GAINS = ("gain", "relative_gain", "gain_error", "gain_calibrated")
 SIGNED = (*GAINS, "forgetting")
 
 

@@ -75,7 +75,9 @@ def plan_figure(blocks: Sequence[Block], drawing: Drawing, quantity: str | None 
         return None
     is_map = _is_map(drawing, axes)
     x, y, lines = _roles(drawing.roles, first, axes, is_map)
-    default = "gain" if is_map and "gain" in first.columns else drawing.default_quantity
+    default = drawing.default_quantity
+    if is_map and "gain" in first.columns:
+        default = "gain_error" if default == "error" else "gain"
     quantity = asked[0] if asked else default
     shown = (x, y) if is_map and y is not None else (x,)
     _check_blocks(blocks, first, shown, quantity)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tlcli.errors import TlcliError, UsageError, suggest
 from tlcli.options import DRAWN, OPTIONS
-from tlcli.options.columns import PER_DELTA
+from tlcli.options.columns import DIFFERENCES, PER_DELTA
 from tlcli.report.drawing import Drawing, read_drawing
 from tlcli.report.files import atomic
 from tlcli.report.folder import OutputFolder
@@ -251,7 +251,8 @@ def edges_of(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> l
     axes = _axes_of_edges(job, case, found, blocks)
     if not axes:
         return []
-    gain = found["gain"]
+    spec = plan_figure(blocks, drawing_of(job, []))
+    gain = found[spec.quantity if spec is not None and spec.quantity in DIFFERENCES else "gain"]
     if case.theory.searchable and "phase" in found:  # within rounding, a gain has no sign that could change
         gain = np.where(found["phase"] == Phase.NEUTRAL, 0.0, gain)
     edges = [case.theory.boundaries(case, axis, case.grid.values[axis].scale == "log", gain) for axis in axes]

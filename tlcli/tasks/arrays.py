@@ -2,9 +2,9 @@
 
 NPZ: arrays x_source (P1, D), y_source (P1,), x_target (P2, D), y_target (P2,), x_test (n, D) and, where known,
 y_test (n,) (labels of the target task) and y_test_source (n,) (labels of the source task); NaN marks a test
-point without label. Labels of several outputs, or one-hot ones, are (points, C). CSV: a header, then one row per point with the column `set` (source, target or test), `y`
-(its label; may be empty for test points), optionally `y_source` (the test points' labels of the source task),
-and every other column is an input.
+point without label. Labels of several outputs, or one-hot ones, are (points, C). CSV: a header, then one row per
+point with the column `set` (source, target or test), `y` (its label; may be empty for test points), optionally
+`y_source` (the test points' labels of the source task), and every other column is an input.
 
 Inputs are centred by the mean of all training points of both stages in the file, however many of them are
 used, and each is scaled to |x|^2 / D = 1; raw inputs are left as they are. P1 and P2 smaller than the file take
@@ -297,4 +297,4 @@ def file_data(
 
 
 def _known(y: Array) -> NDArray[np.bool_]:
-    return np.isfinite(y) if y.ndim == 1 else np.isfinite(y).all(axis=1)
+    return np.asarray(np.isfinite(y) if y.ndim == 1 else np.isfinite(y).all(axis=1))

@@ -65,7 +65,7 @@ def check_tasks(
     """Check two tasks and their sizes without drawing data; returns the input dimension D.
 
     None takes the default: D = 20, P1 = 100, P2 = 50, 1000 test points (all points of a file). `colour` is for
-    CIFAR-10, `raw_inputs` and `meaning` of the labels (`tlcli.tasks.labels`) for files, `flips` for labels with classes.
+    CIFAR-10, `raw_inputs` and `meaning` of the labels (`tlcli.tasks.labels`) for files, `flips` for classes.
 
     Raises UsageError, one sentence with the bad value and what is allowed: an unknown task (with the nearest
     name), tasks of different kinds, sizes that the data do not have, data that are absent or damaged.

@@ -67,7 +67,7 @@ def losses_of(name: str, get: Callable[[str], Any], source: str, target: str) ->
     smooth = losses[1].smooths and smoothing is not None and bool(np.all(smoothing.array > 0))
     limit = held or smooth or (losses[1].bounded and not losses[1].flat)
     words: dict[str, Any] = {"losses": True, "kinds": [kind.classes is not None for kind in kinds]}
-    words |= ({} if meaning is None else {"meaning": meaning})
+    words |= {} if meaning is None else {"meaning": meaning}
     return Losses(defaults, words, limit, kinds[1].classes is not None)
 
 
@@ -152,7 +152,10 @@ def _check_switch(one: TransferSettings, losses: Sequence[Loss], kinds: Sequence
     if one.regresses or one.readout == "reset" or one.gamma0 == 0:
         return
     if counts[0] != counts[1] or losses[0].vector != losses[1].vector:
-        shown = [f"{count or 1} output{'s' * ((count or 1) > 1)} of {loss.text}" for count, loss in zip(counts, losses)]
+        shown = [
+            f"{count or 1} output{'s' * ((count or 1) > 1)} of {loss.text}"
+            for count, loss in zip(counts, losses, strict=True)
+        ]
         raise UsageError(
             f"readout = {one.readout}: source and target have {shown[0]} and {shown[1]}, whose readouts differ; use "
             "--readout reset, a new head (the old one goes on reporting the source loss)."

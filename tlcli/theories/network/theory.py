@@ -23,7 +23,7 @@ from tlcli.theories.network.points import DURATION, LONGEST, NUMERICS, recorded,
 from tlcli.training import parameters as training_parameters
 
 _OUTPUTS = {"curve": ("kernels", "predictions"), "pretrain": ("kernels",), "end": ()}
-_HIDDEN = ("ptest", "raw_inputs", "drop_columns", "colour", "loss", "classes", "regression", *NUMERICS, "nets")
+_HIDDEN = ("ptest", "raw_inputs", "drop_columns", "colour", *NUMERICS, "nets")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> Networ
         archive="kernels",
         inner=inner,
         words=words,
-        hidden=(*_HIDDEN, "times", *_OUTPUTS[layout]),
+        hidden=(*_HIDDEN, *(option for option in ("loss", "classes", "regression") if get(option)), "times", *_OUTPUTS[layout]),
         defaults={"dim": dim, "target": source, **dict(sizes), **stages, **chosen.defaults},
     )
 
@@ -168,9 +168,7 @@ def _check(source: str, target: str, sizes: list[tuple[str, Any]], get: Callable
     return check_tasks(source, target, dim=get("dim"), p1=largest["p1"], p2=largest["p2"], **rest)
 
 
-def _records(
-    layout: str, name: str, get: Callable[[str], Any], limit: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _records(layout: str, name: str, get: Callable[[str], Any], limit: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the axes of records, and the durations of the stages with their defaults; `limit`: t = inf has a limit."""
     duration = LONGEST if get("until") is not None else DURATION
     last = math.inf if name == "network-frozen" and limit else duration

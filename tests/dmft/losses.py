@@ -1,0 +1,96 @@
+"""The problems of tests/reference/general_loss.csv: inputs cos(mu i + i^2), tasks of three points each."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tlcli.dmft.activations import activation
+from tlcli.dmft.geometry import reduce_inputs
+from tlcli.dmft.two_layer import Problem, Stage
+from tlcli.losses import loss_of
+from tlcli.losses.labels import objective_of
+
+TABLE = Path(__file__).parents[1] / "reference" / "general_loss.csv"
+Y1, Y2 = np.array([1.0, -1, 1]), np.array([-1.0, 1, 1])
+C1, C2 = np.array([0.0, 1, 2]), np.array([2.0, 0, 1])
+
+
+def rows(case, quantity="f"):
+    """Rows of the table as (stage, time, index, output, value, error)."""
+    with TABLE.open() as table:
+        found = [row for row in csv.DictReader(table) if row["case"] == case and row["quantity"] == quantity]
+    numbers = ("time", "value", "error")
+    return [
+        {
+            **{name: float(row[name]) for name in numbers if row[name]},
+            "stage": int(row["stage"]),
+            "index": int(row["index"] or 0) - 1,
+            "output": int(row["output"] or 0),
+        }
+        for row in found
+    ]
+
+
+def inputs(count, dim):
+    """Points (count, dim)."""
+    return np.cos(np.arange(1, count + 1)[:, None] * np.arange(1, dim + 1) + np.arange(1, dim + 1) ** 2)
+
+
+def objective(loss, labels, classes=None, smoothing=0.0, weights=None):
+    """An objective, with weights per sample."""
+    found = objective_of(loss_of(loss, smoothing), labels, classes, "the task")
+    return found if weights is None else replace(found, weights=np.array(weights))
+
+
+def cases():
+    """Case -> activation, dimension, and stages (objective, gamma, weight decay, readout)."""
+    vectors = np.array([[1, 0.5], [-1, 0], [0.5, -1]]), np.array([[0.0, 1], [1, 1], [-0.5, 0]])
+    one, two = objective("logistic", Y1, 2), objective("logistic", Y2, 2)
+    first, second = objective("softmax", C1, 3), objective("softmax", C2, 3)
+    softened = objective("logistic", Y1, 2, 0.2, (1.5, 0.75, 0.75))
+    return {
+        "L1": ("linear", 6, [(one, 1, 0, "carry"), (two, 2, 0, "carry")]),
+        "L2": ("linear", 6, [(one, 1, 0, "carry"), (two, 2, 0, "carry-centred")]),
+        "L3": ("linear", 6, [(first, 0.5, 0.05, "carry"), (two, 1.5, 0.02, "reset")]),
+        "L4": ("linear", 6, [(softened, 1, 0, "carry"), (objective("hinge2", Y2, 2), 1, 0, "reset")]),
+        "L5": (
+            "linear",
+            6,
+            [(objective("huber:0.5", np.array([2, -1, 0.5])), 1, 0, "carry"), (second, 1, 0.02, "reset")],
+        ),
+        "L6": (
+            "linear",
+            6,
+            [(objective("mse", vectors[0]), 1, 0, "carry"), (objective("mse", vectors[1]), 0.5, 0.05, "carry")],
+        ),
+        "Q1": ("tanh", 2, [(one, 1, 0, "carry"), (two, 2, 0, "carry")]),
+        "Q2": ("tanh", 2, [(first, 1.5, 0.05, "carry")]),
+        "Q3": ("tanh", 2, [(one, 1, 0, "carry"), (second, 2, 0.05, "reset")]),
+        "Q4": ("tanh", 2, [(first, 2, 0, "carry"), (objective("logistic", Y2, 2, 0.1), 0.5, 0.05, "reset")]),
+        "M1": ("relu", 2, [(first, 1, 0, "carry"), (second, 1, 0, "carry")]),
+    }
+
+
+def problem(case):
+    """The case as a problem of the engine; its times are those of the table."""
+    act, dim, stages = cases()[case]
+    found = []
+    for k, (target, gamma, decay, readout) in enumerate(stages, 1):
+        times = sorted({row["time"] for row in rows(case) if row["stage"] == k})
+        times = times or [16.0]  # of the stage that L2 shares with L1
+        points = np.arange(3) + 3 * (k - 1)
+        found.append(Stage(points, target.y, gamma, np.array(times), 1 / 3, decay, readout, target))
+    return Problem(activation(act), reduce_inputs(inputs(8, dim), 6), found)
+
+
+def deviations(case, stages, outputs):
+    """Return (deviation, error) of every row: outputs per stage (n_time, n_point[, C])."""
+    out = []
+    for row in rows(case):
+        stage = stages[row["stage"] - 1]
+        record = stage.times.tolist().index(row["time"])
+        value = outputs[row["stage"] - 1][record, row["index"]]
+        out.append((float(value if np.ndim(value) == 0 else value[row["output"]]) - row["value"], row["error"]))
+    return np.array(out)
