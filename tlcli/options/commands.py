@@ -12,7 +12,15 @@ _FIGURE = ("x", "y", *DRAWN)
 _EXPERIMENT = ("simulate", "experiment", "trials", "width", "dim")
 _RUN = ("seed", *INVOCATION)
 _OUTPUTS = ("predictions", "kernels")
-_NETWORK = ("source", "target", "p1", "p2", "loss", *(option.name for option in NETWORK if option.name not in _OUTPUTS), "nets")
+_NETWORK = (
+    "source",
+    "target",
+    "p1",
+    "p2",
+    "loss",
+    *(option.name for option in NETWORK if option.name not in _OUTPUTS),
+    "nets",
+)
 _BEST = ("optimal_gamma0", "optimal_delta")
 _BAYES = tuple(option.name for option in BAYES)
 _TRANSFER = tuple(name for name in OPTIONS if name not in (*_FIGURE, *_EXPERIMENT, *_OUTPUTS, *_RUN, *_BEST, *_BAYES))

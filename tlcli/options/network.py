@@ -121,7 +121,7 @@ NETWORK = [
             "grid",
             None,
             f"Share of the {word}'s training labels that become another class at random.",
-            symbol=rf"{word} flips",
+            symbol=rf"{word} flips $q_{stage}$",
             domain=Domain(0, 1),
             panel="Tasks",
         )

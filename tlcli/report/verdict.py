@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tlcli.options.columns import BASELINES
 from tlcli.report.numbers import number, span, with_error
 from tlcli.report.records import RECORD, final
 from tlcli.report.tables import Block
@@ -66,11 +67,17 @@ def _phases(block: Block) -> Any:
     """Return the phase of every point; tables in time have none, and decide by two standard errors."""
     if "phase" in block.columns:
         return block.full("phase")
-    gain = block.full("gain")
-    wide = 2.0 * np.nan_to_num(error_of(block, "gain"))
+    name = _gain(block)
+    gain = block.full(name)
+    wide = 2.0 * np.nan_to_num(error_of(block, name))
     with np.errstate(invalid="ignore"):
         sign = np.where(np.abs(gain) > wide, np.sign(gain), 0)
     return np.where(np.isnan(gain), Phase.UNKNOWN, sign).astype(np.int8)
+
+
+def _gain(block: Block) -> str:
+    """Return the gain that the phase is of: of classes that in the share of misclassified points."""
+    return "gain_error" if "gain_error" in block.columns else "gain"
 
 
 def _at(block: Block, name: str, where: tuple[int, ...]) -> str:
@@ -80,14 +87,16 @@ def _at(block: Block, name: str, where: tuple[int, ...]) -> str:
 def _point(end: Block, whole: Block) -> str:
     """Return the answer of a single point: its losses, what they mean, and the best time to stop."""
     where = (0,) * len(end.shape)
-    name = "loss" if "loss" in end.columns else "train_loss"
+    gain = _gain(end)
+    name = "error" if gain == "gain_error" else "loss" if "loss" in end.columns else "train_loss"
+    baseline = BASELINES.get(name, "baseline")
     phase = Phase(int(_phases(end)[where]))
     words = name.replace("_", " ")
     text = (
-        f"{words} {_at(end, name, where)} (no pre-training {_at(end, 'baseline', where)}): pre-training {_MEANS[phase]}"
+        f"{words} {_at(end, name, where)} (no pre-training {_at(end, baseline, where)}): pre-training {_MEANS[phase]}"
     )
     if phase not in (Phase.UNKNOWN, Phase.COLLAPSED):
-        text += f", gain {_at(end, 'gain', where)}"
+        text += f", {gain.replace('_', ' in ')} {_at(end, gain, where)}"
     return text + (_earlier(whole, name) if RECORD in whole.axes else "")
 
 
@@ -112,7 +121,7 @@ def _grid(block: Block, edges: Sequence[Mapping[str, Any]]) -> str:
     text = f"pre-training {', '.join(shares)} {'points' if len(shares) == 1 else f'of {block.size} points'}"
     signed = np.isin(phases, (Phase.POSITIVE, Phase.NEGATIVE))
     if signed.any():  # where there is no effect, the gain is noise or rounding
-        gain = block.full("gain")
+        gain = block.full(_gain(block))
         low = np.argmin(np.where(signed, gain, np.inf))
         high = np.argmax(np.where(signed, gain, -np.inf))
         ends = (_there(block, np.unravel_index(int(end), block.shape)) for end in dict.fromkeys((low, high)))
@@ -126,7 +135,7 @@ def _there(block: Block, where: Any) -> str:
     axes = ", ".join(
         f"{name} = {number(values[i])}" for (name, values), i in zip(block.axes.items(), where, strict=True)
     )
-    return f"{_at(block, 'gain', tuple(where))} ({axes})"
+    return f"{_at(block, _gain(block), tuple(where))} ({axes})"
 
 
 def _crossing(edge: Mapping[str, Any], block: Block) -> str:

@@ -24,6 +24,7 @@ from tlcli.training import parameters as training_parameters
 
 _OUTPUTS = {"curve": ("kernels", "predictions"), "pretrain": ("kernels",), "end": ()}
 _HIDDEN = ("ptest", "raw_inputs", "drop_columns", "colour", *NUMERICS, "nets")
+_IF_GIVEN = ("loss", "classes", "regression")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +136,12 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> Networ
         archive="kernels",
         inner=inner,
         words=words,
-        hidden=(*_HIDDEN, *(option for option in ("loss", "classes", "regression") if get(option)), "times", *_OUTPUTS[layout]),
+        hidden=(
+            *_HIDDEN,
+            *(option for option in ("loss", "classes", "regression") if get(option)),
+            "times",
+            *_OUTPUTS[layout],
+        ),
         defaults={"dim": dim, "target": source, **dict(sizes), **stages, **chosen.defaults},
     )
 
