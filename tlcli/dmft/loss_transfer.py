@@ -21,7 +21,7 @@ from tlcli.dmft.regression import force_scale
 from tlcli.dmft.transfer import Parts
 from tlcli.dmft.two_layer import Stage
 from tlcli.errors import DomainError
-from tlcli.losses.scores import calibrated_losses, margins, point_errors, point_losses
+from tlcli.losses.scores import TIE, calibrated_losses, margins, point_errors, point_losses
 
 Array = NDArray[np.float64]
 Statistic = Callable[[list[Array]], Array]
@@ -272,7 +272,7 @@ class _Scored:
     def _smooth_errors(self) -> Statistic:
         """Return how likely every point is misclassified, its margin being known to the error that neurons leave."""
         _, se = estimate(self.pieces, self._over(lambda f: margins(f, self.labels)))
-        se = np.nan_to_num(se)
+        se = np.where(np.nan_to_num(se) > TIE, se, 0.0)
         tied = self._over(lambda f: point_errors(f, self.labels))
         margin = self._over(lambda f: margins(f, self.labels))
 

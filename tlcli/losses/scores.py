@@ -5,7 +5,6 @@ Predictions f are (..., n) or (..., n, C) with any leading axes (times, repeats)
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from tlcli.losses.base import Loss
 
@@ -13,6 +12,7 @@ Array = NDArray[np.float64]
 
 _LARGEST = 1e8  # of the factor that calibrates: beyond, no float64 tells the loss from that of certainty
 _TURNS = 60
+TIE = 1e-6  # outputs that differ by less are ties: populations in single precision start from f = 0 to some 1e-7
 
 
 def _each(loss: Loss, f: Array, y: Array) -> Array:
@@ -41,22 +41,15 @@ def margins(f: Array, y: Array) -> Array:
 
 
 def point_errors(f: Array, y: Array) -> Array:
-    """Return 1 for every misclassified point (..., n), 0 for the others; a tie of k classes counts 1 - 1/k."""
+    """Return 1 for every misclassified point (..., n), 0 for the others; a tie of k classes counts 1 - 1/k.
+
+    Outputs that are equal to the rounding of single precision are ties: they must not be ranked.
+    """
     margin = margins(f, y)
     if y.ndim == 1:
-        return np.where(margin > 0, 0.0, np.where(margin < 0, 1.0, 0.5))
-    ties = np.sum(f == f.max(axis=-1, keepdims=True), axis=-1)
-    return np.where(margin < 0, 1.0, 1.0 - 1.0 / ties)
-
-
-def unsure_errors(margin: Array, se: Array) -> tuple[Array, Array]:
-    """Return how likely each point (..., n) is misclassified, its margin being known to `se`, and the variance of that.
-
-    A point that is misclassified with probability q, and taken for such with it, has the variance q (1 - q).
-    """
-    sure = np.where(margin < 0, 1.0, np.where(margin > 0, 0.0, 0.5))
-    found = np.where(se > 0, ndtr(-margin / np.where(se > 0, se, 1.0)), sure)
-    return found, np.where(se > 0, found * (1 - found), 0.0)
+        return np.where(margin > TIE, 0.0, np.where(margin < -TIE, 1.0, 0.5))
+    ties = np.sum(f >= f.max(axis=-1, keepdims=True) - TIE, axis=-1)
+    return np.where(margin < -TIE, 1.0, np.where(margin > TIE, 0.0, 1.0 - 1.0 / ties))
 
 
 def calibration(loss: Loss, f: Array, y: Array) -> Array:

@@ -1,0 +1,115 @@
+"""Losses and classes from the command line: tables, what is refused, and that the squared error is left alone."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FAST = "--p1 12 --p2 10 --ptest 60 --t1 2 --neurons 128 --repeats 3 --quiet"
+FROZEN = "finetune-loss --model network"
+
+
+def table(folder="one"):
+    return list(csv.DictReader(Path(folder, "table.csv").read_text(encoding="utf-8").splitlines()))
+
+
+def test_digits_with_classes_and_a_new_head(tlcli):
+    command = f"dmft-solve --source digits:0-2 --target digits:5-9 --readout reset {FAST} --t2 3 --times 0,3"
+    assert tlcli(command, "-o one").code == 0, "converged"
+    rows = table()
+    assert rows[0]["loss_function1"] == rows[0]["loss_function2"] == "softmax"
+    first, last = next(row for row in rows if row["stage"] == "2"), rows[-1]
+    assert float(first["loss"]) == pytest.approx(np.log(5), abs=1e-7)
+    assert float(first["error"]) == pytest.approx(0.8, abs=1e-12)
+    assert float(first["baseline_error"]) == pytest.approx(0.8, abs=1e-12), "no noise is ranked"
+    assert float(last["loss"]) < np.log(5)
+    assert float(last["source_loss"]) < np.log(3), "the old head reports the source"
+    assert rows[0]["loss"] == "nan" or not rows[0]["loss"]
+
+
+@pytest.mark.parametrize("loss", ["logistic", "softmax", "hinge2", "mse", "huber:0.5"])
+def test_every_loss_on_frozen_features(tlcli, loss):
+    assert (
+        tlcli(
+            f"{FROZEN} --source sign:linear --target sign:linear --dim 5 --loss {loss} {FAST} --times 0,5 -o one"
+        ).code
+        == 0
+    )
+    (start, end) = table()
+    assert float(end["train_loss"]) < float(start["train_loss"])
+    assert float(start["error"]) == 0.5
+    assert end["gain_error_test_se"]
+
+
+def test_softmax_of_two_classes_is_logistic(tlcli):
+    """The same errors; gamma0 sqrt(2) of softmax, half the time and twice the ridge."""
+    tail = "--source sign:linear --target sign:he1+he3 --dim 5 --p1 12 --p2 10 --ptest 60 --neurons 512"
+    tail += " --repeats 4 --quiet"
+    logistic = f"{FROZEN} {tail} --loss logistic --t1 2 --gamma0 1 --times 0,6 --ridge 0.01"
+    softmax = f"{FROZEN} {tail} --loss softmax --t1 1 --gamma0 1.4142135623730951 --times 0,3 --ridge 0.02"
+    assert tlcli(logistic, "-o one --tolerance 1e-7").code == 0
+    assert tlcli(softmax, "-o two --tolerance 1e-7").code == 0
+    one, two = table("one")[-1], table("two")[-1]
+    for name in ("loss", "error", "baseline", "train_loss"):
+        assert float(one[name]) == pytest.approx(float(two[name]), rel=2e-4, abs=1e-4), name
+
+
+def test_phase_diagram_by_the_gain_in_error(tlcli):
+    command = "phase-diagram --solver network-frozen --source digits:0-2 --target digits:3-5 --p1 20 --ptest 60 --t1 5"
+    assert tlcli(command, "--x p2=6,12 --y gamma0=0.3,2 --neurons 256 --repeats 4 -o one --quiet").code in (0, 3)
+    rows = table()
+    for row in rows:
+        gain, error = float(row["gain_error"]), np.hypot(float(row["gain_error_se"]), float(row["gain_error_test_se"]))
+        assert row["phase"] == ("neutral" if abs(gain) <= 2 * error else "positive" if gain > 0 else "negative")
+    assert "pre-training" in json.loads(Path("one/provenance.json").read_text())["verdict"]
+
+
+def test_a_file_with_numbers_of_classes(tlcli):
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{name}": rng.standard_normal((n, 4)) for name, n in (("source", 12), ("target", 10), ("test", 8))}
+    arrays |= {"y_source": rng.integers(0, 2, 12), "y_target": rng.integers(0, 3, 10), "y_test": rng.integers(0, 3, 8)}
+    np.savez("data.npz", **arrays)
+    end = "--t1 1 --times 0,1 --neurons 128 --repeats 2 -o one"
+    found = tlcli(f"{FROZEN} --source file:data.npz --target file:data.npz --loss softmax {end}")
+    assert found.code in (0, 3)
+    assert "1 as +1 and 0 as -1" in found.err
+    assert float(table()[0]["error"]) <= 1
+    assert tlcli(f"{FROZEN} --source file:data.npz --target file:data.npz {end.replace('one', 'two')}").code in (0, 3)
+    assert "error" not in table("two")[0], "without a loss the labels stay numbers"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            "--source digits:0-4 --target digits:5-9 --loss logistic",
+            "is for two classes, and digits:0-4 has 5; use softmax",
+        ),
+        ("--source linear --target linear --loss logistic", "use sign:linear"),
+        ("--source linear --target linear --loss sofmax", "did you mean 'softmax'"),
+        ("--source digits:0-4 --target digits:5-9 --times inf", "no finite optimum"),
+        ("--source digits:3v8 --target digits:4v9 --loss hinge2 --times inf", "flat minimum"),
+        ("--source digits:0-4 --target digits:5-9 --depth 2", "deep networks have the squared error"),
+        ("--source digits:0-4 --target digits:5-9 --noise2 0.1", "use --flip2"),
+        ("--source digits:3v8 --target digits:4v9 --loss mse --label-smoothing 0.1", "label_smoothing = 0.1 is for"),
+        ("--source linear --target linear --flip1 0.1", "flip1 = 0.1: linear has real labels"),
+        ("--source linear --target linear --classes", "those of 'linear'"),
+        (
+            "--source digits:0-4 --target digits:5-9 --class-weights 1,2 --t1 1 --times 0,1 --p1 9 --p2 9",
+            "5 positive numbers",
+        ),
+    ],
+)
+def test_what_is_refused(tlcli, arguments, words):
+    found = tlcli(f"{FROZEN} {arguments} -o one --quiet")
+    assert found.code == 2, found.err
+    assert words in found.err
+    assert found.err.count("\n") <= 2
+
+
+def test_another_number_of_classes_needs_a_new_head(tlcli):
+    found = tlcli("dmft-solve --source digits:0-2 --target digits:5-9 -o one --quiet")
+    assert found.code == 2
+    assert "3 outputs of softmax and 5 outputs of softmax, whose readouts differ; use --readout reset" in found.err
