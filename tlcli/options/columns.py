@@ -43,9 +43,6 @@ COLUMNS: dict[str, Column] = {
             r"target train loss",
             "Mean squared error on the noisy training labels of the target (linear-classify: mean of its loss there).",
         ),
-        Column(
-            "error", "target test error", "Share of the test points that are misclassified; a tie of k counts 1 - 1/k."
-        ),
         Column("baseline_error", "baseline error", "The same without pre-training."),
         Column(
             "gain_error", "gain in error", "Baseline error minus error; negative: pre-training costs correct answers."
@@ -135,7 +132,11 @@ COLUMNS: dict[str, Column] = {
         Column("ess", "effective states", "Population: effective number of states of one start, worst stage."),
         Column("spectral_loss", r"spectral test loss", "The same loss from the Marchenko-Pastur integral."),
         Column("response", r"response $R_v(t)$", "Response of the error to a kick at time zero."),
-        Column("error", r"classification error", "Share of wrong classes on the target, clean labels."),
+        Column(
+            "error",
+            r"classification error",
+            "Share of wrong classes on the target, clean labels; a tie of k counts 1 - 1/k.",
+        ),
         Column(
             "noisy_error", r"error on noisy labels", "Share of wrong classes on target labels with noise and flips."
         ),

@@ -77,7 +77,7 @@ def plan_figure(blocks: Sequence[Block], drawing: Drawing, quantity: str | None 
     x, y, lines = _roles(drawing.roles, first, axes, is_map)
     default = drawing.default_quantity
     if is_map and "gain" in first.columns:
-        default = "gain_error" if default == "error" else "gain"
+        default = "gain_error" if default == "error" and "gain_error" in first.columns else "gain"
     quantity = asked[0] if asked else default
     shown = (x, y) if is_map and y is not None else (x,)
     _check_blocks(blocks, first, shown, quantity)
