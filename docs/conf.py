@@ -7,6 +7,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
 
+import notebooks  # noqa: E402
 import reference  # noqa: E402
 
 import tlcli  # noqa: E402
@@ -36,4 +37,6 @@ html_show_sourcelink = False
 def setup(app):
     """Write the generated pages before Sphinx reads the sources; make plain docstrings safe for it."""
     reference.write_all(HERE / "_generated")
+    for notebook in sorted((HERE / "notebooks").glob("*.ipynb")):
+        notebooks.write_page(notebook, HERE / "_generated")
     app.connect("autodoc-process-docstring", reference.process_docstring)

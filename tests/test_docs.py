@@ -1,5 +1,6 @@
 """The maps of the documentation show the tree as it is."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -27,3 +28,48 @@ def test_the_architecture_names_every_package():
     packages = [p.parent for p in (ROOT / "tlcli").rglob("__init__.py")]
     names = [p.name for p in packages if p != ROOT / "tlcli"]
     assert not [name for name in names if f"{name}/" not in text]
+
+
+@pytest.mark.parametrize("page", ["python.md", "api.md"])
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert blocks
+    space: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, page, "exec"), space)
+
+
+def test_the_notebook_runs_and_shows_its_figures(tmp_path):
+    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "docs" / "notebooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    notebooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(notebooks)
+    page = notebooks.write_page(ROOT / "docs" / "notebooks" / "transfer.ipynb", tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert "pre-training helps at" in text
+    named = re.findall(r"\]\((transfer-\d+\.png)\)", text)
+    assert len(named) == 3
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in named)
+
+
+def test_the_arrays_of_the_python_page_are_there():
+    import tlcli
+
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`(\w+)`", text.split("## Kernels and predictions")[1].split("## The result")[0]))
+    told = {name.replace("MOMENT", "stage2").replace("_layerL", "_layer1") for name in told}
+    sizes = {"p1": 8, "p2": 6, "dim": 4, "ptest": 10, "predictions": True}
+    times = {"times": [1, 2], "accuracy": 1.0, "neurons": 50, "repeats": 4}
+    linear = {"source": "linear", "target": "hermite:1", "activation": "linear", "gamma0": 0.2}
+    network = tlcli.dmft_solve(**linear, **sizes, **times)
+    deep = tlcli.dmft_solve(**linear, **sizes, times=[1, 2], depth=2)
+    bayes = tlcli.bayes_saddle(source="linear", target="linear", **sizes)
+    assert {"phi_se_stage2", "predictions_se"} <= network.arrays.keys()
+    for keys in (network.arrays.keys() | deep.arrays.keys(), bayes.arrays.keys()):
+        assert len(keys & told) > 8
+    plain = {name for name in told if name.startswith(("phi", "g_", "ntk", "kernel", "labels", "points", "density"))}
+    every = network.arrays.keys() | deep.arrays.keys() | bayes.arrays.keys() | tlcli.pretrain_kernel().arrays.keys()
+    assert plain <= every | {"points", "kernels"}, plain - every

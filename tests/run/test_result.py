@@ -311,3 +311,25 @@ def test_a_changed_table_is_not_read(tmp_path):
         stream.write("\n")
     with pytest.raises(UsageError, match="was changed after it was written"):
         tlcli.load(tmp_path)
+
+
+def test_kernels_of_bayesian_networks_are_in_the_order_of_the_data():
+    r = tlcli.bayes_saddle(**{**BAYES, "delta": [0.5, 2.0], "predictions": True})
+    stored, shown = r.matrices[0], r.arrays
+    assert stored is not None
+    assert (np.diff(stored["labels_source"]) >= 0).all()
+    np.testing.assert_array_equal(shown["labels_source"], shown["y_source"])
+    np.testing.assert_array_equal(shown["points_target"], np.tile(np.arange(6), (2, 1)))
+    places = np.concatenate([stored["points_source"][1], 12 + stored["points_target"][1]])
+    for i in range(18):
+        for j in range(18):
+            assert shown["kernel_target"][1, places[i], places[j]] == stored["kernel_target"][1, i, j]
+        np.testing.assert_array_equal(
+            shown["kernel_source_test"][1, :, places[i]], stored["kernel_source_test"][1, :, i]
+        )
+    np.testing.assert_array_equal(shown["kernel_source_test"][..., 18:], stored["kernel_source_test"][..., 18:])
+
+
+def test_experiments_are_named():
+    r = tlcli.finetune_loss(alpha2=0.5, simulate=True, experiment="regression,population", trials=2, dim=10)
+    assert r.axes["experiment"].tolist() == ["regression", "population"]

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 import tlcli
 from tlcli.cli import interrupts
+from tlcli.cli import plot as plotting
 from tlcli.cli.commands import build
 from tlcli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, TlcliError
 from tlcli.options.commands import COMMANDS, Command
@@ -159,6 +161,13 @@ def check(
     from tlcli.report.checking import check_tables
 
     raise typer.Exit(check_tables(tables, sigmas, finite_size, strict, print))
+
+
+def _plot(folders: Sequence[Path], output: str | None, allow_code: bool, settings: Mapping[str, Any]) -> None:
+    raise typer.Exit(plotting.plot(folders, output, allow_code, settings))
+
+
+app.command("plot")(plotting.command(_plot))
 
 
 def main() -> None:

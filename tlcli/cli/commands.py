@@ -34,7 +34,7 @@ def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]]
             "recipe",
             Annotated[path, typer.Option("--recipe", help="The same, as a flag.", rich_help_panel="Run")],
         ),
-        *(_parameter(name, _annotation(option_of(command, name))) for name in dict.fromkeys(command.options)),
+        *(_parameter(name, annotation(option_of(command, name))) for name in dict.fromkeys(command.options)),
     ]
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     callback.__doc__ = command.help
@@ -46,10 +46,11 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _annotation(option: Option) -> Any:
+def annotation(option: Option, *, default: bool = True) -> Any:
+    """Return what Typer makes a flag of; its help names the default, unless nothing given means something else."""
     flags = ["-o", "--output"] if option.name == "output" else [option.flag]
     text = option.help
-    if option.default is not None and option.default is not False:
+    if default and option.default is not None and option.default is not False:
         text += f" (default: {option.default})"
     if option.choices:
         text += f" One of: {', '.join(option.choices)}."

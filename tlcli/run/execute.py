@@ -17,6 +17,7 @@ from tlcli.run.cost import refuse_what_cannot_fit
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages, Silent
+from tlcli.run.occupied import refuse_another
 from tlcli.run.outputs import files_read, may_write, save_into
 from tlcli.run.recipe import Recipe
 from tlcli.run.solve import Measured
@@ -38,6 +39,8 @@ def execute(
     console = console or Silent()
     job, how = ask(command, allowed, recipe, flags, console)
     output = None if how.to_stdout else OutputFolder(how.folder(job.name), files_read(job))
+    if how.output is None and not (how.force or how.dry_run):
+        refuse_another(job, how.folder(job.name))
     if output is not None:
         output.refuse_taken({"table.csv", PROVENANCE}.__contains__)
     else:

@@ -203,6 +203,24 @@ def figures_of(result: Result) -> "Iterator[tuple[str, Figure]]":
         yield from build(result.blocks, drawing, shown, layers)
 
 
+def save_figures(result: Result, folder: Path) -> list[Path]:
+    """Write the figures of a result alone into `folder`, with a provenance of their own; return the files.
+
+    Raises:
+        UsageError: nothing to draw, or `folder` holds what no earlier run wrote.
+        WriteError: it cannot be written.
+    """
+    figure = re.compile(r"figure.*\.(?:png|pdf|svg)")
+    output = OutputFolder(folder)
+    output.refuse_taken(lambda name: name == PROVENANCE or figure.fullmatch(name) is not None)
+    with output.opened(), output.replacing() as hidden:
+        names = [path.name for path in _draw(result, hidden, dict(result.about))]
+        if not names:
+            raise UsageError("there is nothing to draw: no parameter has several values, or no number is known.")
+        write_provenance(hidden / PROVENANCE, result.about, [hidden / name for name in names])
+    return [folder / name for name in names]
+
+
 def redraw(job: Job, settings: Mapping[str, Any], blocks: Sequence[Block]) -> Job:
     """Return the job with other settings of its figures; nothing of what it computes may be among them.
 

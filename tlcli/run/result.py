@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tlcli.errors import MissingExtraError, UsageError, suggest
 from tlcli.options import OPTIONS
+from tlcli.report.provenance import recipe_hash
 from tlcli.report.tables import Block, column_names
 from tlcli.run.job import Job
 from tlcli.run.solve import Measured
@@ -75,7 +76,12 @@ class Result:
         """The several-valued axes, slowest first, with their values; `case` and `experiment` among them."""
         first = self._same_grid()
         axes: dict[str, NDArray[Any]] = {"case": np.array(self.labels)} if len(self.blocks) > 1 else {}
-        return axes | {name: np.asarray(values) for name, values in first.axes.items()}
+        axes |= {name: np.asarray(values) for name, values in first.axes.items()}
+        if "experiment" in axes and "experiment" in first.columns:
+            told = [_experiments(first, name) for name in ("experiment", "width") if name in first.columns]
+            labels = [" ".join(str(word) for word in one if word) for one in zip(*told, strict=True)]
+            axes["experiment"] = np.array(labels) if len(set(labels)) == len(labels) else axes["experiment"]
+        return axes
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -145,20 +151,23 @@ class Result:
 
     @cached_property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Kernels, predictions and other matrices that fit no table, as in the NPZ file; empty where there are none.
+        """Kernels, predictions and other matrices that fit no table; empty where there are none.
 
-        Each has the grid's axes first where all points have one shape, else stands as NAME_pointI in C order of the
-        grid. Points are in the order of the data, not sorted. Networks: `phi_MOMENT`, `g_MOMENT` (n_point, n_trained)
-        at MOMENT start, stage1, stage2 and at asked times, standard errors `phi_se_MOMENT`, `predictions` and
-        `predictions_se` (n_record, n_input), labels `y_source`, `y_target`, densities over `bin_edges`. Bayesian
-        networks: `kernel_source`, `kernel_target` (n, n), labels, predictions. See docs/python.md.
+        Keys and shapes stand in docs/python.md. They are those of the NPZ file, but that training points of Bayesian
+        networks, which the file sorts by label, are in the order of the data. Where all points of the grid have arrays
+        of one shape, the grid's axes come first, else NAME_pointI is that of the I-th point.
 
         Raises:
             UsageError: there are several cases; take one.
         """
         if len(self.outcomes) > 1:
             raise UsageError(f"arrays belong to one case; take result.case(LABEL), one of {', '.join(self.labels)}.")
-        return self.matrices[0] or {}
+        found = self.matrices[0] or {}
+        if any(name.startswith("points_source") for name in found):
+            from tlcli.theories.bayes.points import in_data_order
+
+            return in_data_order(found)
+        return found
 
     @cached_property
     def matrices(self) -> list[dict[str, NDArray[Any]] | None]:
@@ -219,7 +228,12 @@ class Result:
         """Return the same result with other settings of its figures."""
         from tlcli.run.outputs import redraw
 
-        return replace(self, job=redraw(self.job, settings, self.blocks)) if settings else self
+        if not settings:
+            return self
+        job = redraw(self.job, settings, self.blocks)
+        facts = {"recipe": dict(job.resolved), "recipe_sha256": recipe_hash(job.resolved)}
+        stored = self.stored and {**self.stored, "about": {**self.stored["about"], **facts}}
+        return replace(self, job=job, stored=stored, folder=None)
 
     def to_pandas(self) -> Any:
         """Return the table as a pandas DataFrame, one row per point and column names as in table.csv.
@@ -260,8 +274,7 @@ class Result:
                 continue
             values = self[name]
             where = coords if self._is_parameter(name) else data
-            constant = where is coords and np.all(values == values.flat[0])
-            where[name] = ((), values.flat[0]) if constant else (tuple(axes), values)
+            where[name] = _narrow(tuple(axes), values) if where is coords else (tuple(axes), values)
         out = xarray.Dataset(data, coords)
         for name, variable in out.variables.items():
             time_like = str(name) in ("time", "t1", "t2")
@@ -345,6 +358,20 @@ def _column(block: Block, name: str) -> NDArray[Any]:
         words = {int(code): code.name.lower() for code in _WORDS[name]}
         return np.vectorize(words.__getitem__, otypes=[object])(values).astype(str)
     return values
+
+
+def _experiments(block: Block, name: str) -> NDArray[Any]:
+    """Return a column once per experiment, which is the slowest axis."""
+    return block.full(name).reshape(len(block.axes["experiment"]), -1)[:, 0]
+
+
+def _narrow(axes: tuple[str, ...], values: NDArray[Any]) -> tuple[tuple[str, ...], NDArray[Any]]:
+    """Return the axes along which values differ, and the values on these."""
+    for at in reversed(range(len(axes))):
+        first = np.take(values, [0], axis=at)
+        if np.all(values == first):
+            axes, values = axes[:at] + axes[at + 1 :], np.take(values, 0, axis=at)
+    return axes, values
 
 
 def _texts(block: Block, name: str) -> list[str]:

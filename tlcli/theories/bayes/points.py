@@ -183,6 +183,31 @@ def arrays_of(
     return out
 
 
+def in_data_order(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays of `arrays_of`, of one point or stacked over a grid, with training points as the data has them.
+
+    `points_source` and `points_target` then grow; labels and kernels follow them.
+    """
+    out = dict(arrays)
+    for name in arrays:
+        if not name.startswith("points_source"):
+            continue
+        end = name.removeprefix("points_source")  # of one point of a grid
+        orders = [np.argsort(arrays[f"points_{task}{end}"], axis=-1) for task in ("source", "target")]
+        for task, order in zip(("source", "target"), orders, strict=True):
+            for kind in ("points", "labels"):
+                out[f"{kind}_{task}{end}"] = np.take_along_axis(arrays[f"{kind}_{task}{end}"], order, -1)
+        train = np.concatenate([orders[0], orders[0].shape[-1] + orders[1]], axis=-1)
+        tested = train.shape[-1] + np.arange(arrays[f"points_test{end}"].shape[-1])
+        both = np.concatenate([train, np.broadcast_to(tested, (*train.shape[:-1], len(tested)))], axis=-1)
+        for task in ("source", "target"):
+            rows = np.take_along_axis(arrays[f"kernel_{task}{end}"], train[..., :, None], -2)
+            out[f"kernel_{task}{end}"] = np.take_along_axis(rows, train[..., None, :], -1)
+            between = arrays[f"kernel_{task}_test{end}"]
+            out[f"kernel_{task}_test{end}"] = np.take_along_axis(between, both[..., None, :], -1)
+    return out
+
+
 def _spread(labels: np.ndarray) -> np.ndarray:
     """Return the indices of points sorted by label, at most `_MOST_KEPT` of them at equal steps."""
     order = np.argsort(labels, kind="stable")
