@@ -51,6 +51,7 @@ class Homogeneous:
         values, self.vectors = np.linalg.eigh(kernel / self.size)
         self.values: Floats = np.maximum(values, 0.0)
         self.rank = int(np.sum(self.values > self.size * np.finfo(float).eps * self.values[-1]))
+        self.labels = labels
         self._projected = self.vectors.T @ labels
         self._squares = self.vectors**2
 

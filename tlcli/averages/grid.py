@@ -1,0 +1,195 @@
+"""Averaged losses of one kernel over samples, ridges, label noise and times, by the method that fits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.averages.homogeneous import Homogeneous
+from tlcli.averages.pointwise import Pointwise
+from tlcli.averages.subsets import chosen_subsets, subset_losses
+from tlcli.errors import check_choice
+
+Floats = NDArray[np.float64]
+
+METHODS = ("auto", "pointwise", "homogeneous", "subsets")
+FEW = 20  # samples, up to which the resolvent itself varies from draw to draw: direct averages are better and cheap
+SUBSETS = 200
+_SOLVED_SIZES = 10  # of a longer list of sizes, between which pointwise over homogeneous is interpolated
+_CHECKED = 8  # subsets of the self-check
+_WRONG, _WRONG_SHARE = 3.0, 0.05  # standard errors and share of the loss, beyond both of which it fails
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Losses at every point of the pool, and how they were found.
+
+    `losses` is (n_p, n_ridges, n_noises, n_times, N): their mean over the last axis is the averaged loss. `extra` of
+    the shape before that: the standard error from the number of subsets (0 for the equations). `direct` (n_p,) says
+    which sizes are averages over subsets, `unsolved` (n_p, n_ridges) where the pool is too small for its heavy points.
+    """
+
+    losses: Floats
+    extra: Floats
+    direct: NDArray[np.bool_]
+    unsolved: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What one kernel is asked for: numbers of samples, ridges of the mean loss, label noise, times (inf: at rest)."""
+
+    sizes: Sequence[int]
+    ridges: Sequence[float]
+    noises: Sequence[float] = (0.0,)
+    times: Sequence[float] = (np.inf,)
+    summed: bool = False  # ridges and times belong to the loss summed over samples
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Lengths."""
+        return len(self.sizes), len(self.ridges), len(self.noises), len(self.times)
+
+    def of(self, p: int) -> tuple[Floats, Floats]:
+        """Return ridges and times in units of the mean loss over `p` samples."""
+        scale = p if self.summed else 1
+        return np.asarray(self.ridges, dtype=float) / scale, np.asarray(self.times, dtype=float) * scale
+
+
+def averaged(kernel: Floats, labels: Floats, axes: Axes, method: str, rng: np.random.Generator) -> Curve:
+    """Return the losses of a kernel (N, N) on a pool with noise-free labels (N,), averaged over its samples.
+
+    `auto` takes subsets up to 20 samples, and where eight of them disagree with the pointwise theory by more than three
+    standard errors and 5 %.
+
+    Raises:
+        UsageError: an unknown method. DomainError: sizes or ridges beyond what the pool can stand for.
+    """
+    check_choice("average", method, METHODS)
+    homogeneous = Homogeneous(kernel, labels)
+    sizes = np.asarray(axes.sizes)
+    losses, unsolved = np.empty((*axes.shape, len(labels))), np.zeros(axes.shape[:2], dtype=bool)
+    extra = np.zeros(axes.shape)
+    direct = np.full(len(sizes), method == "subsets")
+    if method != "subsets":
+        losses = _homogeneous(homogeneous, axes)
+    if method in ("auto", "pointwise"):
+        ratio, unsolved = _ratios(Pointwise(kernel, labels, homogeneous), axes, losses)
+        losses = losses * ratio
+    if method == "auto":
+        direct = (sizes <= FEW) | _disagrees(kernel, labels, axes, losses, rng)
+    for i in np.flatnonzero(direct):
+        losses[i], extra[i] = _direct(kernel, labels, axes, i, rng, homogeneous)
+        unsolved[i] = False
+    return Curve(losses, extra, direct, unsolved)
+
+
+def _homogeneous(pool: Homogeneous, axes: Axes) -> Floats:
+    """Return the homogeneous losses at every point of the pool: its leave-one-out residuals carry the mean."""
+    out = np.empty((*axes.shape, pool.size))
+    for i, p in enumerate(axes.sizes):
+        ridges, times = axes.of(p)
+        delta = pool.effective_ridge(p, ridges)
+        residuals = np.asarray(pool.residuals(delta), dtype=float) ** 2
+        share = residuals / residuals.mean(axis=1, keepdims=True)
+        for n, noise in enumerate(axes.noises):
+            static = pool.loss(p, ridges, noise).loss
+            for t, time in enumerate(times):
+                if np.isinf(time):
+                    mean = static
+                elif time == 0:
+                    mean = np.full(len(ridges), np.mean(pool.labels**2))
+                else:
+                    mean = np.array([pool.stopped(p, time, ridge, noise)[0][0] for ridge in ridges])
+                out[i, :, n, t] = mean[:, None] * share
+    return out
+
+
+def _ratios(points: Pointwise, axes: Axes, plain: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return pointwise over homogeneous at every point of the pool, at rest, and where there is none.
+
+    Of many sizes some are solved, and the logarithm of the ratio of the means is interpolated in that of the size. At
+    finite times the ratio is that at rest, as it must be at late ones; at early ones there is little to correct.
+    """
+    sizes = np.asarray(axes.sizes, dtype=float)
+    solved = _spread(sizes)
+    shape = (len(solved), *axes.shape[1:3])
+    means, failed = np.empty(shape), np.zeros(shape[:2], dtype=bool)
+    reference = _homogeneous(points.homogeneous, Axes([int(p) for p in sizes[solved]], axes.ridges, axes.noises,
+                                                      summed=axes.summed)).mean(axis=-1)[..., 0]
+    starts: dict[int, Floats] = {}
+    for row, at in enumerate(solved):
+        ridges, _ = axes.of(int(sizes[at]))
+        for k, ridge in enumerate(ridges):
+            found = points.solve(sizes[at], float(ridge), start=starts.get(k))
+            starts[k], failed[row, k] = found.ridges, not found.solved
+            means[row, k] = [found.at(noise).mean() for noise in axes.noises]
+    logs = np.log(means / reference)
+    place = np.log(sizes[solved])
+    out = np.array(
+        [
+            [[np.interp(np.log(p), place, logs[:, k, n]) for n in range(shape[2])] for k in range(shape[1])]
+            for p in sizes
+        ]
+    )
+    near = np.abs(np.log(sizes)[:, None] - place).argmin(axis=1)
+    late = np.isinf(np.asarray(axes.times, dtype=float)) | np.array([True] * len(axes.times))
+    ratio = np.where(late, np.exp(out)[..., None], 1.0)
+    early = plain.mean(axis=-1) >= 0.5 * np.mean(points.labels**2)  # most is still to be learnt
+    finite = ~np.isinf(np.asarray(axes.times, dtype=float))
+    return np.where(early & finite, 1.0, ratio)[..., None], failed[near]
+
+
+def _spread(sizes: Floats) -> NDArray[np.intp]:
+    """Return the indices of up to ten sizes, spread evenly in their logarithm, the ends among them."""
+    order = np.argsort(sizes)
+    if len(order) <= _SOLVED_SIZES + 2:
+        return order
+    wanted = np.geomspace(sizes.min(), sizes.max(), _SOLVED_SIZES)
+    return order[np.unique(np.abs(sizes[order][:, None] - wanted).argmin(axis=0))]
+
+
+def _disagrees(
+    kernel: Floats, labels: Floats, axes: Axes, losses: Floats, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Return for every size whether subsets at the nearest checked one contradict the theory."""
+    sizes = np.asarray(axes.sizes, dtype=float)
+    large = np.sort(sizes[sizes > FEW])
+    wrong = np.zeros(len(sizes), dtype=bool)
+    if not large.size:
+        return wrong
+    checked = np.unique(large[[0, large.size // 2, -1]])
+    bad = []
+    for p in checked:
+        i = int(np.flatnonzero(sizes == p)[0])
+        ridges, _ = axes.of(int(p))
+        subsets = chosen_subsets(len(labels), int(p), _CHECKED, rng)
+        found = subset_losses(kernel, labels, subsets, ridges=ridges)[..., 0]
+        mean, error = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(len(found))
+        quiet = list(axes.noises).index(0.0) if 0.0 in axes.noises else None
+        rest = [t for t, time in enumerate(axes.times) if np.isinf(time)]
+        if quiet is None or not rest:  # the check needs no noise and no end of time; other columns share the kernel
+            bad.append(False)
+            continue
+        theory = losses[i, :, quiet, rest[0]].mean(axis=-1)
+        bad.append(bool(np.any(np.abs(theory - mean) > np.maximum(_WRONG * error, _WRONG_SHARE * mean))))
+    near = np.abs(np.log(sizes)[:, None] - np.log(checked)).argmin(axis=1)
+    return np.array(bad)[near] & (sizes > FEW)
+
+
+def _direct(
+    kernel: Floats, labels: Floats, axes: Axes, at: int, rng: np.random.Generator, pool: Homogeneous
+) -> tuple[Floats, Floats]:
+    """Return losses like `_homogeneous` whose mean is that over subsets of one size, and the error of that mean."""
+    p = int(axes.sizes[at])
+    ridges, times = axes.of(p)
+    subsets = chosen_subsets(len(labels), p, SUBSETS, rng)
+    means, errors = np.empty(axes.shape[1:]), np.empty(axes.shape[1:])
+    for n, noise in enumerate(axes.noises):
+        found = subset_losses(kernel, labels, subsets, ridges=ridges, noise=noise, times=times, rng=rng)
+        means[:, n], errors[:, n] = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(len(found))
+    residuals = np.asarray(pool.residuals(np.maximum(pool.effective_ridge(p, np.maximum(ridges, 1e-12 * pool.values[-1])),
+                                                     1e-300)), dtype=float) ** 2
+    share = residuals / residuals.mean(axis=1, keepdims=True)
+    return means[..., None] * share[:, None, None], errors

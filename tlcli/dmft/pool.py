@@ -1,0 +1,69 @@
+"""The frozen kernels of a pre-trained network on a pool of target points."""
+
+import contextlib
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.dmft.activations import activation
+from tlcli.dmft.ensemble import Numerics
+from tlcli.dmft.settings import Data, Setup
+from tlcli.dmft.transfer import _PER_SAMPLE, _moments, _Parts
+from tlcli.errors import DomainError
+from tlcli.training import TransferSettings
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PoolKernels:
+    """Kernels between the target points of `data`: of every repeat after stage 1 (R, N, N), and at the start (N, N).
+
+    Without stage 1 (gamma0 = 0) both are the exact one. `message` says why there is none (training broke off).
+    """
+
+    kernels: Array
+    start: Array
+    message: str
+    info: dict[str, Any]
+
+
+class _Trained(_Parts):
+    """The pieces of a transfer whose target points are a pool: neurons are chosen by the samples taken of it."""
+
+    samples = 0
+
+    def _least(self) -> int:
+        return math.ceil(_PER_SAMPLE * self.samples * max(1.0, 1e-2 / self.numerics.accuracy))
+
+
+def pool_kernels(data: Data, settings: TransferSettings, numerics: Numerics, samples: int) -> PoolKernels:
+    """Train on the source and return the kernels that a readout on target points would see.
+
+    `data.x_target` is the pool; at most `samples` of its points will be learnt from at once. Raises UsageError as
+    `tlcli.dmft.transfer.solve_transfer`.
+    """
+    settings = replace(settings, target="frozen", times2=(math.inf,))
+    x = np.concatenate([data.x_source, data.x_target, data.x_test])
+    setup = Setup(data, settings, activation(settings.activation), x)
+    parts = _Trained(setup, numerics, _moments(settings, None))
+    parts.samples = samples
+    rows = setup.target
+    start = parts._initial()[rows]
+    if settings.gamma0 == 0:
+        return PoolKernels(start[None], start, "", {"rank": setup.geometry.rank})
+    main = parts._solve([setup.stage(1)], setup.watch(parts.moments, whole=True))
+    parts._keep_observed(main, 0)
+    chosen = main.plan
+    info = {"rank": setup.geometry.rank, "population": chosen.kind, "neurons": chosen.neurons, "notes": main.notes}
+    info |= {"repeats": chosen.repeats, "integrator": chosen.control.method, "tolerance": chosen.control.tolerance}
+    if main.message or "phi" not in parts.observed[0]:
+        return PoolKernels(np.full((1, len(rows), len(rows)), np.nan), start, main.message or "no kernel", info)
+    found = parts._last_kernels(parts.observed[0])
+    with contextlib.suppress(DomainError):
+        corrected = parts._corrected_kernels(found) if len(found) > 1 else None
+        found = found if corrected is None else corrected
+    return PoolKernels(found[:, rows], start, "", info)
