@@ -27,13 +27,15 @@ class Curve:
 
     `losses` is (n_p, n_ridges, n_noises, n_times, N): their mean over the last axis is the averaged loss. `extra` of
     the shape before that: the standard error from the number of subsets (0 for the equations). `direct` (n_p,) says
-    which sizes are averages over subsets, `unsolved` (n_p, n_ridges) where the pool is too small for its heavy points.
+    which sizes are averages over subsets, whose losses `by_subset` holds, (n_subsets, n_ridges, n_noises, n_times) by
+    the index of the size; `unsolved` (n_p, n_ridges) where the pool is too small for its heavy points.
     """
 
     losses: Floats
     extra: Floats
     direct: NDArray[np.bool_]
     unsolved: NDArray[np.bool_]
+    by_subset: dict[int, Floats]
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,26 @@ def averaged(kernel: Floats, labels: Floats, axes: Axes, method: str, rng: np.ra
         losses = losses * ratio
     if method == "auto":
         direct = (sizes <= FEW) | _disagrees(kernel, labels, axes, losses, rng)
-    for i in np.flatnonzero(direct):
-        losses[i], extra[i] = _direct(kernel, labels, axes, i, rng, homogeneous)
+    by_subset = {}
+    for i in np.flatnonzero(direct).tolist():
+        by_subset[i] = found = _direct(kernel, labels, axes, i, rng)
+        share = _shares(homogeneous, *axes.of(int(sizes[i]))[:1], int(sizes[i]))
+        losses[i] = found.mean(axis=0)[..., None] * share[:, None, None]
+        extra[i] = error_of_mean(found)
         unsolved[i] = False
-    return Curve(losses, extra, direct, unsolved)
+    return Curve(losses, extra, direct, unsolved, by_subset)
+
+
+def error_of_mean(found: Floats) -> Floats:
+    """Return the standard error of the mean over the first axis."""
+    return found.std(axis=0, ddof=1) / np.sqrt(len(found))
+
+
+def _shares(pool: Homogeneous, ridges: Floats, p: int) -> Floats:
+    """Return how the loss at every ridge is spread over the pool (n_ridges, N), by its leave-one-out residuals."""
+    least = 1e-12 * pool.values[-1]  # without any, more samples than the kernel's rank have no pool ridge
+    residuals = np.asarray(pool.residuals(pool.effective_ridge(p, np.maximum(ridges, least))), dtype=float) ** 2
+    return residuals / residuals.mean(axis=1, keepdims=True)
 
 
 def _homogeneous(pool: Homogeneous, axes: Axes) -> Floats:
@@ -90,9 +108,7 @@ def _homogeneous(pool: Homogeneous, axes: Axes) -> Floats:
     out = np.empty((*axes.shape, pool.size))
     for i, p in enumerate(axes.sizes):
         ridges, times = axes.of(p)
-        delta = pool.effective_ridge(p, ridges)
-        residuals = np.asarray(pool.residuals(delta), dtype=float) ** 2
-        share = residuals / residuals.mean(axis=1, keepdims=True)
+        share = _shares(pool, ridges, p)
         for n, noise in enumerate(axes.noises):
             static = pool.loss(p, ridges, noise).loss
             for t, time in enumerate(times):
@@ -116,13 +132,14 @@ def _ratios(points: Pointwise, axes: Axes, plain: Floats) -> tuple[Floats, NDArr
     solved = _spread(sizes)
     shape = (len(solved), *axes.shape[1:3])
     means, failed = np.empty(shape), np.zeros(shape[:2], dtype=bool)
-    reference = _homogeneous(points.homogeneous, Axes([int(p) for p in sizes[solved]], axes.ridges, axes.noises,
-                                                      summed=axes.summed)).mean(axis=-1)[..., 0]
+    reference = _homogeneous(
+        points.homogeneous, Axes([int(p) for p in sizes[solved]], axes.ridges, axes.noises, summed=axes.summed)
+    ).mean(axis=-1)[..., 0]
     starts: dict[int, Floats] = {}
     for row, at in enumerate(solved):
         ridges, _ = axes.of(int(sizes[at]))
         for k, ridge in enumerate(ridges):
-            found = points.solve(sizes[at], float(ridge), start=starts.get(k))
+            found = points.solve(float(sizes[at]), float(ridge), start=starts.get(k))
             starts[k], failed[row, k] = found.ridges, not found.solved
             means[row, k] = [found.at(noise).mean() for noise in axes.noises]
     logs = np.log(means / reference)
@@ -134,8 +151,7 @@ def _ratios(points: Pointwise, axes: Axes, plain: Floats) -> tuple[Floats, NDArr
         ]
     )
     near = np.abs(np.log(sizes)[:, None] - place).argmin(axis=1)
-    late = np.isinf(np.asarray(axes.times, dtype=float)) | np.array([True] * len(axes.times))
-    ratio = np.where(late, np.exp(out)[..., None], 1.0)
+    ratio = np.broadcast_to(np.exp(out)[..., None], axes.shape)
     early = plain.mean(axis=-1) >= 0.5 * np.mean(points.labels**2)  # most is still to be learnt
     finite = ~np.isinf(np.asarray(axes.times, dtype=float))
     return np.where(early & finite, 1.0, ratio)[..., None], failed[near]
@@ -166,10 +182,10 @@ def _disagrees(
         ridges, _ = axes.of(int(p))
         subsets = chosen_subsets(len(labels), int(p), _CHECKED, rng)
         found = subset_losses(kernel, labels, subsets, ridges=ridges)[..., 0]
-        mean, error = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(len(found))
+        mean, error = found.mean(axis=0), error_of_mean(found)
         quiet = list(axes.noises).index(0.0) if 0.0 in axes.noises else None
         rest = [t for t, time in enumerate(axes.times) if np.isinf(time)]
-        if quiet is None or not rest:  # the check needs no noise and no end of time; other columns share the kernel
+        if quiet is None or not rest:  # neither noise nor time is checked: they share the kernel
             bad.append(False)
             continue
         theory = losses[i, :, quiet, rest[0]].mean(axis=-1)
@@ -178,18 +194,12 @@ def _disagrees(
     return np.array(bad)[near] & (sizes > FEW)
 
 
-def _direct(
-    kernel: Floats, labels: Floats, axes: Axes, at: int, rng: np.random.Generator, pool: Homogeneous
-) -> tuple[Floats, Floats]:
-    """Return losses like `_homogeneous` whose mean is that over subsets of one size, and the error of that mean."""
-    p = int(axes.sizes[at])
-    ridges, times = axes.of(p)
-    subsets = chosen_subsets(len(labels), p, SUBSETS, rng)
-    means, errors = np.empty(axes.shape[1:]), np.empty(axes.shape[1:])
-    for n, noise in enumerate(axes.noises):
-        found = subset_losses(kernel, labels, subsets, ridges=ridges, noise=noise, times=times, rng=rng)
-        means[:, n], errors[:, n] = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(len(found))
-    residuals = np.asarray(pool.residuals(np.maximum(pool.effective_ridge(p, np.maximum(ridges, 1e-12 * pool.values[-1])),
-                                                     1e-300)), dtype=float) ** 2
-    share = residuals / residuals.mean(axis=1, keepdims=True)
-    return means[..., None] * share[:, None, None], errors
+def _direct(kernel: Floats, labels: Floats, axes: Axes, at: int, rng: np.random.Generator) -> Floats:
+    """Return the losses of random subsets of one size (n_subsets, n_ridges, n_noises, n_times)."""
+    ridges, times = axes.of(int(axes.sizes[at]))
+    subsets = chosen_subsets(len(labels), int(axes.sizes[at]), SUBSETS, rng)
+    found = [
+        subset_losses(kernel, labels, subsets, ridges=ridges, noise=noise, times=times, rng=rng)
+        for noise in axes.noises
+    ]
+    return np.stack(found, axis=2)

@@ -244,6 +244,14 @@ COLUMNS |= {
     )
     for name in DIFFERENCES
 }
+COLUMNS |= {
+    f"{name}_{part}_se": Column(
+        f"{name}_{part}_se", f"error of the {name} from {words}", f"Part of {name}_se: {words}."
+    )
+    for name in ("loss", "baseline", "gain")
+    for part, words in (("pool", "the pool of target points"), ("neuron", "the sampled neurons"))
+}
+COLUMNS["direct"] = Column("direct", "direct average", "1 where the mean is one over subsets of the pool, else 0.")
 
 
 _STAGED = {

@@ -63,6 +63,23 @@ NETWORK = [
         metavar="WORD",
     ),
     Option(
+        "average",
+        "choice",
+        None,
+        "network-frozen: the mean over target samples instead of draws of them, from one kernel on a pool of target "
+        "points; auto: equations, subsets for few samples.",
+        choices=("auto", "pointwise", "homogeneous", "subsets"),
+        panel="Network",
+    ),
+    Option(
+        "pool",
+        "integer",
+        None,
+        "Target points of a pool of --average (default: 400 or twice p2; of images and files all).",
+        domain=COUNT_FINITE,
+        panel="Network",
+    ),
+    Option(
         "depth",
         "grid",
         None,

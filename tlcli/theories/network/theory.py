@@ -17,13 +17,14 @@ from tlcli.tasks.transfer import check_tasks
 from tlcli.theories.amounts import shown_size
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.network import points, results
+from tlcli.theories.network.average import AveragedNetwork
 from tlcli.theories.network.experiment import WideNetworks
-from tlcli.theories.network.losses import losses_of
+from tlcli.theories.network.losses import Losses, losses_of
 from tlcli.theories.network.points import DURATION, LONGEST, NUMERICS, recorded, samples, step_of
 from tlcli.training import parameters as training_parameters
 
 _OUTPUTS = {"curve": ("kernels", "predictions"), "pretrain": ("kernels",), "end": ()}
-_HIDDEN = ("ptest", "raw_inputs", "drop_columns", "colour", *NUMERICS, "nets")
+_HIDDEN = ("pool", "ptest", "raw_inputs", "drop_columns", "colour", *NUMERICS, "nets")
 _IF_GIVEN = ("loss", "classes", "regression")
 
 
@@ -82,7 +83,7 @@ def _by_layer(case: Case) -> bool:
     return any(given.get(name) is not None for name in ("depth", "freeze", "reinit_from"))
 
 
-def network_theory(command: str, name: str, get: Callable[[str], Any]) -> NetworkTheory:
+def network_theory(command: str, name: str, get: Callable[[str], Any]) -> PointByPoint:
     """Return the theory `name` with the parameters that the given options leave open.
 
     `name`: network-pretrain (stage 1 alone), network-frozen (a readout on frozen features) or network-rich (both
@@ -128,10 +129,11 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> Networ
     scale = "list" if get("times") is None else get("times").scale
     words = {"layout": layout, "alone": alone, "time_scale": scale, **({"target": source} if alone else {})}
     words |= chosen.words
-    return NetworkTheory(
+    made, more = _averaged(name, layout, chosen, get)
+    return made(
         name,
-        (*parameters, *stages),
-        experiments=(WideNetworks(),),
+        (*parameters, *stages, *more),
+        experiments=() if more else (WideNetworks(),),
         quantity="source_alignment" if layout == "pretrain" else "error" if chosen.errors else "loss",
         archive="kernels",
         inner=inner,
@@ -144,6 +146,27 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> Networ
         ),
         defaults={"dim": dim, "target": source, **dict(sizes), **stages, **chosen.defaults},
     )
+
+
+def _averaged(
+    name: str, layout: str, chosen: Losses, get: Callable[[str], Any]
+) -> tuple[type[PointByPoint], tuple[str, ...]]:
+    """Return which theory computes the points, and the parameters that it has more. Raises UsageError."""
+    if get("average") is None:
+        if get("pool") is not None:
+            raise UsageError(f"--pool {get('pool')} is the pool of --average; give that, or leave it out.")
+        return NetworkTheory, ()
+    if name != "network-frozen" or layout != "end":
+        raise UsageError(
+            f"--average {get('average')} is for frozen features (finetune-loss or phase-diagram with --solver "
+            "network-frozen); leave it out."
+        )
+    if chosen.words.get("losses"):
+        raise UsageError(
+            f"--average {get('average')} is for the squared error of one output, not for the losses "
+            f"{chosen.defaults['loss1']} and {chosen.defaults['loss2']} of these tasks; leave out --average or --loss."
+        )
+    return AveragedNetwork, ("average",)
 
 
 def _size(stage: str, get: Callable[[str], Any], from_file: bool) -> tuple[str, Any]:
