@@ -11,6 +11,8 @@ from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.pool import pool_kernels
 from tlcli.dmft.regression import kernel_regression
 from tlcli.dmft.transfer import solve_transfer
+from tlcli.sweep.forms import WRONG
+from tlcli.theories.network.average import check_record
 from tlcli.theories.network.points import data_of
 from tlcli.training import TransferSettings
 
@@ -74,7 +76,7 @@ def test_the_average_is_that_of_draws(tlcli):
     average = [*both, "--draws 4 --average pointwise --pool 200"]
     assert tlcli(*both, "--p2 20 --draws 12 -o draws").code == 0
     assert tlcli(*average, "--p2 20 -o mean").code == 0
-    assert tlcli(*average, "--p2 90 -o more").code == 0
+    assert tlcli(*average, "--p2 5 -o more").code == 0
     (direct,), (mean,), (other,) = rows("draws"), rows("mean"), rows("more")
     for name in ("loss", "baseline"):
         error = np.hypot(float(direct[f"{name}_draw_se"]), float(mean[f"{name}_draw_se"]))
@@ -109,3 +111,18 @@ def test_images_have_one_pool_of_all_of_them(tlcli):
     done = tlcli(command, "--p2", "200", "--average", "auto", "-o", "big")
     assert done.code == 2
     assert "a pool of 361 target points is too small for p2 = 200" in done.err
+
+
+def test_records_are_read_only_whole():
+    """Leaving out or reshaping any value of a record is noticed."""
+    parameters = {"sizes": [5], "ridges": [0.1, 1.0], "noises": [0.0], "times": [np.inf]}
+    cell = [[[[1.0]], [[1.0]]]]
+    names = [f"{name}{part}" for name in ("loss", "baseline", "gain") for part in ("", "_pool_se", "_neuron_se")]
+    whole = {"columns": dict.fromkeys(names, cell), "direct": [0], "unsolved": [[0, 0]], "status": "converged"}
+    whole |= {"message": "", "info": {}, "data": {}, "notes": []}
+    check_record(parameters, whole)
+    broken = [{**whole, "columns": {**whole["columns"], name: bad}} for name in names for bad in ([1.0], "x", None)]
+    broken += [{k: v for k, v in whole.items() if k != name} for name in whole]
+    for record in broken:
+        with pytest.raises(WRONG):
+            check_record(parameters, record)

@@ -13,6 +13,7 @@ from tlcli.averages.homogeneous import Homogeneous
 from tlcli.dmft.pool import pool_kernels
 from tlcli.errors import UsageError
 from tlcli.status import SOLVED, Status, phase_of
+from tlcli.sweep.forms import check_notes, check_numbers, check_texts
 from tlcli.sweep.runner import Placed, Task
 from tlcli.tasks.polynomial import is_polynomial
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
@@ -251,14 +252,28 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
     unsolved = np.any([curve.unsolved for pair in curves for curve in pair], axis=0)
     return {
         "columns": {name: values.tolist() for name, values in columns.items()},
-        "direct": direct.tolist(),
-        "unsolved": unsolved.tolist(),
+        "direct": direct.astype(int).tolist(),
+        "unsolved": unsolved.astype(int).tolist(),
         "status": "converged",
         "message": "",
         "info": {**found.info, "notes": list(found.info.get("notes", ())), "pools": len(rows), "pool": len(rows[0])},
         "data": data.description,
         "notes": [*notes, *found.info.get("notes", ())],
     }
+
+
+def check_record(parameters: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Raise ValueError or KeyError for a stored record that is not whole, see `tlcli.sweep.forms`."""
+    sizes, ridges, noises, times = (len(parameters[name]) for name in ("sizes", "ridges", "noises", "times"))
+    names = [*_NAMES, *(f"{name}_{part}_se" for name in _NAMES for part in _PARTS)]
+    check_numbers(record["columns"], names, (sizes, ridges, noises, times))
+    check_numbers(record, ("direct",), (sizes,))
+    check_numbers(record, ("unsolved",), (sizes, ridges))
+    check_texts(record, ("status", "message"))
+    check_notes(record["notes"])
+    for name in ("info", "data"):
+        if not isinstance(record[name], Mapping):
+            raise ValueError(f"{name} is no mapping")
 
 
 def _statistics(curves: Sequence[tuple[Curve, Curve]], factor: Floats, spread: Floats) -> dict[str, Floats]:
