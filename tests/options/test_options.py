@@ -25,6 +25,8 @@ GOOD = {
     "flip2": "0,0.1",
     "classes": True,
     "regression": True,
+    "average": "auto",
+    "pool": 400,
     "loss": "logistic",
     "source_labels": "real",
     "flips1": "0,0.1",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.settings import Data, Setup
-from tlcli.dmft.transfer import _PER_SAMPLE, _moments, _Parts
+from tlcli.dmft.transfer import _PER_SAMPLE, _moments, Parts
 from tlcli.errors import DomainError
 from tlcli.training import TransferSettings
 
@@ -31,7 +31,7 @@ class PoolKernels:
     info: dict[str, Any]
 
 
-class _Trained(_Parts):
+class _Trained(Parts):
     """The pieces of a transfer whose target points are a pool: neurons are chosen by the samples taken of it."""
 
     samples = 0
