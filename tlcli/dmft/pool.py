@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.settings import Data, Setup
-from tlcli.dmft.transfer import _PER_SAMPLE, _moments, Parts
+from tlcli.dmft.transfer import _PER_SAMPLE, Parts, _moments
 from tlcli.errors import DomainError
 from tlcli.training import TransferSettings
 

@@ -91,7 +91,10 @@ def test_the_average_is_that_of_draws(tlcli):
         ("--average auto --pool 50 --p2 30", "a pool of 50 target points is too small for p2 = 30"),
         ("--average mean", "average: 'mean' is unknown"),
         ("--average auto --simulate", "network-frozen has no experiment"),
-        ("--average auto --loss huber:1", "--average auto is for the squared error of one output, not for the losses huber"),
+        (
+            "--average auto --loss huber:1",
+            "--average auto is for the squared error of one output, not for the losses huber",
+        ),
         ("--average auto --solver network-rich", "--average auto is for frozen features"),
     ],
 )
