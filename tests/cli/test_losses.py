@@ -109,6 +109,29 @@ def test_what_is_refused(tlcli, arguments, words):
     assert found.err.count("\n") <= 2
 
 
+def test_experiments_and_bayes_are_refused(tlcli):
+    """What knows the squared error alone must not train on the numbers of classes."""
+    tasks = "--source digits:0-4 --target digits:5-9"
+    found = tlcli(f"{FROZEN} {tasks} --times 0,1 --simulate -o one --quiet")
+    assert found.code == 2
+    assert "trained with the squared error of one output" in found.err
+    found = tlcli(f"bayes-saddle {tasks} -o one --quiet")
+    assert found.code == 2
+    assert "Bayesian networks have the squared error of one output" in found.err
+
+
+def test_predictions_of_several_outputs(tlcli):
+    command = f"dmft-solve --source digits:0-1 --target digits:5-7 --readout reset {FAST} --t2 1 --times 0,1"
+    found = tlcli(command, "--loss1 logistic --loss2 softmax --predictions -o one")
+    assert found.code in (0, 3), found.err
+    rows = list(csv.DictReader(Path("one/predictions.csv").read_text(encoding="utf-8").splitlines()))
+    last = [row for row in rows if (row["stage"], row["time"]) == ("2", "1")]
+    assert {row["output"] for row in last} == {"0", "1", "2"}
+    assert {row["output"] for row in rows if row["stage"] == "1"} == {"0"}
+    sums = np.array([float(row["prediction"]) for row in last]).reshape(-1, 3).sum(axis=1)
+    assert np.allclose(sums, 0, atol=1e-5), "logits are centred"
+
+
 def test_another_number_of_classes_needs_a_new_head(tlcli):
     found = tlcli("dmft-solve --source digits:0-2 --target digits:5-9 -o one --quiet")
     assert found.code == 2

@@ -275,3 +275,25 @@ def test_old_head_reports_the_source():
     se = old[:, -1].std(axis=0, ddof=1) / np.sqrt(8)
     assert np.all(np.abs(old[:, -1].mean(axis=0) - reference) < 4.5 * se + 3e-6)
     assert np.max(np.abs(old[:, 0].mean(axis=0) - reference)) > 10 * se.max()  # the features did move
+
+
+def test_until_ends_a_loss_without_minimum_at_the_training_loss():
+    """Speed never says that separable data are fitted: a stage of logistic ends where the mean loss is reached."""
+    act, geometry, u, a = small()
+    population = Population(u, a[:, 0], np.zeros((40, geometry.still.shape[1])))
+
+    def end(target, decay):
+        stage = Stage(np.arange(3), target.y, 1.0, np.array([1000.0]), 1 / 3, decay, "carry", target)
+        control = Control("rkc", 1e-4, until=0.01)
+        run = run_population(Problem(act, geometry, [stage]), population, control)[0]
+        return run.outcome, target.value(run.f[0, :3]) / 3
+
+    outcome, loss = end(zoo.objective("logistic", zoo.Y1, 2), 0.0)
+    assert outcome.settled
+    assert outcome.time < 1000
+    assert 0.3 * 0.01 < loss <= 0.01
+    plain, smooth = zoo.objective("logistic", zoo.Y1, 2), zoo.objective("logistic", zoo.Y1, 2, 0.3)
+    for target, decay in ((plain, 0.05), (smooth, 0.0)):
+        outcome, loss = end(target, decay)
+        assert outcome.settled
+        assert loss > 0.01, "at rest by speed"

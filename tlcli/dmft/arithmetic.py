@@ -22,6 +22,10 @@ class Dynamics(Protocol):
         """Return the fastest rate of relaxation, and a vector that makes the next estimate cheaper."""
         ...
 
+    def fit(self, t: float, z: Any) -> tuple[float, bool]:
+        """Return the mean loss of the training points, and whether all are classified as their labels say."""
+        ...
+
     def combine(self, *terms: tuple[float, Any]) -> Any:
         """Return the sum of factor * vector as a new vector."""
         ...
@@ -39,6 +43,10 @@ class Arithmetic:
     """States as flat vectors of `xp`, every component of the same weight; a field inherits from it."""
 
     xp: Any = np
+
+    def fit(self, t: float, z: Any) -> tuple[float, bool]:
+        """Return infinity and False: only fields with a loss of their own know it."""
+        return math.inf, False
 
     def combine(self, *terms: tuple[float, Any]) -> Any:
         """Return the sum of factor * vector as a new vector."""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.arithmetic import Arithmetic
 from tlcli.losses.objective import Objective
+from tlcli.losses.scores import margins
 
 Array = NDArray[np.float64]
 
@@ -220,6 +221,15 @@ class Field(Arithmetic):
             return out
         pieces = [xp.reshape(part[0], (-1,)) for part in parts] + [part[1] for part in parts]
         return xp.concat(pieces if tail is None else [*pieces, tail])
+
+    def fit(self, t: float, z: Any) -> tuple[float, bool]:
+        """Return the mean loss of the active points as it is minimised, and whether all have a positive margin."""
+        objective = self.drive.objective
+        if objective is None:
+            return float("inf"), False
+        f = self.active(t, z)
+        right = margins(objective.outputs(f), objective.y) > 0
+        return objective.value(f) / self.n_train, bool(right.all())
 
     def stiffness(self, t: float, z: Any, start: Array | None = None, sweeps: int = 20) -> tuple[float, Array]:
         """Return an estimate of the fastest rate, and the power iteration's vector.

@@ -62,7 +62,7 @@ class Control:
     In a stage of richness (gamma times the rms label) g < 1 the weights move g times less than the output does: `until`
     is g times that there, and with `scaled` the tolerance too, since an error of the state counts 1/g times in f. With
     `idle`, a stiff run ends where what is left to move, at the speed of the moment, is less than this part of the
-    tolerance.
+    tolerance. `reached`, of losses without a minimum, is the mean training loss at which a stage ends.
     """
 
     method: str = "rkc"
@@ -72,6 +72,7 @@ class Control:
     max_evaluations: int = 200_000
     scaled: bool = False
     idle: float = 0.0
+    reached: float | None = None
 
     def of_stage(self, richness: float) -> "Control":
         """Return the control of a stage of this richness."""
@@ -86,8 +87,9 @@ def integrate(
 ) -> Outcome:
     """Advance `state` by `duration`, calling `on_step` for every accepted step.
 
-    Ends early, settled, once rms(dz/dt) < until * rms(z). What breaks off (no finite state, too many evaluations)
-    says so in `message`, and `time` is how far it came; nothing is raised, so what was computed is kept.
+    Ends early, settled, once rms(dz/dt) < until * rms(z), or the training loss is at most `reached`. What breaks off
+    (no finite state, too many evaluations) says so in `message`, and `time` is how far it came; nothing is raised, so
+    what was computed is kept.
     """
     if duration <= 0:
         return Outcome(state, 0.0, True, 0)
@@ -189,9 +191,13 @@ def _fixed_step(
     return new, fresh, hermite(field, t, h, z, velocity, new, fresh)
 
 
-def _settled(field: Dynamics, z: Any, velocity: Any, control: Control) -> bool:
+def _settled(field: Dynamics, t: float, z: Any, velocity: Any, control: Control) -> bool:
     if control.until is None:
         return False
+    if control.reached is not None:
+        loss, separated = field.fit(t, z)
+        if loss <= control.reached or separated:  # what is separated never rests, however slow it is
+            return loss <= control.reached
     return field.rms(velocity) < control.until * field.rms(z)
 
 
@@ -312,7 +318,7 @@ def _rkc(field: Dynamics, z: Any, end: float, control: Control, accept: Callable
     rate, vector = field.stiffness(t, z)
     h = min(end, 1.0 / max(rate, 1e-300))
     while t < end:
-        if _settled(field, z, velocity, control):
+        if _settled(field, t, z, velocity, control):
             return Outcome(z, t, True, steps)
         if why := _exhausted(field, control):
             return Outcome(z, t, False, steps, _broken(t, why))
@@ -341,7 +347,7 @@ def _rkc(field: Dynamics, z: Any, end: float, control: Control, accept: Callable
         t, z, velocity = t_new, new, fresh
         steps, since = steps + 1, since + 1
         h *= min(5.0, 0.8 * max(error, 1e-9) ** (-1 / 3))
-    return Outcome(z, t, _settled(field, z, velocity, control), steps)
+    return Outcome(z, t, _settled(field, t, z, velocity, control), steps)
 
 
 def _error(field: Dynamics, z: Any, new: Any, velocity: Any, fresh: Any, h: float, tol: float) -> float:
@@ -364,7 +370,7 @@ def _dop853(field: Dynamics, z: Any, end: float, control: Control, accept: Calla
             return Outcome(solver.y, before, False, steps, _broken(before, message or "the dynamics diverges"))
         accept(Step(before, float(solver.t), solver.dense_output()))
         steps += 1
-        if _settled(field, solver.y, solver.f, control):
+        if _settled(field, float(solver.t), solver.y, solver.f, control):
             return Outcome(solver.y, float(solver.t), True, steps)
     return Outcome(solver.y, float(solver.t), False, steps)
 
@@ -379,7 +385,7 @@ def _euler(field: Dynamics, z: Any, end: float, control: Control, accept: Callab
     for k in range(count):
         t, t_new = k * dt, end if k == count - 1 else (k + 1) * dt
         velocity = field(t, z)
-        if _settled(field, z, velocity, control):
+        if _settled(field, t, z, velocity, control):
             return Outcome(z, t, True, k)
         new = field.combine((1.0, z), (t_new - t, velocity))
         size = field.rms(new)
@@ -390,7 +396,7 @@ def _euler(field: Dynamics, z: Any, end: float, control: Control, accept: Callab
         z = new
         if why := _exhausted(field, control):
             return Outcome(z, t_new, False, k + 1, _broken(t_new, why) if k + 1 < count else "")
-    return Outcome(z, end, _settled(field, z, field(end, z), control), count)
+    return Outcome(z, end, _settled(field, end, z, field(end, z), control), count)
 
 
 def _line(field: Dynamics, t0: float, t1: float, z0: Any, z1: Any) -> Callable[[float], Any]:

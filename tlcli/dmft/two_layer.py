@@ -47,6 +47,12 @@ class Stage:
         return None if self.objective is None else self.objective.readouts
 
     @property
+    def rests(self) -> bool:
+        """Whether training comes to rest: separable data of a loss without a minimum never do."""
+        loss = None if self.objective is None else self.objective.loss
+        return loss is None or self.decay > 0 or (loss.bounded and not loss.flat)
+
+    @property
     def richness(self) -> float:
         """gamma times the rms label: labels c y at gamma are labels y at c gamma, so nothing else may be compared."""
         if self.objective is not None:
@@ -209,7 +215,8 @@ def run_population(
         recorder.record(0.0, lambda t, z=z: z)
         recorder.follow(0.0, z)
         if halve is None:
-            outcome = integrate(field_, z, float(stage.times[-1]), control.of_stage(stage.richness), recorder.on_step)
+            how = replace(control.of_stage(stage.richness), reached=None if stage.rests else control.until)
+            outcome = integrate(field_, z, float(stage.times[-1]), how, recorder.on_step)
         else:
             outcome = halved(field_, z, halve[index].outcome, control.method, recorder.on_step)
         if not outcome.message and outcome.settled:

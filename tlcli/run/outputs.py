@@ -335,7 +335,7 @@ def _write_predictions(outcomes: Sequence[Outcome], folder: Path) -> list[str | 
 
     names: list[str | None] = []
     for index, one in enumerate(outcomes, start=1):
-        if not any("predictions" in (arrays or {}) for arrays in one.found.arrays):
+        if not any(name.startswith("predictions") for arrays in one.found.arrays for name in arrays or {}):
             continue
         points = [point for point, _ in one.points(one.found.arrays)]
         names.append(archive_name(one.case, "predictions", "csv", index))

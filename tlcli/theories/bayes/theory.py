@@ -85,6 +85,11 @@ def bayes_theory(command: str, name: str | None, get: Callable[[str], Any]) -> B
         allowed = "linear alone" if name == "bayes-linear" else "every other one; use bayes-linear"
         raise UsageError(f"{name} has no activation '{phi}'; it takes {allowed}.")
     tasks = network_theory(command, "network-rich", get)  # checks tasks and sizes
+    if tasks.words.get("losses"):
+        raise UsageError(
+            f"{command} with {name}: Bayesian networks have the squared error of one output; use tasks with two "
+            "classes or numbers, and leave out --loss."
+        )
     parameters = [option for option in tasks.parameters if option in _TASK]
     layout = "saddle" if command == "bayes-saddle" else "end"
     outputs = ("predictions",) if layout == "saddle" else ()

@@ -29,6 +29,11 @@ class WideNetworks(Experiment):
                 f"--until {case.words['until']:g} ends the theory at rest, and networks would go on; give --t1 and "
                 "--t2 instead with --simulate."
             )
+        if case.words.get("losses"):
+            raise UsageError(
+                "--simulate: networks of finite width are trained with the squared error of one output; leave out "
+                "--simulate, or --loss with tasks of two classes or numbers."
+            )
         if np.any(case.grid.values["gamma0"].array == 0):
             raise UsageError("the network experiment has no gamma0 = 0; it needs a positive finite one.")
 
