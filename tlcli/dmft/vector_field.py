@@ -23,6 +23,11 @@ class VectorField(Field):
     The state is one flat vector: hidden (S, rank), readout (S, K), and the integral I (P, K) of the control variate.
     """
 
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        """Take what `Field` takes."""
+        super().__init__(*arguments, **more)
+        self._pulled = [self._buffer(block) for block in self.blocks]  # kept: fresh pages cost more than the product
+
     @property
     def width(self) -> int:
         """The number K of readouts."""
@@ -51,10 +56,12 @@ class VectorField(Field):
             if self.act.slope_needs_input:
                 self._h[i] = h
             self._phi[i] = apply(self.act, h, self._phi[i], self.xp)
-            return to_numpy(self._weighted(a[block, :], block).T @ self._phi[i])
+            own = a[block, :] if self._weights is None else self._weighted(a[block, :], block)
+            return to_numpy(own.T @ self._phi[i])
 
         parts = self.threads.map(one, range(len(self.blocks)), self.size * self.n_train)
-        return np.sum(parts, axis=0, dtype=float).T / self.drive.gamma
+        total = self.drive.gamma * (self.size if self._weights is None else 1.0)
+        return np.sum(parts, axis=0, dtype=float).T / total
 
     def tail(self, z: Any) -> Array:
         """Return the integral I (P, K) of the control variate."""
@@ -74,7 +81,7 @@ class VectorField(Field):
         def one(i: int) -> tuple[Any, Any]:
             block = self.blocks[i]
             slope = slope_of(self.act, self._h[i], self._phi[i], xp)
-            slope *= a[block, :] @ pull.T
+            slope *= matmul(xp, a[block, :], pull.T, self._pulled[i])
             new_u = matmul(xp, slope, self._coords, None if du is None else du[block])
             new_a = matmul(xp, self._phi[i], pull, None if da is None else da[block])
             if d.decay:
