@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from tlcli.cli.app import check, run
-from tlcli.options import OPTIONS
+from tlcli.cli.plot import HELP
+from tlcli.options import DRAWN, OPTIONS
 from tlcli.options.columns import COLUMNS
 from tlcli.options.commands import COMMANDS
 from tlcli.options.option import Option
@@ -51,12 +52,25 @@ def cli_page() -> str:
         for panel in dict.fromkeys(option.panel for option in taken):
             here = [option for option in taken if option.panel == panel]
             parts.append(f"**{panel}**\n\n" + table(["flag", "value", "default", "meaning"], [row(o) for o in here]))
+    parts.append(plot_section())
     for function in (run, check):
         summary, _, examples = inspect.cleandoc(function.__doc__).partition("Examples:")
         code = "\n".join(line.strip() for line in examples.splitlines() if line.strip())
         parts.append(f"## tlcli {function.__name__}\n\n{escape_prose(summary)}\n\n```sh\n{code}\n```\n")
         parts.append(table(["argument or flag", "value", "default", "meaning"], typer_rows(function)))
     return "\n".join(parts)
+
+
+def plot_section() -> str:
+    summary, _, examples = HELP.partition("Examples:")
+    code = "\n".join(line.strip() for line in examples.splitlines() if line.strip())
+    taken = [OPTIONS[name] for name in ("x", "y", *DRAWN)]
+    head = f"## tlcli plot\n\n{escape_prose(summary)}\n\n```sh\n{code}\n```\n"
+    return (
+        head
+        + "\n"
+        + table(["flag", "value", "default", "meaning"], [row(dataclasses.replace(o, default=None)) for o in taken])
+    )
 
 
 def typer_rows(function) -> list[list[str]]:

@@ -51,9 +51,11 @@ def test_size_formats_axes_and_the_recipe_that_makes_it_again(stored, tmp_path, 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("--x alpha2=0:1:3", "--x alpha2=0:1:3: what is stored has its grid already"),
         ("--x rho", "'rho' has one value only"),
         ("--quantity los", "'los' is no column to draw"),
         ("--size big", "size: 'big' is no size"),
+        ("--size 1x1", "size: 1x1 inches have no room for the panels, titles and legend of figure"),
         ("--format gif", "format: 'gif' is unknown"),
         ("--alpha1 2", "No such option"),
         ("-o -", "-o - takes no figure"),

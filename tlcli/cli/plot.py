@@ -11,7 +11,7 @@ from tlcli.cli.commands import annotation
 from tlcli.errors import EXIT_OK, TlcliError, UsageError
 from tlcli.options import DRAWN, OPTIONS
 
-_HELP = """Draw the figures of stored results anew, without computing: other axes, columns, sizes, styles, formats.
+HELP = """Draw the figures of stored results anew, without computing: other axes, columns, sizes, styles, formats.
 
 The new figures go into FOLDER/plots (with -o DIR into DIR, for several folders into DIR/NAME each), with a
 provenance of their own; the result stays as it is. Figures keep the recipe that makes them.
@@ -49,7 +49,7 @@ def command(run: Callable[[Sequence[Path], str | None, bool, Mapping[str, Any]],
             kind("allow_code", kind.KEYWORD_ONLY, default=False, annotation=code),
         ]
     )
-    callback.__doc__ = _HELP
+    callback.__doc__ = HELP
     callback.__name__ = "plot"
     return callback
 

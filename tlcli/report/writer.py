@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from tlcli.errors import UsageError
 from tlcli.report.drawing import Drawing
 from tlcli.report.files import atomic
 from tlcli.report.provenance import png_chunks
@@ -34,7 +35,11 @@ def write_figures(
 
 
 def save(figure: Figure, path: Path, content: Mapping[str, Any], drawing: Drawing) -> None:
-    """Write one file; its metadata hold the provenance."""
+    """Write one file; its metadata hold the provenance.
+
+    Raises:
+        UsageError: the size that was asked for has no room for what the figure shows.
+    """
     chunks = png_chunks(content)
     if path.suffix == ".svg":
         metadata: dict[str, Any] = {
@@ -48,4 +53,15 @@ def save(figure: Figure, path: Path, content: Mapping[str, Any], drawing: Drawin
         metadata = {**chunks, "Recipe": json.dumps(content.get("recipe", {}), sort_keys=True)}
     with look(drawing.style), atomic(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # told before the work, see `plotting.check_text`
-        figure.savefig(temporary, metadata=metadata, dpi=drawing.dpi)
+        if drawing.size is not None:
+            warnings.filterwarnings("error", "constrained_layout not applied")
+        try:
+            figure.savefig(temporary, metadata=metadata, dpi=drawing.dpi)
+        except UserWarning:
+            if drawing.size is None:
+                raise
+            width, height = drawing.size
+            raise UsageError(
+                f"size: {width:g}x{height:g} inches have no room for the panels, titles and legend of {path.stem}; "
+                "give a larger --size, or fewer values."
+            ) from None

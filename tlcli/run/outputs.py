@@ -233,6 +233,8 @@ def redraw(job: Job, settings: Mapping[str, Any], blocks: Sequence[Block]) -> Jo
     for name, raw in settings.items():
         if name not in known:
             raise UsageError(f"'{name}' is no setting of a figure{suggest(name, known)}; these are {', '.join(known)}.")
+        if name in ("x", "y") and "=" in str(raw):
+            raise UsageError(f"--{name} {raw}: what is stored has its grid already; name the parameter alone.")
         given[name] = None if raw is None else OPTIONS[name].parse(raw)
         if name in ("x", "y"):
             roles.pop(name, None)
