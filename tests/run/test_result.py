@@ -333,3 +333,14 @@ def test_kernels_of_bayesian_networks_are_in_the_order_of_the_data():
 def test_experiments_are_named():
     r = tlcli.finetune_loss(alpha2=0.5, simulate=True, experiment="regression,population", trials=2, dim=10)
     assert r.axes["experiment"].tolist() == ["regression", "population"]
+
+
+def test_workers_do_not_run_the_script_again(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import tlcli\n"
+        "r = tlcli.finetune_loss(alpha2=[0.5, 0.8], simulate=True, trials=2, dim=10, jobs=2)\n"
+        "print(r['sim_loss'].shape)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "(2,)\n"), done.stderr

@@ -15,6 +15,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
 from typing import Any
 
 from tlcli.errors import MissingExtraError, UsageError
@@ -112,7 +113,7 @@ class _Worker(SpawnProcess):
     def start(self) -> None:
         """Start it with the signal blocked, which it inherits."""
         resource_tracker.ensure_running()  # or starting it would unblock the signal
-        with _no_interrupt():
+        with _no_interrupt(), _without_main():
             super().start()
 
 
@@ -136,6 +137,17 @@ def _processes(jobs: int) -> Iterator[Executor]:
                 process.terminate()
         raise
     executor.shutdown(wait=True)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the script that runs: a worker would run it once more, and tasks name functions of modules."""
+    before = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = before
 
 
 @contextmanager
