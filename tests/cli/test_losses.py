@@ -92,9 +92,9 @@ def test_a_file_with_numbers_of_classes(tlcli):
         ("--source digits:0-4 --target digits:5-9 --times inf", "no finite optimum"),
         ("--source digits:3v8 --target digits:4v9 --loss hinge2 --times inf", "flat minimum"),
         ("--source digits:0-4 --target digits:5-9 --depth 2", "deep networks have the squared error"),
-        ("--source digits:0-4 --target digits:5-9 --noise2 0.1", "use --flip2"),
+        ("--source digits:0-4 --target digits:5-9 --noise2 0.1", "use --flips2"),
         ("--source digits:3v8 --target digits:4v9 --loss mse --label-smoothing 0.1", "label_smoothing = 0.1 is for"),
-        ("--source linear --target linear --flip1 0.1", "flip1 = 0.1: linear has real labels"),
+        ("--source linear --target linear --flips1 0.1", "flips1 = 0.1: linear has real labels"),
         ("--source linear --target linear --classes", "those of 'linear'"),
         (
             "--source digits:0-4 --target digits:5-9 --class-weights 1,2 --t1 1 --times 0,1 --p1 9 --p2 9",

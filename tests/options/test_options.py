@@ -21,8 +21,6 @@ INF = math.inf
 # A good value of every option that a recipe can hold.
 GOOD = {
     "label_smoothing": "0,0.1",
-    "flip1": "0,0.1",
-    "flip2": "0,0.1",
     "classes": True,
     "regression": True,
     "average": "auto",

@@ -99,7 +99,7 @@ def test_bad_tasks_are_refused_in_one_sentence(task, words):
 
 
 def test_flips_need_classes():
-    with pytest.raises(UsageError, match=r"flip1 = 0\.1: linear has real labels.*sign:linear"):
+    with pytest.raises(UsageError, match=r"flips1 = 0\.1: linear has real labels.*sign:linear"):
         check_tasks("linear", "sign:linear", **SIZES, flips=(0.1, 0.1))
 
 

@@ -18,6 +18,8 @@ _NETWORK = (
     "p1",
     "p2",
     "loss",
+    "flips1",
+    "flips2",
     *(option.name for option in NETWORK if option.name not in _OUTPUTS),
     "nets",
 )

@@ -132,18 +132,6 @@ NETWORK = [
         domain=FINITE,
         panel="Tasks",
     ),
-    *(
-        Option(
-            f"flip{stage}",
-            "grid",
-            None,
-            f"Share of the {word}'s training labels that become another class at random.",
-            symbol=rf"{word} flips $q_{stage}$",
-            domain=Domain(0, 1),
-            panel="Tasks",
-        )
-        for stage, word in ((1, "source"), (2, "target"))
-    ),
     Option("classes", "flag", False, "Labels of a file are classes, whatever numbers they are.", panel="Tasks"),
     Option("regression", "flag", False, "Labels of a file are numbers to be fitted, not classes.", panel="Tasks"),
     Option(

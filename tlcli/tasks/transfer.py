@@ -281,7 +281,7 @@ def _check_flips(flips: tuple[float, float], classes: tuple[int | None, int | No
     for stage, (share, count, task) in enumerate(zip(flips, classes, tasks, strict=True), 1):
         if share and count is None:
             raise UsageError(
-                f"flip{stage} = {share:g}: {task} has real labels, which have no other class; use --noise{stage}, or "
+                f"flips{stage} = {share:g}: {task} has real labels, which have no other class; use --noise{stage}, or "
                 f"a task with classes such as sign:{task if count is None and ':' not in task else 'linear'}."
             )
 

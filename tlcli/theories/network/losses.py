@@ -137,7 +137,7 @@ def check_losses(case: Case, settings: Sequence[TransferSettings]) -> None:
         if noise is not None and np.any(noise.array > 0) and (loss.labels != "real" or (kind.classes or 0) > 2):
             raise UsageError(
                 f"noise{stage} = {noise.array.max():g}: labels that are classes take no Gaussian noise; use "
-                f"--flip{stage}, the share of them that become another class."
+                f"--flips{stage}, the share of them that become another class."
             )
 
 

@@ -55,7 +55,7 @@ NUMERICS = (
     "basis_tolerance",
 )
 _DATA = ("source", "target", "dim", "rho", "noise1", "noise2", "p1", "p2", "ptest", "raw_inputs", "colour")
-_LABELS = ("flip1", "flip2", "meaning")  # only where they are given: other points keep the keys they are stored under
+_LABELS = ("flips1", "flips2", "meaning")  # only where they are given: other points keep the keys they are stored under
 _TRAINING = tuple(dict.fromkeys(name for where in ("rich", "frozen") for name in parameters(where)))
 _WHOLE = tuple(name for name in _TRAINING if (domain := OPTIONS[name].domain) and domain.whole)
 _LAYERS = ("depth", "freeze", "reinit_from", "ablate")
@@ -304,7 +304,7 @@ def data_of(p: Mapping[str, Any]) -> TransferData:
         raw_inputs=bool(p.get("raw_inputs")),
         drop_columns=p.get("drop_columns"),
         meaning=p.get("meaning"),
-        flips=(float(p.get("flip1") or 0.0), float(p.get("flip2") or 0.0)),
+        flips=(float(p.get("flips1") or 0.0), float(p.get("flips2") or 0.0)),
         colour=bool(p.get("colour")),
     )
 

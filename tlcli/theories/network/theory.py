@@ -119,7 +119,7 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> PointB
     parameters = ["source", *(["target"] if not alone else []), "dim", *(size for size, _ in sizes)]
     parameters += ["rho"] if polynomial and not alone else []
     parameters += ["noise1", *(["noise2"] if not alone else [])]
-    parameters += [flip for flip in ("flip1", "flip2")[: 1 if alone else 2] if get(flip) is not None]
+    parameters += [flip for flip in ("flips1", "flips2")[: 1 if alone else 2] if get(flip) is not None]
     # Some only where they are asked for: other tables have no column for them.
     kind = name.removeprefix("network-")
     unasked = [option for option in training_parameters(kind, asked=True) if get(option) is None]
@@ -187,7 +187,7 @@ def _check(source: str, target: str, sizes: list[tuple[str, Any]], get: Callable
     rest: dict[str, Any] = {name: get(name) for name in ("ptest", "drop_columns", "meaning")} | {
         name: bool(get(name)) for name in ("colour", "raw_inputs")
     }
-    rest["flips"] = tuple(0.0 if get(f"flip{k}") is None else float(get(f"flip{k}").array.max()) for k in (1, 2))
+    rest["flips"] = tuple(0.0 if get(f"flips{k}") is None else float(get(f"flips{k}").array.max()) for k in (1, 2))
     dim = check_tasks(source, target, dim=get("dim"), p1=1, p2=1, **rest)
     largest: dict[str, int | None] = {"p1": None, "p2": None}  # the default of a source alone
     for size, default in sizes:
