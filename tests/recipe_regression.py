@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pickle
+import re
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -143,21 +144,84 @@ def cifar_like(images: int = 400) -> bytes:
 
 
 def structure(figure: Any) -> dict[str, Any]:
-    """What a reader sees of a figure, without its numbers."""
+    """What a reader sees of a figure: its words and scales, and the numbers that are drawn."""
     panels = [
         {
             "title": axis.get_title(),
             "x": axis.get_xlabel(),
             "y": axis.get_ylabel(),
             "scales": [axis.get_xscale(), axis.get_yscale()],
-            "lines": len(axis.lines),
-            "collections": len(axis.collections),
+            "texts": [text.get_text() for text in axis.texts],
+            "limits": [digest(axis.get_xlim()), digest(axis.get_ylim())],
+            "lines": [
+                {"style": f"{line.get_linestyle()}{line.get_marker()}", "x": digest(x), "y": digest(y)}
+                for line in axis.lines
+                for x, y in [(line.get_xdata(), line.get_ydata())]
+            ],
+            "images": [[digest(one.get_array()), digest(one.get_clim())] for one in axis.images],
+            "collections": [_collection(one) for one in axis.collections],
             "error_bars": len(axis.containers),
         }
         for axis in figure.axes
     ]
     legends = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     return {"title": figure.get_suptitle(), "panels": panels, "legend": legends}
+
+
+def _collection(one: Any) -> dict[str, Any]:
+    """What a mesh, a band, hatching or error bars show."""
+    out: dict[str, Any] = {"kind": type(one).__name__, "hatches": [h for h in getattr(one, "hatches", []) if h]}
+    if one.get_array() is not None and out["kind"] == "QuadMesh":
+        return {**out, "values": digest(one.get_array()), "colours": digest(one.get_clim())}
+    points = [path.vertices for path in one.get_paths() if len(path.vertices)]
+    if not points or out["hatches"]:
+        return out  # hatching ends where rounding lets it
+    every = np.concatenate(points)
+    return {**out, "x": digest(every[:, 0]), "y": digest(every[:, 1])}
+
+
+def digest(values: Any) -> list[float | None]:
+    """Reduce numbers to their count, how many are finite, mean, spread, and eight of them at equal steps."""
+    flat = np.ma.filled(np.ma.asarray(values, dtype=float), np.nan).ravel()
+    finite = flat[np.isfinite(flat)]
+    kept = flat[np.unique(np.linspace(0, len(flat) - 1, min(8, len(flat))).round().astype(int))] if len(flat) else flat
+    mean, spread = (float(finite.mean()), float(finite.std())) if len(finite) else (math.nan, math.nan)
+    return [_short(v) for v in (len(flat), len(finite), mean, spread, *kept.tolist())]
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def unlike(found: Any, reference: Any, tolerance: float, where: str = "figures") -> list[str]:
+    """Compare structures of figures: words exactly, lists of numbers within a part of their largest one."""
+    if isinstance(reference, dict):
+        if not isinstance(found, dict) or found.keys() != reference.keys():
+            return [f"{where}: {found}, reference {reference}"]
+        return [line for key in reference for line in unlike(found[key], reference[key], tolerance, f"{where}.{key}")]
+    if isinstance(reference, list):
+        if not isinstance(found, list) or len(found) != len(reference):
+            return [f"{where}: {found}, reference {reference}"]
+        if reference and all(isinstance(v, (int, float)) or v is None for v in reference):
+            return _unlike_numbers(found, reference, tolerance, where)
+        pairs = enumerate(zip(found, reference, strict=True))
+        return [line for i, pair in pairs for line in unlike(*pair, tolerance, f"{where}[{i}]")]
+    return [] if found == reference else [f"{where}: {found!r}, reference {reference!r}"]
+
+
+def _unlike_numbers(found: list[Any], reference: list[Any], tolerance: float, where: str) -> list[str]:
+    counts, rest = slice(0, 2), slice(2, None)
+    size = max((abs(v) for v in reference[rest] if v is not None), default=0.0)
+    near = found[counts] == reference[counts] and all(
+        (a is None) == (b is None) and (a is None or abs(a - b) <= tolerance * size)
+        for a, b in zip(found[rest], reference[rest], strict=True)
+    )
+    return [] if near else [f"{where}: {found}, reference {reference}, tolerance {tolerance:g}"]
+
+
+def figure_tolerance(name: str) -> float:
+    """Return how far drawn numbers of a recipe may be from the pinned ones, as a part of the largest of a line."""
+    return 0.05 if name in NETWORKS else 1e-3
 
 
 def pinned_rows(path: Path) -> list[list[str]]:
@@ -229,6 +293,10 @@ def read_reference(name: str) -> Outcome:
     return Outcome(rows(tables / f"{name}.csv"), rows(tables / f"{name}.boundary.csv"), figures)
 
 
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return " ".join(numbers[0].split())
+
+
 def write_reference(name: str, outcome: Outcome) -> None:
     """Pin the outcome of the recipe `name`."""
     for part in ("recipes", "figures"):
@@ -239,5 +307,5 @@ def write_reference(name: str, outcome: Outcome) -> None:
         if rows:
             with path.open("w", encoding="utf-8", newline="") as stream:
                 csv.writer(stream, lineterminator="\n").writerows(rows)
-    text = json.dumps(outcome.figures, indent=1, ensure_ascii=False) + "\n"
+    text = re.sub(r"\[[^\[\]{}\"]*\]", _on_one_line, json.dumps(outcome.figures, indent=1, ensure_ascii=False)) + "\n"
     (REFERENCE / "figures" / f"{name}.json").write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ from matplotlib.text import Text
 
 from tlcli.errors import UsageError
 from tlcli.report.ends import ends_of_grids
-from tlcli.report.maps import chains, colour_scale
+from tlcli.report.maps import colour_scale
 from tlcli.report.style import COLOURS, MAX_FACETS, number
 
 BOUNDARY, OPTIMUM = "black", "#E69F00"
@@ -73,7 +73,7 @@ def test_a_map_of_the_gain(draw):
         title="Title",
     ).values()
     (axis,) = panels(figure)
-    assert figure.get_suptitle() == "Title"
+    assert figure.get_suptitle().startswith("Title\n$\\alpha_1$ = 0.5, $\\rho$ = 0.8")
     assert axis.get_title() == ""
     assert axis.get_xlabel() == r"$\alpha_2=P_2/D$"
     assert axis.get_ylabel() == r"richness $\gamma_0$"
@@ -115,7 +115,9 @@ def test_the_boundary_of_the_rank_one_kernel_is_the_root_of_its_formula(draw, tm
     rows = table(tmp_path, "boundary.csv")
     assert {row["refined"] for row in rows} == {"alpha2", "rho"}
     in_file = np.array([[float(row["alpha2"]), float(row["rho"])] for row in rows])
-    assert sorted(map(tuple, in_file)) == sorted(map(tuple, drawn))
+    # A point of the grid itself is found along both axes, and drawn once.
+    rounded = [{tuple(point) for point in points.round(9).tolist()} for points in (in_file, drawn)]
+    assert rounded[0] == rounded[1]
     # One curve, not a scatter: neighbours on the line are neighbours in the plane.
     assert len(lines(axis, BOUNDARY)) == 1
     assert np.abs(np.diff(drawn, axis=0)).max() < 0.1
@@ -215,24 +217,11 @@ def test_colour_scales():
     norm, _ = colour_scale([np.concatenate([ramp[ramp > 0], [1e6]])], signed=False)
     assert isinstance(norm, LogNorm)
     norm, _ = colour_scale([np.append(np.linspace(0, 1, 1000), 50.0)], signed=False)
-    assert norm.vmax == pytest.approx(1, rel=0.01), "one peak must not flatten the rest"
+    assert norm.vmax == pytest.approx(1, rel=0.03), "one peak must not flatten the rest"
     for nothing in (np.full(3, np.nan), np.zeros(3), np.ones(2)):
         for signed in (True, False):
             norm, _ = colour_scale([nothing], signed)
             assert norm.vmin < norm.vmax
-
-
-def test_scattered_points_become_lines():
-    x = np.linspace(0, 1, 40)
-    first, second = np.column_stack([x, x**2]), np.column_stack([x, 3 + x**2])
-    shuffled = np.random.default_rng(0).permutation(np.concatenate([first, second]))
-    found = chains(shuffled, (False, False))
-    assert len(found) == 2
-    for line, curve in zip(sorted(found, key=lambda p: p[0, 1]), (first, second), strict=True):
-        np.testing.assert_array_equal(line[np.argsort(line[:, 0])], curve)
-        assert len({*np.sign(np.diff(line[:, 0]))}) == 1
-    assert chains(np.empty((0, 2)), (False, False)) == []
-    assert [len(line) for line in chains(np.array([[1.0, 2.0]]), (True, True))] == [1]
 
 
 # Curves
@@ -246,9 +235,9 @@ def test_curves_with_a_shared_baseline(draw):
     assert found[0].get_xlabel() == r"$\alpha_2=P_2/D$"
     assert legend(figure) == [r"$\gamma_0$ = 0.5", r"$\gamma_0$ = 2", r"$\gamma_0$ = $\infty$", "no pre-training"]
     for axis in found:
-        theory = [line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 19]
+        theory = [line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata()) > 200]
         assert [to_hex(line.get_color()) for line in theory] == [to_hex(c) for c in COLOURS[:3]]
-        (baseline,) = [line for line in axis.lines if line.get_linestyle() == "--" and len(line.get_xdata()) == 19]
+        (baseline,) = [line for line in axis.lines if line.get_linestyle() == "--" and len(line.get_xdata()) > 200]
         np.testing.assert_allclose(baseline.get_ydata(), 1 - baseline.get_xdata())
         assert axis.get_ylim()[0] == 0
 
@@ -256,7 +245,7 @@ def test_curves_with_a_shared_baseline(draw):
 def test_curves_hold_the_formula(draw):
     (figure,) = draw("finetune-loss", alpha2="0.1:0.9:9", gamma0="3", rho="0.8", alpha1="inf").values()
     (axis,) = panels(figure)
-    (theory,) = [line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 9]
+    (theory,) = [line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata()) > 200]
     alpha2, chi = theory.get_xdata(), np.sqrt(1 + 3**2) - 1
     expected = (1 - alpha2) * (1 - 0.64 * alpha2 * chi * (2 + alpha2 * chi) / (1 + alpha2 * chi) ** 2)
     np.testing.assert_allclose(theory.get_ydata(), expected, rtol=1e-12)
@@ -265,7 +254,7 @@ def test_curves_hold_the_formula(draw):
 def test_curves_with_baselines_of_their_own(draw):
     (figure,) = draw("finetune-loss", alpha2="0.1:0.9:9", ridge="0,0.3").values()
     (axis,) = panels(figure)
-    dashed = [line for line in axis.lines if line.get_linestyle() == "--" and len(line.get_xdata()) == 9]
+    dashed = [line for line in axis.lines if line.get_linestyle() == "--" and len(line.get_xdata()) > 200]
     assert [to_hex(line.get_color()) for line in dashed] == [to_hex(c) for c in COLOURS[:2]]
 
 
@@ -329,7 +318,7 @@ def test_kernels_against_source_data(draw):
     assert axis.get_ylabel() == r"spike $\chi$"
     assert axis.get_xlabel() == r"$\alpha_1=P_1/D$"
     assert legend(figure) == [rf"$\gamma_0$ = {g}" for g in ("0.5", "1", "2", "5")]
-    theory = [line for line in axis.lines if len(line.get_xdata()) == 30]
+    theory = [line for line in axis.lines if len(line.get_xdata()) > 200]
     for line, gamma0 in zip(theory, (0.5, 1, 2, 5), strict=True):
         norm2 = np.minimum(line.get_xdata(), 1)
         np.testing.assert_allclose(line.get_ydata(), np.sqrt(1 + gamma0**2 * norm2) - 1, rtol=1e-9)
@@ -357,7 +346,7 @@ def test_a_curriculum_shows_stages_and_tasks(draw):
 def test_an_interpolation_peak_does_not_flatten_the_rest(draw):
     (figure,) = draw("finetune-loss", alpha1="0.5", alpha2="0.0501:1.9901:98", sigma2="1").values()
     (axis,) = panels(figure)
-    (theory,) = [line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 98]
+    (theory,) = [line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata()) > 200]
     assert np.max(theory.get_ydata()) > 50
     assert axis.get_yscale() == "log"
 
@@ -379,7 +368,7 @@ def test_one_point_needs_no_figure(draw):
 
 def test_titles_take_plain_dollars(draw):
     (figure,) = draw("finetune-loss", rho="0:1:3", title=r"Cost in \$").values()
-    assert r"Cost in \$" in all_texts(figure)
+    assert any(text.startswith(r"Cost in \$") for text in all_texts(figure))
 
 
 def test_a_long_title_is_broken_into_lines_that_fit(draw):
@@ -501,8 +490,9 @@ def test_curves_on_a_logarithmic_axis_with_zero(draw):
     panel = figure.axes[0]
     assert panel.get_xscale() == "log"
     curve = max((line.get_xdata() for line in panel.lines), key=len)
-    np.testing.assert_allclose(curve[1:], np.geomspace(0.1, 10, 9))
     assert 0 < curve[0] < 0.1
+    np.testing.assert_allclose(curve[[1, -1]], [0.1, 10])
+    assert np.diff(np.log(curve[1:])).max() < 0.05, "smooth beyond the break"
 
 
 def test_what_lies_between_zero_and_its_neighbour_stays_beyond_zero():

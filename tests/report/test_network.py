@@ -102,9 +102,10 @@ def test_another_x_shows_the_end_of_training(draw, tmp_path):
     rows = [r for r in rows_of(tmp_path) if (r["stage"], r["time"]) == ("2", "1")]
     curve = next(line for line in axis.lines if len(line.get_xdata()) == 3)
     np.testing.assert_allclose(curve.get_ydata(), [float(r["loss"]) for r in rows])
-    (bars,) = [c for c in axis.containers if getattr(c, "has_yerr", False)]
-    heights = [np.ptp(segment[:, 1]) / 2 for segment in bars.lines[2][0].get_segments()]
-    np.testing.assert_allclose(heights, [float(r["loss_se"]) for r in rows])
+    found = [c for c in axis.containers if getattr(c, "has_yerr", False)]
+    for bars, column in zip(found, ("loss_se", "baseline_se"), strict=True):
+        heights = [np.ptp(segment[:, 1]) / 2 for segment in bars.lines[2][0].get_segments()]
+        np.testing.assert_allclose(heights, [float(r[column]) for r in rows])
 
 
 def test_a_map_of_networks_has_an_interpolated_boundary(draw):

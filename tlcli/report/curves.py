@@ -12,20 +12,27 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tlcli.options.columns import short_symbol
+from tlcli.report.boundary import WHOLE, signs
 from tlcli.report.drawing import Drawing
+from tlcli.report.facets import shape
 from tlcli.report.frame import frame_curves, mark_outside, outside_handle
 from tlcli.report.plan import FigureSpec
 from tlcli.report.style import (
+    MANY,
     MARKERS,
     facet_grid,
     facet_title,
     finite_axis,
+    head,
+    hue_bar,
     legend_below,
     log_axis,
     named,
     outer_labels,
     palette,
 )
+
+_ALONE = {"loss": "after pre-training", "train_loss": "after pre-training"}  # the name of the only curve
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +50,8 @@ class Curve:
     """One line: values and baseline of shape (n_x,), experiments, the best richness and its loss.
 
     `error` (n_x,) is the standard error of sampled values, over draws of the data where there are several; `ranges`
-    (2, n_x) are the lower and upper ends of values that have no standard error.
+    (2, n_x) are the lower and upper ends of values that have no standard error. `gain_error` is that of the gain, in
+    which the noise that loss and baseline share has gone. `fine` are x, values and baseline of a smoother line.
     """
 
     x: NDArray[np.float64]
@@ -54,6 +62,14 @@ class Curve:
     best: tuple[float, float] | None = None
     error: NDArray[np.float64] | None = None
     ranges: NDArray[np.float64] | None = None
+    baseline_error: NDArray[np.float64] | None = None
+    gain_error: NDArray[np.float64] | None = None
+    fine: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None] | None = None
+
+    @property
+    def drawn(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
+        """x, values and baseline of the line: on a finer grid where the theory is known there."""
+        return self.fine or (self.x, self.values, self.baseline)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,64 +85,82 @@ class CurvePanel:
 
 def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec, drawing: Drawing) -> Figure:
     """Return one figure with a panel per facet; colours follow the line axis."""
-    figure, axes = facet_grid(len(panels), 3.9, 3.1)
+    figure, axes = facet_grid(len(panels), 3.9, 3.1, shape(panels))
     log = spec.x in spec.log_axes
     colours = _colours(panels, spec)
     for panel, axis in zip(panels, axes, strict=True):
-        shared = _shared_baseline(panel)
-        for index, curve in enumerate(panel.curves):
-            keep = _drawn(curve.x, log)
-            colour = colours[_key(curve.hue, spec.lines)]
-            at = curve.x[keep]
-            if curve.ranges is not None:
-                # Side by side: ranges often end at the same value.
-                at = _aside(at, index - (len(panel.curves) - 1) / 2, log)
-            axis.plot(
-                at,
-                curve.values[keep],
-                color=colour,
-                marker="." if len(keep) < 6 else "",
-            )
-            if curve.error is not None:
-                error, style = np.nan_to_num(curve.error[keep]), {"color": colour, "elinewidth": 1.0, "capsize": 2}
-                axis.errorbar(curve.x[keep], curve.values[keep], yerr=error, ls="", **style)
-            if curve.ranges is not None:
-                low, high = np.abs(curve.ranges[:, keep] - curve.values[keep])
-                style = {"color": colour, "elinewidth": 1.0, "capsize": 2, "alpha": 0.6}
-                axis.errorbar(at, curve.values[keep], yerr=(low, high), ls="", **style)
-                axis.plot(at, curve.values[keep], color=colour, ls="", marker="o", ms=4)
-            if curve.baseline is not None and shared is None:
-                axis.plot(curve.x[keep], curve.baseline[keep], color=colour, ls="--", lw=1.0, alpha=0.8)
-            for measured in curve.points:
-                _draw_points(axis, measured, colour, log)
-            mark = _best_mark(curve, log, spec.x)
-            if mark == "*" and curve.best is not None:
-                axis.plot(*curve.best, marker=mark, ms=10, color=colour, mec="white", zorder=6)
-            elif mark and curve.best is not None:
-                style = {"transform": axis.get_yaxis_transform(), "clip_on": False, "zorder": 6, "mec": "white"}
-                axis.plot(0.0 if mark == "<" else 1.0, curve.best[1], marker=mark, ms=8, color=colour, **style)
-        if shared is not None:
-            keep = _drawn(panel.curves[0].x, log)
-            axis.plot(panel.curves[0].x[keep], shared[keep], color="black", ls="--", lw=1.4)
-        if len(panel.crossings):
-            points = panel.crossings if panel.exact else _on_the_lines(panel, log)
-            axis.plot(*points.T, ls="", marker="D", ms=4.5, mfc="white", mec="black", zorder=5)
-        if log:
-            log_axis(axis.xaxis, panel.curves[0].x[finite_axis(panel.curves[0].x, log)])
-        elif spec.x in ("stage", "task", "depth", "freeze", "reinit_from"):
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.set_title(facet_title(panel.label, panel.fixed))
+        _draw_panel(axis, panel, spec, colours, log)
     curves = [curve for panel in panels for curve in panel.curves]
-    frame_curves(axes, drawing, [curve.values for curve in curves], [part for one in curves for part in _beside(one)])
+    if not spec.placed:
+        values = [curve.drawn[1] for curve in curves]
+        frame_curves(axes, drawing, values, [part for one in curves for part in _beside(one)])
     outside = [mark_outside(axis) for axis in axes]
     if spec.quantity.endswith("gain"):
         for axis in axes:
             axis.axhline(0.0, color="0.5", lw=0.8)
     outer_labels(axes, spec.x, spec.value_label)
+    if len(colours) > MANY:
+        hue_bar(figure, axes, spec.lines[0], [dict(key)[spec.lines[0]] for key in colours], list(colours.values()))
     _legend(figure, axes, panels, spec, colours, log, outside=any(outside))
-    if spec.title:
-        figure.suptitle(spec.title, wrap=True)
+    head(figure, spec)
     return figure
+
+
+def _draw_panel(axis: Axes, panel: CurvePanel, spec: FigureSpec, colours: Mapping[Any, Any], log: bool) -> None:
+    shared = _shared_baseline(panel)
+    for index, curve in enumerate(panel.curves):
+        # Ranges stand side by side: they often end at the same value.
+        steps = 0.0 if curve.ranges is None else index - (len(panel.curves) - 1) / 2
+        _draw_curve(axis, curve, spec, colours[_key(curve.hue, spec.lines)], log, steps, own=shared is None)
+    if shared is not None:
+        _draw_baseline(axis, panel.curves[0], "black", log, {"lw": 1.4})
+    points = panel.crossings if panel.exact else _on_the_lines(panel, spec, log)
+    if len(points):
+        axis.plot(*points.T, ls="", marker="D", ms=4.5, mfc="white", mec="black", zorder=5)
+    x = panel.curves[0].x
+    if log:
+        log_axis(axis.xaxis, x[finite_axis(x, log)])
+    elif spec.x in WHOLE:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_title(facet_title(panel.label, panel.fixed))
+
+
+def _draw_curve(axis: Axes, curve: Curve, spec: FigureSpec, colour: Any, log: bool, steps: float, own: bool) -> None:
+    """Draw one line with its errors, its own baseline, its experiments and its best value."""
+    x, values, _ = curve.drawn
+    line = _drawn(x, log)
+    few = len(line) < 6 and not curve.points
+    axis.plot(_aside(x[line], steps, log), values[line], color=colour, marker="." if few else "")
+    keep = _drawn(curve.x, log)
+    at = _aside(curve.x[keep], steps, log)
+    bars: dict[str, Any] = {"color": colour, "elinewidth": 1.0, "capsize": 2, "ls": ""}
+    if curve.error is not None:
+        axis.errorbar(curve.x[keep], curve.values[keep], yerr=np.nan_to_num(curve.error[keep]), **bars)
+    if curve.ranges is not None:
+        low, high = np.abs(curve.ranges[:, keep] - curve.values[keep])
+        axis.errorbar(at, curve.values[keep], yerr=(low, high), alpha=0.6, **bars)
+        axis.plot(at, curve.values[keep], color=colour, ls="", marker="o", ms=4)
+    if own and curve.baseline is not None:
+        _draw_baseline(axis, curve, colour, log, {"lw": 1.0, "alpha": 0.8})
+    for measured in curve.points:
+        _draw_points(axis, measured, colour, log)
+    mark = _best_mark(curve, log, spec.x)
+    if mark == "*" and curve.best is not None:
+        axis.plot(*curve.best, marker=mark, ms=10, color=colour, mec="white", zorder=6)
+    elif mark and curve.best is not None:
+        style = {"transform": axis.get_yaxis_transform(), "clip_on": False, "zorder": 6, "mec": "white"}
+        axis.plot(0.0 if mark == "<" else 1.0, curve.best[1], marker=mark, ms=8, color=colour, **style)
+
+
+def _draw_baseline(axis: Axes, curve: Curve, colour: Any, log: bool, style: Mapping[str, Any]) -> None:
+    x, _, baseline = curve.drawn
+    assert baseline is not None
+    line = _drawn(x, log)
+    axis.plot(x[line], baseline[line], color=colour, ls="--", **style)
+    if curve.baseline_error is not None and curve.baseline is not None:
+        keep = _drawn(curve.x, log)
+        error = np.nan_to_num(curve.baseline_error[keep])
+        axis.errorbar(curve.x[keep], curve.baseline[keep], yerr=error, color=colour, ls="", elinewidth=0.8, capsize=1.5)
 
 
 def _best_mark(curve: Curve, log: bool, x: str) -> str | None:
@@ -167,19 +201,22 @@ def _colours(panels: Sequence[CurvePanel], spec: FigureSpec) -> dict[Any, Any]:
     return dict(zip(hues, palette(len(hues)), strict=True))
 
 
-def _on_the_lines(panel: CurvePanel, log: bool) -> NDArray[np.float64]:
-    """Return interpolated crossings, (n, 2), where the drawn lines meet the baseline: straight on the drawn axis.
+def _on_the_lines(panel: CurvePanel, spec: FigureSpec, log: bool) -> NDArray[np.float64]:
+    """Return where the drawn lines meet the baseline, (n, 2), straight on the drawn axis, as far as it is known.
 
-    The boundary's own points are interpolated on the scale of the grid, which the axis need not have.
+    Between two points whose gains are not told from zero by two standard errors there is none, nor between the whole
+    numbers of an axis that has no others.
     """
     found = []
-    for curve in panel.curves:
-        if curve.baseline is None:
-            return panel.crossings
+    for curve in panel.curves if spec.x not in WHOLE else ():
+        if curve.baseline is None and spec.quantity not in ("gain", "relative_gain"):
+            continue
         keep = _drawn(curve.x, log)
-        x, y, off = curve.x[keep], curve.values[keep], (curve.values - curve.baseline)[keep]
+        x, y = curve.x[keep], curve.values[keep]
+        off = y if curve.baseline is None else (curve.values - curve.baseline)[keep]
+        sign = signs(off, None if curve.gain_error is None else curve.gain_error[keep])
         x = np.log(x) if log else x
-        for i in np.flatnonzero(off[:-1] * off[1:] < 0):
+        for i in np.flatnonzero(sign[:-1] * sign[1:] < 0):
             part = off[i] / (off[i] - off[i + 1])
             at = x[i] + part * (x[i + 1] - x[i])
             found.append((math.exp(at) if log else at, y[i] + part * (y[i + 1] - y[i])))
@@ -214,7 +251,10 @@ def _draw_points(axis: Axes, points: Points, colour: Any, log: bool) -> None:
 
 def _beside(curve: Curve) -> list[NDArray[np.float64]]:
     """Return everything else that a curve draws: baseline, best value, ends of its error bars, experiments."""
-    parts = [] if curve.baseline is None else [curve.baseline]
+    parts = [part for part in curve.drawn[1:] if part is not None]
+    if curve.baseline is not None and curve.baseline_error is not None:
+        error = np.nan_to_num(curve.baseline_error)
+        parts += [curve.baseline + error, curve.baseline - error]
     if curve.best is not None:
         parts.append(np.array(curve.best[1]))
     if curve.ranges is not None:
@@ -237,16 +277,17 @@ def _legend(
 ) -> None:
     axis = axes[0]
     handles: list[Any] = []
-    for key, colour in colours.items():
-        if not key:  # of a case in which the line axis has one value
+    for key, colour in colours.items() if len(colours) <= MANY else ():
+        if not key and len(colours) > 1:  # of a case in which the line axis has one value
             continue
-        text = ", ".join(named(n, v) for n, v in key)
+        text = ", ".join(named(n, v) for n, v in key) or _ALONE.get(spec.quantity, spec.value_label)
         handles += axis.plot([], [], label=text, color=colour)
     curves = [curve for panel in panels for curve in panel.curves]
     if any(curve.baseline is not None for curve in curves):
         handles += axis.plot([], [], color="black", ls="--", lw=1.4, label="no pre-training")
-    if any(len(panel.crossings) for panel in panels):
-        how = "exact" if all(panel.exact for panel in panels) else "interpolated"
+    exact = all(panel.exact for panel in panels)
+    if any(len(panel.crossings if panel.exact else _on_the_lines(panel, spec, log)) for panel in panels):
+        how = "exact" if exact else "interpolated"
         handles += axis.plot([], [], ls="", marker="D", ms=4.5, mfc="white", mec="black", label=f"gain = 0 ({how})")
     marks: dict[str, list[float]] = {}
     for curve in curves:
@@ -261,8 +302,7 @@ def _legend(
         handles += axis.plot([], [], ls="", marker=MARKERS.get(experiment, "x"), ms=4, color="0.3", label=label)
     if outside:
         handles.append(outside_handle())
-    if len(handles) > 1 or spec.lines:
-        legend_below(figure, handles)
+    legend_below(figure, handles)
 
 
 def _best_label(mark: str, values: Sequence[float], symbol: str) -> str:

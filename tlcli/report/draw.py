@@ -14,11 +14,11 @@ from tlcli.options.columns import BASELINES
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
 from tlcli.report.drawing import Drawing
 from tlcli.report.ends import DELTA, Ends, ends_of, ends_of_best, ends_of_grids, mark_ends, placed, summarised
+from tlcli.report.facets import fixed_text, pages
 from tlcli.report.frame import uneven
 from tlcli.report.kernels import Planned
 from tlcli.report.maps import GAINS, MapPanel, draw_maps
 from tlcli.report.plan import FigureSpec, plan_figure, quantities_of
-from tlcli.report.style import MAX_FACETS
 from tlcli.report.tables import Block
 
 Floats = NDArray[np.float64]
@@ -39,21 +39,34 @@ def _of_quantity(blocks: Sequence[Block], drawing: Drawing, quantity: str | None
     spec = plan_figure(shown, drawing, quantity)
     if spec is None:
         return []
-    spec = _drawable(shown, spec, quantity)
+    of_train = all("loss" not in block.columns and "train_loss" in block.columns for block in blocks)
+    spec = replace(_drawable(shown, spec, quantity), subtitle=fixed_text(shown), of_train=of_train)
     places = _places(shown, spec)
-    spec = replace(spec, log_axes=_log_axes(shown, spec, drawing) | places.keys())
+    shown_places = places.keys() - {spec.x, spec.y}
+    spec = replace(spec, log_axes=_log_axes(shown, spec, drawing) | places.keys(), placed=bool(shown_places))
+    smooth = [_smooth(block, spec, drawing) for block in drawing.smooth] if drawing.smooth else [None] * len(shown)
     for name, ends in places.items():
+        smooth = [None if block is None else placed(block, ends, name) for block in smooth]
         shown = [placed(block, ends, name) for block in shown]
     panels: list[Any] = []
     for index, block in enumerate(shown):
         points = drawing.boundaries[index] if drawing.boundaries else []
-        is_map = spec.kind == "map"
-        panels += _map_panels(block, spec, points, places) if is_map else _curve_panels(block, spec, points)
-    pages = [panels[i : i + MAX_FACETS] for i in range(0, len(panels), MAX_FACETS)]
+        if spec.kind == "map":
+            panels += _map_panels(block, spec, points, places)
+        else:
+            panels += _curve_panels(block, spec, points, smooth[index])
+    parts = pages(panels)
     return [
-        (stem if len(pages) == 1 else f"{stem}-{number}", partial(_page, part, spec, drawing, places))
-        for number, part in enumerate(pages, start=1)
+        (stem if len(parts) == 1 else f"{stem}-{number}", partial(_page, part, spec, drawing, places))
+        for number, part in enumerate(parts, start=1)
     ]
+
+
+def _smooth(fine: Block | None, spec: FigureSpec, drawing: Drawing) -> Block | None:
+    """Return the block on a finer grid of x where it can stand for that of the table."""
+    if fine is None or spec.kind == "map" or spec.quantity not in fine.columns:
+        return None
+    return None if fine.axes.get(spec.x) is None or spec.x != drawing.smooth_axis else fine
 
 
 def _page(panels: Sequence[Any], spec: FigureSpec, drawing: Drawing, places: Mapping[str, Ends]) -> Figure:
@@ -84,10 +97,13 @@ def _places(blocks: Sequence[Block], spec: FigureSpec) -> dict[str, Ends]:
     for name in (spec.x, spec.y) if spec.y is not None else (spec.x,):
         grids = [np.asarray(block.axes[name], dtype=float) for block in blocks]
         places[name] = ends_of(np.concatenate(grids)) if name == DELTA else ends_of_grids(grids)
-    if spec.x != DELTA and spec.kind == "curves" and spec.quantity == "delta_opt":
-        places[DELTA] = ends_of_best(blocks)
+    searched = spec.quantity.removesuffix("_opt")
+    if searched in _SEARCHED and spec.quantity.endswith("_opt") and spec.kind == "curves" and spec.x != searched:
+        places[searched] = ends_of_best(blocks, searched)
     return {name: ends for name, ends in places.items() if ends is not None}
 
+
+_SEARCHED = (DELTA, "gamma0")
 
 # Drawn instead of a default whose every value is unknown, as losses are without test labels.
 _INSTEAD = ("train_loss", "target_overlap")
@@ -150,17 +166,7 @@ def _map_panels(
         order = (spec.x, spec.y)
         found = [_placeable(_inside(points, fixed, order), spec, places) for points in boundary]
         jumps = [_placeable(_inside(points, fixed, order, roots=False), spec, places) for points in boundary]
-        optimum = None
-        searched = next((name for name in order if f"{name}_opt" in block.columns), "gamma0")
-        if f"{searched}_opt" in block.columns and searched in order and spec.quantity in (*GAINS, "loss", "error"):
-            best = _column(block, f"{searched}_opt", index, order)
-            optimum = np.array(best[:, 0] if spec.y == searched else best[0, :], dtype=float)
-            if searched == DELTA:  # at an end of the grid it is a bound, not a place, unless the end is 0 or infinity
-                ends, at = (block.axes[DELTA].min(), block.axes[DELTA].max()), places.get(DELTA)
-                if at is None or at.zero is None:
-                    optimum[optimum <= ends[0]] = 0.0
-                if at is None or at.infinity is None:
-                    optimum[optimum >= ends[1]] = np.inf
+        optimum, searched = _optimum(block, spec, index, places)
         signed = spec.quantity in GAINS
         panels.append(
             MapPanel(
@@ -175,9 +181,53 @@ def _map_panels(
                 fixed=fixed,
                 exact=_exact(boundary),
                 searched=searched,
+                error=_error_of(block, spec.quantity, index, order) if signed else None,
+                breaks=(_breaks(places.get(spec.x)), _breaks(places.get(spec.y))),
             )
         )
     return panels
+
+
+def _breaks(ends: Ends | None) -> tuple[float, ...]:
+    return () if ends is None else tuple(at for at in (ends.zero, ends.infinity) if at is not None)
+
+
+def _error_of(block: Block, quantity: str, index: tuple[Any, ...], order: Sequence[str]) -> Floats | None:
+    """Return the standard error of a column, over draws of the data where there are several; None where exact."""
+    for suffix in ("_draw_se", "_se"):
+        if f"{quantity}{suffix}" in block.columns:
+            return np.asarray(_column(block, f"{quantity}{suffix}", index, order), dtype=float)
+    return None
+
+
+def _optimum(
+    block: Block, spec: FigureSpec, index: tuple[Any, ...], places: Mapping[str, Ends]
+) -> tuple[Floats | None, str]:
+    """Return the best value of an axis of a map and the axis: 0 or infinity beyond it, NaN where nothing helps."""
+    order = (spec.x, str(spec.y))
+    searched = next((name for name in order if f"{name}_opt" in block.columns), "gamma0")
+    if f"{searched}_opt" not in block.columns or spec.quantity not in (*GAINS, "loss", "error"):
+        return None, searched
+    along = order.index(searched) if searched in order else 1
+
+    def line(name: str, least: bool = False) -> Floats:
+        column = np.asarray(_column(block, name, index, order), dtype=float)
+        return column.min(axis=along) if least else np.take(column, 0, axis=along)
+
+    if searched not in order:
+        return None, searched
+    best = line(f"{searched}_opt").copy()
+    low, high = block.axes[searched].min(), block.axes[searched].max()
+    at = places.get(searched)
+    bound = searched == DELTA  # of a grid of couplings an end is a bound, not a place, unless it is 0 or infinity
+    with np.errstate(invalid="ignore"):
+        best[(best <= low) & (bound and (at is None or at.zero is None)) | (best < low)] = 0.0
+        best[(best >= high) & (bound and (at is None or at.infinity is None)) | (best > high)] = np.inf
+        least = next((name for name in ("loss_opt", "train_loss_opt") if name in block.columns), None)
+        if least is not None and "baseline" in block.columns:
+            baseline = line("baseline", least=True)
+            best[~(line(least) < baseline - 1e-9 * np.abs(baseline))] = np.nan
+    return best, searched
 
 
 def _placeable(points: Floats, spec: FigureSpec, places: Mapping[str, Ends]) -> Floats:
@@ -192,14 +242,16 @@ def _placeable(points: Floats, spec: FigureSpec, places: Mapping[str, Ends]) -> 
     return points[keep]
 
 
-def _curve_panels(block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, Floats]]) -> list[CurvePanel]:
+def _curve_panels(
+    block: Block, spec: FigureSpec, boundary: Sequence[Mapping[str, Floats]], fine: Block | None
+) -> list[CurvePanel]:
     lines = [name for name in spec.lines if name in block.axes]
     panels = []
     for index, fixed in _facets(block, (spec.x, *lines)):
         curves = []
         for choice in product(*(range(len(block.axes[name])) for name in lines)):
             hue = {name: block.axes[name][i] for name, i in zip(lines, choice, strict=True)}
-            curves.append(_curve(block, spec, index, lines, choice, hue))
+            curves.append(_curve(block, spec, index, lines, choice, hue, fine))
         crossings = [_crossing(block, spec, points, fixed, curves) for points in boundary]
         merged = np.concatenate(crossings) if crossings else np.empty((0, 2))
         panels.append(CurvePanel(curves, block.label, fixed, merged, _exact(boundary)))
@@ -213,6 +265,7 @@ def _curve(
     lines: Sequence[str],
     choice: tuple[int, ...],
     hue: Mapping[str, Any],
+    fine: Block | None,
 ) -> Curve:
     order = (spec.x, *lines)
     at = (slice(None), *choice)
@@ -235,15 +288,42 @@ def _curve(
             experiment = str(block.full("experiment")[where].ravel()[0])
             mean, error = (_column(block, f"sim_{spec.quantity}{suffix}", where, order)[at] for suffix in ("", "_se"))
             points.append(Points(experiment, x, mean, error))
-    error = None
-    for suffix in ("_draw_se", "_se"):
-        if error is None and f"{spec.quantity}{suffix}" in block.columns:
-            error = np.asarray(_column(block, f"{spec.quantity}{suffix}", index, order)[at], dtype=float)
+    values = _column(block, spec.quantity, index, order)[at]
+
+    def error_of(quantity: str) -> Floats | None:
+        found = _error_of(block, quantity, index, order)
+        return None if found is None else found[at]
+
     ranges = None
     if spec.quantity == "delta_opt" and "delta_low" in block.columns:
         pair = [_column(block, name, index, order)[at] for name in ("delta_low", "delta_high")]
         ranges = np.array(pair, dtype=float)
-    return Curve(x, _column(block, spec.quantity, index, order)[at], baseline, hue, points, best, error, ranges)
+    return Curve(
+        x,
+        values,
+        baseline,
+        hue,
+        points,
+        best,
+        error_of(spec.quantity),
+        ranges,
+        None if baseline is None else error_of("baseline"),
+        error_of("gain") if spec.quantity not in GAINS else error_of(spec.quantity),
+        None if fine is None else _fine(fine, spec, _without_experiment(block, index), order, at),
+    )
+
+
+def _without_experiment(block: Block, index: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(i for name, i in zip(block.axes, index, strict=True) if name != "experiment")
+
+
+def _fine(
+    block: Block, spec: FigureSpec, index: tuple[Any, ...], order: Sequence[str], at: tuple[Any, ...]
+) -> tuple[Floats, Floats, Floats | None]:
+    """Return x, values and baseline of a curve on a finer grid of x, which alone differs from the table's."""
+    names = [spec.quantity, *(["baseline"] if _has_baseline(block, spec.quantity) else [])]
+    lines = [np.asarray(_column(block, name, index, order)[at], dtype=float) for name in names]
+    return np.asarray(block.axes[spec.x]), lines[0], lines[1] if len(lines) > 1 else None
 
 
 def _has_baseline(block: Block, quantity: str) -> bool:

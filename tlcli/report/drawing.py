@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.errors import UsageError, suggest
+from tlcli.report.tables import Block
 
 FORMATS = ("png", "pdf", "svg")
 KINDS = ("auto", "map", "curves")
@@ -27,7 +28,8 @@ class Drawing:
     `kind` is auto, map or curves; `roles` maps x and y to names of axes; `quantity` names columns joined by commas,
     None for `default_quantity`. `size` is (width, height) in inches, None for that of the panels; `style` an mplstyle
     file; `limits` and `logs` are of the axes x and y where they are asked for. `unit` says which loss times belong to,
-    `boundaries` are per block the exact boundary points.
+    `boundaries` are per block the exact boundary points, `smooth` per block the same theory on a finer grid of
+    `smooth_axis` (None: there is none), for lines without corners.
     """
 
     kind: str = "auto"
@@ -43,6 +45,8 @@ class Drawing:
     logs: Mapping[str, bool] = field(default_factory=dict)
     unit: str = "mean-loss"
     boundaries: Sequence[Sequence[Mapping[str, NDArray[Any]]]] = field(default_factory=list)
+    smooth: Sequence[Block | None] = ()
+    smooth_axis: str | None = None
 
 
 def read_drawing(settings: Mapping[str, Any], **more: Any) -> Drawing:

@@ -88,21 +88,25 @@ def _keep_ends(ends: Ends, values: Any) -> Floats:
     return np.where(np.isnan(at), array, at)
 
 
-def ends_of_best(blocks: Sequence[Block]) -> Ends | None:
-    """Return how the best couplings of the blocks, and their ranges, stand on an axis; None where it is linear."""
-    found = [np.ravel(block.columns[name]) for block in blocks for name in _PLACED if name in block.columns]
+def ends_of_best(blocks: Sequence[Block], name: str = DELTA) -> Ends | None:
+    """Return how the best values of an axis, and their ranges, stand on an axis; None where it is linear."""
+    columns = _PLACED if name == DELTA else (f"{name}_opt",)
+    found = [np.ravel(block.columns[column]) for block in blocks for column in columns if column in block.columns]
     return ends_of(np.concatenate(found)) if found else None
 
 
 def summarised(block: Block, quantity: str | None) -> Block:
-    """Return the block without its axis of couplings where the quantity drawn belongs to all of them at once."""
-    if quantity not in PER_DELTA or DELTA not in block.axes:
+    """Return the block without the axis whose best value is drawn: that belongs to all its values at once."""
+    name = "gamma0" if quantity == "gamma0_opt" else DELTA
+    if quantity not in (*PER_DELTA, "gamma0_opt") or name not in block.axes:
         return block
-    at = list(block.axes).index(DELTA)
-    axes = {name: values for name, values in block.axes.items() if name != DELTA}
+    if quantity == "loss_opt" and DELTA not in block.axes:
+        return block
+    at = list(block.axes).index(name)
+    axes = {axis: values for axis, values in block.axes.items() if axis != name}
     columns = {
-        name: np.take(np.asarray(c), 0, axis=at) if np.ndim(c) == len(block.axes) else c
-        for name, c in block.columns.items()
+        column: np.take(np.asarray(c), 0, axis=at) if np.ndim(c) == len(block.axes) else c
+        for column, c in block.columns.items()
     }
     return Block(axes, columns, block.scales, block.label)
 

@@ -13,6 +13,8 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from tlcli.options.columns import label_of, short_symbol
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = {"regression": "o", "population": "s", "network": "^", "posterior": "^"}
 MAX_FACETS = 12
+MANY = 8  # more lines have a colour bar, not names in a legend
 
 # All settings, so that those of the user's own matplotlibrc have no influence.
 RC: dict[Any, Any] = {
@@ -122,10 +125,11 @@ def number(value: Any) -> str:
     return f"${head}10^{{{int(exponent)}}}$"
 
 
-def facet_grid(n: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `n` panels on a near-square grid, shared axes, unused panels removed."""
+def facet_grid(n: int, width: float, height: float, shape: tuple[int, int] | None = None) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `n` panels of shared axes on a grid of that shape, or a near-square one without holes."""
     columns = n if n <= 3 else math.ceil(math.sqrt(n)) if n != 8 else 4
     rows = math.ceil(n / columns)
+    rows, columns = shape or (rows, columns)
     size = (width * columns + 0.7, height * rows + 0.4)
     figure, grid = new_figure(rows, columns, size, sharex=True, sharey=True)
     panels: list[Axes] = list(grid.ravel())
@@ -136,6 +140,23 @@ def facet_grid(n: int, width: float, height: float) -> tuple[Figure, list[Axes]]
         if index + columns >= n:
             panels[index].tick_params(labelbottom=True)
     return figure, panels[:n]
+
+
+def hue_bar(figure: Figure, axes: Sequence[Axes], name: str, values: Sequence[Any], colours: Sequence[Any]) -> None:
+    """Say what the colours of many lines stand for: a bar whose colours are those of the values, at equal steps."""
+    cmap = ListedColormap(colours)
+    mappable = ScalarMappable(Normalize(-0.5, len(values) - 0.5), cmap)
+    bar = figure.colorbar(mappable, ax=axes, label=label_of(name), shrink=0.9, aspect=28)
+    ticks = np.unique(np.linspace(0, len(values) - 1, min(6, len(values))).round().astype(int))
+    bar.set_ticks(ticks.tolist(), labels=[number(values[i]) for i in ticks])
+    bar.minorticks_off()
+
+
+def head(figure: Figure, spec: Any) -> None:
+    """Write the title and, below it, what is fixed in the whole figure."""
+    lines = [text for text in (spec.title, spec.subtitle) if text]
+    if lines:
+        figure.suptitle("\n".join(lines), wrap=True, fontsize="large" if spec.title and not spec.subtitle else "medium")
 
 
 def outer_labels(panels: Sequence[Axes], x: str, y_label: str) -> None:
@@ -150,21 +171,23 @@ def outer_labels(panels: Sequence[Axes], x: str, y_label: str) -> None:
 
 def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
     """Put one legend below all panels: as few rows as fit the width, of equal length."""
-    if not handles:
-        return
-    figure.legend(handles=list(handles), loc="outside lower center", frameon=False)
-    fit_legends(figure)
+    entries = list(handles)
+    for rows in range(1, len(entries) + 1):
+        columns = -(-len(entries) // rows)
+        legend = figure.legend(handles=entries, loc="outside lower center", frameon=False, ncols=columns)
+        if columns == 1 or legend.get_window_extent().width < 0.97 * figure.bbox.width:
+            return
+        legend.remove()
 
 
 def fit_legends(figure: Figure) -> None:
-    """Spread the entries of each legend over as few rows as fit the figure's width."""
-    for legend in figure.legends:
-        count = len(legend.get_texts())
-        for rows in range(1, count + 1):
-            columns = -(-count // rows)
-            legend.set_ncols(columns)
-            if columns == 1 or legend.get_window_extent().width < 0.97 * figure.bbox.width:
-                break
+    """Spread the entries of each legend anew, for another width of the figure."""
+    for legend in list(figure.legends):
+        handles = [handle for handle in legend.legend_handles if handle is not None]
+        for handle, text in zip(handles, legend.get_texts(), strict=True):
+            handle.set_label(text.get_text())
+        legend.remove()
+        legend_below(figure, handles)
 
 
 def log_axis(axis: Axis, values: NDArray[np.float64]) -> None:

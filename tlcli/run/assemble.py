@@ -1,13 +1,16 @@
 """Parameters, theory and experiments joined into the blocks of a table."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from tlcli.errors import TlcliError
 from tlcli.options import OPTIONS
 from tlcli.report.tables import Block
 from tlcli.run.solve import Measured
+from tlcli.sweep.grids import Grid
 from tlcli.theories.base import Case, Columns
 
 # What tells whether an experiment can be trusted: the step of gradient descent, and whether chains are at rest.
@@ -95,3 +98,30 @@ def edge_block(case: Case, points: Mapping[str, Any]) -> Block:
     """Return boundary points as a table of their own."""
     count = next(len(v) for v in points.values() if not isinstance(v, str))
     return Block({"point": np.arange(float(count))}, dict(points), {}, case.label)
+
+
+_FINE = 300  # points of a smooth curve
+_MOST = 300_000  # numbers in all curves of a figure
+
+
+def fine_block(case: Case, axis: str) -> Block | None:
+    """Return a closed form on a finer grid of one axis, None where it is costly, or not known in between."""
+    theory, grid = case.theory, case.grid
+    if not theory.searchable or not theory.cheap or theory.inner or theory.own or axis not in grid.axes:
+        return None
+    values = grid.values[axis].array
+    inside = values[np.isfinite(values)]
+    rest = int(np.prod(grid.shape, dtype=int)) // len(values)
+    if len(inside) < 3 or rest * _FINE > _MOST:
+        return None
+    positive = inside[inside > 0]
+    scale = grid.values[axis].scale
+    geometric = scale == "log" or (scale == "list" and positive.max(initial=0.0) > 10 * positive.min(initial=np.inf))
+    ends = (positive.min(), positive.max()) if geometric else (inside.min(), inside.max())
+    line = np.geomspace(*ends, _FINE) if geometric else np.linspace(*ends, _FINE)
+    fine = np.union1d(line, values)
+    finer = replace(case, grid=Grid({**grid.values, axis: replace(grid.values[axis], array=fine)}))
+    try:
+        return block_of(finer, theory.columns(finer))
+    except TlcliError:  # between the points asked for the theory may have no answer
+        return None

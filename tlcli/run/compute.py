@@ -119,7 +119,8 @@ def _wants_best(job: Job, case: Case) -> bool:
     if wanted and not case.theory.searchable:
         raise UsageError(f"--optimal-gamma0 searches over gamma0, which {case.theory.name} is too costly for.")
     if wanted is None:
-        drawn = job.command == "phase-diagram" and "gamma0" in case.grid.axes
+        is_map = job.command == "phase-diagram" or "y" in job.roles or "map" in job.settings["style"].split(",")
+        drawn = is_map and "gamma0" in case.grid.axes
         return drawn and case.theory.cheap and case.theory.own == {} and "delta" not in case.theory.parameters
     return bool(wanted)
 

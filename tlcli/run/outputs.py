@@ -13,6 +13,7 @@ import numpy as np
 from tlcli.errors import TlcliError, UsageError, suggest
 from tlcli.options import DRAWN, OPTIONS
 from tlcli.options.columns import DIFFERENCES, PER_DELTA
+from tlcli.options.option import Option
 from tlcli.report.drawing import Drawing, read_drawing
 from tlcli.report.files import atomic
 from tlcli.report.folder import OutputFolder
@@ -21,7 +22,7 @@ from tlcli.report.plotting import check_text, load
 from tlcli.report.provenance import PROVENANCE, read_provenance, write_provenance
 from tlcli.report.records import drawn_by_time, final, plan_records
 from tlcli.report.tables import Block, write_table
-from tlcli.run.assemble import edge_block
+from tlcli.run.assemble import edge_block, fine_block
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages, Silent
 from tlcli.run.result import Outcome, Result
@@ -198,6 +199,7 @@ def figures_of(result: Result) -> "Iterator[tuple[str, Figure]]":
     if not _is_blank(result.blocks, drawing):
         from tlcli.report.figures import figures_of as build
 
+        drawing = _smoothed(result.outcomes, result.blocks, drawing)
         shown = [one for outcome in result.outcomes for one in _shown(outcome)]
         layers = [layer for one in result.outcomes for layer in _layers(one)]
         yield from build(result.blocks, drawing, shown, layers)
@@ -244,6 +246,21 @@ def redraw(job: Job, settings: Mapping[str, Any], blocks: Sequence[Block]) -> Jo
     out = replace(job, settings={**job.settings, **given}, resolved=resolved, roles=roles)
     check_drawing(out, blocks, Silent())
     return out
+
+
+def _smoothed(outcomes: Sequence[Outcome], blocks: Sequence[Block], drawing: Drawing) -> Drawing:
+    """Add closed forms on a fine grid of the horizontal axis, for the picture only."""
+    if drawn_by_time(blocks, drawing) or len(outcomes) != len(blocks):
+        return drawing
+    spec = plan_figure([final(block) for block in blocks], drawing)
+    if spec is None or spec.kind == "map" or spec.x in (o.name for o in OPTIONS.values() if _whole(o)):
+        return drawing
+    smooth = [fine_block(one.case, spec.x) for one in outcomes]
+    return replace(drawing, smooth=smooth, smooth_axis=spec.x) if any(smooth) else drawing
+
+
+def _whole(option: Option) -> bool:
+    return option.domain is not None and option.domain.whole
 
 
 def _shown(one: Outcome) -> "list[Shown]":

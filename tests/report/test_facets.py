@@ -1,0 +1,91 @@
+"""Grids and pages of panels, many curves, what a figure says of itself, and smooth curves."""
+
+import csv
+
+import numpy as np
+import pytest
+
+
+def panels(figure):
+    return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+
+
+def places(figure):
+    found = {}
+    for axis in panels(figure):
+        spec = axis.get_subplotspec()
+        found[spec.rowspan.start, spec.colspan.start] = axis.get_title()
+    return found
+
+
+def test_two_parameters_make_a_grid(draw):
+    flags = {"alpha1": "0.3,1,3,inf", "rho": "0.3,0.9"}
+    (figure,) = draw("phase-diagram", x="alpha2=0.1:0.9:3", y="gamma0=0.5:5:3", **flags).values()
+    alphas, rhos = ("0.3", "1", "3", r"$\infty$"), ("0.3", "0.9")
+    titles = places(figure)
+    assert len(titles) == 8
+    for (row, column), title in titles.items():
+        assert title == rf"$\alpha_1$ = {alphas[row]}, $\rho$ = {rhos[column]}"
+
+
+def test_three_parameters_make_pages(draw):
+    flags = {"alpha1": "0.3,1", "rho": "0.3,0.9", "sigma1": "0,0.5,1"}
+    files = draw("phase-diagram", x="alpha2=0.1:0.9:3", y="gamma0=0.5:5:3", **flags)
+    assert list(files) == ["figure-1.png", "figure-2.png"]
+    for figure, alpha1 in zip(files.values(), ("0.3", "1"), strict=True):
+        assert all(rf"$\alpha_1$ = {alpha1}," in axis.get_title() for axis in panels(figure))
+        assert set(places(figure)) == {(i, j) for i in range(2) for j in range(3)}
+
+
+@pytest.mark.parametrize("count", [9, 300])
+def test_many_curves_have_a_colour_bar_and_no_names(draw, count):
+    (figure,) = draw("finetune-loss", alpha2="0.1:0.9:5", gamma0=f"log:0.1:10:{count}", x="alpha2").values()
+    (bar,) = [axis for axis in figure.axes if axis.get_label() == "<colorbar>"]
+    assert bar.get_ylabel() == r"richness $\gamma_0$"
+    texts = [text.get_text() for text in bar.get_yticklabels()]
+    assert (texts[0], texts[-1]) == ("0.1", "10")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["no pre-training"]
+    (axis,) = panels(figure)
+    box = axis.get_window_extent()
+    assert box.width > 0.6 * figure.bbox.width
+    assert figure.legends[0].get_window_extent().y1 <= box.y0, "no legend over the data"
+
+
+def test_a_figure_says_what_is_fixed_and_names_its_only_curve(draw):
+    (figure,) = draw("finetune-loss", alpha1="0.5", alpha2="0.1:0.9:5", sigma2="0.3").values()
+    title = figure.get_suptitle()
+    for words in (r"$\alpha_1$ = 0.5", r"$\rho$ = 0.8", r"$\gamma_0$ = 1", r"$\sigma_2$ = 0.3"):
+        assert words in title
+    assert r"\sigma_1" not in title, "no noise is nothing to say"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["after pre-training", "no pre-training"]
+
+
+def test_curves_of_closed_forms_are_smooth_and_the_table_is_as_asked(draw, tmp_path):
+    (figure,) = draw("finetune-loss", alpha2="0.1:0.9:5", gamma0="3", rho="0.8", alpha1="inf").values()
+    with (tmp_path / "table.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 5
+    line = next(line for line in panels(figure)[0].lines if line.get_linestyle() == "-")
+    alpha2, chi = line.get_xdata(), np.sqrt(1 + 3**2) - 1
+    assert len(alpha2) > 200
+    expected = (1 - alpha2) * (1 - 0.64 * alpha2 * chi * (2 + alpha2 * chi) / (1 + alpha2 * chi) ** 2)
+    np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-12)
+    assert {float(row["alpha2"]) for row in rows} <= set(alpha2)
+
+
+def test_whole_numbers_are_not_divided(draw):
+    (figure,) = draw("finetune-loss", solver="linear-structured", dim="40", p2="4,8,16,32", x="p2").values()
+    assert max(len(line.get_xdata()) for line in panels(figure)[0].lines) == 4
+
+
+def test_the_best_richness_over_target_data_shows_infinity(draw, tmp_path):
+    flags = {"alpha2": "0.1:1.5:8", "kernel": "ntk", "ridge": "3", "sigma2": "1", "rho": "0.6", "alpha1": "2"}
+    (figure,) = draw("finetune-loss", **flags, optimal_gamma0=True, quantity="gamma0_opt").values()
+    with (tmp_path / "table.csv").open() as stream:
+        best = [float(row["gamma0_opt"]) for row in csv.DictReader(stream)]
+    assert any(np.isinf(best)), "the setting has an infinite one"
+    (axis,) = panels(figure)
+    (line,) = [line for line in axis.lines if len(line.get_xdata()) == 8]
+    assert np.isfinite(line.get_ydata()).all()
+    texts = [text.get_text() for text in axis.get_yticklabels()]
+    assert r"$\infty$" in texts

@@ -1,0 +1,114 @@
+"""How the panels of a figure stand: two parameters make a grid, more of them pages."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from tlcli.options import OPTIONS
+from tlcli.options.columns import COLUMNS
+from tlcli.report.style import MAX_FACETS, named, number
+from tlcli.report.tables import Block
+
+_SIDE = 6  # panels in a row or column
+
+# Values that switch something off are not worth a reader's time.
+_SILENT = {"init_scale": 1.0}
+
+
+class Panel(Protocol):
+    """What a panel is told by."""
+
+    @property
+    def label(self) -> str | None:  # noqa: D102
+        ...
+
+    @property
+    def fixed(self) -> Mapping[str, Any]:  # noqa: D102
+        ...
+
+
+P = TypeVar("P", bound=Panel)
+
+
+def _keys(panel: Panel) -> dict[str, Any]:
+    return {**({} if panel.label is None else {"case": panel.label}), **panel.fixed}
+
+
+def _varying(panels: Sequence[Panel]) -> dict[str, list[Any]] | None:
+    """Return the values of what tells panels apart, slowest first; None unless they are a full grid."""
+    keys = [_keys(panel) for panel in panels]
+    if any(key.keys() != keys[0].keys() for key in keys):
+        return None
+    values = {name: list(dict.fromkeys(key[name] for key in keys)) for name in keys[0]}
+    several = {name: found for name, found in values.items() if len(found) > 1}
+    whole = int(np.prod([len(found) for found in several.values()], dtype=int))
+    return several if whole == len(panels) else None
+
+
+def pages(panels: Sequence[P]) -> list[list[P]]:
+    """Return the panels of each page: all values of two parameters, or up to twelve panels."""
+    several = _varying(panels) or {}
+    if len(several) < 2:
+        return [list(panels[i : i + MAX_FACETS]) for i in range(0, len(panels), MAX_FACETS)]
+    *outer, rows, columns = several
+    groups: dict[Any, list[P]] = {}
+    for panel in panels:
+        keys = _keys(panel)
+        part = [several[name].index(keys[name]) // _SIDE for name in (rows, columns)]
+        groups.setdefault((*(keys[name] for name in outer), *part), []).append(panel)
+    return list(groups.values())
+
+
+def shape(panels: Sequence[Panel]) -> tuple[int, int] | None:
+    """Return (rows, columns) where two parameters tell the panels apart, the slower one down; None otherwise."""
+    several = _varying(panels) or {}
+    if len(several) != 2:
+        return None
+    rows, columns = (len(values) for values in several.values())
+    return rows, columns
+
+
+def fixed_text(blocks: Sequence[Block]) -> str:
+    """Return the parameters that have one value in the whole table, as a subtitle says them."""
+    words = []
+    first = blocks[0].columns
+    for name in first:
+        if name != "time" and (name not in OPTIONS or name in COLUMNS):
+            continue
+        values = {_single(block.columns.get(name)) for block in blocks}
+        value = next(iter(values))
+        if len(values) == 1 and value is not None and not _silent(name, value, first):
+            words.append(_said(name, value))
+    ends = [_single(first.get(name)) for name in ("source", "target")]
+    if all(isinstance(end, str) for end in ends) and all(
+        [_single(block.columns.get(name)) for name in ("source", "target")] == ends for block in blocks
+    ):
+        words.insert(0, f"{ends[0]} to {ends[1]}")
+    return ", ".join(words)
+
+
+def _single(column: Any) -> Any:
+    """Return the one value of a column, None where it has several or none."""
+    array = np.asarray(column)
+    if column is None or array.size != 1:
+        return None
+    value = array.ravel()[0]
+    return str(value) if array.dtype.kind in "UO" else float(value)
+
+
+def _silent(name: str, value: Any, columns: Mapping[str, Any]) -> bool:
+    if isinstance(value, str):
+        return name in ("source", "target") or value == OPTIONS[name].default or len(value) > 24
+    if np.isnan(value) or (name == "gamma2" and value == _single(columns.get("gamma0"))):
+        return True
+    default = OPTIONS[name].default if name in OPTIONS else None
+    same = default is not None and str(default) == f"{value:g}"
+    return value == _SILENT.get(name) or (same and value == 0) or (np.isinf(value) and not name.startswith("alpha"))
+
+
+def _said(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value if name in ("activation", "solver") else f"{name.replace('_', ' ')} {value}"
+    text = named(name, value)
+    return text if "$" in text.partition("=")[0] else f"{name.replace('_', ' ')} {number(value)}"
