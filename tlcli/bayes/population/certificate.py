@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.bayes.population.condense import Atoms
-from tlcli.bayes.population.dual import Pool, gram, moments
+from tlcli.bayes.population.dual import gram, moments
+from tlcli.bayes.population.pool import Pool
 from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED
 

@@ -9,7 +9,7 @@ dual is ½γ²rᵀA⁻¹r as in the interior, with A = Φ + Σ m_k φ_kφ_kᵀ +
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,9 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import nnls
 
 from tlcli.bayes.domain import steep_directions
+from tlcli.bayes.population.pool import Pool
 from tlcli.bayes.population.tilt import Tilt
 from tlcli.errors import ConvergenceError
-
-if TYPE_CHECKING:
-    from tlcli.bayes.population.dual import Pool
 
 Floats = NDArray[np.float64]
 
@@ -108,7 +106,7 @@ def more_cuts(tilt: Tilt, v: Floats, gamma: float, cuts: Cuts, near: Floats | No
     return cuts.joined(Cuts(z, tilt.features(z.astype(np.float32)).astype(float)))
 
 
-def outside_domain(tilt: Tilt, pools: "Sequence[Pool]", v: Floats, gamma: float) -> Floats:
+def outside_domain(tilt: Tilt, pools: Sequence[Pool], v: Floats, gamma: float) -> Floats:
     """Return unit directions (k, r) of at most 32 states of each pool that are beyond the edge at v (P,)."""
     found = [np.zeros((0, tilt.rank))]
     for pool in pools:

@@ -14,28 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.bayes.population.condense import Cuts, shortened
-from tlcli.bayes.population.tilt import Singles, Tilt
+from tlcli.bayes.population.pool import Pool
+from tlcli.bayes.population.tilt import Tilt
 
 Floats = NDArray[np.float64]
 
 _BLOCK = 4096
-
-
-class Pool(NamedTuple):
-    """States of an umbrella run.
-
-    Attributes:
-        z: (T, M, r), single precision: T snapshots of M chains, the chains of a group side by side.
-        bias: B at the time of sampling, (T, M).
-    """
-
-    z: Singles
-    bias: Floats
-
-    @property
-    def states(self) -> int:
-        """Number of states T·M."""
-        return self.bias.size
 
 
 @dataclass(frozen=True, eq=False)

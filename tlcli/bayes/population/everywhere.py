@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.bayes.population.dual import Pool, project, weights_of
+from tlcli.bayes.population.dual import project, weights_of
+from tlcli.bayes.population.pool import Pool
 from tlcli.bayes.population.tilt import Tilt
 
 Floats = NDArray[np.float64]

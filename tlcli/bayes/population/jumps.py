@@ -12,9 +12,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.bayes.population.dual import Pool, project
+from tlcli.bayes.population.dual import project
 from tlcli.bayes.population.ladder import Ladder, Square
 from tlcli.bayes.population.moves import Chains
+from tlcli.bayes.population.pool import Pool
 from tlcli.bayes.population.tilt import Singles, Tilt
 
 Floats = NDArray[np.float64]

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from tlcli.bayes.domain import normalisable
 from tlcli.bayes.population.condense import Atoms, Cuts, more_cuts, outside_domain
-from tlcli.bayes.population.dual import Pool, Solved, newton, project
+from tlcli.bayes.population.dual import Solved, newton, project
 from tlcli.bayes.population.jumps import Mixture, fit, jump
 from tlcli.bayes.population.ladder import Ladder, ladder
 from tlcli.bayes.population.moves import Chains, hmc
+from tlcli.bayes.population.pool import Pool
 from tlcli.bayes.population.slaved import slaved
 from tlcli.bayes.population.start import walk
 from tlcli.bayes.population.tilt import Tilt

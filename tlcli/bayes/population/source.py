@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from tlcli.bayes.domain import refuse_growth, refuse_tilt
 from tlcli.bayes.population.certificate import Check, check, relative, spreads, verdict
-from tlcli.bayes.population.dual import Pool
 from tlcli.bayes.population.everywhere import kernel_everywhere, neurons_of, outside, row_space
+from tlcli.bayes.population.pool import Pool
 from tlcli.bayes.population.run import Run, Stage, extend, first_run, share_cuts, solved
 from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import (

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.bayes.population.dual import Pool, newton
+from tlcli.bayes.population.dual import newton
 from tlcli.bayes.population.jumps import Mixture, fit, jump
 from tlcli.bayes.population.ladder import Square
 from tlcli.bayes.population.moves import Chains, hmc, start_chains
+from tlcli.bayes.population.pool import Pool
 from tlcli.bayes.population.run import KEEP, Run, Stage, Trips, fields, refreshed, sample
 from tlcli.bayes.population.slaved import slaved
 from tlcli.bayes.population.start import walk

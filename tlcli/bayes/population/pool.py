@@ -1,0 +1,25 @@
+"""States of a population that were sampled under one tilt."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.bayes.population.tilt import Singles
+
+
+class Pool(NamedTuple):
+    """States of an umbrella run.
+
+    Attributes:
+        z: (T, M, r), single precision: T snapshots of M chains, the chains of a group side by side.
+        bias: B at the time of sampling, (T, M).
+    """
+
+    z: Singles
+    bias: NDArray[np.float64]
+
+    @property
+    def states(self) -> int:
+        """Number of states T·M."""
+        return self.bias.size
