@@ -150,19 +150,16 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
     act, problem = activation(settings.activation), Problem.of(data)
     route = route_of(act, problem)
     solver = _Solver(act, problem, settings, how, route)
-    source = solver.source()
-    alone = solver.alone()
-    target = alone if settings.delta == 0 else solver.target(source)
-    found = {SOURCE: source, TARGET: target, ALONE: alone}
-    if all(isinstance(one, _Refused) for one in found.values()):
-        raise DomainError(_reasons(found)[0])
-    saddles = {name: one if isinstance(one, Saddle) else None for name, one in found.items()}
+    saddles, errors = solver.stages()
+    texts = {name: str(errors[name]) if saddle is None else saddle.message for name, saddle in saddles.items()}
+    if all(isinstance(errors.get(name), DomainError) for name in saddles):
+        raise DomainError(_reasons(texts, settings.delta == 0)[0])
     values = values_of(data, problem, saddles)
     solved = {name: saddle is not None and saddle.converged for name, saddle in saddles.items()}
     for name, needs in NEEDS.items():
         if not all(solved[stage] for stage in needs):
             values[name] = math.nan
-    reasons = _reasons({name: one for name, one in found.items() if not solved[name]})
+    reasons = _reasons({name: text for name, text in texts.items() if not solved[name]}, settings.delta == 0)
     kept = [saddle for saddle in saddles.values() if saddle is not None]
     note = None
     if route == "linear":
@@ -189,7 +186,10 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
 
 @dataclass(frozen=True, eq=False)
 class _Solver:
-    """The three stages of one transfer by one route; a stage that gives up or refuses is the text of its error."""
+    """The three stages of one transfer by one route.
+
+    Each raises DomainError where its settings have no answer, and ConvergenceError where none was found.
+    """
 
     act: Activation
     problem: Problem
@@ -197,22 +197,33 @@ class _Solver:
     numerics: BayesNumerics
     route: str
 
+    def stages(self) -> tuple[dict[str, Saddle | None], dict[str, "_Unsolved"]]:
+        """Return the three saddles, None where a stage raised, and what it raised."""
+        errors: dict[str, _Unsolved] = {}
+        source = _kept(SOURCE, self.source, errors)
+        alone = target = _kept(ALONE, self.alone, errors)
+        if self.settings.delta != 0:
+            target = _kept(TARGET, lambda: self.target(source, errors.get(SOURCE)), errors)
+        elif ALONE in errors:  # one stage
+            errors[TARGET] = errors[ALONE]
+        return {SOURCE: source, TARGET: target, ALONE: alone}, errors
+
     @property
     def _agreement(self) -> float | None:
         return _AGREEMENT if self.act.smooth or self.act.homogeneous else None
 
-    def source(self) -> Saddle | str:
+    def source(self) -> Saddle:
         s, p = self.settings, self.problem
         return self._one(SOURCE, p.rows1, p.y1, s.gamma0, s.beta)
 
-    def alone(self) -> Saddle | str:
+    def alone(self) -> Saddle:
         s, p = self.settings, self.problem
         return self._one(ALONE, p.rows2, p.y2, s.second_gamma, s.second_beta)
 
-    def _one(self, stage: str, rows: Rows, y: Floats, gamma: float, beta: float) -> Saddle | str:
+    def _one(self, stage: str, rows: Rows, y: Floats, gamma: float, beta: float) -> Saddle:
         sampled = (self.numerics.seed, self.numerics.moves) if self.route == "population" else ()
         key = (self.problem.key, stage, self.act.name, gamma, beta, *sampled)
-        return _remembered(key, lambda: _told(lambda: self._solve(rows, y, gamma, beta)))
+        return _remembered(key, lambda: self._solve(rows, y, gamma, beta))
 
     def _solve(self, rows: Rows, y: Floats, gamma: float, beta: float) -> Saddle:
         x, how = self.problem.x, self.numerics
@@ -227,14 +238,12 @@ class _Solver:
         more = {} if how.moves is None else {"moves": how.moves}
         return population_source(self.act, x, rows, y, gamma, beta, seed=how.seed, threads=how.threads, **more)
 
-    def target(self, source: Saddle | str) -> Saddle | str:
-        if isinstance(source, str):  # of the same kind: what follows from a refusal is one
-            return type(source)("the source is not solved, so neither is its target: repair the source first.")
+    def target(self, source: Saddle | None, error: "_Unsolved | None") -> Saddle:
+        if source is None:  # of the same kind: what follows from a refusal is one
+            kind = DomainError if isinstance(error, DomainError) else ConvergenceError
+            raise kind("the source is not solved, so neither is its target: repair the source first.")
         if not source.converged and self.route != "linear":  # hours of sampling on a wrong measure
-            return "the source is not certified, so neither is its target: repair the source first."
-        return _told(lambda: self._tied(source))
-
-    def _tied(self, source: Saddle) -> Saddle:
+            raise ConvergenceError("the source is not certified, so neither is its target: repair the source first.")
         s, p, how = self.settings, self.problem, self.numerics
         where = (p.x, p.rows2, p.y2, s.second_gamma, s.second_beta, s.delta)
         if self.route == "linear":
@@ -253,42 +262,44 @@ class _Solver:
         return population_target(self.act, *where, source, seed=how.seed, threads=how.threads, **more)
 
 
-_MEMORY: OrderedDict[Any, Any] = OrderedDict()
+_Unsolved = DomainError | ConvergenceError
+_MEMORY: OrderedDict[Any, Saddle | _Unsolved] = OrderedDict()
 
 
-def _remembered(key: Any, compute: Callable[[], Any]) -> Any:
-    """Return what `compute` gave for this key, the last `_REMEMBERED` ones being kept."""
+def _remembered(key: Any, compute: Callable[[], Saddle]) -> Saddle:
+    """Return, or raise, what `compute` did for this key, the last `_REMEMBERED` ones being kept."""
     if key not in _MEMORY:
-        _MEMORY[key] = compute()
+        try:
+            _MEMORY[key] = compute()
+        except (DomainError, ConvergenceError) as error:
+            _MEMORY[key] = error
         while len(_MEMORY) > _REMEMBERED:
             _MEMORY.popitem(last=False)
     _MEMORY.move_to_end(key)
-    return _MEMORY[key]
+    found = _MEMORY[key]
+    if isinstance(found, Saddle):
+        return found
+    raise found.with_traceback(None)
 
 
-class _Refused(str):
-    """The text of a stage whose settings have no answer, unlike one that was not found."""
-
-
-def _told(solve: Callable[[], Saddle]) -> Saddle | str:
-    """Return the saddle, or the text of a solver that gave up or refused."""
+def _kept(name: str, solve: Callable[[], Saddle], errors: dict[str, _Unsolved]) -> Saddle | None:
+    """Return the saddle of stage `name`; where it has none, None, and its error goes into `errors`."""
     try:
         return solve()
-    except DomainError as error:
-        return _Refused(error)
-    except ConvergenceError as error:
-        return str(error)
+    except (DomainError, ConvergenceError) as error:
+        errors[name] = error
+        return None
 
 
 _WORDS = {SOURCE: "source", TARGET: "target", ALONE: "target alone"}
 
 
-def _reasons(unsolved: Mapping[str, Saddle | str]) -> tuple[str, ...]:
-    """Return a sentence per text of unsolved stages, which names them; a target at δ = 0 is the target alone."""
+def _reasons(texts: Mapping[str, str], same: bool) -> tuple[str, ...]:
+    """Return a sentence per text of unsolved stages, which names them; with `same` the target is the target alone."""
     stages: dict[str, list[str]] = {}
-    for name, found in unsolved.items():
-        if name != TARGET or found is not unsolved.get(ALONE):
-            stages.setdefault(found if isinstance(found, str) else found.message, []).append(_WORDS[name])
+    for name, text in texts.items():
+        if name != TARGET or not same:
+            stages.setdefault(text, []).append(_WORDS[name])
     return tuple(f"{' and '.join(names)}: {text}" for text, names in stages.items())
 
 
