@@ -1,11 +1,15 @@
 """Boundaries are roots of the gain, not contours of the table; the best richness is the best of all."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tlcli.theories.search import best_gamma0, boundaries
+from tlcli.errors import UsageError
+from tlcli.options import OPTIONS
+from tlcli.theories.search import best_value, boundaries, sought
 
 
 def gain_of(case):
@@ -92,7 +96,7 @@ def test_interpolation_thresholds_do_not_disturb(case):
 def test_the_best_richness_against_brute_force(case):
     settings = {"kernel": "ntk", "ridge": "3", "sigma2": "1", "rho": "0.3", "alpha1": "0.5,2"}
     found_case = case("phase-diagram", x="alpha2=0.2,0.8,1.5", y="gamma0=1,2", **settings)
-    best = best_gamma0(found_case)
+    best = best_value(found_case, "gamma0", "loss")
     assert best["gamma0_opt"].shape == best["loss_opt"].shape
     gamma_axis = found_case.grid.axes.index("gamma0")
     optimum = np.moveaxis(best["gamma0_opt"], gamma_axis, -1)[..., 0]
@@ -120,14 +124,14 @@ def test_the_best_richness_against_brute_force(case):
 def test_the_best_richness_of_the_ansatz_stays_admissible(case):
     settings = {"alpha1": "0.5", "c_signal": "0", "c_cross": "gamma0*alpha1", "rho": "0.5", "rho_xi": "0.5"}
     found_case = case("phase-diagram", solver="linear-ansatz", x="alpha2=0.1,0.9", y="gamma0=0.5,1", **settings)
-    best = best_gamma0(found_case)
+    best = best_value(found_case, "gamma0", "loss")
     # More always helps here, up to c_cross^2 = (k + c_signal)(k + c_noise) = 1.
     np.testing.assert_allclose(best["gamma0_opt"], 2, rtol=1e-12)
     assert np.all(best["gamma0_opt"] <= 2)
     # Between two ends, neither of them 0.
     settings |= {"c_signal": "0.5-gamma0*alpha1", "c_cross": "1.2", "bulk": "1", "c_noise": "gamma0*gamma0"}
     found_case = case("phase-diagram", solver="linear-ansatz", x="alpha2=0.1,0.9", y="gamma0=0.9,1", **settings)
-    best = best_gamma0(found_case)
+    best = best_value(found_case, "gamma0", "loss")
     gamma0 = best["gamma0_opt"]
     assert np.all((1.5 - 0.5 * gamma0) * (1 + gamma0**2) >= 1.44)
     dense = np.linspace(0, 3, 30_001)[:, None, None]
@@ -141,7 +145,7 @@ def test_the_best_richness_of_the_paper_s_figure(case):
     settings |= {"c_cross": "sqrt(alpha1*(1-alpha1))*gamma0", "gamma0": "0:3.2:801"}
     found_case = case(solver="linear-ansatz", alpha2="0.1,0.3,0.5", **settings)
     losses = found_case.theory.evaluate(found_case.parameters())["loss"]
-    best = best_gamma0(found_case)
+    best = best_value(found_case, "gamma0", "loss")
     assert np.all(best["loss_opt"][:, 0] <= losses.min(axis=1) + 1e-14)
     assert best["gamma0_opt"][0, 0] == pytest.approx(1 + math.sqrt(5)), "the end"
     assert best["gamma0_opt"][1, 0] == pytest.approx(np.linspace(0, 3.2, 801)[losses[1].argmin()], abs=0.004)
@@ -149,7 +153,7 @@ def test_the_best_richness_of_the_paper_s_figure(case):
 
 def test_the_best_richness_without_a_gamma0_axis(case):
     found_case = case(alpha2="0.3,0.6", alpha1="0.5", kernel="ntk", ridge="3", sigma2="1", rho="0.3")
-    best = best_gamma0(found_case)
+    best = best_value(found_case, "gamma0", "loss")
     assert best["gamma0_opt"].shape == (2,)
     assert np.all(best["loss_opt"] <= found_case.theory.evaluate(found_case.parameters())["loss"] + 1e-14)
 
@@ -163,6 +167,20 @@ def test_a_search_is_never_worse_than_the_grid_that_it_belongs_to(case):
             alpha1=float(alpha1), alpha2="0.3,0.9999,1.0001,1.5", rho=float(rho), gamma0="0,0.01,0.3,1,5,inf",
             sigma1="0.3", sigma2="0.3", weight_decay=float(decay), optimal_gamma0=True,
         )  # fmt: skip
-        best = best_gamma0(found_case)
+        best = best_value(found_case, "gamma0", "loss")
         losses = np.broadcast_to(found_case.theory.evaluate(found_case.parameters())["loss"], found_case.grid.shape)
         assert np.all(best["loss_opt"] <= losses)
+
+
+def test_the_behaviour_of_an_axis_belongs_to_its_option(case, monkeypatch):
+    """Another parameter whose ends are values like any other is searched as delta is, and no other word changes."""
+    found = case(alpha1="0.5", alpha2="0.4", rho="0.5,0.9", gamma0="1", x="rho")
+    unasked: dict[str, Any] = dict.fromkeys(("optimal_gamma0", "optimal_delta", "optimal_rho"))
+    assert sought("finetune-loss", found, unasked) == []
+    monkeypatch.setitem(OPTIONS, "rho", replace(OPTIONS["rho"], best=True, ends=True))
+    assert sought("finetune-loss", found, unasked) == ["rho"]
+    assert sought("finetune-loss", found, {**unasked, "optimal_rho": False}) == []
+    with pytest.raises(UsageError, match="it finds the best rho, --optimal-rho"):
+        sought("finetune-loss", found, {**unasked, "optimal_gamma0": True})
+    with pytest.raises(UsageError, match="--optimal-delta: linear-exact has no delta"):
+        sought("finetune-loss", found, {**unasked, "optimal_delta": True})

@@ -66,6 +66,7 @@ _MODEL = [
         "Feature-learning strength (richness) on the source; 0 is lazy, inf ultra-rich (not for networks).",
         symbol=r"richness $\gamma_0$",
         domain=NOT_NEGATIVE,
+        best=True,
     ),
     Option(
         "gamma2",
@@ -74,6 +75,7 @@ _MODEL = [
         "Richness on the target in joint training (default: gamma0); 0 is the lazy limit of networks.",
         symbol=r"target richness $\gamma_2$",
         domain=NOT_NEGATIVE,
+        follows="gamma0",
     ),
     Option(
         "sigma1",
@@ -225,6 +227,7 @@ _STRUCTURED = [
         "Number of source samples (networks: 100, or all of a file, unless given).",
         symbol=r"source samples $P_1$",
         domain=COUNT,
+        instead="alpha1",
     ),
     Option(
         "p2",
@@ -233,6 +236,7 @@ _STRUCTURED = [
         "Number of target samples (networks: 50, or all of a file, unless given).",
         symbol=r"target samples $P_2$",
         domain=COUNT,
+        instead="alpha2",
     ),
     Option(
         "spectrum",

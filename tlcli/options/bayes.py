@@ -20,6 +20,7 @@ BAYES = [
         symbol=r"inverse temperature $\beta_2$",
         domain=POSITIVE,
         panel="Bayes",
+        follows="beta",
     ),
     Option(
         "delta",
@@ -29,6 +30,9 @@ BAYES = [
         symbol=r"elastic coupling $\delta$",
         domain=NOT_NEGATIVE,
         panel="Bayes",
+        ends=True,
+        neutral=0.0,
+        best=True,
     ),
     Option(
         "whitened",

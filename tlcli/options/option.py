@@ -51,6 +51,10 @@ class Option:
 
     `words` are what a grid may be besides numbers, where the theory offers it (`Theory.choices`). `column` names the
     table's column, where a computed one has the option's own name.
+
+    As an axis: `ends`: 0 and infinity are values like any other and have places of their own; `neutral`: the value at
+    which there is no transfer, so that every gain is zero by definition; `best`: a best value is sought, with the flag
+    --optimal-NAME. `follows` is the option whose value is the default, `instead` one that says the same otherwise.
     """
 
     name: str
@@ -64,6 +68,11 @@ class Option:
     metavar: str | None = None
     words: tuple[str, ...] = ()
     column: str = ""
+    ends: bool = False
+    neutral: float | None = None
+    best: bool = False
+    follows: str = ""
+    instead: str = ""
 
     @property
     def flag(self) -> str:

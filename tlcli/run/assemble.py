@@ -15,7 +15,6 @@ from tlcli.theories.base import Case, Columns
 
 # What tells whether an experiment can be trusted: the step of gradient descent, and whether chains are at rest.
 _HEALTH = ("step_error", "drift", "acceptance")
-_SAME_AS = {"gamma2": "gamma0", "beta2": "beta"}  # the defaults of parameters of the target
 
 
 def block_of(case: Case, found: Columns, measured: Measured | None = None) -> Block:
@@ -30,8 +29,8 @@ def block_of(case: Case, found: Columns, measured: Measured | None = None) -> Bl
             columns[name] = opened[name].reshape(opened[name].shape + pad)
         elif case.words.get(name) is not None:
             columns[OPTIONS[name].column or name if name in OPTIONS else name] = case.words[name]
-        elif name in _SAME_AS:
-            other = opened[_SAME_AS[name]]
+        elif name in OPTIONS and OPTIONS[name].follows:
+            other = opened[OPTIONS[name].follows]
             columns[name] = other.reshape(other.shape + pad)
     for index, (name, values) in enumerate(inner.items()):
         if name in found or name == "record":  # records are told by their stage and time

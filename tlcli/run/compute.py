@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from tlcli.errors import UsageError
 from tlcli.report.tables import Block
 from tlcli.run.assemble import block_of
 from tlcli.run.cost import refuse_what_cannot_fit
@@ -22,7 +21,7 @@ from tlcli.run.unused import check_flags, tell_undrawn
 from tlcli.sweep.executors import check_executor, make_executor
 from tlcli.sweep.runner import parse_shard, plan
 from tlcli.theories.base import Case, Columns, Findings
-from tlcli.theories.search import best_gamma0, best_value
+from tlcli.theories.search import best_value, sought
 
 
 def ask(
@@ -101,45 +100,15 @@ def _anything_left(job: Job, stores: Stores) -> bool:
 
 def _search(job: Job, one: Outcome, messages: Messages) -> None:
     """Add the best richness or coupling of a theory that is known at any parameters."""
-    if _wants_best(job, one.case):
-        one.found.columns |= best_gamma0(one.case)
-    if _wants_delta(job, one.case):
-        quantity = one.case.theory.quantity
-        one.found.columns |= best_value(one.case, "delta", quantity)
-        if np.isnan(one.found.columns["delta_opt"]).any():
-            messages.note(f"where {quantity} is the same for every delta none is the best, and delta_opt is nan.")
-
-
-def _wants_best(job: Job, case: Case) -> bool:
-    wanted = job.settings["optimal_gamma0"]
-    if wanted and "gamma0" not in case.grid.values:
-        raise UsageError(f"--optimal-gamma0: {case.theory.name} has no gamma0 here.")
-    if wanted and "delta" in case.theory.parameters:
-        raise UsageError(f"--optimal-gamma0 is not for {case.theory.name}; it finds the best delta, --optimal-delta.")
-    if wanted and not case.theory.searchable:
-        raise UsageError(f"--optimal-gamma0 searches over gamma0, which {case.theory.name} is too costly for.")
-    if wanted is None:
-        is_map = job.command == "phase-diagram" or "y" in job.roles or "map" in job.settings["style"].split(",")
-        drawn = is_map and "gamma0" in case.grid.axes
-        return drawn and case.theory.cheap and case.theory.own == {} and "delta" not in case.theory.parameters
-    return bool(wanted)
+    quantity = one.case.theory.quantity
+    for name in sought(job.command, one.case, job.settings):
+        one.found.columns |= best_value(one.case, name, quantity)
+        if np.isnan(one.found.columns[f"{name}_opt"]).any():
+            messages.note(f"where {quantity} is the same for every {name} none is the best, and {name}_opt is nan.")
 
 
 def _searched(job: Job, case: Case) -> Columns:
     """Return the columns of a search that is still to come, without numbers."""
-    names = []
-    if _wants_best(job, case):
-        names += ["gamma0_opt", f"{case.theory.quantity}_opt"]
-    if _wants_delta(job, case):
-        names += ["delta_opt", f"{case.theory.quantity}_opt"]
+    found = sought(job.command, case, job.settings)
+    names = [name for best in found for name in (f"{best}_opt", f"{case.theory.quantity}_opt")]
     return {name: np.full(case.grid.shape, np.nan) for name in names}
-
-
-def _wants_delta(job: Job, case: Case) -> bool:
-    """Whether the best delta of a closed form is searched; costly solvers choose among the grid's themselves."""
-    wanted = job.settings["optimal_delta"]
-    if wanted and "delta" not in case.theory.parameters:
-        raise UsageError(f"--optimal-delta: {case.theory.name} has no delta.")
-    if "delta" not in case.theory.parameters or not case.theory.searchable:
-        return False
-    return "delta" in case.grid.axes if wanted is None else bool(wanted)

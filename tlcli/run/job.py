@@ -18,12 +18,12 @@ from tlcli.theories.registry import Asked, find
 DEFAULT_DIM = 400  # of a power-law spectrum
 
 # Options that say how a result is drawn or run, not what is computed.
-_NOT_PHYSICAL = {"x", "y", *DRAWN, "optimal_gamma0", "solver", "simulate"}
-_NOT_PHYSICAL |= {"optimal_delta"}
+_NOT_PHYSICAL = {"x", "y", *DRAWN, "solver", "simulate"}
+_NOT_PHYSICAL |= {f"optimal_{name}" for name, option in OPTIONS.items() if option.best}
 _NOT_PHYSICAL |= {"experiment", "trials", "width", "seed", "dim", "model", *INVOCATION}
 _PER_CASE = {"solver", "model", "simulate", "experiment"}
 # Two ways to say one thing: in a stronger layer of settings one replaces the other.
-_EITHER = (("p1", "alpha1"), ("p2", "alpha2"))
+_EITHER = tuple((name, option.instead) for name, option in OPTIONS.items() if option.instead)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlcli.errors import TlcliError, UsageError, suggest
 from tlcli.options import DRAWN, OPTIONS
@@ -43,10 +44,11 @@ def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
     """Return how the job's figure is drawn."""
     s = job.settings
     roles = job.roles
-    if job.command == "bayes-saddle" and all("delta" in case.grid.axes for case in job.cases):
-        drawn = {part.strip() for part in (s["quantity"] or "").split(",")}
-        if "delta" not in roles.values() and not drawn & set(PER_DELTA):
-            roles = {"x": "delta", **roles}
+    drawn = {part.strip() for part in (s["quantity"] or "").split(",")}
+    for name in (name for name, option in OPTIONS.items() if option.ends):  # what has its own axis is drawn along it
+        varied = job.command != "phase-diagram" and all(name in case.grid.axes for case in job.cases)
+        if varied and name not in roles.values() and not drawn & set(PER_DELTA):
+            roles = {"x": name, **roles}
     unit = "summed-loss" if any(case.words.get("reduction") == "sum" for case in job.cases) else "mean-loss"
     quantity = job.cases[0].theory.quantity
     drawing = read_drawing(s, roles=roles, default_quantity=quantity, unit=unit, boundaries=edges)
@@ -293,7 +295,7 @@ def edges_of(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> l
     if case.theory.searchable and "phase" in found:  # within rounding, a gain has no sign that could change
         gain = np.where(found["phase"] == Phase.NEUTRAL, 0.0, gain)
     edges = [case.theory.boundaries(case, axis, case.grid.values[axis].scale == "log", gain) for axis in axes]
-    return [_edge(edge) for edge in edges if edge is not None and np.any(edge.values.get("delta", 1.0) > 0)]
+    return [_edge(edge, keep) for edge in edges if edge is not None and (keep := _told(edge)).any()]
 
 
 def _axes_of_edges(job: Job, case: Case, found: Mapping[str, Any], blocks: Sequence[Block]) -> list[str]:
@@ -305,9 +307,17 @@ def _axes_of_edges(job: Job, case: Case, found: Mapping[str, Any], blocks: Seque
     return [axis for axis in shown if axis is not None and axis in case.grid.axes]
 
 
-def _edge(edge: BoundaryPoints) -> dict[str, Any]:
-    """Return boundary points without those at δ = 0, where every gain is zero by definition."""
-    keep = np.asarray(edge.values.get("delta", np.ones(len(edge.kind)))) > 0
+def _told(edge: BoundaryPoints) -> NDArray[np.bool_]:
+    """Return which boundary points (n,) lie where there is transfer: elsewhere every gain is zero by definition."""
+    keep = np.ones(len(edge.kind), dtype=bool)
+    for name, values in edge.values.items():
+        if name in OPTIONS and OPTIONS[name].neutral is not None:
+            keep &= np.asarray(values) != OPTIONS[name].neutral
+    return keep
+
+
+def _edge(edge: BoundaryPoints, keep: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the boundary points to `keep`."""
     return {**{n: v[keep] for n, v in edge.values.items()}, "kind": edge.kind[keep], "refined": edge.along}
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcli.errors import UsageError
 from tlcli.linear.search import boundary_roots, optimal_gamma0
+from tlcli.options import OPTIONS
 from tlcli.theories.base import Case, Parameters
 
 Floats = NDArray[np.float64]
@@ -144,9 +146,33 @@ def grid_boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryP
 _JUMP = 1e-6  # a gain larger than this share of the largest at a sign change: no root, the gain jumps
 
 
-def best_gamma0(case: Case) -> dict[str, Any]:
-    """Return the columns gamma0_opt and loss_opt (or of the theory's quantity), of length 1 along gamma0."""
-    return _best(_Rows(case, "gamma0"), case.theory.quantity)
+def sought(command: str, case: Case, settings: Mapping[str, Any]) -> list[str]:
+    """Return the parameters whose best value is sought; costly theories choose among the grid's themselves.
+
+    One whose ends are values like any other is sought wherever it is an axis, and is then the only one of its theory;
+    another on the maps of phase-diagram, where that costs next to nothing.
+
+    Raises:
+        UsageError: a best value is asked for that the theory does not have.
+    """
+    theory, found = case.theory, []
+    first = next((name for name in theory.parameters if name in OPTIONS and OPTIONS[name].ends), None)
+    for name in (name for name, option in OPTIONS.items() if option.best):
+        wanted, flag, own = settings[f"optimal_{name}"], f"--optimal-{name}", OPTIONS[name].ends
+        if wanted and own and name != first:
+            raise UsageError(f"{flag}: {theory.name} has no {name}.")
+        if wanted and not own and name not in case.grid.values:
+            raise UsageError(f"{flag}: {theory.name} has no {name} here.")
+        if wanted and not own and first:
+            raise UsageError(f"{flag} is not for {theory.name}; it finds the best {first}, --optimal-{first}.")
+        if wanted and not own and not theory.searchable:
+            raise UsageError(f"{flag} searches over {name}, which {theory.name} is too costly for.")
+        if not theory.searchable or (first or name) != name:
+            continue
+        unasked = own or (command == "phase-diagram" and theory.cheap and not theory.own)
+        if (unasked and name in case.grid.axes) if wanted is None else wanted:
+            found.append(name)
+    return found
 
 
 _FLAT = 1e-9  # a column whose values along the axis differ by less than this share of them has no best one
@@ -155,10 +181,13 @@ _FLAT = 1e-9  # a column whose values along the axis differ by less than this sh
 def best_value(case: Case, name: str, column: str) -> dict[str, Any]:
     """Return NAME_opt in [0, inf], the parameter of the least `column`, and COLUMN_opt, that; of length 1 along it.
 
-    NAME_opt is NaN where the column does not depend on the parameter (to 1e-9 of it): none is the best.
+    Where 0 and infinity are values like any other, NAME_opt is NaN where the column does not depend on the parameter
+    (to 1e-9 of it): none is the best.
     """
     rows = _Rows(case, name)
     out = _best(rows, column)
+    if not OPTIONS[name].ends:
+        return out
     line = np.concatenate(([0.0], np.geomspace(1e-3, 1e3, 25), [np.inf]))
     values = rows.column(column, line[None, :], np.arange(rows.size)[:, None])
     least = out[f"{column}_opt"]
