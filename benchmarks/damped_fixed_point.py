@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from tests.oracles.deep_ensemble import DeepStage
 from tlcli.dmft.activations import Activation
 from tlcli.errors import ConvergenceError, DomainError
-from tlcli.simulate.deep_ensemble import DeepStage
 
 Array = NDArray[np.float64]
 

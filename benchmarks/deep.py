@@ -13,15 +13,15 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.damped_fixed_point import fixed_point
 from benchmarks.timing import Line, number, table
+from tests.oracles.bidiagonal import run_bidiagonal
+from tests.oracles.deep_ensemble import DeepStage
+from tests.oracles.deep_rows import kernel_rows
 from tlcli.dmft.activations import activation
-from tlcli.dmft.deep.bidiagonal import run_bidiagonal
-from tlcli.dmft.deep.rows import kernel_rows
 from tlcli.dmft.deep.run import Surgery, run_stages
 from tlcli.dmft.deep.start import Start, sampled
 from tlcli.dmft.geometry import reduce_inputs
 from tlcli.dmft.integrate import Control
 from tlcli.dmft.two_layer import Stage
-from tlcli.simulate.deep_ensemble import DeepStage
 
 PROTOTYPE = 0.44  # seconds of the theory note for the same problem on one core
 BUDGET = 16  # flops per rank, point and neuron that a step needs at least

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.dmft.deep_problems import reference_case
+from tests.oracles.bidiagonal import run_bidiagonal
+from tests.oracles.deep_rows import kernel_rows
 from tlcli.dmft.activations import activation
-from tlcli.dmft.deep.bidiagonal import run_bidiagonal
-from tlcli.dmft.deep.rows import kernel_rows
 from tlcli.dmft.deep.run import Surgery, run_stages
 from tlcli.dmft.deep.start import exact, sampled
 from tlcli.dmft.geometry import reduce_inputs

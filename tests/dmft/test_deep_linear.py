@@ -17,8 +17,8 @@ from tests.dmft.deep_runs import (
     stages_of,
     varied,
 )
-from tlcli.dmft.deep.bidiagonal import run_bidiagonal
-from tlcli.dmft.deep.rows import kernel_rows
+from tests.oracles.bidiagonal import run_bidiagonal
+from tests.oracles.deep_rows import kernel_rows
 from tlcli.dmft.deep.run import Surgery
 from tlcli.dmft.integrate import Control
 from tlcli.dmft.population import sample

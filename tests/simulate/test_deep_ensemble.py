@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tests.dmft.deep_problems import reference_case
+from tests.oracles.deep_ensemble import DeepStage, deep_ensemble
 from tests.simulate.nets import deep_experiment
 from tlcli.errors import ConvergenceError, DomainError, UsageError
-from tlcli.simulate.deep_ensemble import DeepStage, deep_ensemble
 from tlcli.simulate.deep_network import DeepNetwork
 from tlcli.simulate.two_layer import train_networks
 

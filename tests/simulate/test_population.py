@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
+from tests.oracles.boost import run_boost
 from tlcli.errors import ConvergenceError, DomainError
 from tlcli.linear.transfer import transfer_exact
 from tlcli.simulate.population import (
     Stage,
-    run_boost,
     run_full,
     simulate_curriculum,
     simulate_population,

@@ -29,7 +29,7 @@ def densities(
     not certified is left out. Empty without any.
 
     Args:
-        route: one of `tlcli.bayes.transfer.ROUTES`.
+        route: linear, quadrature or population.
         problem: points and training rows.
         settings: networks.
         source: saddle of the source.

@@ -1,4 +1,4 @@
-"""The un-reduced infinite-width dynamics on actual data, and its reduction to one vector.
+"""The un-reduced infinite-width dynamics on actual data.
 
 A population of neurons (w, a) is described by M = <w w^T> (D, D), m = <a^2> and b = <a w> (D,); on data (X,
 y) with g = X^T (y - X b / gamma) / P (docs/theory.md, Section 2)
@@ -6,8 +6,8 @@ y) with g = X^T (y - X b / gamma) / P (docs/theory.md, Section 2)
     dM/dt = gamma (b g^T + g b^T) - 2 decay M,   dm/dt = 2 gamma g.b - 2 decay m,
     db/dt = gamma (M + m I) g - 2 decay b.
 
-`run_full` integrates these as they stand, `run_boost` the closed equation (*) for b that the boost identity
-implies. A training history is a list of stages; the readout is carried over from one to the next.
+`run_full` integrates these as they stand. A training history is a list of stages; the readout is carried over from one
+to the next.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -93,46 +93,14 @@ def run_full(stages: Sequence[Stage], dim: int, init_scale: float = 1.0, rtol: f
             d_beta = cov @ g + m * g - 2 * decay * beta
             return np.concatenate([d_cov.ravel(), [2 * gamma**2 * (g @ beta) - 2 * decay * m], d_beta])
 
-        state[dim * dim + 1 :] = _carried(out, gamma, dim)
-        state = _evolve(rhs, state, stage.duration, rtol)
+        state[dim * dim + 1 :] = carried(out, gamma, dim)
+        state = evolve(rhs, state, stage.duration, rtol)
         cov = state[: dim * dim].reshape(dim, dim).copy()
         out.append(State(cov, float(state[dim * dim]), state[dim * dim + 1 :].copy(), gamma))
     return out
 
 
-def run_boost(stages: Sequence[Stage], dim: int, init_scale: float = 1.0, rtol: float = 1e-9) -> list[State]:
-    """Integrate (*) alone, for beta = b/gamma; M and m follow from the boost.
-
-    dbeta/dt = (s + k) g + gamma^2 beta (beta.g)/(s + k) - 2 decay beta, since (s - k)/|b|^2 = 1/(s + k).
-    """
-    state = np.append(np.zeros(dim), init_scale**2)
-    out: list[State] = []
-    for stage in stages:
-        gradient, gamma, decay = gradient_of(stage.data, dim), stage.gamma, stage.weight_decay
-
-        def rhs(
-            t: float,
-            z: Array,
-            gradient: Callable[[Array], Array] = gradient,
-            gamma: float = gamma,
-            decay: float = decay,
-        ) -> Array:
-            beta, k = z[:-1], z[-1]
-            s = np.hypot(k, gamma * np.linalg.norm(beta))
-            g = gradient(beta)
-            along = gamma**2 * (beta @ g) / (s + k)
-            return np.append((s + k) * g + along * beta - 2 * decay * beta, -2 * decay * k)
-
-        state[:-1] = _carried(out, gamma, dim)
-        state = _evolve(rhs, state, stage.duration, rtol)
-        beta, k = state[:-1].copy(), float(state[-1])
-        b = gamma * beta
-        s = float(np.hypot(k, np.linalg.norm(b)))
-        out.append(State(k * np.eye(dim) + np.outer(b, b) / (s + k), s, beta, gamma))
-    return out
-
-
-def _carried(done: Sequence[State], gamma: float, dim: int) -> Array:
+def carried(done: Sequence[State], gamma: float, dim: int) -> Array:
     """Return beta at the start of a stage: the readout, so b = gamma beta, is carried over.
 
     Raises DomainError for gamma = 0 after a stage that left an output.
@@ -287,7 +255,7 @@ def teachers_with_gram(rng: np.random.Generator, gram: Array, dim: int) -> Array
     return (vectors * np.sqrt(np.clip(values, 0, None))) @ np.array(axes)
 
 
-def _evolve(rhs: Callable[[float, Array], Array], state: Array, duration: float, rtol: float) -> Array:
+def evolve(rhs: Callable[[float, Array], Array], state: Array, duration: float, rtol: float) -> Array:
     """DOP853 to `duration`, or until the state has settled."""
     if duration == 0:
         return state

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 Fields = NDArray[Any]
 
-DRAWS = ("matched", "projected", "independent")
-
 
 class Samples:
     """S neurons. Fresh Gaussians are drawn `independent`, `projected` off the known responses, or `matched`.
