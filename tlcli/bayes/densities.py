@@ -29,7 +29,7 @@ def densities(
     not certified is left out. Empty without any.
 
     Args:
-        route: linear, quadrature or population.
+        route: one of `tlcli.bayes.transfer.ROUTES`.
         problem: points and training rows.
         settings: networks.
         source: saddle of the source.

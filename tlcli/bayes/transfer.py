@@ -28,6 +28,8 @@ from tlcli.dmft.activations import Activation, activation
 from tlcli.dmft.settings import Data
 from tlcli.errors import ConvergenceError, DomainError
 
+ROUTES = ("linear", "quadrature", "population")
+
 _FEW_OUTSIDE = 10
 _REMEMBERED = 16  # saddles of sources and of targets alone
 # Relative difference of v and Φ on two quadrature rules that counts as agreement: the finer one is far better than it.
@@ -116,7 +118,7 @@ class BayesResult:
 
 
 def route_of(act: Activation, problem: Problem) -> str:
-    """Return what solves the problem: linear, quadrature or population."""
+    """Return which of `ROUTES` solves the problem."""
     if act.kind == "linear":
         return "linear"
     # With a kink every pair of points outside the span costs an integral of its own: minutes for a hundred of them.
