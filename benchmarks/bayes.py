@@ -39,7 +39,7 @@ def _linear() -> Line:
 
 
 def _population() -> Iterator[Line]:
-    """Problems of 100 points of the theory note and beyond it, both starts side by side; wall time on two cores."""
+    """Problems of 100 points and beyond, both starts side by side; wall time on two cores."""
     rng = np.random.default_rng(7)
     x, t = rng.standard_normal((100, 40)), rng.standard_normal(40)
     for phi, gamma in (("erf", 0.5), ("erf", 1.5), ("tanh", 1.5), ("relu", 0.5)):

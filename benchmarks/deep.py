@@ -23,7 +23,7 @@ from tlcli.dmft.geometry import reduce_inputs
 from tlcli.dmft.integrate import Control
 from tlcli.dmft.two_layer import Stage
 
-PROTOTYPE = 0.44  # seconds of the theory note for the same problem on one core
+PROTOTYPE = 0.44  # seconds of a prototype for the same problem on one core
 BUDGET = 16  # flops per rank, point and neuron that a step needs at least
 ERRORS = (5e-3, 2e-3)  # of f in time; below 1e-3 the revealed bases of two runs are told apart
 

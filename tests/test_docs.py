@@ -73,3 +73,46 @@ def test_the_arrays_of_the_python_page_are_there():
     plain = {name for name in told if name.startswith(("phi", "g_", "ntk", "kernel", "labels", "points", "density"))}
     every = network.arrays.keys() | deep.arrays.keys() | bayes.arrays.keys() | tlcli.pretrain_kernel().arrays.keys()
     assert plain <= every | {"points", "kernels"}, plain - every
+
+
+def cited(text):
+    """(page, what of it) of every place of the documentation that a text cites, line breaks undone."""
+    flat = re.sub(r"\s*\n\s*#?\s*", " ", text)
+    for page, rest in re.findall(
+        r"docs/([\w-]+\.md)((?:, Sections? [\d, and]*\d|, [A-Z][\w -]*(?:, row by row)?)?)", flat
+    ):
+        yield page, rest.removeprefix(", ")
+
+
+def lacking(text, pages):
+    """What a text cites that the pages do not have."""
+    missing = []
+    for page, what in cited(text):
+        titles = re.findall(r"^#+ (.*)$", pages.get(page, ""), flags=re.MULTILINE)
+        if what.startswith("Section"):
+            wanted = re.findall(r"\d+", what)
+            found = all(any(title.startswith(f"{n}. ") for title in titles) for n in wanted)
+        else:
+            found = page in pages and any(what.startswith(title) for title in (*titles, ""))
+            found = found and (page != "references.md" or not what or any(what.startswith(t) for t in titles))
+        if not found:
+            missing.append((page, what))
+    return missing
+
+
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+CODE = [path for folder in ("tlcli", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+
+
+def test_what_code_cites_exists():
+    absent = {path.name: lacking(path.read_text(encoding="utf-8"), PAGES) for path in CODE if path != Path(__file__)}
+    assert not {name: found for name, found in absent.items() if found}
+    note = "theory" + " note"
+    assert not [path.name for path in CODE if note in path.read_text(encoding="utf-8")]
+
+
+def test_a_dangling_citation_is_seen():
+    assert lacking("see docs/theory.md, Sections 2 and 3; docs/references.md, Frozen field (x)", PAGES) == []
+    assert lacking("docs/theory.md, Section 99", PAGES) == [("theory.md", "Section 99")]
+    assert lacking("docs/nowhere.md", PAGES) == [("nowhere.md", "")]
+    assert lacking("docs/references.md, Thawed field", PAGES) == [("references.md", "Thawed field")]

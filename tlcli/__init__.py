@@ -13,7 +13,7 @@ it is asked for.
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from tlcli.version import __version__
 
 _COMMANDS = ("pretrain_kernel", "finetune_loss", "dmft_solve", "bayes_saddle", "phase_diagram")
 _OWN = ("check", "load", "run")

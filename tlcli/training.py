@@ -36,7 +36,7 @@ class Surgery:
     """What happens to a deep network between the stages.
 
     `freeze`: the first K layers keep their weights after stage 1; `reinit_from`: the weights above layer K are drawn
-    anew before stage 2 (None: none); `ablate`, a study of the theory: see `ABLATIONS` and section 4 of the theory note.
+    anew before stage 2 (None: none); `ablate`, a study of the theory: see docs/references.md, Ablations.
     """
 
     freeze: int = 0

@@ -1,4 +1,4 @@
-"""Problems that the tests of the Bayesian theory share: the note's problems A and B, and its input generators."""
+"""Problems that the tests of the Bayesian theory share: A and B of docs/references.md, and its input generators."""
 
 import csv
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def problem_b():
     return points(x1, x2, x_test, (1, 1, -1, -1), (1, -1, -1, -1), (np.nan, np.nan))
 
 
-# Parameters of the note's runs on problems A and B.
+# Parameters of the runs on problems A and B.
 SETTINGS = {
     "A1": {"gamma1": 1.5, "beta1": 4.0, "gamma2": 1.0, "beta2": 3.0, "delta": 1.5},
     "A2": {"gamma1": 3.0, "beta1": 10.0, "gamma2": 2.0, "beta2": 10.0, "delta": 0.5},

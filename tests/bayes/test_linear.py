@@ -1,4 +1,4 @@
-"""Linear networks: the note's problem A, brute-force matrix equations in weight space, limits, certificate, errors."""
+"""Linear networks: problem A, brute-force matrix equations in weight space, limits, certificate, errors."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The sampled population against deterministic quadrature, the values of the note, and its own certificate."""
+"""The sampled population against deterministic quadrature, values of another program, and its own certificate."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_both_stages_of_two_dimensions_are_those_of_quadrature(name, phi):
     ],
 )
 def test_thirty_points_reproduce_the_note(case, phi, gamma, beta, inputs, v, error, square, free_energy):
-    """Cases N1 and N2 of the theory note: 30 points in 20 dimensions, signs of a linear teacher; three errors of it."""
+    """Cases N1 and N2 of docs/references.md: 30 points in 20 dimensions, signs of a teacher; three errors of it."""
     x = det_inputs(30, 20, *inputs)
     y = np.sign(x @ np.cos(np.arange(1, 21)))
     found = population_source(activation(phi), x, np.arange(30), y, gamma, beta, seed=0, threads=2)
@@ -198,7 +198,7 @@ def test_the_verdict_is_the_documented_rule(more, status):
 
 
 def test_a_hundred_points_are_certified():
-    """Case N3 of the theory note, γ = 1.5: its values to their errors, doubled for the error of this run."""
+    """Case N3 of docs/references.md, γ = 1.5: its values to their errors, doubled for the error of this run."""
     rng = np.random.default_rng(7)
     x, t = rng.standard_normal((100, 40)), rng.standard_normal(40)
     found = population_source(activation("erf"), x, np.arange(100), np.sign(x @ t), 1.5, 50.0, seed=0, threads=2)

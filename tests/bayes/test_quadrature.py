@@ -1,4 +1,4 @@
-"""Quadrature saddles against the note's values, closed forms and integrals computed another way."""
+"""Quadrature saddles against reference values, closed forms and integrals computed another way."""
 
 from dataclasses import replace
 
@@ -106,7 +106,7 @@ def test_wrong_richness_misses_the_values_of_the_note():
 
 
 def test_relu_distance_to_the_critical_tilt():
-    assert 1 - source("B3").info["tilt"] == pytest.approx(0.1059689998, abs=2e-4)  # the note scans the circle
+    assert 1 - source("B3").info["tilt"] == pytest.approx(0.1059689998, abs=2e-4)  # the reference scans the circle
 
 
 @pytest.mark.parametrize(("case", "beta"), [("B1", "beta1"), ("B3", "beta1")])
@@ -372,5 +372,5 @@ def test_bad_values_of_a_target():
 
 
 def test_the_error_function_is_the_exact_one():
-    """The kernels of the note need φ = erf(h), not erf(h/√2)."""
+    """The reference kernels need φ = erf(h), not erf(h/√2)."""
     assert activation("erf").phi(np.array([0.7]))[0] == special.erf(0.7)

@@ -1,4 +1,4 @@
-"""One Bayesian transfer against the note, closed forms and brute force; what is solved once; what is refused."""
+"""One Bayesian transfer against references, closed forms and brute force; what is solved once; what is refused."""
 
 import dataclasses
 import math
@@ -59,7 +59,7 @@ def orthonormal(points, y1, y2, rows2=None):
     )
 
 
-# Mean test loss, free energies, and overlaps of problem A as the note prints them.
+# Mean test loss, free energies, and overlaps of problem A as the reference has them.
 @pytest.mark.parametrize(
     ("name", "loss", "first", "second"),
     [("A1", 0.03252225373, 1.474484301, 0.555447206), ("A2", 0.04329084504, 3.817218861, 1.758395873)],

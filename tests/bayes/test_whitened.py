@@ -1,4 +1,4 @@
-"""Whitened data: the note's table, matrix equations, polynomials, every limit, the linear solver, errors."""
+"""Whitened data: a reference table, matrix equations, polynomials, every limit, the linear solver, errors."""
 
 import numpy as np
 import pytest

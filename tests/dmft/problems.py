@@ -1,4 +1,4 @@
-"""Problems that the tests of the mean-field engine share: the theory note's reference cases and its tasks 1 and 3."""
+"""Problems that the tests of the mean-field engine share: reference cases (docs/references.md) and two larger tasks."""
 
 import csv
 from functools import lru_cache
@@ -80,7 +80,7 @@ def teacher_problem(
     readout="carry",
     only=None,
 ):
-    """Tasks 1 (D = 15, P = 50 + 50) and 3 (D = 2, P = 20 + 20) of the note and smaller ones.
+    """Tasks 1 (D = 15, P = 50 + 50) and 3 (D = 2, P = 20 + 20) and smaller ones.
 
     Gaussian inputs; the source is linear in the first coordinate, the target its second Hermite polynomial. `times` of
     both stages; `only` 1 or 2 leaves out the other stage. Returns the problem, and the labels of all points, (2, n).

@@ -263,7 +263,10 @@ def test_small_richness_is_the_lazy_solution(name):
 
 
 def test_the_control_variate_reduces_the_variance():
-    """Task 1, tanh, gamma = 0.1, 256 neurons: at least tenfold against plain samples, as in section H3 of the note."""
+    """Task 1, tanh, gamma = 0.1, 256 neurons: at least tenfold against plain samples.
+
+    See docs/references.md, Lazy control variate.
+    """
     problem, labels = teacher_problem("tanh", 15, 50, 200, np.linspace(0, 3, 7), gamma=0.1)
     found = solve(problem, Numerics(neurons=256, repeats=6))
     assert found.plan.lazy

@@ -258,7 +258,7 @@ def test_combinations(smooth):
 
 
 def evaluations_for(accuracy, draw):
-    """Field evaluations of RKC2 and of Euler for one draw of the quadratic stage of the note's task 1."""
+    """Field evaluations of RKC2 and of Euler for one draw of the quadratic stage of task 1."""
     problem, labels = teacher_problem("tanh", 15, 50, 200, np.linspace(0, 20, 41), only=2, seed=draw)
     population = gaussians(problem, 256, seed=draw)
     y = labels[1]

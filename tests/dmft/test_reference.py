@@ -1,4 +1,4 @@
-"""The engine against numbers that it did not make: reference cases R1 to R5 of the theory note, and closed forms."""
+"""The engine against numbers that it did not make: cases R1 to R5 of docs/references.md, and closed forms."""
 
 import math
 from dataclasses import replace
@@ -189,7 +189,7 @@ def compared(case):
 
 
 def deviations(problem, case, kind, neurons):
-    """|f - reference| in units of f's standard error, with the note's own accuracy of R5 taken off."""
+    """|f - reference| in units of f's standard error, with the reference's own accuracy of R5 taken off."""
     smooth = problem.act.smooth
     numerics = Numerics(population=kind, neurons=neurons, repeats=REPEATS, tolerance=1e-4 if smooth else 1e-3, seed=1)
     value, error = solve(problem, numerics).estimate(lambda parts: np.array(parts)[:, :, compared(case)])

@@ -36,7 +36,7 @@ def test_reference_converged(row):
 
 
 def ode_loss(alpha2, c, r2, sigma2, ridge, time, n_modes, k=1.0):
-    """The flow of the note on plain trapezoid modes, a dense ODE: test loss, train loss, mass."""
+    """The flow on plain trapezoid modes, a dense ODE: test loss, train loss, mass."""
     theta = np.arange(1, n_modes + 1) * np.pi / (n_modes + 1)
     level = 1 + 1 / alpha2 + 2 / np.sqrt(alpha2) * np.cos(theta)
     weight = 2 * np.sin(theta) ** 2 / ((n_modes + 1) * level)

@@ -127,7 +127,7 @@ def test_interpolation_threshold_with_noise_diverges():
 
 
 def quadrature_norm(alpha1, gamma0, sigma1, decay):
-    """The self-consistency of the note, by quadrature and scalar bisection on x = |β₁|."""
+    """The self-consistent equation, by quadrature and scalar bisection on x = |β₁|."""
     nodes, weights = marchenko_pastur(alpha1, 3000)
 
     def defect(log_x: float) -> float:

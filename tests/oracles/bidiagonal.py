@@ -1,4 +1,6 @@
-"""Deep linear networks of two hidden layers as a small network with fixed initial weights (section 3(c) of the note).
+"""Deep linear networks of two hidden layers as a small network with fixed initial weights.
+
+See docs/references.md, Two hidden layers as a small network.
 
 The products of a Gaussian matrix W(0) with the initial input weights and readout, and with whatever it made of them,
 span chains on which W(0) is bidiagonal (Householder), and whose entries chi_n / sqrt(n) tend to 1 with the width n. One

@@ -1,4 +1,6 @@
-"""Deep linear networks from the single-site equations themselves, time row by time row (section 3 of the theory note).
+"""Deep linear networks from the single-site equations themselves, time row by time row.
+
+See docs/references.md, Deep linear networks, row by row.
 
 In a linear network g^l has no point index, and all fields are linear in what W(0) gave: with u^l = W(0) h^{l-1} and
 r^l = W(0)^T g^{l+1}, h = Hu u + Hr r and g = Gu u + Gr r. Both equations of a layer,

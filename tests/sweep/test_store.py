@@ -94,7 +94,7 @@ def test_layout(store):
         "format": 1,
         "solver": "regression",
         "solver_version": "1",
-        "tlcli": store_module.tlcli.__version__,
+        "tlcli": store_module.__version__,
     }
 
 

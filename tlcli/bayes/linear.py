@@ -1,4 +1,4 @@
-"""Linear networks, any data: source and elastically coupled target (docs/theory.md, the Bayesian part).
+"""Linear networks, any data: source and elastically coupled target (docs/bayes.md, Section 2).
 
 With C(A, B) = ABᵀ/D the source posterior is Φ̄ = C + (γ₁²/q₁) f̄f̄ᵀ: its own predictor f̄ is the spike. The dual of the
 target is strictly concave in v,

@@ -1,4 +1,4 @@
-"""The record that every Bayesian solver returns, and the checks of its arguments (docs/theory.md, the Bayesian part).
+"""The record that every Bayesian solver returns, and the checks of its arguments (docs/bayes.md, Section 2).
 
 Conventions of all solvers: f(x) = (γN)⁻¹ Σᵢ aᵢ φ(wᵢ·x/√D) with N(0, 1) priors, likelihood exp(−½βγ²N Σ(y − f)²),
 target prior w ~ N(αw̄, I/(1+δ)) with α = δ/(1+δ). The points of a problem are the rows of one array x (n, D),

@@ -1,4 +1,4 @@
-"""Whitened data, C = I: source and target in closed or scalar form, for whole grids (docs/theory.md, Bayesian part).
+"""Whitened data, C = I: source and target in closed or scalar form, for whole grids (docs/bayes.md, Section 2).
 
 With c = λ̄ − 1 the excess of the source kernel along its labels, m the overlap of the two label vectors, α = δ/(1+δ),
 s = α²qc and X = (1+δ)(q − 1), the target is

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-import tlcli
 from tlcli.cli import interrupts
 from tlcli.cli import plot as plotting
 from tlcli.cli.commands import build
 from tlcli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, TlcliError
 from tlcli.options.commands import COMMANDS, Command
 from tlcli.run import streams
+from tlcli.version import __version__
 
 app = typer.Typer(
     name="tlcli",
@@ -31,7 +31,7 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
-        print(f"tlcli {tlcli.__version__}")
+        print(f"tlcli {__version__}")
         raise typer.Exit
 
 

@@ -2,7 +2,7 @@
 
 Every repeat is a population of its own; f is averaged over repeats, and `tlcli.dmft.estimates` takes values and errors
 from them; a quadrature is compared with coarser rules instead. Cost grows like 1/error^2 where the rank is large and
-gamma of order one: nothing but more neurons helps there (section H of the theory note).
+gamma of order one: nothing but more neurons helps there (docs/references.md, Choice of the population).
 """
 
 from collections.abc import Callable, Sequence

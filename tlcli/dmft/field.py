@@ -37,7 +37,7 @@ class Drive:
 
     `coords` (P, rank) and `labels` (P,) of the active points; `gamma`; `scale` s; `decay` lambda. `shift(t)` (P,),
     if given, is added to f at the active points; `response` (P, P), if given, adds response @ I with
-    dI/dt = s Delta - 2 lambda I, the lazy control variate (section H3 of the theory note). `objective` is the loss, in
+    dI/dt = s Delta - 2 lambda I, see docs/references.md, Lazy control variate. `objective` is the loss, in
     whose coordinates f and Delta then are, (P,) or (P, K); None is half the squared distance from `labels`.
     """
 

@@ -1,4 +1,4 @@
-"""A large population streamed through the field of a small one (section H4 of the theory note).
+"""A large population streamed through the field of a small one (docs/references.md, Frozen field).
 
 Given Delta(t) neurons are independent, and the stiffness, which is a property of the feedback, is gone. So a coupled
 run of S0 neurons finds Delta(t); M >> S0 neurons and the S0 themselves are integrated in this frozen field by the same

@@ -167,7 +167,7 @@ def _along(
 def error_factor(method: str, smooth: bool = True) -> float:
     """Return the error of a run per difference from its `halved` repetition: 2^p / (2^p - 1) for a method of order p.
 
-    Across kinks every method is of first order (section B of the theory note).
+    Across kinks every method is of first order (docs/references.md, Time steps and kinks).
     """
     order = {"rkc": 2, "dop853": 8, "euler": 1}[method] if smooth else 1
     return 2**order / (2**order - 1)

@@ -81,7 +81,7 @@ class Plan:
 
 
 def plan(problem: Problem, numerics: Numerics, coupled: int = 0) -> Plan:
-    """Choose the population, its size and the corrections (section H8 of the theory note).
+    """Choose the population, its size and the corrections (docs/references.md, Choice of the population).
 
     `coupled`: kernels are what is wanted, so the neurons themselves must be many, and this number at least, not those
     of a correction of f; 0 where f is wanted.

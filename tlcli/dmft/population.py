@@ -122,7 +122,9 @@ def coarser(act: Activation, rank: int, neurons: int) -> list[Population]:
 
 
 def quadrature(act: Activation, rank: int, neurons: int, *, cut: float = _CUT) -> Population:
-    """Return a deterministic rule of about `neurons` nodes for `rank` <= 3 (section G of the theory note).
+    """Return a deterministic rule of about `neurons` nodes for `rank` <= 3.
+
+    See docs/references.md, Quadrature of smooth populations.
 
     Smooth activations: the product trapezoid rule in (u, a) within |(u, a)| < `cut`, of exponential accuracy; for odd
     ones on a > 0 alone, since (u, a) and (-u, -a) are the same neuron. Homogeneous activations with a kink: points

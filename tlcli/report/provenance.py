@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tlcli
 from tlcli.report.files import atomic
+from tlcli.version import __version__
 
 PROVENANCE = "provenance.json"
 _UNSEALED = ("run", "wall_time_seconds")
@@ -44,7 +44,7 @@ def facts(command: str, recipe: Mapping[str, Any], seed: int) -> dict[str, Any]:
         "recipe_sha256": recipe_hash(recipe),
         "seed": seed,
         "versions": {
-            "tlcli": tlcli.__version__,
+            "tlcli": __version__,
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
@@ -106,4 +106,4 @@ def _seal(content: Mapping[str, Any]) -> str:
 
 def png_chunks(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the same facts as PNG text chunks (SVG and PDF take them as metadata)."""
-    return {"Software": f"tlcli {tlcli.__version__}", "Description": json.dumps(content, sort_keys=True)}
+    return {"Software": f"tlcli {__version__}", "Description": json.dumps(content, sort_keys=True)}

@@ -262,6 +262,4 @@ def _line(name: str, option: Option) -> str:
 
 
 if __name__ == "__main__":
-    import tlcli
-
-    Path(tlcli.__file__).with_suffix(".pyi").write_text(stub(), encoding="utf-8")
+    (Path(__file__).parent.parent / "__init__.pyi").write_text(stub(), encoding="utf-8")

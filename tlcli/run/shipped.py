@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import tlcli
 from tlcli.errors import UsageError, suggest
 
 
 def shipped() -> dict[str, Path]:
     """Return the recipes by name: beside the modules of an installed package, else those of the repository."""
-    package = Path(tlcli.__file__).parent
+    package = Path(__file__).parent.parent
     for folder in (package / "recipes", package.parent / "recipes"):
         found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
         if found:

@@ -1,6 +1,6 @@
 """The experiment that the Bayesian theory predicts: samples of the posterior of networks of finite width.
 
-Conventions of section 0 of the Bayesian part of docs/theory.md: f(x) = (γN)⁻¹ Σ aᵢφ(wᵢ·x/√D), N(0, 1) priors,
+Conventions of docs/bayes.md, Section 1: f(x) = (γN)⁻¹ Σ aᵢφ(wᵢ·x/√D), N(0, 1) priors,
 likelihood exp(-½βγ²N Σ(y - f)²), and the target's hidden weights (not its readout) drawn around the source's,
 N(αw̄, I/(1+δ)). Each replica samples a source network; some of its states are kept, and a target is sampled around
 each with the source fixed. Sources are never weighted by how well their targets fit: the source is learnt first.

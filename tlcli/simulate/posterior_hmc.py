@@ -1,7 +1,7 @@
 """Collapsed Hamiltonian Monte Carlo on the hidden weights of a finite network, its readout integrated out exactly.
 
 With the labels' likelihood exp(-½βγ²N Σ(y - f)²) and a ~ N(0, I), y given W is N(0, M/(γ²N)), M = ΦᵀΦ/N + I/β over
-features Φ (N, P) (section 1 of the Bayesian part of docs/theory.md), so that
+features Φ (N, P) (docs/bayes.md, Section 2), so that
 
     U(W) = ½(1+δ)|W - αW̄|² + ½γ²N yᵀM⁻¹y + ½ log det M.
 

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import tlcli
 from tlcli.errors import StoreError, UsageError, WriteError
 from tlcli.sweep.encoding import canonical_json, decode, dump, encode, plain
 from tlcli.sweep.forms import WRONG, form_of
+from tlcli.version import __version__
 
 FORMAT = 1
 STALE_AFTER = 86400.0  # seconds; the age at which another machine's temporary file counts as left behind
@@ -172,7 +172,7 @@ class PointStore:
             "format": FORMAT,
             "solver": self.solver,
             "solver_version": self.solver_version,
-            "tlcli": tlcli.__version__,
+            "tlcli": __version__,
         }
         self._write(self._meta, dump(meta))
 

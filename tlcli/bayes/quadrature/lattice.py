@@ -1,4 +1,4 @@
-"""Tilted measures on a product lattice of the row space, for any smooth activation (docs/theory.md, the Bayesian part).
+"""Tilted measures on a product lattice of the row space, for any smooth activation (docs/bayes.md, Section 2).
 
 A neuron's weights enter the training preactivations only through z (r,), r <= 2 coordinates in the row space of the
 training inputs: h = Bz with B (P, r) and z ~ N(0, I) before training. The trapezoid rule on a lattice is spectrally

@@ -1,6 +1,6 @@
 """Saddle points of nonlinear networks by deterministic quadrature, for training inputs of rank at most 2.
 
-Section 1 of the Bayesian part of docs/theory.md: the saddle is the maximum of a strictly concave function of v (P,),
+docs/bayes.md, Section 2: the saddle is the maximum of a strictly concave function of v (P,),
 
     D(v) = γ²(v·y - |v|²/2β) - E log Z(v),    Z(v) = E exp(½γ²(v·φ(h))²) over the prior of h,
 

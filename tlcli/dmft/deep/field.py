@@ -213,8 +213,9 @@ class DeepField:
         return gs, ds
 
     def _equal_time(self, index: int, weights: Weights, found: Pass, z: Fields, above: Array) -> Array:
-        """Return B_nu,nu(t, t) = R <phi''(h) z> + R^2 B' <phi'(h)^2> (P,) of a hidden matrix (section 1 of the note).
+        """Return B_nu,nu(t, t) = R <phi''(h) z> + R^2 B' <phi'(h)^2> (P,) of a hidden matrix.
 
+        See docs/references.md, Single-site equations.
         h, z belong to the layer above, B' = `above` to the matrix above. phi'' is taken from differences: a control
         experiment, not the theory, needs it.
         """

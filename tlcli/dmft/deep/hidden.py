@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ablation:
-    """What is left out of the theory, to see what it does (section 4 of the theory note).
+    """What is left out of the theory, to see what it does (docs/references.md, Ablations).
 
     `responses`: A and B at all times; `forget` this many leading pairs keep their Gaussian part but lose their
     responses, those of an earlier stage; `equal_time`: the part of B at equal times alone.

@@ -1,6 +1,6 @@
 """Classification on the adaptive kernel as a solver, with its own coefficients or an ansatz."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,7 +12,6 @@ from tlcli.linear.classify.transfer import ClassTransfer, label_signal, transfer
 from tlcli.linear.pretraining import collapse_ratio
 from tlcli.theories.base import ClosedForm, Columns, Floats, Parameters
 from tlcli.theories.linear.constants import admissible, constants
-from tlcli.theories.registry import Get
 
 SOLVER = "linear-classify"
 _SOURCE = ("source_labels", "sigma1", "flips1", "weight_decay", "init_scale", "kernel", "t1")
@@ -137,7 +136,7 @@ class CostlyClassifyAnsatz(ClassifyAnsatz):
     cheap: ClassVar[bool] = False
 
 
-def classify_theory(get: Get) -> _Classify:
+def classify_theory(get: Callable[[str], Any]) -> _Classify:
     """Return the theory that the options ask for: an ansatz where it has coefficients; no ridge for the margin."""
     free, best = get("c_signal") is not None, isinstance(get("ridge"), str)
     kind = {
