@@ -14,8 +14,9 @@ import numpy as np
 from benchmarks.populations import ALIGNMENTS, LOSSES, Case, ratio
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics
+from tlcli.dmft.parts import TransferResult
 from tlcli.dmft.settings import TransferSettings
-from tlcli.dmft.transfer import TransferResult, solve_transfer
+from tlcli.dmft.transfer import solve_transfer
 from tlcli.tasks.transfer import transfer_data
 
 SAMPLED = replace(activation("linear"), kind="")  # of no kind that is known to have an exact solution

@@ -12,9 +12,10 @@ import numpy as np
 
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics, Plan, plan, solve_by
+from tlcli.dmft.parts import TransferResult
 from tlcli.dmft.plan import feature_movement
 from tlcli.dmft.settings import Setup
-from tlcli.dmft.transfer import TransferResult, solve_transfer
+from tlcli.dmft.transfer import solve_transfer
 from tlcli.dmft.two_layer import Problem
 from tlcli.tasks.data import TransferData
 from tlcli.tasks.transfer import transfer_data

@@ -1,6 +1,6 @@
 """A transfer of any loss, with as many outputs as its tasks have: what is computed, and what its columns say.
 
-The parts are those of `tlcli.dmft.transfer`. A stage's outputs are (n_time, n_point), or (n_time, n_point, C) with
+The parts are those of `tlcli.dmft.parts`. A stage's outputs are (n_time, n_point), or (n_time, n_point, C) with
 several of them; where the readout is redrawn, or belongs to other outputs, the source's loss is that of the source's
 readout on the features of the moment.
 """
@@ -17,8 +17,8 @@ from tlcli.dmft.ensemble import Solution
 from tlcli.dmft.estimates import Piece, averaged, estimate, time_change
 from tlcli.dmft.loss_regression import loss_regression
 from tlcli.dmft.loss_setup import LossSetup, Side
+from tlcli.dmft.parts import Parts
 from tlcli.dmft.regression import force_scale
-from tlcli.dmft.transfer import Parts
 from tlcli.dmft.two_layer import Stage
 from tlcli.errors import DomainError
 from tlcli.losses.scores import TIE, calibrated_losses, margins, point_errors, point_losses

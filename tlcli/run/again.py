@@ -41,7 +41,7 @@ def any_recipe(given: Any, name: str = "recipe") -> Recipe:
 def _plain(key: str, value: Any) -> Any:
     """Return a value of a mapping as YAML would give it."""
     from tlcli.options import OPTIONS
-    from tlcli.run.functions import plain
+    from tlcli.run.values import plain
 
     return plain(OPTIONS[key], value) if key in OPTIONS else value
 

@@ -26,7 +26,6 @@ from tlcli.report.tables import Block, write_table
 from tlcli.run.assemble import edge_block, fine_block
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages, Silent
-from tlcli.run.result import Outcome, Result
 from tlcli.status import Phase
 from tlcli.theories.base import Case, Columns
 from tlcli.theories.search import BoundaryPoints
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from tlcli.report.kernels import Shown
     from tlcli.report.layers import Layers
+    from tlcli.run.result import Outcome, Result
 
 _LOSSES = ("loss", "train_loss", "source_loss", "source_train_loss")
 
@@ -105,7 +105,7 @@ def files_read(job: Job) -> list[Path]:
     return [Path(os.path.expanduser(name)) for name in named]  # of pathlib it may raise
 
 
-def save(result: Result, folder: Path) -> Path:
+def save(result: "Result", folder: Path) -> Path:
     """Write the files of a result into `folder`, as its command does, and return the folder.
 
     Raises:
@@ -122,7 +122,7 @@ def save(result: Result, folder: Path) -> Path:
     return folder
 
 
-def save_into(result: Result, output: OutputFolder) -> tuple[list[str], float, TlcliError | None]:
+def save_into(result: "Result", output: OutputFolder) -> tuple[list[str], float, TlcliError | None]:
     """Write all files of a result; return their names, the seconds of all work, and why there is no figure."""
     start = time.perf_counter()
     with output.replacing() as hidden:
@@ -142,7 +142,7 @@ def _copy(source: Path, folder: Path) -> list[str]:
     return names
 
 
-def _write(result: Result, folder: Path, seconds: Callable[[], float]) -> tuple[list[str], TlcliError | None]:
+def _write(result: "Result", folder: Path, seconds: Callable[[], float]) -> tuple[list[str], TlcliError | None]:
     """Write all files into `folder`, the provenance last; return their names, and why there is no figure."""
     outcomes, blocks, edges = result.outcomes, result.blocks, result.boundaries
     write_table(blocks, folder / "table.csv")
@@ -185,7 +185,7 @@ def _try_to_draw(*arguments: Any) -> tuple[list[Path], TlcliError | None]:
         )
 
 
-def _draw(result: Result, folder: Path, about: dict[str, Any]) -> list[Path]:
+def _draw(result: "Result", folder: Path, about: dict[str, Any]) -> list[Path]:
     drawing = drawing_of(result.job, result.boundaries)
     if _is_blank(result.blocks, drawing):
         return []
@@ -195,7 +195,7 @@ def _draw(result: Result, folder: Path, about: dict[str, Any]) -> list[Path]:
     return write_figures(figures_of(result), drawing, folder, about)
 
 
-def figures_of(result: Result) -> "Iterator[tuple[str, Figure]]":
+def figures_of(result: "Result") -> "Iterator[tuple[str, Figure]]":
     """Yield file name (without ending) and figure, one at a time; nothing where no number is known."""
     drawing = drawing_of(result.job, result.boundaries)
     if not _is_blank(result.blocks, drawing):
@@ -207,7 +207,7 @@ def figures_of(result: Result) -> "Iterator[tuple[str, Figure]]":
         yield from build(result.blocks, drawing, shown, layers)
 
 
-def save_figures(result: Result, folder: Path) -> list[Path]:
+def save_figures(result: "Result", folder: Path) -> list[Path]:
     """Write the figures of a result alone into `folder`, with a provenance of their own; return the files.
 
     Raises:
@@ -250,7 +250,7 @@ def redraw(job: Job, settings: Mapping[str, Any], blocks: Sequence[Block]) -> Jo
     return out
 
 
-def _smoothed(outcomes: Sequence[Outcome], blocks: Sequence[Block], drawing: Drawing) -> Drawing:
+def _smoothed(outcomes: "Sequence[Outcome]", blocks: Sequence[Block], drawing: Drawing) -> Drawing:
     """Add closed forms on a fine grid of the horizontal axis, for the picture only."""
     if drawn_by_time(blocks, drawing) or len(outcomes) != len(blocks):
         return drawing
@@ -265,7 +265,7 @@ def _whole(option: Option) -> bool:
     return option.domain is not None and option.domain.whole
 
 
-def _shown(one: Outcome) -> "list[Shown]":
+def _shown(one: "Outcome") -> "list[Shown]":
     """Return the arrays of points that are drawn, without what a first stage of no duration leaves."""
     from tlcli.report.kernels import Shown
 
@@ -327,7 +327,7 @@ def archive_name(case: Case, stem: str, ending: str, index: int) -> str:
     return f"{stem}-{index}-{word}.{ending}" if case.label else f"{stem}.{ending}"
 
 
-def _write_arrays(result: Result, folder: Path) -> list[str | None]:
+def _write_arrays(result: "Result", folder: Path) -> list[str | None]:
     """Write the theory's matrices, with the values of the grid's axes; return the names of the files."""
     names: list[str | None] = []
     for index, (one, arrays) in enumerate(zip(result.outcomes, result.matrices, strict=True), start=1):
@@ -339,13 +339,13 @@ def _write_arrays(result: Result, folder: Path) -> list[str | None]:
     return names
 
 
-def _layers(one: Outcome) -> "list[Layers]":
+def _layers(one: "Outcome") -> "list[Layers]":
     from tlcli.report.layers import Layers
 
     return [Layers(one.case.label, at, layer) for at, layer in one.points(one.found.layers) if layer is not None]
 
 
-def _write_layers(outcomes: Sequence[Outcome], folder: Path) -> list[str | None]:
+def _write_layers(outcomes: "Sequence[Outcome]", folder: Path) -> list[str | None]:
     """Write layers.csv per case: how far the kernel of every layer has moved, and its alignments."""
     from tlcli.report.layers import write_layers
 
@@ -358,7 +358,7 @@ def _write_layers(outcomes: Sequence[Outcome], folder: Path) -> list[str | None]
     return names
 
 
-def _write_predictions(outcomes: Sequence[Outcome], folder: Path) -> list[str | None]:
+def _write_predictions(outcomes: "Sequence[Outcome]", folder: Path) -> list[str | None]:
     """Write predictions.csv per case: stage, time, set, index, labels, prediction and its error, of the first draw."""
     from tlcli.report.predictions import write_predictions
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from tlcli.errors import UsageError
 from tlcli.linear.search import boundary_roots, optimal_gamma0
 from tlcli.options import OPTIONS
-from tlcli.theories.base import Case, Parameters
+
+if TYPE_CHECKING:
+    from tlcli.theories.base import Case, Parameters
 
 Floats = NDArray[np.float64]
 
@@ -31,7 +33,7 @@ class BoundaryPoints:
 class _Rows:
     """The theory as a function of one axis, with all other axes flattened to row numbers."""
 
-    def __init__(self, case: Case, axis: str) -> None:
+    def __init__(self, case: "Case", axis: str) -> None:
         self.case = case
         self.theory: Any = case.theory
         self.axis = axis
@@ -56,7 +58,7 @@ class _Rows:
         """Return the column at positions x of the axis in the given rows."""
         return self.evaluate(lambda p: self.theory.search(p)[name], x, rows)
 
-    def evaluate(self, function: Callable[[Parameters], Floats], x: Floats, rows: NDArray[np.intp]) -> Floats:
+    def evaluate(self, function: "Callable[[Parameters], Floats]", x: Floats, rows: NDArray[np.intp]) -> Floats:
         """Return a function of the parameters at positions x of the axis in the given rows."""
         # Scalars stay scalars, so that factors which do not vary are computed once.
         at_rows = {n: np.asarray(self.scalars.get(n, a[rows])) for n, a in self.flat.items()}
@@ -75,7 +77,7 @@ class _Rows:
         return rows[:, keep][:, order], values[keep][order]
 
 
-def boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryPoints | None:
+def boundaries(case: "Case", axis: str, log: bool, gain: Floats) -> BoundaryPoints | None:
     """Refine every sign change of the gain along `axis`, and the collapse transition; None where there is none.
 
     `gain` is the column already computed, of the grid's shape: it brackets the roots without further work.
@@ -118,7 +120,7 @@ def boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryPoints
     return BoundaryPoints(axis, {**points, axis: np.asarray(x)}, np.asarray(kind))
 
 
-def grid_boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryPoints | None:
+def grid_boundaries(case: "Case", axis: str, log: bool, gain: Floats) -> BoundaryPoints | None:
     """Return where the gain of a costly solver changes sign along `axis`, None where it does not.
 
     Between two neighbouring finite points the gain is taken as linear in the axis (`log`: in its logarithm); nothing
@@ -146,7 +148,7 @@ def grid_boundaries(case: Case, axis: str, log: bool, gain: Floats) -> BoundaryP
 _JUMP = 1e-6  # a gain larger than this share of the largest at a sign change: no root, the gain jumps
 
 
-def sought(command: str, case: Case, settings: Mapping[str, Any]) -> list[str]:
+def sought(command: str, case: "Case", settings: Mapping[str, Any]) -> list[str]:
     """Return the parameters whose best value is sought; costly theories choose among the grid's themselves.
 
     One whose ends are values like any other is sought wherever it is an axis, and is then the only one of its theory;
@@ -178,7 +180,7 @@ def sought(command: str, case: Case, settings: Mapping[str, Any]) -> list[str]:
 _FLAT = 1e-9  # a column whose values along the axis differ by less than this share of them has no best one
 
 
-def best_value(case: Case, name: str, column: str) -> dict[str, Any]:
+def best_value(case: "Case", name: str, column: str) -> dict[str, Any]:
     """Return NAME_opt in [0, inf], the parameter of the least `column`, and COLUMN_opt, that; of length 1 along it.
 
     Where 0 and infinity are values like any other, NAME_opt is NaN where the column does not depend on the parameter
