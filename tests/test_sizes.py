@@ -14,7 +14,6 @@ LONG = {
     "bayes/quadrature/solve.py quadrature_target": 61,
     "dmft/plan.py plan": 65,
     "dmft/two_layer.py run_population": 84,
-    "theories/network/theory.py network_theory": 63,
     "linear/dynamics.py integrate_stage": 71,
     "linear/modes.py _attempt": 82,
     "linear/structured.py _chunk": 72,
@@ -26,7 +25,7 @@ LONG = {
     "tasks/images.py image_data": 64,
     "tasks/transfer.py check_tasks": 67,
     "tasks/transfer.py transfer_data": 82,
-    "theories/network/theory.py network_theory": 62,
+    "theories/network/theory.py network_theory": 63,
 }
 
 

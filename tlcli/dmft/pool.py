@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics
+from tlcli.dmft.parts import _PER_SAMPLE, Parts
 from tlcli.dmft.settings import Data, Setup
-from tlcli.dmft.transfer import _PER_SAMPLE, Parts, _moments
+from tlcli.dmft.transfer import _moments
 from tlcli.errors import DomainError
 from tlcli.training import TransferSettings
 
