@@ -176,11 +176,11 @@ def test_the_behaviour_of_an_axis_belongs_to_its_option(case, monkeypatch):
     """Another parameter whose ends are values like any other is searched as delta is, and no other word changes."""
     found = case(alpha1="0.5", alpha2="0.4", rho="0.5,0.9", gamma0="1", x="rho")
     unasked: dict[str, Any] = dict.fromkeys(("optimal_gamma0", "optimal_delta", "optimal_rho"))
-    assert sought("finetune-loss", found, unasked) == []
+    assert sought(False, found, unasked) == []
     monkeypatch.setitem(OPTIONS, "rho", replace(OPTIONS["rho"], best=True, ends=True))
-    assert sought("finetune-loss", found, unasked) == ["rho"]
-    assert sought("finetune-loss", found, {**unasked, "optimal_rho": False}) == []
+    assert sought(False, found, unasked) == ["rho"]
+    assert sought(False, found, {**unasked, "optimal_rho": False}) == []
     with pytest.raises(UsageError, match="it finds the best rho, --optimal-rho"):
-        sought("finetune-loss", found, {**unasked, "optimal_gamma0": True})
+        sought(False, found, {**unasked, "optimal_gamma0": True})
     with pytest.raises(UsageError, match="--optimal-delta: linear-exact has no delta"):
-        sought("finetune-loss", found, {**unasked, "optimal_delta": True})
+        sought(False, found, {**unasked, "optimal_delta": True})

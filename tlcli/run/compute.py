@@ -101,14 +101,18 @@ def _anything_left(job: Job, stores: Stores) -> bool:
 def _search(job: Job, one: Outcome, messages: Messages) -> None:
     """Add the best richness or coupling of a theory that is known at any parameters."""
     quantity = one.case.theory.quantity
-    for name in sought(job.command, one.case, job.settings):
+    for name in sought(_is_map(job), one.case, job.settings):
         one.found.columns |= best_value(one.case, name, quantity)
         if np.isnan(one.found.columns[f"{name}_opt"]).any():
             messages.note(f"where {quantity} is the same for every {name} none is the best, and {name}_opt is nan.")
 
 
+def _is_map(job: Job) -> bool:
+    return job.command == "phase-diagram" or "y" in job.roles or "map" in job.settings["style"].split(",")
+
+
 def _searched(job: Job, case: Case) -> Columns:
     """Return the columns of a search that is still to come, without numbers."""
-    found = sought(job.command, case, job.settings)
+    found = sought(_is_map(job), case, job.settings)
     names = [name for best in found for name in (f"{best}_opt", f"{case.theory.quantity}_opt")]
     return {name: np.full(case.grid.shape, np.nan) for name in names}

@@ -148,11 +148,11 @@ def grid_boundaries(case: "Case", axis: str, log: bool, gain: Floats) -> Boundar
 _JUMP = 1e-6  # a gain larger than this share of the largest at a sign change: no root, the gain jumps
 
 
-def sought(command: str, case: "Case", settings: Mapping[str, Any]) -> list[str]:
+def sought(on_map: bool, case: "Case", settings: Mapping[str, Any]) -> list[str]:
     """Return the parameters whose best value is sought; costly theories choose among the grid's themselves.
 
     One whose ends are values like any other is sought wherever it is an axis, and is then the only one of its theory;
-    another on the maps of phase-diagram, where that costs next to nothing.
+    another on maps, where that costs next to nothing.
 
     Raises:
         UsageError: a best value is asked for that the theory does not have.
@@ -171,7 +171,7 @@ def sought(command: str, case: "Case", settings: Mapping[str, Any]) -> list[str]
             raise UsageError(f"{flag} searches over {name}, which {theory.name} is too costly for.")
         if not theory.searchable or (first or name) != name:
             continue
-        unasked = own or (command == "phase-diagram" and theory.cheap and not theory.own)
+        unasked = own or (on_map and theory.cheap and not theory.own)
         if (unasked and name in case.grid.axes) if wanted is None else wanted:
             found.append(name)
     return found
