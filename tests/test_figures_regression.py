@@ -163,7 +163,8 @@ def test_halving_what_is_drawn_is_seen():
     assert unlike(drawn(), pinned, 1e-3) == []
     assert unlike(drawn(curve=1 + 1e-5), pinned, 1e-3) == []
     for change in ("curve", "cells", "kernel", "bar", "top"):
-        for tolerance in (1e-3, 0.05):
+        # Of sampled networks an error bar that is a tenth of its curve is within the tolerance of the curve.
+        for tolerance in (1e-3,) if change == "bar" else (1e-3, 0.05):
             assert unlike(drawn(**{change: 0.5}), pinned, tolerance), f"{change} halved"
 
 
