@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from tlcli.cli.app import check, run
+from tlcli.cli.help import METAVARS, offered
 from tlcli.cli.plot import HELP
 from tlcli.options import DRAWN, OPTIONS
 from tlcli.options.columns import COLUMNS
@@ -47,7 +48,7 @@ def cli_page() -> str:
     for name, command in COMMANDS.items():
         examples = "\n".join(command.examples)
         parts.append(f"## tlcli {name}\n\n{escape(command.summary)}\n\n```sh\n{examples}\n```\n")
-        taken = [OPTIONS[option] for option in dict.fromkeys(command.options)]
+        taken = [offered(command, option) for option in dict.fromkeys(command.options)]
         parts.append("A recipe file may be given as the argument or as `--recipe FILE`.\n")
         for panel in dict.fromkeys(option.panel for option in taken):
             here = [option for option in taken if option.panel == panel]
@@ -90,9 +91,6 @@ def typer_rows(function) -> list[list[str]]:
 
 def escape_prose(text: str) -> str:
     return re.sub(r"([*<>\[\]])", r"\\\1", text.strip())
-
-
-METAVARS = {"grid": "GRID", "number": "NUMBER", "integer": "INT", "choice": "WORD", "expression": "EXPR"}
 
 
 def row(option: Option) -> list[str]:

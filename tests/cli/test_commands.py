@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -348,14 +349,57 @@ def test_help_opens_with_examples(tlcli, command):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_a_flag(tlcli, command, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
-    shown = tlcli(command, "--help").out
-    for name in COMMANDS[command].options:
-        assert (
-            OPTIONS[name].flag in shown.replace("│", " ").split()
-            or f"{OPTIONS[name].flag}," in shown
-            or (f"{OPTIONS[name].flag} " in shown)
-        )
+    monkeypatch.setenv("COLUMNS", "80")
+    known = COMMANDS[command]
+    everything = tlcli(command, "--help-all").out
+    short = tlcli(command, "--help").out
+    assert max(len(line) for line in everything.splitlines() if not line.startswith("  tlcli")) <= 80
+    for shown, names in ((everything, known.options), (short, known.common)):
+        for example in known.examples:
+            assert f"  {example}" in shown.splitlines()
+        written = re.findall(r"^  (?:-o, )?(--[\w-]+)", shown, re.MULTILINE)
+        assert {OPTIONS[name].flag for name in names if name not in known.refused} <= set(written)
+    assert not [name for name in known.refused if f"  {OPTIONS[name].flag} " in everything]
+    assert 15 <= len(known.common) <= 20
+    assert set(known.common) <= set(known.options) - set(known.refused)
+
+
+@pytest.mark.parametrize(
+    ("command", "base"),
+    [
+        ("pretrain-kernel", "--model network --source linear"),
+        ("pretrain-kernel", "--model network --source linear --target linear --depth 2"),
+        ("pretrain-kernel", ""),
+        ("dmft-solve", "--source linear --target hermite:2"),
+    ],
+)
+def test_what_the_help_leaves_out_is_refused(anywhere, command, base):
+    for name in COMMANDS[command].refused:
+        option = OPTIONS[name]
+        value = option.choices[0] if option.choices else "1"
+        done = anywhere(f"{command} {base} {option.flag} {value} -o - --dry-run")
+        assert done.code == 2, (name, done.out)
+
+
+def test_the_help_has_the_solvers_and_the_defaults_of_the_command(anywhere):
+    kernel = " ".join(anywhere("pretrain-kernel --help").out.split())
+    assert "One of: linear-exact. " in kernel
+    assert "bayes" not in " ".join(anywhere("finetune-loss --help").out.split())
+    assert "bayes-whitened" in anywhere("phase-diagram --help").out
+
+
+@pytest.mark.parametrize("command", ["dmft-solve", "bayes-saddle"])
+def test_the_defaults_in_the_help_are_those_of_the_theory(command):
+    from tlcli.cli.help import offered
+    from tlcli.run.job import prepare
+
+    job = prepare(command, COMMANDS[command].options, None, {"source": "linear", "target": "hermite:2"})
+    (case,) = job.cases
+    for name in ("p1", "p2", "dim", "t1", "t2"):
+        if name in case.theory.parameters:
+            found = case.theory.defaults[name]
+            assert float(offered(COMMANDS[command], name).default) == found, name
+    assert offered(COMMANDS[command], "alpha1").default is None
 
 
 @pytest.mark.parametrize("command", COMMANDS)

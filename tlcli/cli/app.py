@@ -11,6 +11,7 @@ import typer
 from tlcli.cli import interrupts
 from tlcli.cli import plot as plotting
 from tlcli.cli.commands import build
+from tlcli.cli.help import class_of
 from tlcli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, TlcliError
 from tlcli.options.commands import COMMANDS, Command
 from tlcli.run import streams
@@ -59,7 +60,7 @@ def _with_commands() -> typer.Typer:
     whole = typer.Typer()
     whole.info, whole.registered_callback = app.info, app.registered_callback
     for command in COMMANDS.values():
-        whole.command(command.name)(build(command, _run))
+        whole.command(command.name, cls=class_of(command))(build(command, _run))
     whole.registered_commands += app.registered_commands
     return whole
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from tlcli.cli.help import METAVARS, help_all, meaning, offered
 from tlcli.errors import UsageError
-from tlcli.options.commands import Command, option_of
+from tlcli.options.commands import Command
 from tlcli.options.option import Option
 
 WITH_COMMAS = "write several values of one option with commas and without spaces, as in --gamma0 0.5,1"
@@ -20,6 +21,7 @@ def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]]
     """Return a function whose signature Typer turns into the flags of `command`."""
 
     def callback(**values: Any) -> None:
+        values.pop("help_all")
         positional, named = values.pop("recipe_file"), values.pop("recipe")
         if positional is not None and named is not None:
             raise UsageError(f"two recipes are given, '{positional}' and '{named}'; give one, or use `tlcli run`.")
@@ -34,7 +36,8 @@ def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]]
             "recipe",
             Annotated[path, typer.Option("--recipe", help="The same, as a flag.", rich_help_panel="Run")],
         ),
-        *(_parameter(name, annotation(option_of(command, name))) for name in dict.fromkeys(command.options)),
+        *(_parameter(name, annotation(offered(command, name))) for name in dict.fromkeys(command.options)),
+        _parameter("help_all", help_all(command), default=False),
     ]
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     callback.__doc__ = command.help
@@ -42,27 +45,25 @@ def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]]
     return callback
 
 
-def _parameter(name: str, annotation: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def annotation(option: Option, *, default: bool = True) -> Any:
     """Return what Typer makes a flag of; its help names the default, unless nothing given means something else."""
     flags = ["-o", "--output"] if option.name == "output" else [option.flag]
-    text = option.help
-    if default and option.default is not None and option.default is not False:
-        text += f" (default: {option.default})"
-    if option.choices:
-        text += f" One of: {', '.join(option.choices)}."
     kind: Any = str
     if option.kind == "flag":
         kind = bool
         flags = [f"{option.flag}/--no-{option.flag[2:]}"]
-    metavar = None if option.kind == "flag" else option.metavar or _METAVARS.get(option.kind, "TEXT")
+    metavar = None if option.kind == "flag" else option.metavar or METAVARS.get(option.kind, "TEXT")
     return Annotated[
         kind | None,
-        typer.Option(*flags, help=text, metavar=metavar, show_default=False, rich_help_panel=option.panel),
+        typer.Option(
+            *flags,
+            help=meaning(option, default=default),
+            metavar=metavar,
+            show_default=False,
+            rich_help_panel=option.panel,
+        ),
     ]
-
-
-_METAVARS = {"grid": "GRID", "number": "NUMBER", "integer": "INT", "choice": "WORD", "expression": "EXPR"}

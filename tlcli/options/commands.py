@@ -41,6 +41,20 @@ _TASKS = (
     "activation",
 )
 
+# What --help shows of a command; the rest is in --help-all.
+_COMMON = ("simulate", "x", "output", "jobs", "dry_run")
+_COMMON_NETWORK = ("model", "source", "p1", "activation")
+_COMMON_TRANSFER = (
+    *("alpha1", "alpha2", "rho", "gamma0", "sigma1", "sigma2", "ridge", "weight_decay", "t1", "t2", "times"),
+    *("solver", "model", "source", "target", *_COMMON),
+)
+_NETWORK_SIZES = {"alpha1": None, "alpha2": None, "p1": "100", "dim": "20"}
+_DIM = "Input dimension D of polynomial tasks."
+_SIZES = {
+    "p1": "Number of source samples (or all of a file).",
+    "p2": "Number of target samples (or all of a file).",
+}
+
 
 @dataclass(frozen=True)
 class Command:
@@ -50,7 +64,10 @@ class Command:
     summary: str
     examples: tuple[str, ...]
     options: tuple[str, ...]
-    defaults: Mapping[str, str] = field(default_factory=dict)  # where they are not those of the options
+    common: tuple[str, ...] = ()  # what --help shows; --help-all shows the rest
+    defaults: Mapping[str, str | None] = field(default_factory=dict)  # where they are not those of the options
+    texts: Mapping[str, str] = field(default_factory=dict)  # what an option is here, where that is less than elsewhere
+    refused: tuple[str, ...] = ()  # taken by no theory of this command, and read only to say so
 
     @property
     def help(self) -> str:
@@ -91,6 +108,25 @@ COMMANDS = {
                 *_FIGURE,
                 *_RUN,
             ),
+            (
+                "alpha1",
+                "gamma0",
+                "sigma1",
+                "weight_decay",
+                "init_scale",
+                "t1",
+                "times",
+                "solver",
+                *_COMMON_NETWORK,
+                *_COMMON,
+            ),
+            {"p1": "100", "p2": "50"},
+            {
+                "p1": "Number of source samples of networks (or all of a file), instead of --alpha1.",
+                "p2": "Number of target samples of networks (or all of a file).",
+                "solver": "The theory of linear networks.",
+            },
+            ("average", "pool", "freeze", "reinit_from", "ablate"),
         ),
         Command(
             "finetune-loss",
@@ -104,6 +140,7 @@ COMMANDS = {
                 "--gamma0 0.1,1",
             ),
             (*_TRANSFER, "optimal_gamma0", *_EXPERIMENT, *_FIGURE, *_RUN),
+            _COMMON_TRANSFER,
         ),
         Command(
             "dmft-solve",
@@ -127,6 +164,26 @@ COMMANDS = {
                 *_FIGURE,
                 *_RUN,
             ),
+            (
+                *("source", "target", "dim", "p1", "p2", "rho", "gamma0", "gamma2", "activation", "depth"),
+                *("readout", "t1", "t2", "times", "loss", "accuracy", "predictions"),
+                *("simulate", "output", "dry_run"),
+            ),
+            {**_NETWORK_SIZES, "p2": "50", "loss": None, "t1": "100", "t2": "100"},
+            {
+                "alpha1": "Source data per dimension: P1 = round(alpha1 D); instead of --p1.",
+                "alpha2": "Target data per dimension: P2 = round(alpha2 D); instead of --p2.",
+                "gamma0": "Feature-learning strength (richness) on the source; 0 is lazy.",
+                "gamma2": "Richness on the target (default: gamma0); 0 is lazy.",
+                "weight_decay2": "Weight decay on the target (of the mean loss).",
+                "dim": _DIM,
+                **_SIZES,
+                "t1": "Duration of pre-training, in units of the mean loss (with --until at most 1e4).",
+                "t2": "Duration of the target stage, in units of the mean loss (with --until at most 1e4).",
+                "times": "Recorded times of both stages (a list or grid).",
+                "loss": "Loss that is minimised in both stages: mse, logistic, softmax, hinge2 or huber:k.",
+            },
+            ("average", "pool"),
         ),
         Command(
             "bayes-saddle",
@@ -151,7 +208,20 @@ COMMANDS = {
                 *_FIGURE,
                 *_RUN,
             ),
-            {"activation": "linear"},
+            (
+                *("source", "target", "dim", "p1", "p2", "rho", "gamma0", "gamma2", "delta", "beta", "activation"),
+                *("noise1", "whitened", "label_overlap", "optimal_delta", "predictions", "draws"),
+                *("simulate", "output", "dry_run"),
+            ),
+            {"activation": "linear", **_NETWORK_SIZES, "p2": "50"},
+            {
+                "alpha1": "Source data per dimension: P1 = round(alpha1 D); instead of --p1.",
+                "alpha2": "Target data per dimension: P2 = round(alpha2 D); instead of --p2.",
+                "gamma0": "Feature-learning strength (richness) on the source; 0 is lazy.",
+                "gamma2": "Richness on the target (default: gamma0); 0 is lazy.",
+                "dim": _DIM,
+                **_SIZES,
+            },
         ),
         Command(
             "phase-diagram",
@@ -167,11 +237,14 @@ COMMANDS = {
                 "--x delta=log:0.05:50:60 --y gamma2=log:0.1:10:60",
             ),
             (*_TRANSFER, *_BEST, *_BAYES, *_EXPERIMENT, *_FIGURE, *_RUN),
+            (*(name for name in _COMMON_TRANSFER if name not in ("t2", "times")), "y", "delta"),
         ),
     )
 }
 
 
 def option_of(command: Command, name: str) -> Option:
-    """Return an option as the command has it: with the command's default."""
-    return replace(OPTIONS[name], default=command.defaults.get(name, OPTIONS[name].default))
+    """Return an option as the command has it: with the command's default and text."""
+    option = OPTIONS[name]
+    default = command.defaults.get(name, option.default)
+    return replace(option, default=default, help=command.texts.get(name, option.help))

@@ -69,7 +69,9 @@ def register(entry: Entry, options: Sequence[Option] = ()) -> None:
             raise ValueError(f"there is an option '{option.name}' already")
         for command in entry.commands:
             known = COMMANDS[command]
-            COMMANDS[command] = replace(known, options=(*known.options, option.name))
+            COMMANDS[command] = replace(
+                known, options=(*known.options, option.name), common=(*known.common, option.name)
+            )
 
 
 def find(asked: Asked) -> "Theory":
