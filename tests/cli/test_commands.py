@@ -460,13 +460,43 @@ def test_a_table_on_standard_output_needs_no_plotting_library():
     subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)
 
 
-def test_shell_completion():
-    words = {"_TLCLI_COMPLETE": "complete_bash", "COMP_WORDS": "tlcli fin", "COMP_CWORD": "1"}
-    code = "from tlcli.cli.app import main; import sys; sys.argv = ['tlcli']; main()"
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ, **words}
-    )
-    assert found.stdout.split() == ["finetune-loss"]
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("tlcli fin", {"finetune-loss"}),
+        ("tlcli finetune-loss --solver network-", {"network-frozen", "network-rich"}),
+        ("tlcli pretrain-kernel --solver l", {"linear-exact"}),
+        ("tlcli run fig1", {"fig1a", "fig1b"}),
+        ("tlcli finetune-loss fig1", {"fig1a", "fig1b"}),
+        ("tlcli recipes show fig1", {"fig1a", "fig1b"}),
+        ("tlcli dmft-solve --activation so", {"softplus"}),
+        ("tlcli dmft-solve --source he", {"hermite:", "he1+0.5*he3"}),
+        ("tlcli phase-diagram --x gam", {"gamma0", "gamma2"}),
+        ("tlcli phase-diagram --y del", {"delta"}),
+        ("tlcli dmft-solve --y delt", set()),
+        ("tlcli plot results --y gam", {"gamma0", "gamma2"}),
+        ("tlcli bayes-saddle --whit", {"--whitened"}),
+    ],
+)
+def test_shell_completion(tlcli, monkeypatch, line, offered):
+    monkeypatch.setenv("_TLCLI_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+    done = tlcli()
+    assert (done.code, done.err) == (0, "")
+    words = set(done.out.split())
+    assert words == offered if "fig1" not in line else words >= offered
+    assert all(word.startswith(line.split()[-1]) for word in words)
+
+
+def test_completion_finds_files_and_folders_of_recipes(tlcli):
+    from tlcli.cli.completion import recipes
+
+    Path("mine").mkdir()
+    for name in ("mine/a.yaml", "mine/b.txt", "my.yaml"):
+        Path(name).write_text("")
+    assert recipes("m") == ["mine/", "my.yaml"]
+    assert recipes("mine/") == ["mine/a.yaml"]
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(tlcli):

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from tlcli.cli import interrupts
+from tlcli.cli import completion, interrupts
 from tlcli.cli import plot as plotting
 from tlcli.cli.commands import build
 from tlcli.cli.help import class_of
 from tlcli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, TlcliError
 from tlcli.options.commands import COMMANDS, Command
 from tlcli.run import streams
+from tlcli.run.shipped import shipped
 from tlcli.version import __version__
 
 app = typer.Typer(
@@ -28,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+_COMPLETE = "_TLCLI_COMPLETE"  # set by the shell's script of --install-completion
 
 
 def _show_version(value: bool) -> None:
@@ -72,6 +75,7 @@ def run(
         typer.Argument(
             metavar="RECIPE...",
             help="Recipe files, names of those that come with tlcli, or files of results to run again.",
+            autocompletion=completion.recipes,
         ),
     ],
     output: Annotated[
@@ -108,8 +112,13 @@ def run(
 
 @app.command("recipes")
 def recipes(
-    show: Annotated[str | None, typer.Argument(metavar="[show]", help="show: print the recipe NAME.")] = None,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Its name.")] = None,
+    show: Annotated[
+        str | None,
+        typer.Argument(metavar="[show]", help="show: print the recipe NAME.", autocompletion=lambda: ["show"]),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Its name.", autocompletion=lambda: list(shipped()))
+    ] = None,
 ) -> None:
     """List the recipes that come with tlcli, or print one.
 
@@ -122,7 +131,7 @@ def recipes(
         tlcli run fig1b -o results
     """
     from tlcli.errors import UsageError
-    from tlcli.run.shipped import find_recipe, shipped, title_of
+    from tlcli.run.shipped import find_recipe, title_of
 
     if show is None:
         for known, path in shipped().items():
@@ -198,6 +207,8 @@ def _exit_code() -> int:
         _say("not enough memory; use a smaller grid or --dim.")
         return EXIT_UNEXPECTED
     except SystemExit as leave:
+        if _COMPLETE in os.environ:  # Typer leaves so once the shell has its answer
+            return EXIT_OK if leave.code in (None, 0) else EXIT_UNEXPECTED
         _say(f"code that the command loaded called sys.exit({leave.code!r}), which a library must not; mend it.")
         return EXIT_UNEXPECTED
     except Exception as error:

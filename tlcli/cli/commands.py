@@ -2,14 +2,16 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from tlcli.cli.completion import completion_of, recipes
 from tlcli.cli.help import METAVARS, help_all, meaning, offered
 from tlcli.errors import UsageError
+from tlcli.options import OPTIONS
 from tlcli.options.commands import Command
 from tlcli.options.option import Option
 
@@ -31,12 +33,18 @@ def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]]
 
     path = Path | None
     parameters = [
-        _parameter("recipe_file", Annotated[path, typer.Argument(metavar="[RECIPE]", help="A recipe file.")]),
+        _parameter(
+            "recipe_file",
+            Annotated[path, typer.Argument(metavar="[RECIPE]", help="A recipe file.", autocompletion=recipes)],
+        ),
         _parameter(
             "recipe",
-            Annotated[path, typer.Option("--recipe", help="The same, as a flag.", rich_help_panel="Run")],
+            Annotated[path, typer.Option("--recipe", help="The same, as a flag.", autocompletion=recipes)],
         ),
-        *(_parameter(name, annotation(offered(command, name))) for name in dict.fromkeys(command.options)),
+        *(
+            _parameter(name, annotation(offered(command, name), command.options))
+            for name in dict.fromkeys(command.options)
+        ),
         _parameter("help_all", help_all(command), default=False),
     ]
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -49,8 +57,11 @@ def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Param
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def annotation(option: Option, *, default: bool = True) -> Any:
-    """Return what Typer makes a flag of; its help names the default, unless nothing given means something else."""
+def annotation(option: Option, axes: Sequence[str] = tuple(OPTIONS), *, default: bool = True) -> Any:
+    """Return what Typer makes a flag of; its help names the default, unless nothing given means something else.
+
+    `axes` are the options among which a shell finds --x and --y.
+    """
     flags = ["-o", "--output"] if option.name == "output" else [option.flag]
     kind: Any = str
     if option.kind == "flag":
@@ -64,6 +75,7 @@ def annotation(option: Option, *, default: bool = True) -> Any:
             help=meaning(option, default=default),
             metavar=metavar,
             show_default=False,
+            autocompletion=completion_of(option, axes),
             rich_help_panel=option.panel,
         ),
     ]
