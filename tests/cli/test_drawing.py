@@ -68,6 +68,26 @@ def test_a_figure_that_fails_costs_no_table(tlcli, monkeypatch, error):
     assert tlcli("check out").code == 0
 
 
+def test_figures_before_one_that_fails_are_named_in_the_provenance(tlcli, monkeypatch):
+    whole, written = Figure.savefig, []
+
+    def fail(self, *arguments, **options):
+        written.append(None)
+        if len(written) == 2:
+            raise ZeroDivisionError("odd")
+        return whole(self, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    done = tlcli("finetune-loss --rho 0:1:3 --quantity loss,gain -o out")
+    assert (done.code, "error: the figure cannot be drawn (" in done.err) == (1, True)
+    (drawn,) = (name for name in os.listdir("out") if name.startswith("figure"))
+    assert drawn in json.dumps(json.loads(Path("out/provenance.json").read_text())["files"])
+    assert tlcli("check out").code == 0
+    monkeypatch.undo()
+    assert tlcli("finetune-loss --rho 0:1:3 --quantity loss -o out").code == 0
+    assert sorted(os.listdir("out")) == ["figure.png", "provenance.json", "table.csv"], "it is ours to remove"
+
+
 def test_a_label_of_many_letters_is_a_short_name(tlcli):
     Path("r.yaml").write_text(f"alpha1: [0.5, 2]\ncases: [{{label: {'ii' * 60}}}, {{label: {'éé' * 30}, gamma0: 3}}]\n")
     assert tlcli("pretrain-kernel r.yaml -o out").code == 0

@@ -78,7 +78,7 @@ def effective_ridge(alpha2: ArrayLike, bulk: ArrayLike = 1.0, ridge: ArrayLike =
     return Regularisation(kappa, shrinkage, shrinkage + c * f * taken)
 
 
-@np.errstate(all="ignore")  # what is beyond floats is inf or nan, and its status says so
+@np.errstate(over="ignore", invalid="ignore")  # beyond floats is inf or nan, and its status says so
 def finetune(
     alpha2: ArrayLike,
     spikes: Sequence[ArrayLike] = (),

@@ -80,7 +80,7 @@ def check_domain(
         raise DomainError(f"kernel '{kernel}' is unknown{suggest(kernel, KERNELS)}: use feature or ntk.")
 
 
-@np.errstate(all="ignore")  # what is beyond floats is inf or nan, and its status says so
+@np.errstate(over="ignore", invalid="ignore")  # beyond floats is inf or nan, and its status says so
 def pretrain(
     alpha1: ArrayLike,
     gamma0: ArrayLike,
@@ -116,7 +116,7 @@ def pretrain(
 
 def collapse_ratio(alpha1: ArrayLike, gamma0: ArrayLike, weight_decay: ArrayLike, sigma1: ArrayLike = 0.0) -> Floats:
     """(γ₀/λ)√(1 + (1 + σ₁²)/α₁): features survive weight decay, t → ∞, iff it exceeds 1. Broadcasts."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         strength = np.asarray(gamma0, dtype=float) / np.asarray(weight_decay, dtype=float)
     largest = np.sqrt(1.0 + (1.0 + np.square(sigma1)) / np.asarray(alpha1, dtype=float))
     return np.asarray(strength * largest)
@@ -155,7 +155,8 @@ def _ridge_predictor(α: Floats, γ: Floats, σ: Floats, λ: Floats) -> _Predict
     solve = np.flatnonzero((λ > 0) & np.isfinite(γ) & ~dead)
     if solve.size:
         a, s = α[solve], σ[solve]
-        log_ε = np.log(λ[solve]) - np.log(γ[solve])
+        with np.errstate(divide="ignore"):  # γ = 0, whose features are dead unless a product was too large for a float
+            log_ε = np.log(λ[solve]) - np.log(γ[solve])
         q, n2, residual[solve], ok = _solve_ridge(a, s, log_ε)
         overlap[solve], noise2[solve] = q, n2
         status[solve] = np.where(ok, Status.CONVERGED, Status.NOT_CONVERGED)

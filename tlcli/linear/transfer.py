@@ -36,7 +36,7 @@ class Transfer:
     pretrained: Pretrained | None
 
 
-@np.errstate(all="ignore")  # what is beyond floats is inf or nan, and its status says so
+@np.errstate(over="ignore", invalid="ignore")  # beyond floats is inf or nan, and its status says so
 def transfer_exact(
     alpha1: ArrayLike,
     alpha2: ArrayLike,
@@ -87,7 +87,7 @@ def transfer_exact(
     return _compare(target, baseline, dead, source)
 
 
-@np.errstate(all="ignore")  # as above
+@np.errstate(over="ignore", invalid="ignore")  # beyond floats is inf or nan, and its status says so
 def transfer_ansatz(
     alpha1: ArrayLike,
     alpha2: ArrayLike,

@@ -240,7 +240,7 @@ def _compare(
         size = math.inf
         ours = float(group[0].get(f"{name}_se") or "nan")
         ours = ours if math.isfinite(ours) else 0.0
-        slack = _slack(group, theory)
+        slack = _slack(group)
     widths = np.array([float(row.get("width") or "inf") for row in group])
     mean, error = (means[0], errors[0]) if len(group) == 1 else _extrapolate(widths, means, errors)
     if not (math.isfinite(mean) and math.isfinite(error) and freedom > 0):
@@ -272,12 +272,10 @@ def _number(cell: str) -> float:
         return math.nan
 
 
-def _slack(group: Sequence[Mapping[str, str]], theory: float) -> float:
-    """Return what the integrations in time may differ by: gradient descent's step, and kinks in the theory."""
+def _slack(group: Sequence[Mapping[str, str]]) -> float:
+    """Return what the step of gradient descent may change; the theory's own integration is in its standard errors."""
     steps = [float(row.get("sim_step_error") or "nan") for row in group]
-    kinks = float(group[0].get("time_error") or "nan")
-    found = max((step for step in steps if math.isfinite(step)), default=0.0)
-    return found + (kinks * max(1.0, abs(theory)) if math.isfinite(kinks) else 0.0)
+    return max((step for step in steps if math.isfinite(step)), default=0.0)
 
 
 def _extrapolate(widths: Any, means: Any, errors: Any) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,20 @@ from tlcli.report.style import fit_legends, look
 
 def write_figures(
     figures: Iterable[tuple[str, Figure]], drawing: Drawing, folder: Path, facts: Mapping[str, Any]
-) -> list[Path]:
-    """Write figures, given with the names of their files (without ending), and return the files.
+) -> Iterator[Path]:
+    """Write figures, given with the names of their files (without ending), and yield every file that is there.
 
     They are taken one at a time, so that never more than one need be in memory.
     """
-    paths = []
     for name, figure in figures:
         if drawing.size is not None:
             with look(drawing.style):
                 figure.set_size_inches(drawing.size)
                 fit_legends(figure)
         for ending in drawing.formats:
-            paths.append(folder / f"{name}.{ending}")
-            save(figure, paths[-1], facts, drawing)
-    return paths
+            path = folder / f"{name}.{ending}"
+            save(figure, path, facts, drawing)
+            yield path
 
 
 def save(figure: Figure, path: Path, content: Mapping[str, Any], drawing: Drawing) -> None:

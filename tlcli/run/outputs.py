@@ -170,29 +170,31 @@ def _write(result: "Result", folder: Path, seconds: Callable[[], float]) -> tupl
 
 
 def _try_to_draw(*arguments: Any) -> tuple[list[Path], TlcliError | None]:
-    """Draw; a figure that fails costs neither the table nor its provenance, but is told at the end."""
+    """Draw; a figure that fails costs neither the table, its provenance nor those before it, but is told at the end."""
     whole = "table.csv and provenance.json are written and whole"
+    drawn: list[Path] = []
     try:
-        return _draw(*arguments), None
+        drawn.extend(_draw(*arguments))  # what is there when it raises is kept
+        return drawn, None
     except TlcliError as error:
-        return [], type(error)(f"{error} The files {whole}.")
+        return drawn, type(error)(f"{error} The files {whole}.")
     except Exception as error:
         if os.environ.get("TLCLI_DEBUG"):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return [], TlcliError(
+        return drawn, TlcliError(
             f"the figure cannot be drawn ({reason}); {whole} (set TLCLI_DEBUG=1 for the traceback; please report it)"
         )
 
 
-def _draw(result: "Result", folder: Path, about: dict[str, Any]) -> list[Path]:
+def _draw(result: "Result", folder: Path, about: dict[str, Any]) -> Iterator[Path]:
     drawing = drawing_of(result.job, result.boundaries)
     if _is_blank(result.blocks, drawing):
-        return []
+        return
     load()  # the plotting library, which a table alone does not need
     from tlcli.report.writer import write_figures
 
-    return write_figures(figures_of(result), drawing, folder, about)
+    yield from write_figures(figures_of(result), drawing, folder, about)
 
 
 def figures_of(result: "Result") -> "Iterator[tuple[str, Figure]]":

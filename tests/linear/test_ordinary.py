@@ -1,0 +1,47 @@
+"""Ordinary inputs need no silenced floating-point error: what is silenced is for numbers beyond the range of floats."""
+
+import warnings
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from tlcli.linear import transfer
+from tlcli.linear.finetuning import finetune
+from tlcli.linear.pretraining import pretrain
+
+
+@pytest.mark.parametrize("kernel", ["feature", "ntk"])
+def test_nothing_is_silenced_at_ordinary_parameters(kernel, monkeypatch):
+    bare = {function.__name__: function.__wrapped__ for function in (pretrain, finetune)}  # without their errstate
+    for name, function in bare.items():
+        monkeypatch.setattr(transfer, name, function)
+    axes = {
+        "alpha1": [0.05, 0.5, 1.0, 3.0, np.inf],
+        "alpha2": [0.05, 0.5, 1.0, 3.0, np.inf],
+        "gamma0": [0.0, 0.3, 5.0, np.inf],
+        "sigma1": [0.0, 0.4],
+        "sigma2": [0.0, 0.4],
+        "ridge": [0.0, 0.2],
+        "weight_decay": [0.0, 0.2],
+        "init_scale": [0.0, 1.0],
+        "t1": [0.0, 2.0, np.inf],
+        "time": [0.0, 2.0, np.inf],
+    }
+    rng = np.random.default_rng(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(80):
+            point = {name: values[rng.integers(len(values))] for name, values in axes.items()}
+            transfer.transfer_exact.__wrapped__(**point, rho=0.6, kernel=kernel)
+
+
+@pytest.mark.parametrize("away", [2e-12, -2e-12, 5e-12, -5e-12, 1e-11, -1e-11, 1e-6])
+def test_losses_close_to_the_threshold_keep_their_digits(away):
+    """Noisy regression, ridgeless: 1/(α − 1) above the threshold, 1 − α + α/(1 − α) below, in exact arithmetic."""
+    alpha = 1.0 + away
+    a = Fraction(alpha)
+    expected = 1 / (a - 1) if a > 1 else 1 - a + a / (1 - a)
+    found = transfer.transfer_exact(np.inf, alpha, rho=0.5, gamma0=0.0, sigma2=1.0)
+    assert float(found.baseline) == pytest.approx(float(expected), rel=1e-14)
+    assert float(found.loss) == pytest.approx(float(expected), rel=1e-14)
