@@ -126,7 +126,7 @@ def test_figures_of_what_was_read_are_those_of_the_run(both, tmp_path):
 
     result, folder = both
     again = tlcli.load(folder)
-    drawn = write_figures(figures_of(again), drawing_of(again.job, again.boundaries), tmp_path, again.about)
+    drawn = list(write_figures(figures_of(again), drawing_of(again.job, again.boundaries), tmp_path, again.about))
     assert drawn
     for path in drawn:
         assert path.read_bytes() == (folder / path.name).read_bytes(), path.name
