@@ -18,7 +18,7 @@ def run(folder, cwd, **environment):
         command, capture_output=True, text=True, cwd=cwd, timeout=60, env={**os.environ, **environment}, check=False
     )
     assert found.returncode == 0, found.stderr
-    assert found.stderr.count("\n") == 1, "the note on what was written, and nothing else"
+    assert found.stderr.count("\n") == 2, "the note on what was written, the verdict, and nothing else"
     return (Path(cwd, folder) / "figure.png").read_bytes()
 
 
@@ -50,7 +50,7 @@ def test_characters_that_the_font_lacks_are_told_once(tlcli):
     done = tlcli("finetune-loss --rho 0:1:3 --title '日本 ρ' -o out")
     assert done.code == 0
     assert done.err.splitlines()[0] == "warning: the font of the figures lacks '日本'; boxes stand in their place."
-    assert done.err.count("\n") == 2
+    assert done.err.count("\n") == 3
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("odd"), MemoryError()])

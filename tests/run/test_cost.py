@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import call
-from tlcli.run import cost, execute
+from tlcli.run import compute, cost
 from tlcli.sweep.runner import Task, left_of, plan
 
 _MAP = "phase-diagram --x alpha2=0.105:2.005:1000 --y gamma0=0.1:20:500"
@@ -41,6 +41,26 @@ def test_what_is_announced_is_what_is_used(output, tmp_path, monkeypatch):
     assert used / 1.5 < size < used * 1.5
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a process's peak")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--alpha1 10 --dim 1000 --trials 2",
+        "--alpha1 2 --gamma0 1 --t1 0.1 --times 0.1 --dim 400 --trials 2 --experiment population",
+        "--alpha1 2 --gamma0 1 --t1 0.1 --times 0.1 --dim 100 --trials 2 --experiment network --width 8000",
+    ],
+)
+def test_the_announced_memory_of_an_experiment_is_what_it_uses(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = f"finetune-loss --alpha2 0.5 --simulate {words}"
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *command.split(), "-o", "-"], capture_output=True, text=True, check=True
+    )
+    used = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", done.stderr)[1])
+    number, unit = re.search(r"worker\(s\), ([0-9.]+) (MB|GB)", call(command, "-o out --dry-run").out).groups()
+    assert used / 1.5 < float(number) * {"MB": 1e6, "GB": 1e9}[unit] < used * 1.5
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -59,7 +79,7 @@ def test_the_size_of_columns_is_known_from_a_part_of_the_grid(words, tmp_path, m
             whole = sum(np.asarray(column).nbytes for column in case.theory.columns(case).values())
             sizes.append((cost.theory_cost(case)[1], whole))
 
-    monkeypatch.setattr(execute, "refuse_what_cannot_fit", look)
+    monkeypatch.setattr(compute, "refuse_what_cannot_fit", look)
     assert call(words, "-o -", "--quiet").code == 0
     assert sizes
     for size, whole in sizes:

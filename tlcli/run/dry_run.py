@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from tlcli.run.cost import peak, theory_cost
+from tlcli.run.cost import experiment_memory, peak, theory_cost
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
 from tlcli.run.solve import planned
@@ -39,8 +39,9 @@ def report(job: Job, how: Invocation, store: Stores) -> None:
             _posteriors(tasks, store.experiments, how.share, how.jobs)
             return
         seconds = _one_trial(tasks[0]) * int(job.settings["trials"]) * left / how.jobs
-        dim = max(int(task.parameters["dim"]) for task in tasks)
-        print(f"  {shown_time(seconds)} on {how.jobs} worker(s), {shown_size(8 * 12 * dim**2 * how.jobs)} (D = {dim})")
+        largest = max(tasks, key=lambda task: experiment_memory(task.parameters))
+        size = shown_size(experiment_memory(largest.parameters) * min(how.jobs, left))
+        print(f"  {shown_time(seconds)} on {how.jobs} worker(s), {size} (D = {int(largest.parameters['dim'])})")
 
 
 def _of_shard(how: Invocation) -> str:
