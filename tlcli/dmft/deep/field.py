@@ -195,6 +195,10 @@ class DeepField:
         """Return Delta = y - f (P,) at the training points."""
         return self.training.labels - self.output(self.forward(t, self.unpack(z)), z)
 
+    def fit(self, t: float, z: Any) -> tuple[float, bool]:
+        """Return inf and False: deep networks have the square loss, whose stages never end at a training loss."""
+        return float("inf"), False
+
     def backward(self, weights: Weights, found: Pass, lowest: int = 0) -> tuple[list[Fields], list[Array]]:
         """Return g of the layers from `lowest` (0: the first) to the last, and d = <out g> of the matrices above it."""
         z: Fields = np.broadcast_to(weights.readout, found.slope[-1].shape)
