@@ -358,7 +358,9 @@ def test_every_option_is_a_flag(tlcli, command, monkeypatch):
         for example in known.examples:
             assert f"  {example}" in shown.splitlines()
         written = re.findall(r"^  (?:-o, )?(--[\w-]+)", shown, re.MULTILINE)
-        assert {OPTIONS[name].flag for name in names if name not in known.refused} <= set(written)
+        hidden = {name for name in names if name in known.refused or OPTIONS[name].synonym}
+        assert {OPTIONS[name].flag for name in names} - {OPTIONS[name].flag for name in hidden} <= set(written)
+        assert not {OPTIONS[name].flag for name in hidden} & set(written)
     assert not [name for name in known.refused if f"  {OPTIONS[name].flag} " in everything]
     assert 15 <= len(known.common) <= 20
     assert set(known.common) <= set(known.options) - set(known.refused)

@@ -249,7 +249,7 @@ def test_frozen_features_against_p2(tlcli):
         (f"{CURVE} --colour", "colour is for cifar10 tasks"),
         ("dmft-solve --source digits:3v8 --target digits:4v9 --p1 2000", "p1 = 2000"),
         (f"finetune-loss --model network {TASK} --trials 3", "network-frozen has no trials"),
-        (f"finetune-loss --model network {TASK} --sigma1 3", "network-frozen does not use 'sigma1'"),
+        (f"finetune-loss --model network {TASK} --c-cross 3", "network-frozen does not use 'c_cross'"),
         (f"finetune-loss --model network --solver linear-joint {TASK}", "--model network has no solver 'linear-joint'"),
         (f"finetune-loss --model linear --solver network-rich {TASK}", "--model linear has no solver 'network-rich'"),
         (f"finetune-loss --model network {TASK} --gamma0 1,2 --optimal-gamma0", "network-frozen is too costly"),

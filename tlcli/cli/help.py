@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from tlcli.options import OPTIONS
 from tlcli.options.commands import Command, option_of
 from tlcli.options.option import Option
 from tlcli.theories.registry import ENTRIES
@@ -40,7 +41,7 @@ def text_of(command: Command, width: int, *, everything: bool = False) -> str:
     lines += ["Examples:", ""]
     for example in command.examples:
         lines += [f"  {example}", ""]
-    names = [name for name in dict.fromkeys(command.options) if name not in command.refused]
+    names = [name for name in dict.fromkeys(command.options) if _is_shown(command, name)]
     shown = [name for name in names if everything or name in command.common]
     options = [offered(command, name) for name in shown]
     lines.append("All options:" if everything else "Options:")
@@ -56,6 +57,11 @@ def text_of(command: Command, width: int, *, everything: bool = False) -> str:
         rest = len(names) - len(shown)
         lines += _row("--help-all", f"Show the {rest} other options of {command.name} too.", width)
     return "\n".join(lines) + "\n"
+
+
+def _is_shown(command: Command, name: str) -> bool:
+    """One word for one thing, and nothing that is refused."""
+    return name not in command.refused and OPTIONS[name].synonym not in command.options
 
 
 def _flag(option: Option) -> str:

@@ -45,7 +45,7 @@ _TASKS = (
 _COMMON = ("simulate", "x", "output", "jobs", "dry_run")
 _COMMON_NETWORK = ("model", "source", "p1", "activation")
 _COMMON_TRANSFER = (
-    *("alpha1", "alpha2", "rho", "gamma0", "sigma1", "sigma2", "ridge", "weight_decay", "t1", "t2", "times"),
+    *("alpha1", "alpha2", "rho", "gamma0", "noise1", "noise2", "ridge", "weight_decay", "t1", "t2", "times"),
     *("solver", "model", "source", "target", *_COMMON),
 )
 _NETWORK_SIZES = {"alpha1": None, "alpha2": None, "p1": "100", "dim": "20"}
@@ -93,6 +93,7 @@ COMMANDS = {
                     "alpha1",
                     "gamma0",
                     "sigma1",
+                    "sigma2",
                     "weight_decay",
                     "init_scale",
                     "kernel",
@@ -111,7 +112,7 @@ COMMANDS = {
             (
                 "alpha1",
                 "gamma0",
-                "sigma1",
+                "noise1",
                 "weight_decay",
                 "init_scale",
                 "t1",
@@ -134,7 +135,7 @@ COMMANDS = {
             (
                 "tlcli finetune-loss --alpha1 inf --alpha2 0.4 --rho 0.8 --gamma0 3 -o -",
                 "tlcli finetune-loss --alpha1 0.5 --alpha2 0.05:1.5:30 --rho 0.5,0.9 --gamma0 0,5 --simulate",
-                "tlcli finetune-loss --alpha1 0.5 --alpha2 0.6 --times 0:10:41 --sigma2 0.3 --gamma0 0,1,5",
+                "tlcli finetune-loss --alpha1 0.5 --alpha2 0.6 --times 0:10:41 --noise2 0.3 --gamma0 0,1,5",
                 "tlcli finetune-loss --solver linear-two-time --alpha2 0.5,2 --times 0:10:41",
                 "tlcli finetune-loss --model network --source digits:3v8 --target digits:4v9 --p2 10,20,40 "
                 "--gamma0 0.1,1",
@@ -156,7 +157,7 @@ COMMANDS = {
                 "--times log:0.1:100:30 --predictions",
             ),
             (
-                *("alpha1", "alpha2", "rho", "gamma0", "gamma2", "weight_decay", "weight_decay2"),
+                *("alpha1", "alpha2", "rho", "gamma0", "gamma2", "sigma1", "sigma2", "weight_decay", "weight_decay2"),
                 *("kernel", "t1", "t2", "times", "reduction"),
                 *(name for name in _NETWORK if name != "model"),
                 *_OUTPUTS,
@@ -200,7 +201,7 @@ COMMANDS = {
                 "--nets 8",
             ),
             (
-                *("alpha1", "alpha2", "dim", "rho", "gamma0", "gamma2"),
+                *("alpha1", "alpha2", "dim", "rho", "gamma0", "gamma2", "sigma1", "sigma2"),
                 *_BAYES,
                 *_TASKS,
                 *("optimal_delta", "predictions"),

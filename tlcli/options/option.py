@@ -73,6 +73,7 @@ class Option:
     best: bool = False
     follows: str = ""
     instead: str = ""
+    synonym: str = ""
 
     @property
     def flag(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from tlcli.errors import UsageError, suggest
 from tlcli.options import DRAWN, INVOCATION, OPTIONS
 from tlcli.run.recipe import Recipe, refuse_code
+from tlcli.run.synonyms import any_of, in_words, told, words_of
 from tlcli.sweep.grids import Grid, Values, format_values, parse_values
 from tlcli.theories.base import Case, Experiment, Theory
 from tlcli.theories.registry import Asked, find
@@ -59,6 +60,11 @@ def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags
     given, strong, roles = _axes_roles(written, flags, duration)
     cases, overrides, notes = [], [], []
     written_cases = (recipe.cases if recipe else []) or [{"label": None}]
+    words, renamed = _synonyms(command, recipe, given, written_cases, roles)
+    if words:
+        given, strong = in_words(given, words, strong), in_words(strong, words)
+        roles = {role: words.get(name, name) for role, name in roles.items()}
+        written_cases = [in_words(case, words) for case in written_cases]
     apart = _apart(written_cases)
     for override in written_cases:
         label, rest = override["label"], {k: v for k, v in override.items() if k != "label"}
@@ -76,7 +82,23 @@ def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags
     run = {name: _value(name, given) for name in OPTIONS if name in _NOT_PHYSICAL}
     resolved = _resolved(command, allowed, recipe, given, overrides, cases)
     name = recipe.name if recipe else command
-    return Job(command, name, tuple(cases), run, resolved, roles, _kept(notes, strong, written_cases))
+    return Job(command, name, tuple(cases), run, resolved, roles, (*renamed, *_kept(notes, strong, written_cases)))
+
+
+def _synonyms(
+    command: str,
+    recipe: Recipe | None,
+    given: Mapping[str, Any],
+    cases: Sequence[Mapping[str, Any]],
+    roles: Mapping[str, str],
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the words that the theory calls otherwise, and what to tell; cases of several theories keep theirs."""
+    written = any_of((given, *cases), roles.values())
+    if not written or any(key in case for case in cases for key in ("solver", "model")):
+        return {}, ()
+    theory = _theory(command, {**given, **cases[0]}, recipe)
+    words = words_of(_taken(command, theory), written)
+    return words, told(theory.name, words)
 
 
 def _apart(cases: Sequence[Mapping[str, Any]]) -> set[str]:
