@@ -176,7 +176,7 @@ COMMANDS = {
                 "alpha2": "Target data per dimension: P2 = round(alpha2 D); instead of --p2.",
                 "gamma0": "Feature-learning strength (richness) on the source; 0 is lazy.",
                 "gamma2": "Richness on the target (default: gamma0); 0 is lazy.",
-                "weight_decay2": "Weight decay on the target (of the mean loss).",
+                "weight_decay2": "Weight decay on the target (of the mean loss, unless --reduction sum).",
                 "dim": _DIM,
                 **_SIZES,
                 "t1": "Duration of pre-training, in units of the mean loss (with --until at most 1e4).",
