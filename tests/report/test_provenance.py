@@ -2,15 +2,19 @@
 
 import json
 import re
+import subprocess
+import sys
 
-import matplotlib.pyplot as plt
 import pytest
 import threadpoolctl
+from matplotlib.figure import Figure
 from PIL import Image
 
 import tlcli
+from tlcli.report.drawing import Drawing
 from tlcli.report.provenance import facts, png_chunks, recipe_hash, write_provenance
-from tlcli.report.style import RC, save
+from tlcli.report.style import look
+from tlcli.report.writer import save
 
 RECIPE = {"alpha1": "0.5", "title": "Größe, $\\gamma_0$", "cases": [{"label": "a"}]}
 
@@ -18,10 +22,10 @@ RECIPE = {"alpha1": "0.5", "title": "Größe, $\\gamma_0$", "cases": [{"label": 
 @pytest.fixture
 def saved(tmp_path):
     def write(name, about=None):
-        with plt.rc_context(RC):
-            figure, axis = plt.subplots()
-            axis.plot([1, 2], [3, 4])
-            save(figure, tmp_path / name, about or facts("finetune-loss", RECIPE, 7))
+        with look():
+            figure = Figure()
+            figure.subplots().plot([1, 2], [3, 4])
+        save(figure, tmp_path / name, about or facts("finetune-loss", RECIPE, 7), Drawing())
         return tmp_path / name
 
     return write
@@ -88,7 +92,10 @@ def test_equal_figures_are_equal_bytes_and_hold_the_facts(saved, ending):
         assert b"recipe_sha256" in one
 
 
-def test_figures_are_closed_and_leave_no_temporary(saved):
+def test_figures_leave_no_temporary_and_do_without_pyplot(saved):
     path = saved("a.png")
-    assert plt.get_fignums() == []
+    code = "import sys, tlcli.report.figures, tlcli.report.writer; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "matplotlib.figure" in loaded
+    assert "matplotlib.pyplot" not in loaded, "its backend and its figures are the user's"
     assert [p.name for p in path.parent.iterdir()] == ["a.png"]
