@@ -143,10 +143,6 @@ class DeepField:
             out[: len(vector)] += self.dtype.type(factor) * vector
         return out
 
-    def fit(self, t: float, z: Any) -> tuple[float, bool]:
-        """Return infinity and False: see `tlcli.dmft.arithmetic.Arithmetic.fit`."""
-        return math.inf, False
-
     def _norm(self, z: Any, reference: Any = None) -> float:
         """Return the root of the mean square over neurons plus that of the learnt operators, per input direction.
 
