@@ -322,7 +322,7 @@ _EXPERIMENT = [
         "experiment",
         "text",
         None,
-        "Which: regression, population, network, posterior, or a list of them.",
+        "Which: regression, classification, population, network, posterior, or a list of them.",
         panel="Experiment",
     ),
     Option(

@@ -33,7 +33,7 @@ from tlcli.report.sound import Fault, read_content
 
 _UNSOLVED = ("not_converged", "failed")
 # What is compared of a diverged row: its coefficients are limits that no finite experiment has.
-_LOSSES = ("loss", "baseline", "gain", "train_loss", "source_loss", "test_loss")
+_LOSSES = ("loss", "baseline", "gain", "train_loss", "source_loss", "test_loss", "error")
 _ROUNDING = 1e-9
 _LARGEST = 8.0  # one impossible number shall not hide how the others scatter
 

@@ -10,8 +10,9 @@ from tlcli.errors import UsageError
 from tlcli.linear.classify.readout import LOSSES
 from tlcli.linear.classify.transfer import ClassTransfer, label_signal, transfer_labels, transfer_labels_ansatz
 from tlcli.linear.pretraining import collapse_ratio
-from tlcli.theories.base import ClosedForm, Columns, Floats, Parameters
+from tlcli.theories.base import ClosedForm, Columns, Experiment, Floats, Parameters
 from tlcli.theories.linear.constants import admissible, constants
+from tlcli.theories.linear.experiment import Classification
 
 SOLVER = "linear-classify"
 _SOURCE = ("source_labels", "sigma1", "flips1", "weight_decay", "init_scale", "kernel", "t1")
@@ -56,6 +57,7 @@ class _Classify(ClosedForm):
     parameters: tuple[str, ...] = ()
     quantity: str = "error"
     defaults: Mapping[str, Any] = field(default_factory=lambda: {"loss": "logistic"})
+    experiments: tuple[Experiment, ...] = (Classification(),)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"loss": LOSSES, "ridge": ("best",)})
 
     def search(self, p: Parameters) -> Columns:

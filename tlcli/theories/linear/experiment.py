@@ -95,6 +95,31 @@ class Regression(_Linear):
     untrainable = (("init_scale", (0.0,), _POSITIVE),)
 
 
+class Classification(_Linear):
+    """Actual classifiers on the features of an actual source regression."""
+
+    name = "classification"
+    dim = 200
+
+    def check(self, case: Case, settings: Mapping[str, Any]) -> None:
+        """Refuse what has no finite features or no readout of finite norm."""
+        self._check_samples(case, settings)
+        for name, bad, allowed in (("gamma0", math.inf, _FINITE), ("init_scale", 0.0, _POSITIVE)):
+            values = case.grid.values.get(name)
+            if values is not None and np.any(values.array == bad) and "c_signal" not in case.theory.parameters:
+                raise UsageError(f"the {self.name} experiment has no {name} = {bad:g}; it needs {allowed}.")
+        loss, ridge = case.words["loss"], case.grid.values.get("ridge")
+        if case.words.get("ridge") is not None:
+            raise UsageError(
+                f"the {self.name} experiment has no ridge {case.words['ridge']}; give numbers, as those of ridge_opt."
+            )
+        if loss in ("logistic", "hinge") and ridge is not None and np.any(ridge.array == 0):
+            raise UsageError(
+                f"the {self.name} experiment has no ridge = 0 with loss {loss}, whose norm may be infinite; give a "
+                "positive --ridge, or --loss margin."
+            )
+
+
 class Population(_Linear):
     """The un-reduced population dynamics on actual data."""
 
@@ -176,15 +201,30 @@ def _exact_regression(p: dict[str, Any], seed: int) -> Any:
 
 
 def _ansatz_regression(p: dict[str, Any], seed: int) -> Any:
-    from tlcli.linear.ansatz import parse_expression
     from tlcli.simulate.regression import simulate_ansatz
 
     size = _size(p)
+    return simulate_ansatz(_with_numbers(p), **size, seed=seed)
+
+
+def _classification(p: dict[str, Any], seed: int) -> Any:
+    from tlcli.simulate.classification import simulate_classification, simulate_classification_ansatz
+
+    size = _size(p)
+    if "c_signal" not in p:
+        return simulate_classification(p, **size, seed=seed)
+    return simulate_classification_ansatz(_with_numbers(p), **size, seed=seed)
+
+
+def _with_numbers(p: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate the coefficients of an ansatz; gamma0 and alpha1 have no other part in it."""
+    from tlcli.linear.ansatz import parse_expression
+
     where = {"gamma0": p.pop("gamma0"), "alpha1": p.pop("alpha1")}
     for name in ("c_signal", "c_cross", "c_noise"):
         if isinstance(p[name], str):
             p[name] = float(parse_expression(p[name]).evaluate(**where))
-    return simulate_ansatz(p, **size, seed=seed)
+    return p
 
 
 def _two_time_regression(p: dict[str, Any], seed: int) -> Any:
@@ -300,6 +340,7 @@ _EXPERIMENTS = {
     ("linear-exact", "population"): _exact_population,
     ("linear-exact", "network"): _exact_network,
     ("linear-ansatz", "regression"): _ansatz_regression,
+    ("linear-classify", "classification"): _classification,
     ("linear-joint", "population"): _joint_population,
     ("linear-joint", "network"): _joint_network,
     ("linear-structured", "regression"): _structured_regression,
