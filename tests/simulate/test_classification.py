@@ -146,11 +146,11 @@ def test_a_wrong_formula_fails(measured, name, change):
 
 
 def test_the_bias_falls_as_one_over_the_dimension():
-    """About 0.9/D in error at alpha = 0.3, bulk 0.2; 800 and 450 trials, within 4 standard errors."""
+    """About 0.8/D in error at alpha = 0.3, bulk 0.2; 1200 and 800 trials, within 4 standard errors."""
     point = {"alpha2": 0.3, "rho": 0.3, "c_signal": 2.0, "c_cross": 0.0, "c_noise": 0.0, "bulk": 0.2, "ridge": 0.05}
     limit = float(classify(0.3, [2.0], [0.09], bulk=0.2, ridge=0.05).error)
     scaled = []
-    for dim, trials in ((20, 800), (40, 450)):
+    for dim, trials in ((40, 1200), (80, 800)):
         found = simulate_classification_ansatz(point, dim=dim, trials=trials, seed=9)["error"]
         scaled.append(((found.mean - limit) * dim, found.se * dim))
     (first, error1), (second, error2) = scaled
