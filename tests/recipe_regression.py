@@ -71,6 +71,8 @@ TOLERANCE: dict[str, tuple[float, float]] = {
 SADDLE = (1e-6, 1e-9)
 ROUNDING = (0.0, 1e-6)
 INTEGRATED = {"joint-rich": (1e-7, 1e-9), "curriculum": (1e-7, 1e-9)}
+# Newton stops at 1e-10, and a gain is a difference.
+INTEGRATED |= dict.fromkeys(("classify-map", "classify-critical", "label-noise"), (1e-6, 1e-9))
 CLOSED_FORM = (1e-9, 1e-12)
 # Sampled neurons are float32 and integrated adaptively. Another BLAS or CPU adds in another order, which alone changes
 # losses by 1e-5; but a neuron of relu near its kink may then end on the other side, and one of 512 neurons that does

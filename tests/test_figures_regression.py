@@ -53,6 +53,9 @@ NAMES = [
     "fig13",
     "fig14",
     "bayes-whitened",
+    "classify-map",
+    "classify-critical",
+    "label-noise",
 ]
 
 

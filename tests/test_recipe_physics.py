@@ -427,3 +427,44 @@ def test_whitened_kernels_inherit_what_the_labels_share():
             assert float(row["cross_overlap"]) == pytest.approx(float(row["target_overlap"]), rel=1e-12)
     gains = [float(row["gain"]) for row in run("bayes-whitened").rows if row["case"] == "same data"]
     assert min(gains) < 0 < max(gains)
+
+
+# Classification
+
+
+def test_classify_map_hurts_only_with_a_ridge_and_many_samples():
+    column, at = table("classify-map", "ridge", "alpha2", "gamma0")
+    gain = column("gain")
+    assert at["ridge"].tolist() == [0.01, 0.1, 1]
+    assert gain[0].min() > -1e-4
+    share = (column("phase") == "negative").mean(axis=(1, 2))
+    assert share[0] < 0.1 < share[1] < share[2]
+    assert gain[2, -1, -1] < -0.1
+    assert np.all(gain[:, 0, -1] > 0.05)
+
+
+def test_classify_critical_crosses_where_the_table_says():
+    edges = [row for row in run("classify-critical").boundary if row["refined"] == "rho"]
+    found = {
+        (row["case"], float(row["ridge"])): float(row["rho"]) for row in edges if abs(float(row["alpha2"]) - 10) < 1e-9
+    }
+    expected = {
+        ("logistic", 0.1): 0.505556,
+        ("logistic", 1.0): 0.839922,
+        ("square", 1.0): 0.691587,
+        ("hinge", 1.0): 0.757655,
+    }
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_label_noise_empties_the_source_at_its_threshold():
+    rows = [row for row in run("label-noise").rows if row["case"] == "signs"]
+    for flips in ("0", "0.1", "0.2"):
+        line = [(float(row["alpha1"]), float(row["gain"])) for row in rows if row["flips1"] == flips]
+        alpha, gain = np.array(line).T
+        near, below = np.abs(np.log(alpha)).argmin(), alpha < 1
+        assert gain[near] < 0.7 * gain[below].max()
+        assert 0.4 < alpha[below][gain[below].argmax()] < 0.9, "the best small source is well below the threshold"
+        assert gain[-1] == gain.max()
+    real = [float(row["gain"]) for row in run("label-noise").rows if row["case"] == "real labels"]
+    assert np.all(np.diff(real) > -1e-10)
