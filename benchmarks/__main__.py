@@ -7,7 +7,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from benchmarks import bayes, deep, experiments, losses, network, program, theory
+from benchmarks import bayes, classification, deep, experiments, losses, network, program, theory
 from benchmarks.timing import table
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     lines = []
     # One BLAS thread everywhere: the numbers are per core.
     with threadpool_limits(1):
-        for part in (theory, network, losses, deep, bayes, program, experiments):
+        for part in (theory, classification, network, losses, deep, bayes, program, experiments):
             for line in part.lines():
                 print(f"{line.name}: {line.seconds:.3g} s", file=sys.stderr, flush=True)
                 lines.append(line)
