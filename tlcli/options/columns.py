@@ -1,6 +1,7 @@
 """The computed columns of tables, and the words that stand on axes, legends and colour bars."""
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 
 from tlcli.options import OPTIONS
@@ -261,6 +262,11 @@ _STAGED = {
     "sigma": r"\sigma",
     "weight_decay": r"\lambda",
 }
+
+
+def judged(columns: Container[str]) -> str:
+    """Return the column that baseline and gain of a table belong to: the loss, else the error, else the train loss."""
+    return next((name for name in ("loss", "error") if name in columns), "train_loss")
 
 
 def label_of(name: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tlcli.options.columns import BASELINES
+from tlcli.options.columns import BASELINES, judged
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
 from tlcli.report.drawing import Drawing
 from tlcli.report.ends import DELTA, Ends, ends_of, ends_of_best, ends_of_grids, mark_ends, placed, summarised
@@ -39,8 +39,9 @@ def _of_quantity(blocks: Sequence[Block], drawing: Drawing, quantity: str | None
     spec = plan_figure(shown, drawing, quantity)
     if spec is None:
         return []
-    of_train = all("loss" not in block.columns and "train_loss" in block.columns for block in blocks)
-    spec = replace(_drawable(shown, spec, quantity), subtitle=fixed_text(shown), of_train=of_train)
+    kinds = {judged(block.columns) for block in blocks if block.columns.keys() & {"loss", "error", "train_loss"}}
+    kind = kinds.pop() if len(kinds) == 1 else "loss"
+    spec = replace(_drawable(shown, spec, quantity), subtitle=fixed_text(shown), judged=kind)
     places = _places(shown, spec)
     shown_places = places.keys() - {spec.x, spec.y}
     spec = replace(spec, log_axes=_log_axes(shown, spec, drawing) | places.keys(), placed=bool(shown_places))
@@ -330,9 +331,7 @@ def _has_baseline(block: Block, quantity: str) -> bool:
     """Whether there is a column of this quantity without pre-training; theories of one loss call it baseline."""
     if BASELINES.get(quantity, "baseline") != "baseline" and BASELINES[quantity] in block.columns:
         return True
-    return "baseline" in block.columns and quantity == next(
-        (name for name in ("loss", "error") if name in block.columns), "train_loss"
-    )
+    return "baseline" in block.columns and quantity == judged(block.columns)
 
 
 def _crossing(

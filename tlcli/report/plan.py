@@ -12,10 +12,16 @@ from tlcli.report.drawing import Drawing
 from tlcli.report.tables import Block
 
 # What is called so where the theory has no test loss.
-_OF_TRAIN = {
-    "gain": r"gain of the train loss $\hat{\mathcal{L}}_0-\hat{\mathcal{L}}$",
-    "baseline": r"train loss without pre-training $\hat{\mathcal{L}}_0$",
-    "relative_gain": r"relative gain of the train loss $1-\hat{\mathcal{L}}/\hat{\mathcal{L}}_0$",
+_OF = {
+    "train_loss": {
+        "gain": r"gain of the train loss $\hat{\mathcal{L}}_0-\hat{\mathcal{L}}$",
+        "baseline": r"train loss without pre-training $\hat{\mathcal{L}}_0$",
+        "relative_gain": r"relative gain of the train loss $1-\hat{\mathcal{L}}/\hat{\mathcal{L}}_0$",
+    },
+    "error": {
+        "gain": "gain in classification error",
+        "baseline": "classification error without pre-training",
+    },
 }
 
 
@@ -23,7 +29,7 @@ _OF_TRAIN = {
 class FigureSpec:
     """What to draw: `kind` is map or curves; x and y name axes, `quantity` a column.
 
-    `of_train`: gains are of the train loss. `placed`: the values, too, are of an axis that may hold 0 and infinity.
+    `judged`: the column that gains belong to. `placed`: the values, too, are of an axis that may hold 0 and infinity.
     """
 
     kind: str
@@ -35,7 +41,7 @@ class FigureSpec:
     log_axes: frozenset[str] = field(default_factory=frozenset)
     axes: tuple[str, ...] = ()
     subtitle: str = ""
-    of_train: bool = False
+    judged: str = "loss"
     placed: bool = False
 
     @property
@@ -43,9 +49,7 @@ class FigureSpec:
         """What stands on the value axis or colour bar; in a curriculum the loss is that of the panel's task."""
         if self.quantity == "loss" and "task" in self.axes:
             return r"test loss on the task $\mathcal{L}$"
-        if self.of_train and self.quantity in _OF_TRAIN:
-            return _OF_TRAIN[self.quantity]
-        return label_of(self.quantity)
+        return _OF.get(self.judged, {}).get(self.quantity) or label_of(self.quantity)
 
 
 def quantities_of(blocks: Sequence[Block], drawing: Drawing) -> list[str]:

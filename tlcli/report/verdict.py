@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tlcli.options.columns import BASELINES
+from tlcli.options.columns import BASELINES, judged
 from tlcli.report.numbers import number, span, with_error
 from tlcli.report.records import RECORD, final
 from tlcli.report.tables import Block
@@ -88,8 +88,9 @@ def _point(end: Block, whole: Block) -> str:
     """Return the answer of a single point: its losses, what they mean, and the best time to stop."""
     where = (0,) * len(end.shape)
     gain = _gain(end)
-    name = "error" if gain == "gain_error" else "loss" if "loss" in end.columns else "train_loss"
+    name = "error" if gain == "gain_error" else judged(end.columns)
     baseline = BASELINES.get(name, "baseline")
+    baseline = baseline if baseline in end.columns else "baseline"
     phase = Phase(int(_phases(end)[where]))
     words = name.replace("_", " ")
     text = (
@@ -159,7 +160,7 @@ def _best(block: Block, name: str) -> str:
         best = np.take(block.full(known), 0, axis=at)
         how = "best"
     else:
-        losses = block.full("loss" if "loss" in block.columns else "train_loss")
+        losses = block.full(judged(block.columns))
         best = block.axes[name][np.argmin(np.where(np.isnan(losses), np.inf, losses), axis=at)]
         how = "best of the grid:"
     best = best[helps]

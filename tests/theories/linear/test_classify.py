@@ -9,6 +9,8 @@ import pytest
 
 from tests.cli.conftest import call
 from tlcli.linear.classify.readout import classify
+from tlcli.options.columns import judged
+from tlcli.report.plan import FigureSpec
 
 
 def table(text):
@@ -109,3 +111,13 @@ def test_refusals(arguments, sentence):
     assert (done.code, done.out) == (2, "")
     assert sentence in done.err
     assert done.err.count("\n") == 1
+
+
+def test_figures_and_verdict_speak_of_the_error(tmp_path):
+    assert judged(("train_loss", "error")) == "error"
+    assert judged(("train_loss", "error", "loss")) == "loss"
+    assert judged(("train_loss",)) == "train_loss"
+    assert FigureSpec("map", "x", "gain", judged="error").value_label == "gain in classification error"
+    done = call(f"finetune-loss --solver linear-classify --ridge 0.1 -o {tmp_path / 'one'}")
+    assert "error 0." in done.err
+    assert "train loss" not in done.err
