@@ -90,10 +90,12 @@ def fixed_text(blocks: Sequence[Block]) -> str:
 
 def _single(column: Any) -> Any:
     """Return the one value of a column, None where it has several or none."""
-    array = np.asarray(column)
-    if column is None or array.size != 1:
+    if column is None:
         return None
-    value = array.ravel()[0]
+    array = np.asarray(column)  # of a table that was read every column is full
+    value = array.flat[0] if array.size else None
+    if value is None or (array.size > 1 and not np.all(array == value)):
+        return None
     return str(value) if array.dtype.kind in "UO" else float(value)
 
 

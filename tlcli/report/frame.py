@@ -93,7 +93,9 @@ def mark_outside(axis: Axes) -> bool:
             if log and at == 0.0:
                 beyond = beyond | (y < low * (1 - 1e-9))
             for run in _runs(seen & beyond):
-                place = run[len(run) // 2] if not np.ptp(y[run]) > 0 else run[np.argmax(y[run] if at else -y[run])]
+                place = (
+                    run[len(run) // 2] if y[run].max() == y[run].min() else run[np.argmax(y[run] if at else -y[run])]
+                )
                 axis.plot(x[place], at, marker=marker, color=line.get_color(), mec="white", mew=0.5, **style)
                 found = True
     return found
