@@ -139,7 +139,7 @@ def test_numbers_carry_the_digits_of_their_error(value, error, text):
 def test_spans_and_numbers():
     assert span([np.nan, 2.0, np.inf]) == "2 to inf"
     assert span([3.0, 3.0]) == "3"
-    assert number(0.123456) == "0.123"
+    assert [number(x) for x in (0.123456, 999.0, 999.6, -12345.0, 1e6)] == ["0.123", "999", "1000", "-12345", "1e+06"]
 
 
 def test_the_command_ends_with_it_and_the_provenance_holds_it(tmp_path):

@@ -9,8 +9,9 @@ _DIGITS = 3
 
 
 def number(x: Any) -> str:
-    """Return a number with three significant digits; infinity is `inf`."""
-    return f"{float(x):.{_DIGITS}g}"
+    """Return a number with three significant digits, below a million never as a power; infinity is `inf`."""
+    value = float(x)
+    return f"{value:.0f}" if 999.5 <= abs(value) < 999999.5 else f"{value:.{_DIGITS}g}"
 
 
 def with_error(x: Any, error: Any) -> str:
