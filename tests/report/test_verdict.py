@@ -97,6 +97,12 @@ def test_boundaries_name_their_axis_and_cases_their_line():
     assert "changes sign" not in lines[1]
 
 
+def test_a_boundary_within_the_noise_is_not_told():
+    grid = block({"p2": [1, 2]}, **gains([0.45, 0.55], 0.5, phase=np.array([1, 0], dtype=np.int8)))
+    edge = {"refined": "p2", "p2": np.array([1.5]), "kind": np.array(["interpolated"])}
+    assert "changes sign" not in verdict([grid], [[edge]])
+
+
 def test_what_is_not_solved_is_said():
     status = np.array([Status.CONVERGED, Status.FAILED, Status.INACCURATE, Status.NOT_CONVERGED])
     grid = block(

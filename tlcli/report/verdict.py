@@ -127,7 +127,8 @@ def _grid(block: Block, edges: Sequence[Mapping[str, Any]]) -> str:
         high = np.argmax(np.where(signed, gain, -np.inf))
         ends = (_there(block, np.unravel_index(int(end), block.shape)) for end in dict.fromkeys((low, high)))
         text += f"; gain {' to '.join(ends)}"
-    crossings = [place for some in edges if (place := _crossing(some, block))]
+    both = (phases == Phase.POSITIVE).any() and (phases == Phase.NEGATIVE).any()  # else the line lies in the noise
+    crossings = [place for some in edges if both and (place := _crossing(some, block))]
     return text + (f"; it changes sign at {', at '.join(crossings)}" if crossings else "")
 
 

@@ -84,6 +84,14 @@ def test_the_average_is_that_of_draws(tlcli):
         assert abs(float(direct[name]) - float(other[name])) > 4 * error
 
 
+def test_before_any_training_there_is_no_gain_and_no_noise_of_neurons(tlcli):
+    assert tlcli(SMALL, "--p2 10 --gamma0 1 --t2 0 --average pointwise --pool 60 -o out").code == 0
+    (row,) = rows("out")
+    assert abs(float(row["gain"])) < 1e-12
+    assert float(row["loss"]) > 0
+    assert float(row["loss_neuron_se"]) < 1e-12
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

@@ -40,7 +40,7 @@ class AveragedNetwork(PointByPoint):
     target samples at all of these.
     """
 
-    version: ClassVar[str] = f"{points.VERSION}.1"
+    version: ClassVar[str] = f"{points.VERSION}.2"
 
     def check(self, case: Case) -> None:
         """Refuse what no network has, and pools that are too small for the samples taken of them."""
@@ -244,7 +244,9 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
         rng.bit_generator.state = state
         curves.append((own, averaged(found.start[block], y, axes, p["method"], rng)))
     factor, spread = _neurons(found.kernels, data.y_target, rows, axes)
-    columns = _statistics(curves, factor, spread)
+    power = float(np.mean(np.square(data.y_target)))
+    shares = _learnt(curves, axes, power)
+    columns = _statistics(curves, 1 + shares * (factor - 1), shares * spread)
     direct = np.any([own.direct for own, _ in curves], axis=0)
     if direct.any():
         listed = ", ".join(str(size) for size, flag in zip(axes.sizes, direct, strict=True) if flag)
@@ -299,6 +301,13 @@ def _statistics(curves: Sequence[tuple[Curve, Curve]], factor: Floats, spread: F
         neuron = np.zeros_like(error) if name == "baseline" else losses.mean(axis=(0, -1)) * spread
         out[f"{name}_neuron_se"] = neuron
     return out
+
+
+def _learnt(curves: Sequence[tuple[Curve, Curve]], axes: Axes, power: float) -> Floats:
+    """Return how much of its effect at rest the neurons' noise has at every time: at first the kernel does nothing."""
+    loss = np.mean([own.losses.mean(axis=-1) for own, _ in curves], axis=0)
+    share = np.clip(1 - loss / power, 0.0, 1.0)
+    return np.where(np.isinf(np.asarray(axes.times, dtype=float)), 1.0, share)
 
 
 def _paired(own: Curve, scratch: Curve) -> Floats:
