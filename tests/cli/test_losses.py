@@ -109,13 +109,31 @@ def test_what_is_refused(tlcli, arguments, words):
     assert found.err.count("\n") <= 2
 
 
-def test_experiments_and_bayes_are_refused(tlcli):
+def test_networks_of_finite_width_beside_the_theory(tlcli):
+    """Losses and errors of networks stand beside the theory, `check` judges both, and fails a theory that is wrong."""
+    command = f"dmft-solve --source digits:0-2 --target digits:5-9 --readout reset {FAST} --t2 3 --times 0,3"
+    assert tlcli(command, "--simulate --width 200,100 --nets 8 -o one").code in (0, 3)
+    rows = table()
+    assert {row["width"] for row in rows} == {"100", "200"}
+    assert all(row[f"sim_{name}_se"] for row in rows for name in ("loss", "error", "source_error"))
+    assert {row["sim_gain_error"] for row in rows if row["stage"] == "1"} == {""}
+    found = tlcli("check one")
+    assert found.code == 0, found.err
+    text = Path("one/table.csv").read_text(encoding="utf-8").splitlines()
+    column = text[0].split(",").index("source_error")
+    for number in range(1, len(text)):
+        cells = text[number].split(",")
+        cells[column] = str(min(float(cells[column]) + 0.3, 1.0))
+        text[number] = ",".join(cells)
+    Path("one/table.csv").write_text("\n".join(text) + "\n", encoding="utf-8")
+    found = tlcli("check one")
+    assert found.code == 4
+    assert "source_error" in found.out + found.err
+
+
+def test_bayes_is_refused(tlcli):
     """What knows the squared error alone must not train on the numbers of classes."""
-    tasks = "--source digits:0-4 --target digits:5-9"
-    found = tlcli(f"{FROZEN} {tasks} --times 0,1 --simulate -o one --quiet")
-    assert found.code == 2
-    assert "trained with the squared error of one output" in found.err
-    found = tlcli(f"bayes-saddle {tasks} -o one --quiet")
+    found = tlcli("bayes-saddle --source digits:0-4 --target digits:5-9 -o one --quiet")
     assert found.code == 2
     assert "Bayesian networks have the squared error of one output" in found.err
 

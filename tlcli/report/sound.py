@@ -56,7 +56,9 @@ _FINITE = (
     "free_energy",
 )
 _NUMBERS = (*_FINITE, "baseline", "gain", "overlap", "norm2", "bulk", "spike", "kappa1", "kappa2", "forgetting")
-_OF_TARGET = ("baseline", "gain")  # the source stage has none
+# What a stage has not: the source no baseline; with losses that are named heads belong to one task.
+_WITHOUT = {"1": ("baseline", "gain"), "2": ()}
+_OF_HEADS = {"1": ("loss", "train_loss"), "2": ("source_loss", "source_train_loss")}
 _SQUARES = ("loss", "baseline", "train_loss", "source_loss", "source_train_loss", "residual", "norm2", "bulk")
 _ROUNDING = 1e-9
 _SHOWN_CELL = 40
@@ -158,11 +160,16 @@ def _ragged(line: int, cells: Sequence[str], header: Sequence[str]) -> Fault:
 
 
 def _known(name: str) -> bool:
-    for ending in ("", "_draw_se", "_se"):
+    for ending in ("", "_draw_se", "_test_se", "_se"):
         bare = name.removesuffix(ending).removeprefix("sim_")
         if bare in COLUMNS or bare in _parameters() or bare in _BESIDE or name in _WORDS or _STAGED.fullmatch(bare):
             return True
     return name in ("sim_step_error", "sim_drift", "sim_acceptance")
+
+
+def _bare(name: str) -> str:
+    """Return the column whose error `name` is."""
+    return name.removesuffix("_draw_se").removesuffix("_test_se").removesuffix("_se")
 
 
 def _of_header(header: Sequence[str]) -> Iterator[Fault]:
@@ -171,7 +178,7 @@ def _of_header(header: Sequence[str]) -> Iterator[Fault]:
             yield Fault(1, name, "the column stands twice")
         elif not _known(name):
             yield Fault(1, _short(name), f"tlcli has no such column{suggest(name, [*COLUMNS, *_parameters()])}")
-        elif name.endswith("_se") and name.removesuffix("_draw_se").removesuffix("_se") not in header:
+        elif name.endswith("_se") and _bare(name) not in header:
             yield Fault(1, name, f"the column '{name.removesuffix('_se')}', whose error it is, is missing")
         elif name.startswith("sim_") and f"{name}_se" in header and name.removeprefix("sim_") not in header:
             yield Fault(1, name, f"the column '{name.removeprefix('sim_')}' of the theory is missing")
@@ -231,8 +238,9 @@ def _value(name: str, value: float, row: Row, status: str) -> str | None:
         return f"{value:g} is below 0" if name == "sim_step_error" and value < 0 else None
     if status not in _SOLVED:
         return None
-    source = row.get("stage") == "1" and name in _OF_TARGET
-    if name in _NUMBERS and value != value and not source:
+    stage = row.get("stage", "")
+    absent = (*_WITHOUT.get(stage, ()), *(_OF_HEADS.get(stage, ()) if "loss_function1" in row else ()))
+    if name in _NUMBERS and value != value and name not in absent:
         return f"nan in a row whose status is {status}"
     if name in _FINITE and abs(value) == float("inf"):
         return f"{value:g} in a row whose status is {status}"
@@ -259,7 +267,7 @@ def _error(name: str, value: float, row: Row, status: str) -> str | None:
     """Return what is wrong with a standard error: below 0 anywhere, none or infinite beside a finite number."""
     if value < 0:
         return f"a standard error of {value:g} is below 0"
-    of = row.get(name.removesuffix("_draw_se").removesuffix("_se"), "")
+    of = row.get(_bare(name), "")
     measured = name.startswith("sim_")
     solved = row.get("sim_status", "ok") == "ok" if measured else status in _SOLVED
     # A single population of neurons has no error of its own: nan in the whole column, see `_gaps`.

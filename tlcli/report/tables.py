@@ -16,7 +16,9 @@ from tlcli.report.files import atomic
 from tlcli.status import Phase, Status
 
 _WORDS = {"status": Status, "phase": Phase}
-_OF_TARGET = re.compile(r"(sim_)?(baseline|gain)(_draw)?(_se)?")  # the source stage has none: their cells are empty
+_OF_TARGET = re.compile(
+    r"(sim_)?(baseline|gain)(_error|_calibrated)?(_draw|_test)?(_se)?"
+)  # the source stage has none: their cells are empty
 _ROWS_AT_ONCE = 20_000  # the text of many more takes more memory than their numbers, and no less time
 
 

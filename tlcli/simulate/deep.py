@@ -69,5 +69,10 @@ def simulate_networks(
         DomainError: gamma0 = 0, a width or step that no network has, or a stage without training points.
         ConvergenceError: the training diverges, or needs too many steps.
     """
+    return estimate(experiment_of(training, width, dt), data, nets, seed)
+
+
+def experiment_of(training: TransferSettings, width: int, dt: float | None) -> NetworkExperiment:
+    """Return networks of the depth of a training."""
     kind = DeepExperiment if training.depth > 1 or training.freeze or training.reinit_from is not None else None
-    return estimate((kind or NetworkExperiment)(training, width, dt), data, nets, seed)
+    return (kind or NetworkExperiment)(training, width, dt)

@@ -16,7 +16,7 @@ and Delta = y - f on the training points of the active stage, one step of gradie
 the mean and 1/sqrt(N) in one network.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from tlcli.dmft.activations import Activation, activation
 from tlcli.errors import ConvergenceError, DomainError, UsageError
+from tlcli.losses.objective import Objective
 from tlcli.simulate.trials import Estimate, summarise, trial_rng
 from tlcli.training import TransferSettings
 
@@ -166,10 +167,34 @@ def draw_network(seed: int, net: int, width: int, dim: int, phi: Activation) -> 
     return Network(weights, readout, phi), second
 
 
+@dataclass(frozen=True, eq=False)
+class Pull:
+    """The force of a loss of P samples on outputs (P,) or (P, C), from which `rest` is subtracted first.
+
+    `objective` None is half the squared distance from `labels`; another has no basis: its coordinates are the outputs.
+    """
+
+    labels: Array
+    rest: Array | float = 0.0
+    objective: Objective | None = None
+
+    def force(self, f: Array) -> Array:
+        """Return Delta = -dl/df, weighted."""
+        return self.labels - f if self.objective is None else self.objective.force(f - self.rest)
+
+    @property
+    def curvature(self) -> float:
+        """The largest curvature that a sample's loss can have."""
+        if self.objective is None:
+            return 1.0
+        weights = self.objective.weights
+        return self.objective.loss.smoothness * (1.0 if weights is None else float(weights.max()))
+
+
 def descend(
     net: Network,
     x: Array,
-    y: Array,
+    y: Array | Pull,
     times: Sequence[float],
     *,
     gamma: float,
@@ -179,11 +204,12 @@ def descend(
     dt: float | None = None,
     stage: str = "training",
 ) -> Iterator[float]:
-    """Train `net` in place on inputs x (P, D) and labels y (P,); yield at each of the recorded `times`.
+    """Train `net` in place on inputs x (P, D) and labels y (P,), or any loss; yield at each of the recorded `times`.
 
     The step is `safety` over the fastest rate of the current network: the largest eigenvalue of its tangent
-    kernel (divided by P for the mean loss), found by power iteration, plus the growth rate of the readout and
-    the weight decay. It is measured again as training goes, since feature learning raises it 10 to 100 times.
+    kernel (divided by P for the mean loss, times the largest curvature of the loss), found by power iteration, plus
+    the growth rate of the readout and the weight decay. It is measured again as training goes, since feature learning
+    raises it 10 to 100 times.
     `dt` replaces it by a fixed step. The last step before a recorded time is shortened to end on it.
 
     Raises:
@@ -192,16 +218,18 @@ def descend(
     (n_points, dim), width = x.shape, len(net.readout)
     xs = x / np.sqrt(dim)
     share = 1.0 / n_points if reduction == "mean" else 1.0
-    vector = np.random.default_rng(0).standard_normal(n_points)  # any start that is not special will do
+    aim = y if isinstance(y, Pull) else Pull(y)
+    shape = (n_points, *net.readout.shape[1:])
+    vector = np.random.default_rng(0).standard_normal(shape)  # any start that is not special will do
     time, step, steps, age, drift, curvature, limit = 0.0, 0.0, 0, REFRESH, 0.0, 0.0, np.inf
     advice = "use a smaller dt" if dt is not None else "use a smaller gamma, a shorter time or an explicit dt"
     for end in times:
         while time < end:
             passes, f = net.forward(xs)
-            delta = y - f / (gamma * width)
-            error = float(delta @ delta)
+            delta = aim.force(f / (gamma * width))
+            error = float(np.vdot(delta, delta))
             if steps == 0:
-                limit = 1e12 * (error + float(y @ y) + 1e-300)
+                limit = 1e12 * (error + float(np.vdot(aim.labels, aim.labels)) + 1e-300)
             if not error <= limit:
                 raise ConvergenceError(
                     f"{stage}: gradient descent diverged at t = {time:.4g}, step {step:.3g}; {advice}."
@@ -214,7 +242,7 @@ def descend(
                     turns = 3 if steps else 12
                     curvature, vector = net.curvature(passes, xs, vector, turns)
                     age, drift = 0, 0.0
-                step = safety / max(share * curvature + growth + decay, 1e-300)
+                step = safety / max(share * aim.curvature * curvature + growth + decay, 1e-300)
                 age, drift = age + 1, drift + step * growth
             else:
                 step = dt
@@ -352,30 +380,45 @@ def transfer_losses(f: Array, scratch: Array, data: "TransferData") -> dict[str,
 
 def estimate(experiment: NetworkExperiment, data: "TransferData", nets: int, seed: int) -> dict[str, Estimate]:
     """Train `nets` networks with a step that is checked; see `tlcli.simulate.deep.simulate_networks`."""
-    if nets < 1:
-        raise UsageError(f"nets = {nets}: an experiment needs at least one network.")
-    dt = experiment.dt
 
-    def losses(numbers: Sequence[int], halvings: int) -> dict[str, Array]:
+    def train(numbers: Sequence[int], halvings: int) -> dict[str, Array]:
         return transfer_losses(*train_networks(experiment, data, numbers, seed, halvings), data)
 
-    pilots = losses(range(min(nets, PILOTS)), 0)
-    allowed = {name: _allowed_change(pilots[name], nets) for name in LOSSES}
+    done, step_error = checked(train, lambda found: {name: found[name] for name in LOSSES}, nets, experiment.dt)
+    return {**{name: summarise(values) for name, values in done.items()}, "step_error": Estimate(step_error, 0.0)}
+
+
+def checked(
+    train: Callable[[Sequence[int], int], dict[str, Array]],
+    judged: Callable[[dict[str, Array]], dict[str, Array]],
+    nets: int,
+    dt: float | None,
+) -> tuple[dict[str, Array], float]:
+    """Train `nets` networks with a step that is halved while this changes what is judged too much.
+
+    `train(numbers, halvings)` returns arrays (len(numbers), ...), `judged` what is judged of them. Returns the arrays
+    of all networks, and the largest change that another halving would make.
+
+    Raises:
+        UsageError: nets < 1.
+    """
+    if nets < 1:
+        raise UsageError(f"nets = {nets}: an experiment needs at least one network.")
+    pilots = train(range(min(nets, PILOTS)), 0)
+    allowed = {name: _allowed_change(values, nets) for name, values in judged(pilots).items()}
     coarse, halvings = {name: values[:1] for name, values in pilots.items()}, 0
     while True:
-        fine = losses([0], halvings + 1)
-        change = {name: np.nan_to_num(abs(fine[name] - coarse[name])[0]) for name in LOSSES}
-        if dt is not None or halvings == HALVINGS or all(np.all(change[n] <= allowed[n]) for n in LOSSES):
+        fine, old = train([0], halvings + 1), judged(coarse)
+        change = {name: np.nan_to_num(abs(values - old[name])[0]) for name, values in judged(fine).items()}
+        if dt is not None or halvings == HALVINGS or all(np.all(change[n] <= allowed[n]) for n in allowed):
             break
         coarse, halvings = fine, halvings + 1
     done = coarse if halvings else pilots
-    have = len(done["loss"])
+    have = len(next(iter(done.values())))
     if have < nets:
-        more = losses(range(have, nets), halvings)
+        more = train(range(have, nets), halvings)
         done = {name: np.concatenate([done[name], more[name]]) for name in done}
-    out = {name: summarise(values) for name, values in done.items()}
-    out["step_error"] = Estimate(max((float(c.max()) for c in change.values() if c.size), default=0.0), 0.0)
-    return out
+    return done, max((float(c.max()) for c in change.values() if c.size), default=0.0)
 
 
 def _allowed_change(samples: Array, nets: int) -> Array:

@@ -15,6 +15,7 @@ from tlcli.theories.network.results import chosen_records
 
 FUNCTION = "tlcli.theories.network.experiment:point"
 MEASURED = ("loss", "source_loss", "train_loss", "source_train_loss", "baseline", "gain")
+ERRORS = ("error", "source_error", "train_error", "source_train_error", "baseline_error", "gain_error")
 
 
 class WideNetworks(Experiment):
@@ -28,11 +29,6 @@ class WideNetworks(Experiment):
             raise UsageError(
                 f"--until {case.words['until']:g} ends the theory at rest, and networks would go on; give --t1 and "
                 "--t2 instead with --simulate."
-            )
-        if case.words.get("losses"):
-            raise UsageError(
-                "--simulate: networks of finite width are trained with the squared error of one output; leave out "
-                "--simulate, or --loss with tasks of two classes or numbers."
             )
         if np.any(case.grid.values["gamma0"].array == 0):
             raise UsageError("the network experiment has no gamma0 = 0; it needs a positive finite one.")
@@ -81,16 +77,25 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
 
 def check_record(p: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """Raise one of `tlcli.sweep.forms.WRONG` for a stored record that `point` cannot have returned."""
-    check_numbers(record, with_errors(MEASURED), (len(p["times1"]) + len(p["times2"]),))
+    check_numbers(record, with_errors(measured_of(p)), (len(p["times1"]) + len(p["times2"]),))
     check_numbers(record, with_errors(["step_error"]))
 
 
 def run(p: Mapping[str, Any], seed: int) -> Any:
     """Train the networks of one width on one draw of the data; `seed` is that of the networks alone."""
-    from tlcli.simulate.deep import simulate_networks
+    from tlcli.simulate.deep import experiment_of, simulate_networks
+    from tlcli.simulate.loss_networks import simulate_losses
 
-    data, sizes = data_of({**p, "seed": p["data_seed"]}), {"width": int(p["width"]), "nets": int(p["nets"])}
-    return simulate_networks(data, settings_of(p), **sizes, seed=seed, dt=p["dt"])
+    data, settings, nets = data_of({**p, "seed": p["data_seed"]}), settings_of(p), int(p["nets"])
+    if settings.loss1 is None and settings.loss2 is None:
+        return simulate_networks(data, settings, width=int(p["width"]), nets=nets, seed=seed, dt=p["dt"])
+    experiment = experiment_of(settings, int(p["width"]), p["dt"])
+    return simulate_losses(data, experiment, nets=nets, seed=seed, measured=measured_of(p))
+
+
+def measured_of(p: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the columns that the networks of a point measure."""
+    return MEASURED if p.get("loss1") is None and p.get("loss2") is None else (*MEASURED, *ERRORS)
 
 
 def _same_steps(case: Case) -> bool:

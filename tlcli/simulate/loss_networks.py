@@ -1,0 +1,211 @@
+"""Networks of finite width trained with any loss, and as many outputs as their tasks have classes.
+
+Networks are judged together. Losses are those of their mean output, whose bias by the number of networks the jackknife
+takes off; errors are means, and their errors spreads, over networks that are drawn again from those that there are: a
+point whose margin is within the noise counts as wrong in part. So a column is what infinitely many networks of this
+width agree on, and differs from the theory by 1/N, where the error of a single network differs by the share of points
+that its fluctuations reach.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from tlcli.dmft.activations import activation
+from tlcli.dmft.estimates import Piece, averaged, jackknife
+from tlcli.dmft.loss_columns import Heads, Statistic
+from tlcli.dmft.loss_regression import loss_regression
+from tlcli.dmft.loss_setup import LossSetup
+from tlcli.errors import DomainError
+from tlcli.losses.objective import Objective
+from tlcli.losses.scores import point_losses
+from tlcli.simulate.trials import Estimate, trial_rng
+from tlcli.simulate.two_layer import SAFETY, Network, NetworkExperiment, Pull, checked, descend
+from tlcli.simulate.vector_network import VectorNetwork
+
+Array = NDArray[np.float64]
+
+_AGAIN = 200  # times that networks are drawn again
+
+
+@dataclass(frozen=True, eq=False)
+class LossNetworks:
+    """Networks of one experiment on the data of `setup`; the draw of a network depends on (seed, number) alone."""
+
+    experiment: NetworkExperiment
+    setup: LossSetup
+    seed: int
+
+    def draw(self, number: int) -> tuple[Network, Network, Array]:
+        """Return network `number` at its start, the one from scratch, and the readout of a new head.
+
+        Both have the same first layer, and where the stages have the same outputs the same readout.
+        """
+        first, second = (side.outputs for side in self.setup.sides)
+        rng, width = trial_rng(self.seed, number), self.experiment.width
+        weights = rng.standard_normal((width, self.setup.x.shape[1]))
+        readout, new = (rng.standard_normal((width, *outputs)) for outputs in (first, second))
+        other = readout if first == second else new
+        return (
+            self.network(weights.copy(), readout.copy()),
+            self.network(weights, other.copy()),
+            new,
+        )
+
+    def network(self, weights: Array, readout: Array) -> Network:
+        """Return a network of these weights."""
+        return (Network if readout.ndim == 1 else VectorNetwork)(weights, readout, self.setup.act)
+
+    def train(self, numbers: Sequence[int], halvings: int) -> dict[str, Array]:
+        """Train networks; return their outputs (network, n_time, n_point[, C]) by name.
+
+        `source`: stage 1; `target`: stage 2; `scratch`: the target alone; `old`: the source's readout in stage 2, where
+        it is another.
+        """
+        found = [self._one(number, halvings) for number in numbers]
+        return {name: np.array([one[name] for one in found]) for name in found[0]}
+
+    def _one(self, number: int, halvings: int) -> dict[str, Array]:
+        s, x = self.setup.settings, self.setup.x
+        net, scratch, new = self.draw(number)
+        gammas = (s.gamma0, s.second_gamma)
+        # One BLAS thread: the sums then do not depend on the machine. Overflows are caught as divergence.
+        with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
+            out = {"source": self._stage(net, 0, halvings, "stage 1")[0]}
+            if not s.times2:
+                return out
+            if s.regresses:
+                out["old"] = np.repeat(out["source"][-1:], len(s.times2), axis=0)
+                return out | {"target": self._regress(net), "scratch": self._regress(scratch)}
+            old = None
+            if s.readout == "reset":
+                old, net = net.readout, self.network(net.weights, new)
+            rest = net.outputs(x, gammas[1]) if s.readout == "carry-centred" else 0.0
+            out["target"], passive = self._stage(net, 1, halvings, "stage 2", rest, old)
+            out["scratch"] = self._stage(scratch, 1, halvings, "baseline")[0]
+        return out | ({} if old is None else {"old": passive})
+
+    def _stage(
+        self, net: Network, stage: int, halvings: int, name: str, rest: Array | float = 0.0, old: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Return the outputs at every record of a stage, and those of the source's readout `old`."""
+        s, x, side, dt = self.setup.settings, self.setup.x, self.setup.sides[stage], self.experiment.dt
+        rows = (self.setup.source, self.setup.target)[stage]
+        gamma, decay = ((s.gamma0, s.weight_decay), (s.second_gamma, s.weight_decay2))[stage]
+        if not len(rows):
+            raise DomainError(f"The {('source', 'target')[stage]} task has 0 training points; it needs at least one.")
+        held = rest[rows] if isinstance(rest, np.ndarray) else rest
+        path = descend(
+            net,
+            x[rows],
+            Pull(side.objective.y, held, outputs_of(side.objective)),
+            (s.times1, s.times2)[stage],
+            gamma=gamma,
+            decay=decay,
+            reduction=s.reduction,
+            safety=SAFETY / 2**halvings,
+            dt=None if dt is None else dt / 2**halvings,
+            stage=name,
+        )
+        own, passive = [], []
+        for _ in path:
+            own.append(net.outputs(x, gamma) - rest)
+            if old is not None:
+                passive.append(self.network(net.weights, old).outputs(x, s.gamma0))
+        return np.array(own), np.array(passive)
+
+    def _regress(self, net: Network) -> Array:
+        """Return the outputs of a new readout on the frozen features, of several with the mean kernel."""
+        s, target, x = self.setup.settings, self.setup.target, self.setup.x
+        if self.setup.several and s.kernel == "ntk":
+            net = Network(net.weights, np.ones(len(net.readout)), net.phi)
+        elif net.readout.ndim > 1:
+            net = Network(net.weights, net.readout[:, 0], net.phi)
+        kernel = net.kernel(x, slice(int(target[0]), int(target[-1]) + 1), s.kernel)
+        objective = self.setup.sides[1].objective
+        return loss_regression(
+            kernel[target], kernel, objective, ridge=s.second_ridge, time=s.times2, reduction=s.reduction
+        )
+
+    def losses(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """Return mean losses (network, n_time) on training and test points: what the step is judged by."""
+        first, second = self.setup.sides
+        found = {}
+        for name, side, rows, times in (
+            ("source", first, self.setup.source, self.setup.settings.times1),
+            ("target", second, self.setup.target, self.setup.settings.times2),
+            ("scratch", second, self.setup.target, self.setup.settings.times2),
+        ):
+            if name not in outputs or not times:
+                continue
+            f, test = outputs[name], self.setup.test[side.known]
+            found[f"{name}_train"] = point_losses(side.loss, f[:, :, rows], side.train).mean(axis=-1)
+            if len(test):
+                found[f"{name}_test"] = point_losses(side.loss, f[:, :, test], side.test[side.known]).mean(axis=-1)
+        return found
+
+
+def simulate_losses(
+    data: Any, experiment: NetworkExperiment, *, nets: int, seed: int, measured: Sequence[str]
+) -> dict[str, Estimate]:
+    """Train `nets` networks of any loss; return the columns `measured` over all records, and `step_error`.
+
+    Each is (value, standard error over networks; NaN for one network) of the mean output of the networks. The step is
+    chosen as in `tlcli.simulate.deep.simulate_networks`, by the losses of single networks.
+
+    Raises:
+        UsageError, DomainError, ConvergenceError: as `tlcli.simulate.deep.simulate_networks`.
+    """
+    training = experiment.training
+    x = np.concatenate([data.x_source, data.x_target, data.x_test])
+    setup = LossSetup(data, training, activation(training.activation), x)
+    setup.check()
+    networks = LossNetworks(experiment, setup, seed)
+    found, step_error = checked(networks.train, networks.losses, nets, experiment.dt)
+    stages = [averaged(found[name]) for name in ("source", "target") if name in found]
+    old, scratch = (averaged(found[name]) if name in found else None for name in ("old", "scratch"))
+    heads = Heads.of(setup, stages, old, scratch, estimated)
+    columns = heads.columns()
+    out = {name: Estimate(columns[name], columns[f"{name}_se"]) for name in measured}
+    names = [
+        *(("source", "target") if setup.settings.times2 else ("source",)),
+        *(n for n in ("old", "scratch") if n in found),
+    ]
+    out |= {name: value for name, value in _shares(heads, [found[name] for name in names]).items() if name in measured}
+    return {**out, "step_error": Estimate(step_error, 0.0)}
+
+
+def _shares(heads: Heads, outputs: Sequence[Array]) -> dict[str, Estimate]:
+    """Return the shares of misclassified points, from networks drawn again; `outputs` in the order of the pieces."""
+    shares, count, rng = heads.shares(), len(outputs[0]), np.random.default_rng(0)
+    drawn: dict[str, list[Array]] = {name: [] for name in shares}
+    for _ in range(_AGAIN if count > 1 else 1):
+        weights = rng.multinomial(count, np.full(count, 1 / count)) / count if count > 1 else np.ones(1)
+        f = [np.tensordot(weights, found, axes=1) for found in outputs]
+        for name, statistic in shares.items():
+            drawn[name].append(statistic(f))
+    means = {name: np.mean(values, axis=0) for name, values in drawn.items()}
+    none = np.full(next(iter(means.values())).shape, np.nan)
+    return {
+        name: Estimate(mean, np.std(drawn[name], axis=0, ddof=1) if count > 1 else none) for name, mean in means.items()
+    }
+
+
+def estimated(pieces: Sequence[Piece], statistic: Statistic) -> tuple[Array, Array]:
+    """Return a statistic of the mean output, without the bias of the number of networks, and its standard error."""
+    value = np.asarray(statistic([p.whole for p in pieces]), dtype=float)
+    parts = [p.left_out for p in pieces]
+    count = len(parts[0]) if parts[0] is not None else 1
+    if count < 2:
+        return value, np.full(value.shape, np.nan)
+    left_out = np.array([statistic([p[r] for p in parts if p is not None]) for r in range(count)], dtype=float)
+    return value + (count - 1) * (value - left_out.mean(axis=0)), jackknife(left_out)
+
+
+def outputs_of(objective: Objective) -> Objective:
+    """Return an objective whose coordinates are the outputs themselves."""
+    return replace(objective, basis=None)

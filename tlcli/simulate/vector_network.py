@@ -1,0 +1,66 @@
+"""Two-layer networks of finite width with C outputs.
+
+    f_c(x) = (1/(gamma N)) sum_i a_ic phi(h_i(x)),   Delta = -dl/df (P, C),
+    W += eta ((gamma/P) sum_mu (a.Delta_mu) phi'(h_mu) x_mu / sqrt(D) - lambda W),
+    a += eta ((gamma/P) sum_mu Delta_mu phi(h_mu) - lambda a)
+
+All C readouts are trained, also those of softmax, whose common part the theory leaves out.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcli.simulate.two_layer import Network
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class VectorNetwork(Network):
+    """First-layer weights (N, D) and readouts (N, C), changed in place by training."""
+
+    def outputs(self, x: Array, gamma: float) -> Array:
+        """Return f (n, C) at the inputs x (n, D), on the output scale gamma."""
+        xs, out = x.T / np.sqrt(x.shape[1]), np.zeros((len(x), self.readout.shape[1]))
+        for rows in self.blocks(len(x)):
+            out += self.phi.phi(self.weights[rows] @ xs).T @ self.readout[rows]
+        return out / (gamma * len(self.readout))
+
+    def forward(self, xs: Array) -> tuple[Any, Array]:
+        """Return the passes, (rows, phi, phi') of each block, and sum_i a_i phi_i (P, C)."""
+        passes, f = [], np.zeros((len(xs), self.readout.shape[1]))
+        for rows in self.blocks(len(xs)):
+            phi, slope = self.phi.both(self.weights[rows] @ xs.T)
+            f += phi.T @ self.readout[rows]
+            passes.append((rows, phi, slope))
+        return passes, f
+
+    def curvature(self, passes: Any, xs: Array, v: Array, turns: int) -> tuple[float, Array]:
+        """Largest eigenvalue of the tangent kernel (P C, P C) and its vector (P, C), from `turns` products."""
+        top = 0.0
+        for _ in range(turns):
+            v = v / max(float(np.linalg.norm(v)), 1e-300)
+            image = np.zeros_like(v)
+            for rows, phi, slope in passes:
+                a = self.readout[rows]
+                image += phi.T @ (phi @ v)
+                tangent = (slope * (a @ v.T)) @ xs
+                image += ((tangent @ xs.T) * slope).T @ a
+            v = image / len(self.readout)
+            top = float(np.linalg.norm(v))
+        return top, v
+
+    def update(self, passes: Any, xs: Array, pull: Array, force: Array, step: float, decay: float) -> None:
+        """Make one step of gradient descent, of length `step`, in place; pull = gamma Delta / P (P, C)."""
+        w, a = self.weights, self.readout
+        kept = 1.0 - step * decay
+        for rows, _, slope in passes:
+            move = (slope * (a[rows] @ (step * pull).T)) @ xs
+            if decay:
+                w[rows] *= kept
+            w[rows] += move
+        a *= kept
+        a += step * force
