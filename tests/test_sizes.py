@@ -11,21 +11,6 @@ LONG = {
     "bayes/population/dual.py newton": 63,
     "bayes/population/source.py population_source": 76,
     "bayes/population/target.py population_target": 104,
-    "bayes/quadrature/solve.py quadrature_target": 61,
-    "dmft/plan.py plan": 65,
-    "dmft/two_layer.py run_population": 84,
-    "linear/dynamics.py integrate_stage": 71,
-    "linear/modes.py _attempt": 82,
-    "linear/structured.py _chunk": 72,
-    "simulate/posterior.py sample_posterior": 106,
-    "simulate/structured.py simulate_structured": 68,
-    "simulate/two_layer.py descend": 64,
-    "simulate/two_layer.py train_networks": 61,
-    "sweep/runner.py run_sweep": 63,
-    "tasks/images.py image_data": 64,
-    "tasks/transfer.py check_tasks": 67,
-    "tasks/transfer.py transfer_data": 82,
-    "theories/network/theory.py network_theory": 63,
 }
 
 

@@ -89,16 +89,9 @@ def plan(problem: Problem, numerics: Numerics, coupled: int = 0) -> Plan:
     Raises:
         UsageError: a quadrature of rank > 3, or a request that no population can meet.
     """
-    act, rank, error = problem.act, problem.geometry.rank, numerics.accuracy
+    act, rank = problem.act, problem.geometry.rank
     rich, least = (choose(stage.richness for stage in problem.stages) for choose in (max, min))
-    low = rank + problem.geometry.still.shape[1] <= 3
-    exact = act.kind == "linear"
-    kind = numerics.population
-    if kind == "auto":
-        few = rank <= _SOBOL_RANK and (error > _STREAMED_ACCURACY or not act.lipschitz)
-        kind = "sobol" if low or few or (exact and rank <= 1000) else "mc"
-    if kind == "quadrature" and rank > MAX_QUADRATURE_RANK:
-        quadrature(act, rank, 1)  # refuses
+    exact, kind = act.kind == "linear", _kind(problem, numerics)
     movement = math.inf if exact or kind == "quadrature" else feature_movement(problem)
     alone = rank >= sum(len(stage.rows) for stage in problem.stages)
     lazy = movement <= (_NEAR_ALONE if alone else _NEAR) or (rich <= _LAZY and movement < math.inf)
@@ -107,17 +100,61 @@ def plan(problem: Problem, numerics: Numerics, coupled: int = 0) -> Plan:
     ranked = any(stage.objective is not None and stage.objective.loss.labels != "real" for stage in problem.stages)
     pairs = lazy or least <= _SMALL or exact or kind == "sobol" or ranked
     # Few repeats do not know their own spread: eight widen an error by a fifth, four by two thirds.
+    repeats = numerics.repeats or (1 if kind == "quadrature" else 2 if exact else 8)
+    neurons, streamed = _size(problem, numerics.accuracy, kind, repeats, movement if lazy else None, pairs, coupled)
+    if numerics.neurons is not None:
+        neurons, streamed = numerics.neurons, 0
+    if neurons + streamed > _MOST_NEURONS:
+        raise UsageError(
+            f"accuracy = {numerics.accuracy:g} needs {repeats * (neurons + streamed):.2g} neurons here, the cost grows "
+            f"as 1/accuracy^2; use at least {0.6 / math.sqrt(_MOST_NEURONS * repeats):.1g} or give --neurons."
+        )
+    tolerance, scaled = _tolerance(problem, numerics, kind, rich), numerics.tolerance is None
+    control = Control(numerics.integrator, tolerance, numerics.dt, numerics.until, scaled=scaled)
+    _check_integrator(problem, numerics)
+    # Rounding in single precision is above a tolerance of 1e-6: every step would be rejected.
+    tight = control.method != "euler" and control.of_stage(least).tolerance < 1e-6
+    double = exact or kind == "quadrature" or numerics.integrator == "dop853" or _low(problem) or tight
+    dtype = "float64" if double else "float32"
+    whiten = pairs and kind != "quadrature"
+    iterations = 2 if rich >= _RICH else 1
+    return Plan(kind, neurons, repeats, pairs, whiten, lazy, streamed, dtype, control, iterations)
+
+
+def _low(problem: Problem) -> bool:
+    """Whether few coordinates of a neuron are random: Sobol points then converge fast."""
+    return problem.geometry.rank + problem.geometry.still.shape[1] <= 3
+
+
+def _kind(problem: Problem, numerics: Numerics) -> str:
+    """Return the kind of the populations. Raises UsageError: a quadrature of rank > 3."""
+    act, rank, kind = problem.act, problem.geometry.rank, numerics.population
+    if kind == "auto":
+        few = rank <= _SOBOL_RANK and (numerics.accuracy > _STREAMED_ACCURACY or not act.lipschitz)
+        kind = "sobol" if _low(problem) or few or (act.kind == "linear" and rank <= 1000) else "mc"
+    if kind == "quadrature" and rank > MAX_QUADRATURE_RANK:
+        quadrature(act, rank, 1)  # refuses
+    return kind
+
+
+def _size(
+    problem: Problem, error: float, kind: str, repeats: int, movement: float | None, pairs: bool, coupled: int
+) -> tuple[int, int]:
+    """Return the neurons of a population in the coupled run, and those through the frozen field.
+
+    `movement`: how far preactivations move where the lazy control variate is added, else None.
+    """
+    act, rank, streamed = problem.act, problem.geometry.rank, 0
+    exact = act.kind == "linear"
     # A neuron with several readouts has as many coordinates more.
     width = max(stage.readouts or 1 for stage in problem.stages)
-    repeats = numerics.repeats or (1 if kind == "quadrature" else 2 if exact else 8)
-    streamed = 0
     if exact:
         neurons = max(64, 4 * (rank + problem.geometry.still.shape[1] + 1 + width))
     elif kind == "quadrature":
         neurons = 4096 * 8 ** (rank - 1)
-    elif kind == "sobol" and low:
+    elif kind == "sobol" and _low(problem):
         neurons = 1024 if error >= 2e-3 else 4096 if error >= 3e-4 else 16384
-    elif lazy:
+    elif movement is not None:
         neurons = max(512, math.ceil((0.6 * min(1.0, 2 * movement) / error) ** 2 / repeats))
     elif coupled or error > _STREAMED_ACCURACY or not act.lipschitz or pairs or width > 1:
         neurons = max(512, math.ceil((0.6 / error) ** 2 / repeats))
@@ -127,24 +164,7 @@ def plan(problem: Problem, numerics: Numerics, coupled: int = 0) -> Plan:
         neurons = max(1024, math.ceil(streamed / 16))
         if streamed <= neurons:
             streamed = 0
-    neurons = max(neurons, coupled, 4 * rank if pairs and not exact else 0)  # enough to match moments
-    if numerics.neurons is not None:
-        neurons, streamed = numerics.neurons, 0
-    if neurons + streamed > _MOST_NEURONS:
-        raise UsageError(
-            f"accuracy = {error:g} needs {repeats * (neurons + streamed):.2g} neurons here, the cost grows as "
-            f"1/accuracy^2; use at least {0.6 / math.sqrt(_MOST_NEURONS * repeats):.1g} or give --neurons."
-        )
-    tolerance, scaled = _tolerance(problem, numerics, kind, rich), numerics.tolerance is None
-    control = Control(numerics.integrator, tolerance, numerics.dt, numerics.until, scaled=scaled)
-    _check_integrator(problem, numerics)
-    # Rounding in single precision is above a tolerance of 1e-6: every step would be rejected.
-    tight = control.method != "euler" and control.of_stage(least).tolerance < 1e-6
-    double = exact or kind == "quadrature" or numerics.integrator == "dop853" or low or tight
-    dtype = "float64" if double else "float32"
-    whiten = pairs and kind != "quadrature"
-    iterations = 2 if rich >= _RICH else 1
-    return Plan(kind, neurons, repeats, pairs, whiten, lazy, streamed, dtype, control, iterations)
+    return max(neurons, coupled, 4 * rank if pairs and not exact else 0), streamed  # enough to match moments
 
 
 def _check_integrator(problem: Problem, numerics: Numerics) -> None:

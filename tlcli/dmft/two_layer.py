@@ -166,86 +166,87 @@ def run_population(
     the same population, is repeated with each of its steps cut in two: the difference of any result times
     `tlcli.dmft.integrate.error_factor` is the time-integration error of that run.
     """
-    machine = machine or Machine()
-    z = np.concatenate([population.hidden.ravel(), population.readout.ravel()])
-    size, rank = population.hidden.shape
-    still, fading = None, 1.0
+    way = _Way(problem, machine or Machine(), population)
     runs: list[StageRun] = []
-    carried = np.zeros(_shape(problem, 0))  # what the lazy control variate has added, times gamma
-    old: _OldHead | None = None
     for index, stage in enumerate(problem.stages):
-        extra = corrections[index] if corrections else Correction()
         if stage.readout == "reset" and index:
             assert redrawn is not None
-            if stage.objective is not None:
-                kept = to_numpy(z)[size * rank :].reshape(population.readout.shape)
-                old = _OldHead(np.concatenate([kept, kept]), problem.stages[index - 1].gamma)
-            population, z = _mirrored(population, to_numpy(z)[: size * rank], redrawn)
-            size, carried = 2 * size, np.zeros(_shape(problem, index))
-        offset = carried / stage.gamma
-        shift = _shift(extra.shift, offset)
-        drive = Drive(
-            problem.geometry.moving[stage.rows],
-            stage.labels,
-            stage.gamma,
-            stage.scale,
-            stage.decay,
-            objective=stage.objective,
-        )
-        make = _Fields(problem.act, population, machine)
-        field_ = make(drive)
-        z = field_.asarray(z)
-        if population.still.shape[1]:
-            still = field_.asarray(population.still)
-
-        own = _Own(problem.geometry, still, fading, stage.decay)
-        if stage.readout == "carry-centred" and index:
-            start = own(field_, z, 0.0) + shift(0.0)
-            shift = _minus(shift, start)
-        if extra.response is not None:
-            z = np.concatenate([to_numpy(z), np.zeros(len(stage.rows) * (stage.readouts or 1))])
-        drive = replace(
-            drive,
-            shift=_at(shift, stage.rows),
-            response=None if extra.response is None else extra.response[stage.rows],
-        )
-        field_ = make(drive)
-        z = field_.asarray(z)
-        recorder = _Recorder(problem, index, stage, field_, own, shift, extra.response, observe, old)
-        recorder.record(0.0, lambda t, z=z: z)
-        recorder.follow(0.0, z)
+            way.reset(index, redrawn)
+        recorder = way.enter(index, corrections[index] if corrections else Correction(), observe)
         if halve is None:
             how = replace(control.of_stage(stage.richness), reached=None if stage.rests else control.until)
-            outcome = integrate(field_, z, float(stage.times[-1]), how, recorder.on_step)
+            outcome = integrate(recorder.field, way.z, float(stage.times[-1]), how, recorder.on_step)
         else:
-            outcome = halved(field_, z, halve[index].outcome, control.method, recorder.on_step)
+            outcome = halved(recorder.field, way.z, halve[index].outcome, control.method, recorder.on_step)
         if not outcome.message and outcome.settled:
             recorder.finish(outcome)
         runs.append(recorder.run(outcome))
         if outcome.message:
             break
-        fading *= float(np.exp(-stage.decay * outcome.time))
-        z = to_numpy(outcome.state)
-        if extra.response is not None:
-            carried = carried + stage.gamma * (extra.response @ field_.tail(outcome.state))
-            z = z[: size * (rank + (stage.readouts or 1))]
+        way.leave(recorder, outcome)
     for index, stage in enumerate(problem.stages[len(runs) :], len(runs)):
         nothing = np.full((len(stage.times), *_shape(problem, index)), np.nan)
         runs.append(StageRun(nothing, {}, [], runs[-1].outcome, 0))
     return runs
 
 
-@dataclass(frozen=True)
-class _Fields:
-    act: Activation
-    population: Population
-    machine: Machine
+class _Way:
+    """A population on its way through the stages: its state z, and what a stage leaves to the next ones."""
 
-    def __call__(self, drive: Drive) -> Field:
-        m = self.machine
-        several = self.population.readout.ndim > 1
-        kind = VectorField if several else Field
-        return kind(self.act, self.population.size, drive, self.population.weights, m.dtype, m.xp, m.device, m.threads)
+    def __init__(self, problem: Problem, machine: Machine, population: Population) -> None:
+        self.problem, self.machine, self.population = problem, machine, population
+        self.z: Any = np.concatenate([population.hidden.ravel(), population.readout.ravel()])
+        self.still, self.fading = None, 1.0
+        self.carried = np.zeros(_shape(problem, 0))  # what the lazy control variate has added, times gamma
+        self.old: _OldHead | None = None
+
+    def reset(self, index: int, redrawn: Array) -> None:
+        """Draw the readout anew before stage `index`."""
+        z, n_hidden = to_numpy(self.z), self.population.hidden.size
+        if self.problem.stages[index].objective is not None:
+            kept = z[n_hidden:].reshape(self.population.readout.shape)
+            self.old = _OldHead(np.concatenate([kept, kept]), self.problem.stages[index - 1].gamma)
+        self.population, self.z = _mirrored(self.population, z[:n_hidden], redrawn)
+        self.carried = np.zeros(_shape(self.problem, index))
+
+    def enter(self, index: int, extra: Correction, observe: Observer | None) -> "_Recorder":
+        """Begin stage `index`: bring z into its form; return the recorder, which has kept the start."""
+        problem, stage = self.problem, self.problem.stages[index]
+        shift = _shift(extra.shift, self.carried / stage.gamma)
+        moving, loss = problem.geometry.moving[stage.rows], stage.objective
+        drive = Drive(moving, stage.labels, stage.gamma, stage.scale, stage.decay, objective=loss)
+        field_ = self._field(drive)
+        self.z = field_.asarray(self.z)
+        if self.population.still.shape[1]:
+            self.still = field_.asarray(self.population.still)
+        own = _Own(problem.geometry, self.still, self.fading, stage.decay)
+        if stage.readout == "carry-centred" and index:
+            shift = _minus(shift, own(field_, self.z, 0.0) + shift(0.0))
+        response = extra.response
+        if response is not None:
+            self.z = np.concatenate([to_numpy(self.z), np.zeros(len(stage.rows) * (stage.readouts or 1))])
+            response = response[stage.rows]
+        field_ = self._field(replace(drive, shift=_at(shift, stage.rows), response=response))
+        z = self.z = field_.asarray(self.z)
+        recorder = _Recorder(problem, index, stage, field_, own, shift, extra.response, observe, self.old)
+        recorder.record(0.0, lambda t: z)
+        recorder.follow(0.0, z)
+        return recorder
+
+    def leave(self, recorder: "_Recorder", outcome: Outcome) -> None:
+        """Take z and what the lazy control variate has added out of a stage that has ended."""
+        stage, response = recorder.stage, recorder.response
+        self.fading *= float(np.exp(-stage.decay * outcome.time))
+        self.z = to_numpy(outcome.state)
+        if response is not None:
+            self.carried = self.carried + stage.gamma * (response @ recorder.field.tail(outcome.state))
+            size, rank = self.population.hidden.shape
+            self.z = self.z[: size * (rank + (stage.readouts or 1))]
+
+    def _field(self, drive: Drive) -> Field:
+        m, people = self.machine, self.population
+        kind = VectorField if people.readout.ndim > 1 else Field
+        return kind(self.problem.act, people.size, drive, people.weights, m.dtype, m.xp, m.device, m.threads)
 
 
 def _mirrored(population: Population, hidden: NDArray[Any], redrawn: Array) -> tuple[Population, NDArray[Any]]:

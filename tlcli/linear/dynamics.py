@@ -100,21 +100,7 @@ def integrate_stage(
     flat = np.stack([np.ravel(x).astype(float) for x in grid], axis=1)
     unique, back = np.unique(flat, axis=0, return_inverse=True)
     back = back.reshape(-1)
-    values = np.empty((len(unique), times.size + 1, N_OUTPUTS))
-    status, residual = np.empty(len(unique), dtype=np.int8), np.empty(len(unique))
-    steps = np.empty(len(unique), dtype=np.int64)
-    # K depends on α alone, so a point's answer does not depend on its neighbours in the grid.
-    ladder = np.searchsorted(_NODE_LADDER, np.clip(nodes_needed(unique[:, 0], _QUADRATURE_ERROR), 1, _NODE_LADDER[-1]))
-    for rung in np.unique(ladder):
-        members = np.flatnonzero(ladder == rung)
-        for first in range(0, members.size, _CHUNK):
-            at = members[first : first + _CHUNK]
-            recorded = np.broadcast_to(times, (at.size, times.size))
-            modes = Modes(unique[at], recorded, _NODE_LADDER[rung], stages, tolerance)
-            still = modes.frozen | (modes.times[:, -1] == 0)
-            walk = march(modes, modes.first_step(), active=~still, order=stages, max_steps=max_steps)
-            values[at], residual[at], steps[at] = modes.out, modes.residual, walk.steps
-            status[at] = np.where(modes.collapsed, Status.COLLAPSED, walk.status)
+    values, status, residual, steps = _integrate_points(unique, times, tolerance, stages, max_steps)
     columns = np.moveaxis(values[back].reshape(*shape, times.size + 1, N_OUTPUTS), -1, 0)
     signal, carried, norm2, loss, train_loss, bulk_end, tau, phi = columns
     return StageSolution(
@@ -130,6 +116,28 @@ def integrate_stage(
         residual=residual[back].reshape(shape),
         steps=steps[back].reshape(shape),
     )
+
+
+def _integrate_points(
+    points: Array, times: Array, tolerance: float, stages: int, max_steps: int
+) -> tuple[Array, NDArray[np.int8], Array, NDArray[np.int64]]:
+    """Integrate different points (n, 8); return values (n, n_times + 1, N_OUTPUTS), status, residual and steps."""
+    values = np.empty((len(points), times.size + 1, N_OUTPUTS))
+    status, residual = np.empty(len(points), dtype=np.int8), np.empty(len(points))
+    steps = np.empty(len(points), dtype=np.int64)
+    # K depends on α alone, so a point's answer does not depend on its neighbours in the grid.
+    ladder = np.searchsorted(_NODE_LADDER, np.clip(nodes_needed(points[:, 0], _QUADRATURE_ERROR), 1, _NODE_LADDER[-1]))
+    for rung in np.unique(ladder):
+        members = np.flatnonzero(ladder == rung)
+        for first in range(0, members.size, _CHUNK):
+            at = members[first : first + _CHUNK]
+            recorded = np.broadcast_to(times, (at.size, times.size))
+            modes = Modes(points[at], recorded, _NODE_LADDER[rung], stages, tolerance)
+            still = modes.frozen | (modes.times[:, -1] == 0)
+            walk = march(modes, modes.first_step(), active=~still, order=stages, max_steps=max_steps)
+            values[at], residual[at], steps[at] = modes.out, modes.residual, walk.steps
+            status[at] = np.where(modes.collapsed, Status.COLLAPSED, walk.status)
+    return values, status, residual, steps
 
 
 @dataclass(frozen=True)

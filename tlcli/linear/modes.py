@@ -88,7 +88,7 @@ class Modes:
         """Do not shoot far past the last recorded time."""
         return 2.0 * (self.times[points, -1] - self.t[points]) / self.q[points]
 
-    def _carried(self, points: NDArray[np.intp], shift: Array) -> Array:
+    def carried(self, points: NDArray[np.intp], shift: Array) -> Array:
         """E·a·exp(μ shift) at τ + shift (n, p): shape (n, K, p)."""
         clock = (self.tau[points, None] + shift)[:, None, :]
         exponent = (self.phi[points, None] + self.mu[points, None] * shift)[:, None, :]
@@ -101,71 +101,10 @@ class Modes:
             return self._attempt(points, step)
 
     def _attempt(self, points: NDArray[np.intp], step: Array) -> Array:
-        rule, p, n = self.rule, self.rule.stages, points.size
-        ell, weight, power = self.ell[points], self.weight[points], self.power[points, :, None]
-        x0, q0, young = self.x[points], self.q[points, None], self.young[points]
-        gamma2, decay2 = self.gamma[points, None] ** 2, 2.0 * self.decay[points, None]
-        mu, z = self.mu[points, None], ell * step[:, None]
-        resolvent = rule.resolvent(z - mu * step[:, None])
-        fixed = resolvent * (x0[..., None] * rule.left.sum(axis=1))
-        # With z = (ℓ − μ)h, (1 + zA)^{-1} acts on U₀ + ℓhA a for U, and on D₀ + 1 − a + μhA a for D.
-        lift = resolvent * np.where(young[:, None, None], z[..., None] * rule.eigenvalues, 1.0)
-        shift = mu * step[:, None] * rule.eigenvalues
-        below, above = np.where(young, 1.0, 0.0)[:, None], np.where(young, 0.0, 1.0)[:, None]
-        carry = bool(np.any(self.start[points] > 0))
-        self_term, cross = np.zeros((n, p)), np.zeros((1, 1, p))
-        if carry:
-            e = self._carried(points, step[:, None] * rule.nodes)
-            we = (weight * ell)[..., None] * e
-            self_term, cross = np.einsum("nkp,nkp->np", we, e), self.r[points, None, None] * we
-        cross_sum = cross.sum(axis=1)
-        a, q = np.ones((n, p)), np.repeat(q0, p, axis=1)
-
-        def follow(a: Array) -> Array:
-            old = np.where(young[:, None], a @ rule.left.T, (1.0 - a) @ rule.left.T + shift * (a @ rule.left.T))
-            return rule.combine(fixed + lift * old[:, None, :])
-
-        m = np.zeros((n, p))
-        h_matrix = step[:, None, None] * rule.matrix
-        eye = np.eye(p)
-        change = np.full(n, np.inf)
-        for _ in range(_NEWTON_STEPS):
-            x = follow(a)
-            gap, u = x - (below * a)[:, None, :], x + (above * a)[:, None, :]
-            # −β·g a² of the docstring: Σ (wℓ + noise)(a+D)D + wℓE² + r wℓE(a + 2D)
-            slope = power * (u + gap) + 2.0 * cross
-            pull = -(np.einsum("nkp,nkp->np", power * u + 2.0 * cross, gap) + self_term + cross_sum * a)
-            m = gamma2 * q**2 * pull / a**2
-            # ∂pull_j/∂a_m: directly, and through D_j = … − Re Σ right·resolvent·left a_m
-            to_eigen = np.matmul(slope.transpose(0, 2, 1), resolvent.view(np.float64)).view(np.complex128)
-            pull_a = np.real((to_eigen * rule.right * (1.0 - shift)[:, None, :]) @ rule.left)
-            pull_a -= eye * (np.einsum("nkp,nk->np", gap, power[..., 0]) + cross_sum)[:, None, :]
-            m_a = (gamma2 * q**2 / a**2)[..., None] * pull_a - eye * (2.0 * m / a)[:, None, :]
-            m_q = 2.0 * m / q
-            jacobian = np.empty((n, 2 * p, 2 * p))
-            inner = eye * (decay2 * q - m + mu)[:, None, :] - a[..., None] * m_a
-            jacobian[:, :p, :p] = eye - h_matrix @ inner
-            jacobian[:, :p, p:] = -h_matrix * (a * (decay2 - m_q))[:, None, :]
-            jacobian[:, p:, :p] = h_matrix @ (2.0 * q[..., None] * m_a)
-            jacobian[:, p:, p:] = eye - h_matrix * (2 * decay2 * q - 2 * m - 2 * q * m_q)[:, None, :]
-            defect = np.concatenate(
-                [
-                    a - 1.0 - np.einsum("njm,nm->nj", h_matrix, a * (decay2 * q - m + mu)),
-                    q - q0 - np.einsum("njm,nm->nj", h_matrix, q * (decay2 * q - 2 * m)),
-                ],
-                axis=1,
-            )
-            usable = np.isfinite(jacobian).all(axis=(1, 2)) & np.isfinite(defect).all(axis=1)
-            jacobian[~usable], defect[~usable] = np.eye(2 * p), 0.0
-            delta = np.linalg.solve(jacobian, defect[..., None])[..., 0]
-            a, q = a - delta[:, :p], q - delta[:, p:]
-            change = np.max(np.abs(delta) / np.concatenate([a, q], axis=1), axis=1)
-            change[~usable | np.any((a <= 0) | (q <= 0), axis=1)] = np.inf
-            if np.all((change < 1e-6) | np.isinf(change)):
-                break
-        x = follow(a)
-        clock = np.einsum("njm,nm->nj", h_matrix, q)
-        zero = np.zeros((n, 1))
+        equations = _Collocation(self, points, step)
+        x, a, q, m, change = equations.solve()
+        x0, q0, zero = self.x[points], self.q[points, None], np.zeros((points.size, 1))
+        clock = np.einsum("njm,nm->nj", equations.h_matrix, q)
         self._trial = (
             step,
             np.concatenate([x0[..., None], x], axis=2),
@@ -173,11 +112,11 @@ class Modes:
             np.concatenate([q0, q], axis=1),
             np.concatenate([zero, clock], axis=1),
         )
-        self._trial_mu = np.minimum(m[:, -1] - decay2[:, 0] * q[:, -1], 0.0)
+        self._trial_mu = np.minimum(m[:, -1] - equations.decay2[:, 0] * q[:, -1], 0.0)
         # The top Legendre coefficient of each collocation polynomial, relative to what it belongs to.
-        top = rule.basis[-1]
-        measure = weight + self.noise_over[points]
-        size = np.sqrt(np.einsum("nk,nk->n", measure, (above * a[:, -1:] + x[..., -1]) ** 2))
+        top = self.rule.basis[-1]
+        measure = self.weight[points] + self.noise_over[points]
+        size = np.sqrt(np.einsum("nk,nk->n", measure, (equations.above * a[:, -1:] + x[..., -1]) ** 2))
         spatial = np.sqrt(np.einsum("nk,nk->n", measure, (self._trial[1] @ top) ** 2)) / size
         scalars = [np.abs(self._trial[i] @ top) / self._trial[i].min(axis=1) for i in (2, 3)]
         error = np.max([spatial, *scalars], axis=0) / self.tolerance
@@ -248,7 +187,7 @@ class Modes:
 
     def _record(self, points: NDArray[np.intp], column: int, shift: Array, x: Array, a: Array, q: Array) -> None:
         with np.errstate(under="ignore"):
-            e = self._carried(points, shift[:, None])[..., 0] / a[:, None]
+            e = self.carried(points, shift[:, None])[..., 0] / a[:, None]
         moments = self._moments(points, x, e)
         time = self.times[points, column]
         time = np.where(np.isinf(time), self.t[points], time)
@@ -262,7 +201,7 @@ class Modes:
         """Has weight decay removed everything? Then all times still ahead are recorded: see `_fade`."""
         if not np.any(self.decay[points] > 0):
             return np.zeros(points.size, dtype=bool)
-        e = self._carried(points, np.zeros((points.size, 1)))[..., 0]
+        e = self.carried(points, np.zeros((points.size, 1)))[..., 0]
         bulk = np.exp(-2.0 * self.decay[points] * self.t[points])
         dead = (self._moments(points, self.x[points], e)[:, 2] <= _DEAD**2) & (bulk <= _DEAD)
         # At every finite time there still is a kernel, however small.
@@ -290,7 +229,7 @@ class Modes:
             return
         ell, gamma, w = self.ell[points], self.gamma[points], self.weight[points]
         c_now, _ = self._split(points, self.x[points])
-        e = self._carried(points, np.zeros((points.size, 1)))[..., 0]
+        e = self.carried(points, np.zeros((points.size, 1)))[..., 0]
         pull = np.sum(self.power[points] * c_now + self.r[points, None] * w * ell * e, axis=1)  # β·g
         force = np.sqrt(np.sum(self.power[points] * ell, axis=1))  # |g|
         k = self.bulk0[points] * np.exp(-2.0 * self.decay[points] * self.t[points])
@@ -313,7 +252,7 @@ class Modes:
         ell, w, x = self.ell[points], self.weight[points], self.x[points]
         c, gap = self._split(points, x)
         decay, q, n = self.decay[points], self.q[points], points.size
-        e = self._carried(points, np.zeros((n, 1)))[..., 0]
+        e = self.carried(points, np.zeros((n, 1)))[..., 0]
         norm2, r = self._moments(points, x, e)[:, 2], self.r[points, None]
         rest = self.power[points] * c * gap + w * ell * (e**2 + r * e * (c + gap))
         mu = (-(self.gamma[points] ** 2) * q**2 * rest.sum(axis=1) - 2.0 * decay * q)[:, None]
@@ -337,3 +276,76 @@ class Modes:
             self._record(rest, -1, np.zeros(rest.size), x[pending], np.ones(rest.size), q[pending])
             self.residual[rest] = change[pending]
         return done | self.collapsed[points]
+
+
+class _Collocation:
+    """The equations of one step of n points: a and q at the p stages of the rule, (n, p); C follows from them."""
+
+    def __init__(self, modes: Modes, points: NDArray[np.intp], step: Array) -> None:
+        rule = self.rule = modes.rule
+        self.n, self.p, self.eye = points.size, rule.stages, np.eye(rule.stages)
+        ell, self.power, self.young = modes.ell[points], modes.power[points, :, None], modes.young[points]
+        self.gamma2, self.decay2 = modes.gamma[points, None] ** 2, 2.0 * modes.decay[points, None]
+        self.mu, self.q0 = modes.mu[points, None], modes.q[points, None]
+        z = ell * step[:, None]
+        self.h_matrix = step[:, None, None] * rule.matrix
+        self.resolvent = rule.resolvent(z - self.mu * step[:, None])
+        self.fixed = self.resolvent * (modes.x[points][..., None] * rule.left.sum(axis=1))
+        # With z = (ℓ − μ)h, (1 + zA)^{-1} acts on U₀ + ℓhA a for U, and on D₀ + 1 − a + μhA a for D.
+        self.lift = self.resolvent * np.where(self.young[:, None, None], z[..., None] * rule.eigenvalues, 1.0)
+        self.shift = self.mu * step[:, None] * rule.eigenvalues
+        self.below, self.above = np.where(self.young, 1.0, 0.0)[:, None], np.where(self.young, 0.0, 1.0)[:, None]
+        self.self_term, self.cross = np.zeros((self.n, self.p)), np.zeros((1, 1, self.p))
+        if np.any(modes.start[points] > 0):
+            e = modes.carried(points, step[:, None] * rule.nodes)
+            we = (modes.weight[points] * ell)[..., None] * e
+            self.self_term, self.cross = np.einsum("nkp,nkp->np", we, e), modes.r[points, None, None] * we
+        self.cross_sum = self.cross.sum(axis=1)
+
+    def follow(self, a: Array) -> Array:
+        """Return C of young points, C − 1 of the others, (n, K, p)."""
+        left = self.rule.left.T
+        old = np.where(self.young[:, None], a @ left, (1.0 - a) @ left + self.shift * (a @ left))
+        return self.rule.combine(self.fixed + self.lift * old[:, None, :])
+
+    def solve(self) -> tuple[Array, Array, Array, Array, Array]:
+        """Return C (or C − 1), a, q and m at the stages, and the last relative change (n,), inf where Newton fails."""
+        n, p = self.n, self.p
+        a, q, m = np.ones((n, p)), np.repeat(self.q0, p, axis=1), np.zeros((n, p))
+        change = np.full(n, np.inf)
+        for _ in range(_NEWTON_STEPS):
+            m, jacobian, defect = self._linearised(a, q)
+            usable = np.isfinite(jacobian).all(axis=(1, 2)) & np.isfinite(defect).all(axis=1)
+            jacobian[~usable], defect[~usable] = np.eye(2 * p), 0.0
+            delta = np.linalg.solve(jacobian, defect[..., None])[..., 0]
+            a, q = a - delta[:, :p], q - delta[:, p:]
+            change = np.max(np.abs(delta) / np.concatenate([a, q], axis=1), axis=1)
+            change[~usable | np.any((a <= 0) | (q <= 0), axis=1)] = np.inf
+            if np.all((change < 1e-6) | np.isinf(change)):
+                break
+        return self.follow(a), a, q, m, change
+
+    def _linearised(self, a: Array, q: Array) -> tuple[Array, Array, Array]:
+        """Return m, the Jacobian (n, 2p, 2p) and the defect (n, 2p) of the equations for a and q."""
+        p, eye, h_matrix, decay2, mu = self.p, self.eye, self.h_matrix, self.decay2, self.mu
+        x = self.follow(a)
+        gap, u = x - (self.below * a)[:, None, :], x + (self.above * a)[:, None, :]
+        # −β·g a² of the docstring: Σ (wℓ + noise)(a+D)D + wℓE² + r wℓE(a + 2D)
+        slope = self.power * (u + gap) + 2.0 * self.cross
+        pull = -(np.einsum("nkp,nkp->np", self.power * u + 2.0 * self.cross, gap) + self.self_term + self.cross_sum * a)
+        m = self.gamma2 * q**2 * pull / a**2
+        # ∂pull_j/∂a_m: directly, and through D_j = … − Re Σ right·resolvent·left a_m
+        to_eigen = np.matmul(slope.transpose(0, 2, 1), self.resolvent.view(np.float64)).view(np.complex128)
+        pull_a = np.real((to_eigen * self.rule.right * (1.0 - self.shift)[:, None, :]) @ self.rule.left)
+        pull_a -= eye * (np.einsum("nkp,nk->np", gap, self.power[..., 0]) + self.cross_sum)[:, None, :]
+        m_a = (self.gamma2 * q**2 / a**2)[..., None] * pull_a - eye * (2.0 * m / a)[:, None, :]
+        m_q = 2.0 * m / q
+        jacobian = np.empty((self.n, 2 * p, 2 * p))
+        inner = eye * (decay2 * q - m + mu)[:, None, :] - a[..., None] * m_a
+        jacobian[:, :p, :p] = eye - h_matrix @ inner
+        jacobian[:, :p, p:] = -h_matrix * (a * (decay2 - m_q))[:, None, :]
+        jacobian[:, p:, :p] = h_matrix @ (2.0 * q[..., None] * m_a)
+        jacobian[:, p:, p:] = eye - h_matrix * (2 * decay2 * q - 2 * m - 2 * q * m_q)[:, None, :]
+        first = a - 1.0 - np.einsum("njm,nm->nj", h_matrix, a * (decay2 * q - m + mu))
+        second = q - self.q0 - np.einsum("njm,nm->nj", h_matrix, q * (decay2 * q - 2 * m))
+        return m, jacobian, np.concatenate([first, second], axis=1)

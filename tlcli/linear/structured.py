@@ -7,6 +7,7 @@ are.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -85,7 +86,8 @@ def structured_transfer(
     step = max(1, BLOCK // len(lam))
     for start in range(0, columns[0].size, step):
         part = slice(start, start + step)
-        rows[:, part] = _chunk((lam, t1, t2), rho is not None, *(c[part] for c in (*columns, *kappa_columns)))
+        at = _Points(*(c[part] for c in (*columns, *kappa_columns)))
+        rows[:, part] = _chunk((lam, t1, t2), rho is not None, at)
     columns = dict(zip(_COLUMNS, (r.reshape(shape) for r in rows), strict=True))
     norm2, loss, residual = (columns[name] for name in ("norm2", "loss", "residual"))
     infinite = np.isinf(norm2) | np.isinf(loss)
@@ -158,52 +160,73 @@ def _kappas(lam: Array, p1: Array, p2: Array, ridge: Array, init_scale: Array) -
     return kappa[back1], kappa[back2], np.maximum(residual[back1], residual[back2])
 
 
-def _chunk(
-    modes: tuple[Array, Array, Array],
-    mixed: bool,
-    p1: Array,
-    p2: Array,
-    gamma0: Array,
-    rho: Array,
-    sigma1: Array,
-    sigma2: Array,
-    ridge: Array,
-    init_scale: Array,
-    all_kappa1: Array,
-    all_kappa2: Array,
-    residual: Array,
-) -> Array:
-    """Rows of `StructuredTransfer` but status, (9, n_points)."""
-    lam, t1, t2 = modes
-    k = init_scale**2
-    c1, c2 = (rho, np.sqrt(1 - rho**2)) if mixed else (np.zeros_like(rho), np.ones_like(rho))
-    one, first, i = np.unique(p1, return_index=True, return_inverse=True)
-    kappa1 = all_kappa1[first]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scaled = np.where(k > 0, ridge / k, 0.0)
-    two, first, j = np.unique(np.stack([p2, scaled]), axis=1, return_index=True, return_inverse=True)
-    kappa2, j = all_kappa2[first], np.ravel(j)
+class _Points(NamedTuple):
+    """The parameters of a part of the grid, and the effective ridges there; all (n_points,)."""
 
-    # stage 1: (n_p1, n_modes) factors, then numbers per (p1, sigma1)
+    p1: Array
+    p2: Array
+    gamma0: Array
+    rho: Array
+    sigma1: Array
+    sigma2: Array
+    ridge: Array
+    init_scale: Array
+    kappa1: Array
+    kappa2: Array
+    residual: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """Stage 1: factors (n_p1, n_modes) of the mean and the spread of beta1, the row of each point, numbers (n_points,).
+
+    Quadratic forms are over T/P1, which may be infinite: then `keep` is 0 and n is pure noise.
+    """
+
+    row: NDArray[np.intp]
+    mean: Array
+    spread: Array
+    keep: Array
+    scale: Array
+    norm2_n: Array
+    norm2: Array
+    loss: Array
+
+
+def _stage1(lam: Array, t1: Array, at: _Points) -> _Source:
+    one, first, i = np.unique(at.p1, return_index=True, return_inverse=True)
+    kappa1 = at.kappa1[first]
     f1 = 1 / (lam + kappa1[:, None])
     mean1 = lam * t1 * f1
     spread1 = lam * f1**2
     left1 = _one_minus_d(lam, spread1, kappa1, one, np.zeros_like(one))[i]
     with np.errstate(divide="ignore", invalid="ignore"):
-        excess = (kappa1**2 * ((lam * t1**2) @ (f1**2).T))[i] + sigma1**2
+        excess = (kappa1**2 * ((lam * t1**2) @ (f1**2).T))[i] + at.sigma1**2
         t_source = np.where(excess > 0, excess / left1, 0.0)  # P1 = rank without noise: exact recovery
-        per_sample = np.where(np.isinf(p1), 0.0, t_source / p1)
-        # quadratic forms of beta1 over T/P1, which may be infinite: then n is pure noise
+        per_sample = np.where(np.isinf(at.p1), 0.0, t_source / at.p1)
         scale = np.where(np.isinf(per_sample), 1.0, per_sample)
         keep = np.where(np.isinf(per_sample), 0.0, 1.0)
     norm2_n = keep * np.sum(mean1**2, axis=1)[i] + scale * np.sum(spread1, axis=1)[i]
     norm2 = np.where(keep > 0, norm2_n, np.inf)
-    source_loss = t_source - sigma1**2
+    return _Source(i, mean1, spread1, keep, scale, norm2_n, norm2, t_source - at.sigma1**2)
+
+
+def _chunk(modes: tuple[Array, Array, Array], mixed: bool, at: _Points) -> Array:
+    """Rows of `StructuredTransfer` but status, (9, n_points)."""
+    lam, t1, t2 = modes
+    k = at.init_scale**2
+    c1, c2 = (at.rho, np.sqrt(1 - at.rho**2)) if mixed else (np.zeros_like(at.rho), np.ones_like(at.rho))
+    source = _stage1(lam, t1, at)
+    keep, scale, norm2_n, norm2 = source.keep, source.scale, source.norm2_n, source.norm2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = np.where(k > 0, at.ridge / k, 0.0)
+    two, first, j = np.unique(np.stack([at.p2, scaled]), axis=1, return_index=True, return_inverse=True)
+    kappa2, j = at.kappa2[first], np.ravel(j)
 
     # stage 2 over pairs (kappa1, kappa2); for k = 0 the factors kappa2 G tend to 1
     g = 1 / (lam + kappa2[:, None])
-    pairs = _Pairs(i, j)
-    lg, lg2 = lam * g, lam * g**2
+    pairs = _Pairs(source.row, j)
+    mean1, spread1, lg, lg2 = source.mean, source.spread, lam * g, lam * g**2
     n_g = (keep * pairs(mean1**2, lg) + scale * pairs(spread1, lg)) / _positive(norm2_n)
     n_g2 = (keep * pairs(mean1**2, lg2) + scale * pairs(spread1, lg2)) / _positive(norm2_n)
     root = np.sqrt(_positive(norm2_n))
@@ -212,54 +235,44 @@ def _chunk(
     u0 = c1**2 * (lg2 @ t1**2)[j] + 2 * c1 * c2 * (lg2 @ (t1 * t2))[j] + c2**2 * (lg2 @ t2**2)[j]
 
     with np.errstate(divide="ignore", invalid="ignore"):
-        gamma_norm = np.where(norm2 > 0, gamma0 * np.sqrt(norm2), 0.0)
-        gamma_norm = np.where(gamma0 == 0, 0.0, gamma_norm)
+        gamma_norm = np.where(norm2 > 0, at.gamma0 * np.sqrt(norm2), 0.0)
+        gamma_norm = np.where(at.gamma0 == 0, 0.0, gamma_norm)
         spike = np.where(np.isinf(gamma_norm), np.inf, np.hypot(k, gamma_norm) - k)
         a = v_g / (np.where(spike > 0, k / spike, np.inf) + n_g)
         left2 = _one_minus_d(lam, lg2, kappa2, two[0], two[1])[j]
-        noise2 = sigma2**2 * (1 - left2)
+        noise2 = at.sigma2**2 * (1 - left2)
         kap2 = kappa2[j]
         loss = _risk(kap2**2 * (u0 - 2 * a * v_g2 + a**2 * n_g2) + noise2, left2)
         baseline = _risk(kap2**2 * u0 + noise2, left2)
     if np.any(k == 0):
-        loss, baseline = _without_bulk(
-            k, ridge, spike, keep, scale, norm2_n, c1, c2, i, (lam, t1, t2, mean1, spread1), loss, baseline
-        )
-    kap2 = np.where((k > 0) | (ridge == 0), kap2, np.inf)
+        flat, power = _without_bulk(modes, at.ridge, spike, source, c1, c2)
+        # Ridgeless, the baseline does not depend on the size of the bulk: k = 0 is read as k -> 0+.
+        loss = np.where(k > 0, loss, flat)
+        baseline = np.where((k > 0) | (at.ridge == 0), baseline, power)
+    kap2 = np.where((k > 0) | (at.ridge == 0), kap2, np.inf)
     gain = np.where(np.isinf(baseline) & np.isinf(loss), np.nan, 0.0)
     finite = np.isfinite(gain)
     gain[finite] = baseline[finite] - loss[finite]
-    return np.stack([norm2, spike, kappa1[i], kap2, source_loss, loss, baseline, gain, residual])
+    return np.stack([norm2, spike, at.kappa1, kap2, source.loss, loss, baseline, gain, at.residual])
 
 
 def _without_bulk(
-    k: Array,
-    ridge: Array,
-    spike: Array,
-    keep: Array,
-    scale: Array,
-    norm2_n: Array,
-    c1: Array,
-    c2: Array,
-    i: NDArray[np.intp],
-    modes: tuple[Array, Array, Array, Array, Array],
-    loss: Array,
-    baseline: Array,
+    modes: tuple[Array, Array, Array], ridge: Array, spike: Array, source: _Source, c1: Array, c2: Array
 ) -> tuple[Array, Array]:
-    """Overwrite loss and baseline where k = 0.
+    """Return the loss at k = 0 and the power of the target, (n_points,).
 
     One feature n.x is left, with the coefficient <n Sigma beta*2> / (<n Sigma n> + ridge/chi).
     """
-    lam, t1, t2, mean1, spread1 = modes
-    n_n = (keep * (mean1**2 @ lam)[i] + scale * (spread1 @ lam)[i]) / _positive(norm2_n)
-    v = keep * (c1 * (mean1 @ (lam * t1))[i] + c2 * (mean1 @ (lam * t2))[i]) / np.sqrt(_positive(norm2_n))
+    lam, t1, t2 = modes
+    i, keep, mean1 = source.row, source.keep, source.mean
+    norm2_n = _positive(source.norm2_n)
+    n_n = (keep * (mean1**2 @ lam)[i] + source.scale * (source.spread @ lam)[i]) / norm2_n
+    v = keep * (c1 * (mean1 @ (lam * t1))[i] + c2 * (mean1 @ (lam * t2))[i]) / np.sqrt(norm2_n)
     with np.errstate(divide="ignore", invalid="ignore"):
         slack = np.where(spike > 0, ridge / spike, np.inf)
         a = np.where(n_n + slack > 0, v / (n_n + slack), 0.0)
     power = c1**2 * (lam @ t1**2) + 2 * c1 * c2 * (lam @ (t1 * t2)) + c2**2 * (lam @ t2**2)
-    flat = power - 2 * a * v + a**2 * n_n
-    # Ridgeless, the baseline does not depend on the size of the bulk: k = 0 is read as k -> 0+.
-    return np.where(k > 0, loss, flat), np.where((k > 0) | (ridge == 0), baseline, power)
+    return power - 2 * a * v + a**2 * n_n, power
 
 
 class _Pairs:

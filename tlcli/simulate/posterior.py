@@ -6,8 +6,9 @@ N(αw̄, I/(1+δ)). Each replica samples a source network; some of its states ar
 each with the source fixed. Sources are never weighted by how well their targets fit: the source is learnt first.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,6 +64,49 @@ class Posterior:
     replicas: int
 
 
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """How the posterior is sampled.
+
+    Attributes:
+        replicas: independent networks, at least 2; standard errors are over them.
+        sources: states of each source network around which a target is sampled, evenly spaced among `samples`.
+        samples: states kept per replica and stage, one after every move.
+        burn: moves before them, during which the step is adapted.
+        seed: of all random numbers.
+        sampler: "gibbs" (linear networks only), "hmc", or "auto": Gibbs for linear networks.
+        start: where the chains of the source begin: "prior", or neurons (k, D) of which each of the N of a replica is
+            drawn at random with replacement (draws of the theory's measure put the right share into each of its lobes).
+            The equilibrium does not depend on it; the time to reach it does.
+
+    Raises:
+        UsageError: an unknown sampler. DomainError: a number that is too small.
+    """
+
+    replicas: int = 16
+    sources: int = 4
+    samples: int = 200
+    burn: int = 200
+    seed: int = 0
+    sampler: str = "auto"
+    start: Literal["prior"] | ArrayLike = "prior"
+
+    def __post_init__(self) -> None:
+        check_choice("sampler", self.sampler, SAMPLERS)
+        for name, least in (("replicas", 2), ("samples", 2), ("burn", 0)):
+            _check_least(name, getattr(self, name), least)
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What one stage learns, at which richness and temperature."""
+
+    rows: NDArray[np.intp]
+    labels: Floats
+    gamma: float
+    beta: float
+
+
 def sample_posterior(
     x: ArrayLike,
     source_rows: ArrayLike,
@@ -79,13 +123,7 @@ def sample_posterior(
     gamma2: float = 1.0,
     beta2: float = 1.0,
     delta: float = 0.0,
-    replicas: int = 16,
-    sources: int = 4,
-    samples: int = 200,
-    burn: int = 200,
-    seed: int = 0,
-    sampler: str = "auto",
-    start: Literal["prior"] | ArrayLike = "prior",
+    **how: Any,
 ) -> Posterior:
     """Sample the posterior of source networks and of targets tied to them.
 
@@ -104,15 +142,7 @@ def sample_posterior(
         gamma2: richness of the target.
         beta2: inverse temperature of the target.
         delta: elastic coupling >= 0; inf keeps the weights of the source.
-        replicas: independent networks, at least 2; standard errors are over them.
-        sources: states of each source network around which a target is sampled, evenly spaced among `samples`.
-        samples: states kept per replica and stage, one after every move.
-        burn: moves before them, during which the step is adapted.
-        seed: of all random numbers.
-        sampler: "gibbs" (linear networks only), "hmc", or "auto": Gibbs for linear networks.
-        start: where the chains of the source begin: "prior", or neurons (k, D) of which each of the N of a replica is
-            drawn at random with replacement (draws of the theory's measure put the right share into each of its lobes).
-            The equilibrium does not depend on it; the time to reach it does.
+        how: the fields of `Sampling`.
 
     Raises:
         UsageError: an unknown sampler, a word for `start` that is not "prior".
@@ -120,55 +150,72 @@ def sample_posterior(
         ConvergenceError: HMC accepts less than 40 % of its moves.
     """
     points, at1, y1 = check_problem(x, source_rows, source_labels)
-    stages = [(at1, y1, gamma1, beta1)]
+    tasks = [_Task(at1, y1, gamma1, beta1)]
     if target_rows is not None and target_labels is not None:
-        stages.append((*check_problem(x, target_rows, target_labels)[1:], gamma2, beta2))
+        tasks.append(_Task(*check_problem(x, target_rows, target_labels)[1:], gamma2, beta2))
     test = None if test_rows is None or test_labels is None else check_problem(x, test_rows, test_labels)[1:]
     check_delta(delta)
-    check_choice("sampler", sampler, SAMPLERS)
-    for number, (at, _, gamma, beta) in enumerate(stages, start=1):
-        check_gamma(gamma, f"gamma{number}")
-        check_beta(beta, f"beta{number}")
-        if np.isinf(beta) and width < len(at):
-            raise DomainError(
-                f"width = {width}: beta = inf needs at least as many neurons as training points, {len(at)}."
-            )
-    for name, value, least in (
-        ("width", width, 1),
-        ("replicas", replicas, 2),
-        ("samples", samples, 2),
-        ("burn", burn, 0),
-    ):
-        if value < least:
-            raise DomainError(f"{name} = {value} is too small: use {least} or more.")
-    if sampler == "gibbs" and activation.kind != "linear":
-        raise DomainError(f"sampler = gibbs is exact for linear networks only, not for {activation.name}: use hmc.")
-    neurons = _neurons(start, points.shape[1])
+    sampling = Sampling(**how)
+    _check(tasks, activation, width, sampling.sampler)
+    found = _sample(points, tasks, test, activation, width, float(delta), sampling)
+    return Posterior(found[0], found[1] if len(found) == 2 else None, width, sampling.replicas)
 
+
+def _check_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise DomainError(f"{name} = {value} is too small: use {least} or more.")
+
+
+def _check(tasks: Sequence[_Task], act: Activation, width: int, sampler: str) -> None:
+    _check_least("width", width, 1)
+    for number, task in enumerate(tasks, start=1):
+        check_gamma(task.gamma, f"gamma{number}")
+        check_beta(task.beta, f"beta{number}")
+        if np.isinf(task.beta) and width < len(task.rows):
+            raise DomainError(
+                f"width = {width}: beta = inf needs at least as many neurons as training points, {len(task.rows)}."
+            )
+    if sampler == "gibbs" and act.kind != "linear":
+        raise DomainError(f"sampler = gibbs is exact for linear networks only, not for {act.name}: use hmc.")
+
+
+def _sample(
+    points: Floats,
+    tasks: Sequence[_Task],
+    test: tuple[NDArray[np.intp], Floats] | None,
+    act: Activation,
+    width: int,
+    delta: float,
+    how: Sampling,
+) -> list[StagePosterior]:
+    """Return what the stages have found, each tied to the kept states of the one before."""
+    neurons = _neurons(how.start, points.shape[1])
     # Weights enter through their components along the inputs; the others keep their prior and are never seen.
     _, size, right = np.linalg.svd(points / np.sqrt(points.shape[1]), full_matrices=False)
     along = right[size > 1e-12 * max(size[0], 1e-300)].T
     inputs = points @ along / np.sqrt(points.shape[1])
-    gibbs = activation.kind == "linear" and sampler != "hmc"
-    mean, found = np.zeros((replicas, width, inputs.shape[1])), []
-    *streams, first_stream = np.random.SeedSequence(seed).spawn(len(stages) + 1)
+    gibbs = act.kind == "linear" and how.sampler != "hmc"
+    mean, found = np.zeros((how.replicas, width, inputs.shape[1])), []
+    *streams, first_stream = np.random.SeedSequence(how.seed).spawn(len(tasks) + 1)
     first: Floats | None = None
     if neurons is not None:
-        drawn = np.random.default_rng(first_stream).integers(len(neurons), size=(replicas, width))
+        drawn = np.random.default_rng(first_stream).integers(len(neurons), size=(how.replicas, width))
         first = (neurons @ along)[drawn]
-    for number, ((at, y, gamma, beta), stream) in enumerate(zip(stages, streams, strict=True)):
-        δ = float(delta) if number == 1 else 0.0
+    for number, (task, stream) in enumerate(zip(tasks, streams, strict=True)):
+        δ, at, y = delta if number == 1 else 0.0, task.rows, task.labels
         frozen = bool(np.isinf(δ))
-        network = Network(activation, inputs[at], y, float(gamma), 1.0 / float(beta), 1.0 + δ, mean)
+        network = Network(act, inputs[at], y, float(task.gamma), 1.0 / float(task.beta), 1.0 + δ, mean)
         sampled_by, rng = GibbsChains if gibbs else Chains, np.random.default_rng(stream)
         chains = None if frozen else sampled_by(network, rng, first if number == 0 else None)
-        outputs, kernels, states = _run(network, chains, inputs, at, samples, burn, min(sources, samples))
+        outputs, kernels, states = _run(
+            network, chains, inputs, at, how.samples, how.burn, min(how.sources, how.samples)
+        )
         outputs, kernels = (
-            table.reshape(2, replicas, -1, *table.shape[2:]).mean(axis=2) for table in (outputs, kernels)
+            table.reshape(2, how.replicas, -1, *table.shape[2:]).mean(axis=2) for table in (outputs, kernels)
         )
         found.append(_summary(outputs, kernels, at, y, test, 1.0 if chains is None else chains.acceptance))
         mean = float(mean_weight(delta)) * states.reshape(-1, width, inputs.shape[1])
-    return Posterior(found[0], found[1] if len(found) == 2 else None, width, replicas)
+    return found
 
 
 def _neurons(start: Literal["prior"] | ArrayLike, dimension: int) -> Floats | None:

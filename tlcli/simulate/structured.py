@@ -57,45 +57,62 @@ def simulate_structured(
             "and init_scale > 0."
         )
     live = eigenvalues > 0  # modes without variance carry no data
-    eigenvalues, teacher1, teacher2 = eigenvalues[live], teacher1[live], teacher2[live]
     if images is not None:
         images = Images(images.x[:, live], images.y1, images.y2)
-    dim, k = len(eigenvalues), init_scale**2
-
-    def sample(rng: np.random.Generator, p: float, stage: int) -> Data:
-        if images is not None:
-            rows = rng.integers(len(images.x), size=int(p))
-            return Data(images.x[rows], (images.y1, images.y2)[stage][rows])
-        x = rng.standard_normal((int(p), dim)) * np.sqrt(eigenvalues)
-        teacher, sigma = ((teacher1, sigma1), (teacher2, sigma2))[stage]
-        return Data(x, x @ teacher + sigma * rng.standard_normal(int(p)))
+    draws = _Draws(eigenvalues[live], (teacher1[live], teacher2[live]), (sigma1, sigma2), images)
 
     def trial(rng: np.random.Generator) -> dict[str, float]:
-        beta1 = teacher1
-        if np.isfinite(p1):
-            source = sample(rng, p1, 0)
-            beta1 = least_norm(source) if images is None else regress(source, np.eye(dim))
-        norm = float(np.linalg.norm(beta1))
-        spike = float(np.hypot(k, gamma0 * norm)) - k
-        n = beta1 / norm
-        data = sample(rng, p2, 1)
-        if images is None:
-            betas = fit(data, Features(k, n[:, None], np.array([[spike]])), k, ridge=ridge)
-        else:
-            # M^{1/2} = sqrt(k) I + (sqrt(k + chi) - sqrt(k)) n n^T
-            root = np.sqrt(k) * np.eye(dim) + (np.sqrt(k + spike) - np.sqrt(k)) * np.outer(n, n)
-            betas = regress(data, root, ridge), regress(data, np.sqrt(k) * np.eye(dim), ridge)
-        loss, baseline = (float(eigenvalues @ (beta - teacher2) ** 2) for beta in betas)
-        return {
-            "norm2": norm**2,
-            "spike": spike,
-            "source_loss": float(eigenvalues @ (beta1 - teacher1) ** 2),
-            "loss": loss,
-            "baseline": baseline,
-            "gain": baseline - loss,
-        }
+        return _trial(draws, rng, p1, p2, gamma0, ridge, init_scale**2)
 
     return run_trials(trial, trials, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Draws:
+    """Where samples come from: inputs of variances `eigenvalues` with the teachers of both stages, or images."""
+
+    eigenvalues: Array
+    teachers: tuple[Array, Array]
+    sigmas: tuple[float, float]
+    images: Images | None
+
+    def sample(self, rng: np.random.Generator, p: float, stage: int) -> Data:
+        """Draw p samples of stage 0 or 1."""
+        if self.images is not None:
+            rows = rng.integers(len(self.images.x), size=int(p))
+            return Data(self.images.x[rows], (self.images.y1, self.images.y2)[stage][rows])
+        x = rng.standard_normal((int(p), len(self.eigenvalues))) * np.sqrt(self.eigenvalues)
+        return Data(x, x @ self.teachers[stage] + self.sigmas[stage] * rng.standard_normal(int(p)))
+
+
+def _trial(
+    draws: _Draws, rng: np.random.Generator, p1: float, p2: float, gamma0: float, ridge: float, k: float
+) -> dict[str, float]:
+    """Run the two stages once; `k` is the bulk of the features."""
+    eigenvalues, (teacher1, teacher2) = draws.eigenvalues, draws.teachers
+    beta1, dim = teacher1, len(eigenvalues)
+    if np.isfinite(p1):
+        source = draws.sample(rng, p1, 0)
+        beta1 = least_norm(source) if draws.images is None else regress(source, np.eye(dim))
+    norm = float(np.linalg.norm(beta1))
+    spike = float(np.hypot(k, gamma0 * norm)) - k
+    n = beta1 / norm
+    data = draws.sample(rng, p2, 1)
+    if draws.images is None:
+        betas = fit(data, Features(k, n[:, None], np.array([[spike]])), k, ridge=ridge)
+    else:
+        # M^{1/2} = sqrt(k) I + (sqrt(k + chi) - sqrt(k)) n n^T
+        root = np.sqrt(k) * np.eye(dim) + (np.sqrt(k + spike) - np.sqrt(k)) * np.outer(n, n)
+        betas = regress(data, root, ridge), regress(data, np.sqrt(k) * np.eye(dim), ridge)
+    loss, baseline = (float(eigenvalues @ (beta - teacher2) ** 2) for beta in betas)
+    return {
+        "norm2": norm**2,
+        "spike": spike,
+        "source_loss": float(eigenvalues @ (beta1 - teacher1) ** 2),
+        "loss": loss,
+        "baseline": baseline,
+        "gain": baseline - loss,
+    }
 
 
 def regress(data: Data, root: Array, ridge: float = 0.0) -> Array:

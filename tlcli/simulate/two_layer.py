@@ -16,7 +16,7 @@ and Delta = y - f on the training points of the active stage, one step of gradie
 the mean and 1/sqrt(N) in one network.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -219,9 +219,8 @@ def descend(
     xs = x / np.sqrt(dim)
     share = 1.0 / n_points if reduction == "mean" else 1.0
     aim = y if isinstance(y, Pull) else Pull(y)
-    shape = (n_points, *net.readout.shape[1:])
-    vector = np.random.default_rng(0).standard_normal(shape)  # any start that is not special will do
-    time, step, steps, age, drift, curvature, limit = 0.0, 0.0, 0, REFRESH, 0.0, 0.0, np.inf
+    pace = _Pace(net, xs, share * aim.curvature, safety, decay)
+    time, step, steps, limit = 0.0, 0.0, 0, np.inf
     advice = "use a smaller dt" if dt is not None else "use a smaller gamma, a shorter time or an explicit dt"
     for end in times:
         while time < end:
@@ -236,16 +235,7 @@ def descend(
                 )
             pull = gamma * share * delta
             force = net.force(passes, pull)
-            if dt is None:
-                growth = net.growth(passes, pull, force)
-                if age >= REFRESH or drift > DRIFT:
-                    turns = 3 if steps else 12
-                    curvature, vector = net.curvature(passes, xs, vector, turns)
-                    age, drift = 0, 0.0
-                step = safety / max(share * aim.curvature * curvature + growth + decay, 1e-300)
-                age, drift = age + 1, drift + step * growth
-            else:
-                step = dt
+            step = pace.next(passes, pull, force) if dt is None else dt
             if steps + (end - time) / step > MAX_STEPS:
                 raise ConvergenceError(
                     f"{stage}: more than {MAX_STEPS} steps of gradient descent are needed (step {step:.3g} at t = "
@@ -258,6 +248,29 @@ def descend(
             net.update(passes, xs, pull, force, step, decay)
             steps += 1
         yield end
+
+
+class _Pace:
+    """The lengths of the steps of one training: `safety` over the fastest rate of the network as it is.
+
+    `share` is what the curvature of the network is multiplied by: 1/P for a mean, and the loss's own curvature.
+    """
+
+    def __init__(self, net: Network, xs: Array, share: float, safety: float, decay: float) -> None:
+        self.net, self.xs, self.share, self.safety, self.decay = net, xs, share, safety, decay
+        shape = (len(xs), *net.readout.shape[1:])
+        self.vector = np.random.default_rng(0).standard_normal(shape)  # any start that is not special will do
+        self.turns, self.age, self.drift, self.curvature = 12, REFRESH, 0.0, 0.0
+
+    def next(self, passes: Any, pull: Array, force: Array) -> float:
+        """Return the length of the next step."""
+        growth = self.net.growth(passes, pull, force)
+        if self.age >= REFRESH or self.drift > DRIFT:
+            self.curvature, self.vector = self.net.curvature(passes, self.xs, self.vector, self.turns)
+            self.turns, self.age, self.drift = 3, 0, 0.0
+        step = self.safety / max(self.share * self.curvature + growth + self.decay, 1e-300)
+        self.age, self.drift = self.age + 1, self.drift + step * growth
+        return step
 
 
 def frozen_outputs(
@@ -297,11 +310,8 @@ def train_networks(
     """
     e = experiment.training
     x = np.concatenate([data.x_source, data.x_target, data.x_test])
-    p1, p2 = len(data.x_source), len(data.x_target)
-    for name, points, times in (("source", p1, e.times1), ("target", p2, e.times2)):
-        if points == 0 and len(times):
-            raise DomainError(f"The {name} task has 0 training points; its stage needs at least one.")
-    gamma2 = e.second_gamma
+    p1, p2, gamma2 = len(data.x_source), len(data.x_target), e.second_gamma
+    _refuse_empty({"source": (p1, e.times1), "target": (p2, e.times2)})
     step = {
         "reduction": e.reduction,
         "safety": SAFETY / 2**halvings,
@@ -343,6 +353,12 @@ def train_networks(
             fresh, _ = experiment.draw(seed, number, x.shape[1])
             scratch[i] = second_stage(fresh, np.zeros(len(x)), "baseline")
     return f, scratch
+
+
+def _refuse_empty(stages: Mapping[str, tuple[int, Sequence[float]]]) -> None:
+    for name, (points, times) in stages.items():
+        if points == 0 and len(times):
+            raise DomainError(f"The {name} task has 0 training points; its stage needs at least one.")
 
 
 def _finite(outputs: Array, time: float, stage: str) -> Array:

@@ -125,11 +125,8 @@ def run_sweep(
     keys = _keys(tasks, store)
     unique = {key: task for key, task in zip(keys, tasks, strict=True) if _mine(key, shard)}
     n_old_warnings = len(store.warnings) if store else 0
-    found: dict[str, Record] = {}
-    if store:
-        found = _stored(unique, store)
-    n_reused, n_failed, seconds = len(found), 0, []
-    total = len(unique)
+    found: dict[str, Record] = _stored(unique, store) if store else {}
+    n_reused, n_failed, seconds, total = len(found), 0, [], len(unique)
     if progress:
         progress(n_reused, total)
 
@@ -144,12 +141,11 @@ def run_sweep(
         if progress:
             progress(len(found), total)
 
-    if n_reused < total:
-        for function in {task.function for key, task in unique.items() if key not in found}:
+    if todo := [(key, task) for key, task in unique.items() if key not in found]:
+        for function in {task.function for _, task in todo}:
             _resolve(function)  # a mistyped function is one error here, not a failure of every point
-        todo = iter([(key, task) for key, task in unique.items() if key not in found])
         begin = store.prepare if store else lambda: None
-        _compute(todo, executor_spec, jobs, max_in_flight, begin, finish, lambda: f"{len(found)} of {total}")
+        _compute(iter(todo), executor_spec, jobs, max_in_flight, begin, finish, lambda: f"{len(found)} of {total}")
 
     return SweepResult(
         records=[found.get(key) for key in keys],

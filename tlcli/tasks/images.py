@@ -155,25 +155,7 @@ def image_data(
     images of each task in a random order, without all training images; an image has a label of every task it
     belongs to and NaN for the other one.
     """
-
-    def members(task: ImageTask, mask: NDArray[np.bool_]) -> NDArray[np.intp]:
-        return np.flatnonzero(np.isin(pool.classes, task.classes) & mask)
-
-    def training(task: ImageTask, purpose: Purpose, points: int) -> NDArray[np.intp]:
-        candidates = members(task, ~pool.held_out)
-        return candidates[stream(seed, draw, purpose).permutation(len(candidates))[:points]]
-
-    first = training(source, Purpose.SOURCE_INPUTS, p1)
-    second = training(target, Purpose.TARGET_INPUTS, p2)
-    free = pool.held_out.copy() if pool.held_out.any() else np.ones(len(pool.classes), bool)
-    free[first] = free[second] = False
-    rank = stream(seed, draw, Purpose.TEST_INPUTS).permutation(len(pool.classes))
-    test: NDArray[np.intp] = np.array([], dtype=np.intp)
-    for task in (target, source):
-        candidates = members(task, free)
-        chosen = candidates[np.argsort(rank[candidates])][:ptest]
-        test = np.concatenate([test, chosen[~np.isin(chosen, test)]])
-
+    first, second, test = _drawn(pool, source, target, (p1, p2, ptest), seed, draw)
     used = np.isin(pool.classes, source.classes + target.classes) & ~pool.held_out
     mean = pool.inputs(pool.pixels[used].mean(axis=0, dtype=np.float64)[None])[0]
 
@@ -209,6 +191,31 @@ def image_data(
         len(source.groups),
         len(target.groups),
     )
+
+
+def _drawn(
+    pool: ImagePool, source: ImageTask, target: ImageTask, sizes: tuple[int, int, int], seed: int, draw: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Return the numbers of the images of source, target and test."""
+
+    def members(task: ImageTask, mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+        return np.flatnonzero(np.isin(pool.classes, task.classes) & mask)
+
+    def training(task: ImageTask, purpose: Purpose, points: int) -> NDArray[np.intp]:
+        candidates = members(task, ~pool.held_out)
+        return candidates[stream(seed, draw, purpose).permutation(len(candidates))[:points]]
+
+    first = training(source, Purpose.SOURCE_INPUTS, sizes[0])
+    second = training(target, Purpose.TARGET_INPUTS, sizes[1])
+    free = pool.held_out.copy() if pool.held_out.any() else np.ones(len(pool.classes), bool)
+    free[first] = free[second] = False
+    rank = stream(seed, draw, Purpose.TEST_INPUTS).permutation(len(pool.classes))
+    test: NDArray[np.intp] = np.array([], dtype=np.intp)
+    for task in (target, source):
+        candidates = members(task, free)
+        chosen = candidates[np.argsort(rank[candidates])][: sizes[2]]
+        test = np.concatenate([test, chosen[~np.isin(chosen, test)]])
+    return first, second, test
 
 
 def _described(source: ImageTask, target: ImageTask) -> str:

@@ -10,8 +10,8 @@ is computed. Both tasks are of one kind, since a network transfers between input
     file:data.npz, file:data.csv     (`tlcli.tasks.arrays`)
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +77,9 @@ def check_tasks(
             f"Source {source!r} and target {target!r} have different kinds of inputs; both must be polynomials, "
             "both digits, both cifar10 or both the same file."
         )
-    if colour and kind != "cifar10":
-        raise UsageError(f"colour is for cifar10 tasks, not for {source!r}.")
-    if drop_columns is not None and kind != "file":
-        raise UsageError(f"drop_columns = {drop_columns} is for file: tasks, not for {source!r}.")
-    if raw_inputs and kind != "file":
-        raise UsageError(f"raw inputs are for file: tasks, not for {source!r}.")
+    _check_options(kind, source, colour, raw_inputs, drop_columns, meaning)
     size("ptest", ptest, DEFAULT_PTEST)
     n1, n2 = size("p1", p1, DEFAULT_P1), size("p2", p2, DEFAULT_P2)
-    if meaning in ("classes", "regression") and kind != "file":
-        raise UsageError(f"{meaning} says what the labels of a file: task are, not those of {source!r}; leave it out.")
     if kind == "polynomial":
         found = size("dim", dim, DEFAULT_DIM)
         first, second = gaussian.parse(source), gaussian.parse(target)
@@ -115,6 +108,22 @@ def check_tasks(
     if dim is not None and dim != found:
         raise UsageError(f"dim = {dim}: the inputs of {source} have D = {found}; leave dim out.")
     return found
+
+
+def _check_options(
+    kind: str, source: str, colour: bool, raw_inputs: bool, drop_columns: str | None, meaning: str | None
+) -> None:
+    """Refuse what tasks of another kind take. Raises UsageError."""
+    if colour and kind != "cifar10":
+        raise UsageError(f"colour is for cifar10 tasks, not for {source!r}.")
+    if kind == "file":
+        return
+    if drop_columns is not None:
+        raise UsageError(f"drop_columns = {drop_columns} is for file: tasks, not for {source!r}.")
+    if raw_inputs:
+        raise UsageError(f"raw inputs are for file: tasks, not for {source!r}.")
+    if meaning in ("classes", "regression"):
+        raise UsageError(f"{meaning} says what the labels of a file: task are, not those of {source!r}; leave it out.")
 
 
 @dataclass(frozen=True)
@@ -183,38 +192,52 @@ def transfer_data(
     for name, value in (("noise1", noise1), ("noise2", noise2)):
         if not (np.isfinite(value) and value >= 0):
             raise DomainError(f"{name} = {value:g}: the standard deviation of label noise must be finite and >= 0.")
-    kind = _kind(source)
-    n1, n2, n_test = size("p1", p1, DEFAULT_P1), size("p2", p2, DEFAULT_P2), size("ptest", ptest, DEFAULT_PTEST)
-    if kind == "polynomial":
-        plain = gaussian.is_plain(source) and gaussian.is_plain(target)
-        data = (polynomial.gaussian_data if plain else gaussian.gaussian_classes)(
-            source, target, dim=found, rho=rho, p1=n1, p2=n2, ptest=n_test, seed=seed, draw=draw
-        )
-    elif kind == "file":
+    kind, how = _kind(source), {"seed": seed, "draw": draw}
+    if kind == "file":
         task = arrays.load_file(source, drop_columns)
-        data = arrays.file_data(
-            task, p1=p1, p2=p2, ptest=ptest, seed=seed, draw=draw, raw_inputs=raw_inputs, meaning=meaning
-        )
+        data = arrays.file_data(task, p1=p1, p2=p2, ptest=ptest, raw_inputs=raw_inputs, meaning=meaning, **how)
     else:
-        draw_images = partial(images.image_data, p1=n1, p2=n2, ptest=n_test, seed=seed, draw=draw)
-        if kind == "digits":
-            data = draw_images(images.digits_pool(), images.digits_task(source), images.digits_task(target))
-        else:
-            first, second = cifar.parse_cifar_task(source), cifar.parse_cifar_task(target)
-            data = draw_images(cifar.cifar_pool(colour), first, second)
+        how |= {"p1": size("p1", p1, DEFAULT_P1), "p2": size("p2", p2, DEFAULT_P2)}
+        how |= {"ptest": size("ptest", ptest, DEFAULT_PTEST)}
+        data = _drawn(kind, source, target, found, rho, colour, how)
     notes = [*_single_class(data), *_absent_classes(data), *data.description.pop("label_notes", [])]
     data = replace(
         data,
         y_source=_noisy(data.y_source, noise1, flips[0], data.classes_source, (seed, draw, Purpose.SOURCE_NOISE)),
         y_target=_noisy(data.y_target, noise2, flips[1], data.classes_target, (seed, draw, Purpose.TARGET_NOISE)),
     )
-    sums = {name: checksum(getattr(data, name)) for name in ("x_source", "y_source", "x_target", "y_target", "x_test")}
     description: dict[str, Any] = {
         **data.description,
         "kind": kind,
         "source": source,
         "target": target,
         "dim": found,
+        **_contents(data, noise1, noise2, seed, draw),
+        **({"notes": notes} if notes else {}),
+        **({"drop_columns": drop_columns} if drop_columns is not None else {}),
+        **({"flips": list(flips)} if any(flips) else {}),
+    }
+    return replace(data, description=description)
+
+
+def _drawn(
+    kind: str, source: str, target: str, dim: int, rho: float, colour: bool, how: Mapping[str, int]
+) -> TransferData:
+    """Draw the points of tasks of one kind, but files, without label noise; `how` are sizes, seed and draw."""
+    if kind == "polynomial":
+        plain = gaussian.is_plain(source) and gaussian.is_plain(target)
+        make = polynomial.gaussian_data if plain else gaussian.gaussian_classes
+        return make(source, target, dim=dim, rho=rho, **how)
+    if kind == "digits":
+        return images.image_data(images.digits_pool(), images.digits_task(source), images.digits_task(target), **how)
+    first, second = cifar.parse_cifar_task(source), cifar.parse_cifar_task(target)
+    return images.image_data(cifar.cifar_pool(colour), first, second, **how)
+
+
+def _contents(data: TransferData, noise1: float, noise2: float, seed: int, draw: int) -> dict[str, Any]:
+    """Return sizes, noise, draw and checksums, JSON-plain."""
+    arrays_of = ("x_source", "y_source", "x_target", "y_target", "x_test")
+    return {
         "p1": len(data.x_source),
         "p2": len(data.x_target),
         "ptest": len(data.x_test),
@@ -223,12 +246,8 @@ def transfer_data(
         "noise": "N(0, noise^2) added to the training labels; test labels without noise",
         "seed": int(seed),
         "draw": int(draw),
-        "array_sha256": sums,
-        **({"notes": notes} if notes else {}),
-        **({"drop_columns": drop_columns} if drop_columns is not None else {}),
-        **({"flips": list(flips)} if any(flips) else {}),
+        "array_sha256": {name: checksum(getattr(data, name)) for name in arrays_of},
     }
-    return replace(data, description=description)
 
 
 def _kind(text: str) -> str:

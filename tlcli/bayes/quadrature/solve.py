@@ -104,14 +104,7 @@ def quadrature_target(
     _, at1, v1 = check_problem(x, source_rows, source.v)
     check_gamma(gamma)
     check_beta(beta)
-    # The source's axes first: its v belongs to the lattice on which it was found, along the axes of its own inputs.
-    basis = _row_space(points, at1)
-    rest = points[at] - points[at] @ basis @ basis.T
-    if np.linalg.norm(rest) > 1e-10 * np.linalg.norm(points[at]):
-        basis = np.concatenate(
-            [basis, _row_space(rest, np.arange(len(rest)), float(np.linalg.norm(points[at])))], axis=1
-        )
-    _check_rank(basis)
+    basis = _joint_space(points, at1, at)
     b, covariance = split_points(points, basis)
     pre = Stage(act, b, covariance, basis, at1, v1, float(source_gamma), 0.0)
     # The part of a weight outside the row space is Gaussian in both stages: variance α² + 1/(1+δ) (1 at δ = inf).
@@ -132,6 +125,20 @@ def _row_space(x: Floats, at: NDArray[np.intp], scale: float = 0.0) -> Floats:
     rank = int(np.sum(size > 1e-10 * max(size.max(), scale, np.finfo(float).tiny)))
     _check_rank(right[:rank].T)
     return right[:rank].T
+
+
+def _joint_space(x: Floats, first: NDArray[np.intp], second: NDArray[np.intp]) -> Floats:
+    """Return an orthonormal basis (D, r) of both sets of rows, r <= 2.
+
+    The source's axes come first: its v belongs to the lattice on which it was found, along the axes of its own inputs.
+    """
+    basis = _row_space(x, first)
+    rest = x[second] - x[second] @ basis @ basis.T
+    if np.linalg.norm(rest) > 1e-10 * np.linalg.norm(x[second]):
+        more = _row_space(rest, np.arange(len(rest)), float(np.linalg.norm(x[second])))
+        basis = np.concatenate([basis, more], axis=1)
+    _check_rank(basis)
+    return basis
 
 
 def _check_rank(basis: Floats) -> None:

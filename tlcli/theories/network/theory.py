@@ -104,7 +104,7 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> PointB
             "--source digits:3v8 --target digits:4v9."
         )
     activation(get("activation") or "tanh")
-    polynomial, from_file = is_gaussian(source.strip()), source.strip().startswith("file:")
+    from_file = source.strip().startswith("file:")
     # A source alone is its own target: the same direction, on other points.
     alone = target is None and not from_file
     sizes = [_size(stage, get, from_file) for stage in ("1", "2")[: 1 if alone else 2]]
@@ -116,15 +116,7 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> PointB
             f"draws = {get('draws')}: a file taken as a whole is one draw of the data; give --p1 and --p2 smaller "
             "than it, or leave out --draws."
         )
-    parameters = ["source", *(["target"] if not alone else []), "dim", *(size for size, _ in sizes)]
-    parameters += ["rho"] if polynomial and not alone else []
-    parameters += ["noise1", *(["noise2"] if not alone else [])]
-    parameters += [flip for flip in ("flips1", "flips2")[: 1 if alone else 2] if get(flip) is not None]
-    # Some only where they are asked for: other tables have no column for them.
-    kind = name.removeprefix("network-")
-    unasked = [option for option in training_parameters(kind, asked=True) if get(option) is None]
-    parameters += [option for option in training_parameters(kind) if option not in unasked]
-    parameters += ["draws"]
+    parameters = _parameters(name, alone, is_gaussian(source.strip()), [size for size, _ in sizes], get)
     inner, stages = _records(layout, name, get, chosen.limit)
     scale = "list" if get("times") is None else get("times").scale
     words = {"layout": layout, "alone": alone, "time_scale": scale, **({"target": source} if alone else {})}
@@ -146,6 +138,18 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> PointB
         ),
         defaults={"dim": dim, "target": source, **dict(sizes), **stages, **chosen.defaults},
     )
+
+
+def _parameters(name: str, alone: bool, polynomial: bool, sizes: Sequence[str], get: Callable[[str], Any]) -> list[str]:
+    """Return the parameters of tasks and training; `alone`: of a source without a target."""
+    parameters = ["source", *(["target"] if not alone else []), "dim", *sizes]
+    parameters += ["rho"] if polynomial and not alone else []
+    parameters += ["noise1", *(["noise2"] if not alone else [])]
+    parameters += [flip for flip in ("flips1", "flips2")[: 1 if alone else 2] if get(flip) is not None]
+    # Some only where they are asked for: other tables have no column for them.
+    kind = name.removeprefix("network-")
+    unasked = [option for option in training_parameters(kind, asked=True) if get(option) is None]
+    return [*parameters, *(option for option in training_parameters(kind) if option not in unasked), "draws"]
 
 
 def _averaged(
