@@ -206,13 +206,9 @@ def transfer_data(
         y_source=_noisy(data.y_source, noise1, flips[0], data.classes_source, (seed, draw, Purpose.SOURCE_NOISE)),
         y_target=_noisy(data.y_target, noise2, flips[1], data.classes_target, (seed, draw, Purpose.TARGET_NOISE)),
     )
+    asked = {"kind": kind, "source": source, "target": target, "dim": found}
     description: dict[str, Any] = {
-        **data.description,
-        "kind": kind,
-        "source": source,
-        "target": target,
-        "dim": found,
-        **_contents(data, noise1, noise2, seed, draw),
+        **(data.description | asked | _contents(data, noise1, noise2, seed, draw)),
         **({"notes": notes} if notes else {}),
         **({"drop_columns": drop_columns} if drop_columns is not None else {}),
         **({"flips": list(flips)} if any(flips) else {}),
