@@ -154,6 +154,17 @@ def test_fig1b_only_the_ansatz_crosses_the_baseline():
     np.testing.assert_allclose(column("baseline")[0], np.broadcast_to(1 - at["alpha2"][:, None], gain[0].shape))
 
 
+def test_fig1b_alignment_signal_and_noise_cancel_where_the_learned_direction_is_orthogonal():
+    column, at = table("fig1b-alignment", "case", "rho", "gamma0")
+    gain = column("gain")
+    assert np.all(np.diff(gain[0], axis=0) > 0)
+    # r = n_1 rho + n_2 rho_xi with n_1^2 = n_2^2 = alpha1 = 1/2: zero at rho = 1/2.
+    assert np.all(gain[1] >= 0)
+    assert np.all(np.abs(at["rho"][gain[1].argmin(axis=0)] - 0.5) <= 0.01 + 1e-12)
+    ultra = gain[1][:, list(at["gamma0"]).index(math.inf)]
+    np.testing.assert_allclose(ultra, 0.7 * (at["rho"] - 0.5) ** 2 / 2, rtol=1e-9, atol=1e-12)
+
+
 def test_fig1c_the_ultra_rich_loss_does_not_depend_on_the_target_s_data():
     column, at = table("fig1c", "alpha1", "rho", "rho_xi")
     loss = column("loss")

@@ -9,7 +9,7 @@ def shipped() -> dict[str, Path]:
     """Return the recipes by name: beside the modules of an installed package, else those of the repository."""
     package = Path(__file__).parent.parent
     for folder in (package / "recipes", package.parent / "recipes"):
-        found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        found = {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
         if found:
             return found
     return {}
