@@ -15,6 +15,7 @@ COMMANDS = (
     "--help",
     "recipes",
     "pretrain-kernel --help",
+    "plot --help",
     "run fig1b -o results",
     "finetune-loss --alpha1 0.5 --alpha2 0.3,0.6 --gamma0 0,2 --simulate --dim 40 --trials 2 -o regression",
     "check regression",

@@ -335,15 +335,19 @@ def test_a_dry_run_of_a_large_grid_is_not_computed(tlcli):
 # Help, version, completion, imports
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "run", "check"])
-def test_help_opens_with_examples(tlcli, command):
+@pytest.mark.parametrize("command", [*COMMANDS, "run", "check", "plot", "recipes"])
+def test_help_opens_with_examples(tlcli, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     done = tlcli(command, "--help")
     assert done.code == 0
     assert done.err == ""
     text = " ".join(done.out.split())
     assert f"Usage: tlcli {command}" in text
     assert text.index("Examples") < text.index("Options")
-    assert f"tlcli {command}" in text[text.index("Examples") :]
+    examples, options = done.out[done.out.index("Examples:") :].split("\nOptions:")
+    assert all(line.startswith("  tlcli ") for line in examples.splitlines()[1:] if line), "each is a command as it is"
+    assert f"  tlcli {command} " in examples
+    assert max(map(len, options.splitlines())) <= 80
     assert tlcli(command, "-h").out == done.out
 
 

@@ -11,7 +11,7 @@ import typer
 from tlcli.cli import completion, interrupts
 from tlcli.cli import plot as plotting
 from tlcli.cli.commands import build
-from tlcli.cli.help import class_of
+from tlcli.cli.help import Plain, class_of
 from tlcli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, TlcliError
 from tlcli.options.commands import COMMANDS, Command
 from tlcli.run import streams
@@ -68,7 +68,7 @@ def _with_commands() -> typer.Typer:
     return whole
 
 
-@app.command("run")
+@app.command("run", cls=Plain)
 def run(
     recipes: Annotated[
         list[Path],
@@ -82,9 +82,9 @@ def run(
         str | None,
         typer.Option("-o", "--output", metavar="DIR", help="Folder that receives one folder per recipe."),
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", help="Worker processes for experiments.")] = 1,
-    executor: Annotated[str, typer.Option("--executor", help="local, dask:ADDRESS or mpi.")] = "local",
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the experiments.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", metavar="INT", help="Worker processes for experiments.")] = 1,
+    executor: Annotated[str, typer.Option("--executor", metavar="WORD", help="local, dask:ADDRESS or mpi.")] = "local",
+    seed: Annotated[int | None, typer.Option("--seed", metavar="INT", help="Seed of the experiments.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Discard stored points once all are computed again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no messages but errors.")] = False,
@@ -110,7 +110,7 @@ def run(
     raise typer.Exit(run_recipes(recipes, output, flags))
 
 
-@app.command("recipes")
+@app.command("recipes", cls=Plain)
 def recipes(
     show: Annotated[
         str | None,
@@ -142,11 +142,12 @@ def recipes(
         raise UsageError(f"recipes: '{show}' is unknown here; use `tlcli recipes` or `tlcli recipes show NAME`.")
 
 
-@app.command("check")
+@app.command("check", cls=Plain)
 def check(
     tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Tables (CSV) or their folders.")],
     sigmas: Annotated[
-        float, typer.Option("--sigmas", help="Allowed distance of one comparison, in standard errors.")
+        float,
+        typer.Option("--sigmas", metavar="NUMBER", help="Allowed distance of one comparison, in standard errors."),
     ] = 4.0,
     finite_size: Annotated[
         float,
@@ -177,7 +178,7 @@ def _plot(folders: Sequence[Path], output: str | None, allow_code: bool, setting
     raise typer.Exit(plotting.plot(folders, output, allow_code, settings))
 
 
-app.command("plot")(plotting.command(_plot))
+app.command("plot", cls=Plain)(plotting.command(_plot))
 
 
 def main() -> None:

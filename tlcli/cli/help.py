@@ -1,7 +1,9 @@
-"""The help of a command that computes: its examples as they are to be copied, then its options, common or all."""
+"""The help of a command: its examples as they are to be copied, then its options, common or all."""
 
+import inspect
 import shutil
 import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -36,26 +38,34 @@ def meaning(option: Option, *, default: bool = True) -> str:
 
 
 def text_of(command: Command, width: int, *, everything: bool = False) -> str:
-    """Return the help; examples are never wrapped, so that a line of them is a command."""
-    lines = [f"Usage: tlcli {command.name} [OPTIONS] [RECIPE]", "", *textwrap.wrap(command.summary, width), ""]
-    lines += ["Examples:", ""]
-    for example in command.examples:
-        lines += [f"  {example}", ""]
+    """Return the help of a command that computes."""
     names = [name for name in dict.fromkeys(command.options) if _is_shown(command, name)]
     shown = [name for name in names if everything or name in command.common]
-    options = [offered(command, name) for name in shown]
-    lines.append("All options:" if everything else "Options:")
-    for panel in dict.fromkeys(option.panel for option in options):
-        lines += ["", f" {panel}"]
-        for option in (option for option in options if option.panel == panel):
-            lines += _row(_flag(option), meaning(option), width)
-    lines += ["", " Help"]
+    panels: dict[str, list[tuple[str, str]]] = {}
+    for option in (offered(command, name) for name in shown):
+        panels.setdefault(option.panel, []).append((_flag(option), meaning(option)))
     if everything:
-        lines += _row("--recipe FILE", "The recipe file [RECIPE], as a flag.", width)
-        lines += _row("-h, --help", "Show the examples and the common options.", width)
+        panels["Help"] = [("--recipe FILE", "The recipe file [RECIPE], as a flag.")]
+        panels["Help"] += [("-h, --help", "Show the examples and the common options.")]
     else:
-        rest = len(names) - len(shown)
-        lines += _row("--help-all", f"Show the {rest} other options of {command.name} too.", width)
+        panels["Help"] = [("--help-all", f"Show the {len(names) - len(shown)} other options of {command.name} too.")]
+    examples = "\n\n".join(f"    {example}" for example in command.examples)
+    about = f"{command.summary}\n\nExamples:\n\n{examples}"
+    heading = "All options:" if everything else "Options:"
+    return _page(f"{command.name} [OPTIONS] [RECIPE]", about, heading, panels, width)
+
+
+def _page(usage: str, about: str, heading: str, panels: Mapping[str, Sequence[tuple[str, str]]], width: int) -> str:
+    """Return a page of help; indented lines are examples, never wrapped, so that a line of them is a command."""
+    lines = [f"Usage: tlcli {usage}", ""]
+    for part in about.strip().split("\n\n"):
+        lines += [f"  {part.strip()}"] if part.startswith("    ") else textwrap.wrap(part, width)
+        lines.append("")
+    lines.append(heading)
+    for panel, rows in panels.items():
+        lines += ["", f" {panel}"]
+        for flag, text in rows:
+            lines += _row(flag, text, width)
     return "\n".join(lines) + "\n"
 
 
@@ -81,6 +91,38 @@ def _row(flag: str, text: str, width: int) -> list[str]:
 
 def _width() -> int:
     return min(max(shutil.get_terminal_size().columns, 60), 100)
+
+
+class Plain(TyperCommand):
+    """A command whose help is a page of the same kind, from its docstring and its parameters."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the page."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        words = []
+        parameters: list[Any] = list(self.get_params(ctx))
+        for parameter in parameters:
+            if parameter.param_type_name == "argument":
+                words.append(parameter.metavar or parameter.name.upper())
+                panels.setdefault("Arguments", []).append((words[-1], parameter.help))
+            elif not parameter.hidden:
+                panel = getattr(parameter, "rich_help_panel", None) or "General"
+                panels.setdefault(panel, []).append((_flag_of(parameter), _meaning_of(parameter)))
+        about = inspect.cleandoc(self.help or "")
+        formatter.write(_page(f"{self.name} [OPTIONS] {' '.join(words)}", about, "Options:", panels, _width()))
+
+
+def _flag_of(parameter: Any) -> str:
+    """Return the flag as its row shows it, a short name first: -o, --output DIR."""
+    names = ", ".join(sorted([*parameter.opts, *parameter.secondary_opts], key=lambda flag: flag.startswith("--")))
+    return names if parameter.is_flag else f"{names} {parameter.metavar or 'TEXT'}"
+
+
+def _meaning_of(parameter: Any) -> str:
+    default = parameter.default
+    if parameter.is_flag or not isinstance(default, (str, int, float)):
+        return parameter.help
+    return f"{parameter.help} (default: {default})"
 
 
 def class_of(command: Command) -> type[TyperCommand]:
