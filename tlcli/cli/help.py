@@ -82,7 +82,7 @@ def _flag(option: Option) -> str:
 
 
 def _row(flag: str, text: str, width: int) -> list[str]:
-    wrapped = textwrap.wrap(text, width - _COLUMN, break_long_words=False, break_on_hyphens=False)
+    wrapped = textwrap.wrap(text, width - _COLUMN, break_long_words=False, break_on_hyphens=False) or [""]
     first = f"  {flag}".ljust(_COLUMN)
     if len(first) > _COLUMN:
         return [first, *(" " * _COLUMN + line for line in wrapped)]
@@ -104,7 +104,9 @@ class Plain(TyperCommand):
         for parameter in parameters:
             if parameter.param_type_name == "argument":
                 words.append(parameter.metavar or parameter.name.upper())
-                panels.setdefault("Arguments", []).append((words[-1], parameter.help))
+                panels.setdefault("Arguments", []).append(
+                    (words[-1], parameter.help or "")
+                )  # lost by typer 0.16 with click 8.5
             elif not parameter.hidden:
                 panel = getattr(parameter, "rich_help_panel", None) or "General"
                 panels.setdefault(panel, []).append((_flag_of(parameter), _meaning_of(parameter)))
