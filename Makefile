@@ -13,7 +13,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tlcli needs Python 3.11 or newer')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dask,data,docs]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[dask,data,docs,html]' --group dev
 	@# mpi4py compiles against an installed MPI; without one its tests are skipped and say so.
 	if command -v mpiexec >/dev/null; then $(BIN)/python -m pip install --quiet --editable '.[mpi]'; fi
 	touch $(READY)

@@ -30,7 +30,7 @@ def test_the_architecture_names_every_package():
     assert not [name for name in names if f"{name}/" not in text]
 
 
-@pytest.mark.parametrize("page", ["python.md", "api.md"])
+@pytest.mark.parametrize("page", ["python.md", "api.md", "drawing.md"])
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")

@@ -35,8 +35,12 @@ def bar(figure):
 
 
 def mesh(axis):
-    (found,) = [c for c in axis.collections if type(c).__name__ == "QuadMesh"]
-    return found
+    return meshes(axis)[0]
+
+
+def meshes(axis):
+    """Return the cells, and after them what covers some of them."""
+    return [c for c in axis.collections if type(c).__name__ == "QuadMesh"]
 
 
 def lines(axis, colour):
@@ -62,7 +66,7 @@ def all_texts(figure):
 # Maps
 
 
-def test_a_map_of_the_gain(draw):
+def test_a_map_of_the_gain(draw, tmp_path):
     (figure,) = draw(
         "phase-diagram",
         x="alpha2=0.05:1.5:30",
@@ -91,6 +95,11 @@ def test_a_map_of_the_gain(draw):
         "gain jumps or features collapse",
         r"best $\gamma_0$",
     ]
+    _, cover = meshes(axis)
+    lost = [row["phase"] == "collapsed" for row in table(tmp_path)]
+    hidden = ~np.ma.getmaskarray(cover.get_array())
+    np.testing.assert_array_equal(hidden, np.reshape(lost, (30, 8)).T)
+    assert to_hex(cover.to_rgba(1.0)) == "#ffffff"
 
 
 def test_the_mesh_holds_the_table(draw, tmp_path):

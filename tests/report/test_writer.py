@@ -70,7 +70,7 @@ def test_files_of_other_formats_of_an_earlier_run_go(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"format": "png,gif"}, "format: 'gif' is unknown; use one of png, pdf, svg, or several as png,pdf"),
+        ({"format": "png,gif"}, "format: 'gif' is unknown; use one of png, pdf, svg, html, or several as png,pdf"),
         ({"size": "3.4"}, "size: '3.4' is no size; give WIDTHxHEIGHT in inches, each from 1 to 60, as 3.4x2.6"),
         ({"size": "0x2"}, "size: '0x2' is no size"),
         ({"style": "maps"}, r"style: 'maps' is unknown; use auto, map, curves or a FILE.mplstyle \(did you mean 'map'"),

@@ -31,18 +31,20 @@ from tlcli.report.style import (
     outer_labels,
     palette,
 )
+from tlcli.report.tables import Block
 
 _ALONE = {"loss": "after pre-training", "train_loss": "after pre-training"}  # the name of the only curve
 
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """One experiment on one curve: mean and standard error at x (all of shape (n,))."""
+    """One experiment on one curve: mean and standard error at x, and rows of the table (all of shape (n,))."""
 
     experiment: str
     x: NDArray[np.float64]
     mean: NDArray[np.float64]
     error: NDArray[np.float64]
+    rows: NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,8 @@ class Curve:
 
     `error` (n_x,) is the standard error of sampled values, over draws of the data where there are several; `ranges`
     (2, n_x) are the lower and upper ends of values that have no standard error. `gain_error` is that of the gain, in
-    which the noise that loss and baseline share has gone. `fine` are x, values and baseline of a smoother line.
+    which the noise that loss and baseline share has gone. `fine` are x, values and baseline of a smoother line, `rows`
+    (n_x,) where the values stand in the table.
     """
 
     x: NDArray[np.float64]
@@ -65,6 +68,7 @@ class Curve:
     baseline_error: NDArray[np.float64] | None = None
     gain_error: NDArray[np.float64] | None = None
     fine: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None] | None = None
+    rows: NDArray[np.intp] | None = None
 
     @property
     def drawn(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
@@ -74,26 +78,27 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class CurvePanel:
-    """One facet: its curves and the x where the gain changes sign, exact or interpolated."""
+    """One facet: its curves, the x where the gain changes sign, exact or interpolated, and the table it is of."""
 
     curves: Sequence[Curve]
     label: str | None
     fixed: Mapping[str, Any]
     crossings: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
     exact: bool = True
+    table: Block | None = None
 
 
 def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec, drawing: Drawing) -> Figure:
     """Return one figure with a panel per facet; colours follow the line axis."""
     figure, axes = facet_grid(len(panels), 3.9, 3.1, shape(panels))
     log = spec.x in spec.log_axes
-    colours = _colours(panels, spec)
+    colours = colours_of(panels, spec)
     for panel, axis in zip(panels, axes, strict=True):
         _draw_panel(axis, panel, spec, colours, log)
     curves = [curve for panel in panels for curve in panel.curves]
     if not spec.placed:
         values = [curve.drawn[1] for curve in curves]
-        frame_curves(axes, drawing, values, [part for one in curves for part in _beside(one)])
+        frame_curves(axes, drawing, values, [part for one in curves for part in beside(one)])
     outside = [mark_outside(axis) for axis in axes]
     if spec.quantity.endswith("gain"):
         for axis in axes:
@@ -107,14 +112,14 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec, drawing: Drawing
 
 
 def _draw_panel(axis: Axes, panel: CurvePanel, spec: FigureSpec, colours: Mapping[Any, Any], log: bool) -> None:
-    shared = _shared_baseline(panel)
+    shared = shared_baseline(panel)
     for index, curve in enumerate(panel.curves):
         # Ranges stand side by side: they often end at the same value.
         steps = 0.0 if curve.ranges is None else index - (len(panel.curves) - 1) / 2
-        _draw_curve(axis, curve, spec, colours[_key(curve.hue, spec.lines)], log, steps, own=shared is None)
+        _draw_curve(axis, curve, spec, colours[key_of(curve.hue, spec.lines)], log, steps, own=shared is None)
     if shared is not None:
         _draw_baseline(axis, panel.curves[0], "black", log, {"lw": 1.4})
-    points = panel.crossings if panel.exact else _on_the_lines(panel, spec, log)
+    points = panel.crossings if panel.exact else on_the_lines(panel, spec, log)
     if len(points):
         axis.plot(*points.T, ls="", marker="D", ms=4.5, mfc="white", mec="black", zorder=5)
     x = panel.curves[0].x
@@ -128,10 +133,10 @@ def _draw_panel(axis: Axes, panel: CurvePanel, spec: FigureSpec, colours: Mappin
 def _draw_curve(axis: Axes, curve: Curve, spec: FigureSpec, colour: Any, log: bool, steps: float, own: bool) -> None:
     """Draw one line with its errors, its own baseline, its experiments and its best value."""
     x, values, _ = curve.drawn
-    line = _drawn(x, log)
+    line = standing(x, log)
     few = len(line) < 6 and not curve.points
     axis.plot(_aside(x[line], steps, log), values[line], color=colour, marker="." if few else "")
-    keep = _drawn(curve.x, log)
+    keep = standing(curve.x, log)
     at = _aside(curve.x[keep], steps, log)
     bars: dict[str, Any] = {"color": colour, "elinewidth": 1.0, "capsize": 2, "ls": ""}
     if curve.error is not None:
@@ -144,7 +149,7 @@ def _draw_curve(axis: Axes, curve: Curve, spec: FigureSpec, colour: Any, log: bo
         _draw_baseline(axis, curve, colour, log, {"lw": 1.0, "alpha": 0.8})
     for measured in curve.points:
         _draw_points(axis, measured, colour, log)
-    mark = _best_mark(curve, log, spec.x)
+    mark = best_mark(curve, log, spec.x)
     if mark == "*" and curve.best is not None:
         axis.plot(*curve.best, marker=mark, ms=10, color=colour, mec="white", zorder=6)
     elif mark and curve.best is not None:
@@ -155,22 +160,22 @@ def _draw_curve(axis: Axes, curve: Curve, spec: FigureSpec, colour: Any, log: bo
 def _draw_baseline(axis: Axes, curve: Curve, colour: Any, log: bool, style: Mapping[str, Any]) -> None:
     x, _, baseline = curve.drawn
     assert baseline is not None
-    line = _drawn(x, log)
+    line = standing(x, log)
     axis.plot(x[line], baseline[line], color=colour, ls="--", **style)
     if curve.baseline_error is not None and curve.baseline is not None:
-        keep = _drawn(curve.x, log)
+        keep = standing(curve.x, log)
         error = np.nan_to_num(curve.baseline_error[keep])
         axis.errorbar(curve.x[keep], curve.baseline[keep], yerr=error, color=colour, ls="", elinewidth=0.8, capsize=1.5)
 
 
-def _best_mark(curve: Curve, log: bool, x: str) -> str | None:
+def best_mark(curve: Curve, log: bool, x: str) -> str | None:
     """Return a star where the best value stands on the axis; for delta < or > where it lies to the left or right of it.
 
     The ends of the range of gamma0 are no optimum, those of delta are. None where nothing is to be marked.
     """
     if curve.best is None or np.isnan(curve.best[0]) or not np.isfinite(curve.best[1]):
         return None
-    shown = curve.x[_drawn(curve.x, log)]
+    shown = curve.x[standing(curve.x, log)]
     if not shown.size:
         return None
     if x != "delta":
@@ -185,23 +190,24 @@ def _aside(x: NDArray[np.float64], steps: float, log: bool) -> NDArray[np.float6
     return np.exp(moved) if log else moved
 
 
-def _drawn(x: NDArray[np.float64], log: bool) -> NDArray[np.intp]:
+def standing(x: NDArray[np.float64], log: bool) -> NDArray[np.intp]:
     """Return the positions that can stand on the axis, in growing order."""
     keep = np.flatnonzero(finite_axis(x, log))
     return keep[np.argsort(x[keep])]
 
 
-def _key(hue: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
+def key_of(hue: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
+    """Return what the colour of a curve stands for."""
     return tuple((name, hue[name]) for name in names if name in hue)
 
 
-def _colours(panels: Sequence[CurvePanel], spec: FigureSpec) -> dict[Any, Any]:
+def colours_of(panels: Sequence[CurvePanel], spec: FigureSpec) -> dict[Any, Any]:
     """Return a colour for every value of the line axis, the same in all panels."""
-    hues = list(dict.fromkeys(_key(curve.hue, spec.lines) for panel in panels for curve in panel.curves))
+    hues = list(dict.fromkeys(key_of(curve.hue, spec.lines) for panel in panels for curve in panel.curves))
     return dict(zip(hues, palette(len(hues)), strict=True))
 
 
-def _on_the_lines(panel: CurvePanel, spec: FigureSpec, log: bool) -> NDArray[np.float64]:
+def on_the_lines(panel: CurvePanel, spec: FigureSpec, log: bool) -> NDArray[np.float64]:
     """Return where the drawn lines meet the baseline, (n, 2), straight on the drawn axis, as far as it is known.
 
     Between two points whose gains are not told from zero by two standard errors there is none, nor between the whole
@@ -211,7 +217,7 @@ def _on_the_lines(panel: CurvePanel, spec: FigureSpec, log: bool) -> NDArray[np.
     for curve in panel.curves if spec.x not in WHOLE else ():
         if curve.baseline is None and spec.quantity not in ("gain", "relative_gain"):
             continue
-        keep = _drawn(curve.x, log)
+        keep = standing(curve.x, log)
         x, y = curve.x[keep], curve.values[keep]
         off = y if curve.baseline is None else (curve.values - curve.baseline)[keep]
         sign = signs(off, None if curve.gain_error is None else curve.gain_error[keep])
@@ -223,7 +229,7 @@ def _on_the_lines(panel: CurvePanel, spec: FigureSpec, log: bool) -> NDArray[np.
     return np.array(found).reshape(-1, 2)
 
 
-def _shared_baseline(panel: CurvePanel) -> NDArray[np.float64] | None:
+def shared_baseline(panel: CurvePanel) -> NDArray[np.float64] | None:
     """Return the baseline if every curve of the panel has the same one."""
     baselines = [curve.baseline for curve in panel.curves]
     first = baselines[0] if baselines else None
@@ -249,7 +255,7 @@ def _draw_points(axis: Axes, points: Points, colour: Any, log: bool) -> None:
     )
 
 
-def _beside(curve: Curve) -> list[NDArray[np.float64]]:
+def beside(curve: Curve) -> list[NDArray[np.float64]]:
     """Return everything else that a curve draws: baseline, best value, ends of its error bars, experiments."""
     parts = [part for part in curve.drawn[1:] if part is not None]
     if curve.baseline is not None and curve.baseline_error is not None:
@@ -286,12 +292,12 @@ def _legend(
     if any(curve.baseline is not None for curve in curves):
         handles += axis.plot([], [], color="black", ls="--", lw=1.4, label="no pre-training")
     exact = all(panel.exact for panel in panels)
-    if any(len(panel.crossings if panel.exact else _on_the_lines(panel, spec, log)) for panel in panels):
+    if any(len(panel.crossings if panel.exact else on_the_lines(panel, spec, log)) for panel in panels):
         how = "exact" if exact else "interpolated"
         handles += axis.plot([], [], ls="", marker="D", ms=4.5, mfc="white", mec="black", label=f"gain = 0 ({how})")
     marks: dict[str, list[float]] = {}
     for curve in curves:
-        mark = _best_mark(curve, log, spec.x)
+        mark = best_mark(curve, log, spec.x)
         if mark and curve.best is not None:
             marks.setdefault(mark, []).append(curve.best[0])
     for mark in (one for one in "*<>" if one in marks):
@@ -306,7 +312,7 @@ def _legend(
 
 
 def _best_label(mark: str, values: Sequence[float], symbol: str) -> str:
-    """Return what the legend says of a mark of `_best_mark` for these best values."""
+    """Return what the legend says of a mark of `best_mark` for these best values."""
     if mark == "*":
         return f"best {symbol}"
     edge, text = (0.0, "0") if mark == "<" else (math.inf, r"\infty")

@@ -1,7 +1,7 @@
 """From blocks of a table to panels of a figure: which axis is x, which colours, which are facets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -24,21 +24,44 @@ from tlcli.report.tables import Block
 Floats = NDArray[np.float64]
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One figure that is not drawn yet: the name of its file, its panels, what they show, axes that hold 0 or inf."""
+
+    stem: str
+    panels: Sequence[MapPanel] | Sequence[CurvePanel]
+    spec: FigureSpec
+    places: Mapping[str, Ends]
+
+
 def plan_panels(blocks: Sequence[Block], drawing: Drawing) -> list[Planned]:
     """Return the figures of all quantities and facets, at most twelve facets to a file, not yet drawn."""
-    names = quantities_of(blocks, drawing) or [None]
     plans: list[Planned] = []
-    for quantity in names:
-        stem = "figure" if len(names) == 1 else f"figure-{quantity}"
-        plans += _of_quantity(blocks, drawing, quantity, stem)
+    for one in pictures(blocks, drawing):
+        parts = pages(one.panels)
+        plans += [
+            (
+                one.stem if len(parts) == 1 else f"{one.stem}-{number}",
+                partial(_page, part, one.spec, drawing, one.places),
+            )
+            for number, part in enumerate(parts, start=1)
+        ]
     return plans
 
 
-def _of_quantity(blocks: Sequence[Block], drawing: Drawing, quantity: str | None, stem: str) -> list[Planned]:
-    shown = [summarised(block, quantity) for block in blocks]
+def pictures(blocks: Sequence[Block], drawing: Drawing) -> list[Picture]:
+    """Return what there is to draw, a picture per quantity; none where no axis has several values."""
+    names = quantities_of(blocks, drawing) or [None]
+    stems = ["figure"] if len(names) == 1 else [f"figure-{name}" for name in names]
+    found = [_of_quantity(blocks, drawing, name, stem) for name, stem in zip(names, stems, strict=True)]
+    return [one for one in found if one is not None]
+
+
+def _of_quantity(blocks: Sequence[Block], drawing: Drawing, quantity: str | None, stem: str) -> Picture | None:
+    tables = shown = [summarised(block, quantity) for block in blocks]
     spec = plan_figure(shown, drawing, quantity)
     if spec is None:
-        return []
+        return None
     kinds = {judged(block.columns) for block in blocks if block.columns.keys() & {"loss", "error", "train_loss"}}
     kind = kinds.pop() if len(kinds) == 1 else "loss"
     spec = replace(_drawable(shown, spec, quantity), subtitle=fixed_text(shown), judged=kind)
@@ -53,14 +76,11 @@ def _of_quantity(blocks: Sequence[Block], drawing: Drawing, quantity: str | None
     for index, block in enumerate(shown):
         points = drawing.boundaries[index] if drawing.boundaries else []
         if spec.kind == "map":
-            panels += _map_panels(block, spec, points, places)
+            found: list[Any] = _map_panels(block, spec, points, places)
         else:
-            panels += _curve_panels(block, spec, points, smooth[index])
-    parts = pages(panels)
-    return [
-        (stem if len(parts) == 1 else f"{stem}-{number}", partial(_page, part, spec, drawing, places))
-        for number, part in enumerate(parts, start=1)
-    ]
+            found = _curve_panels(block, spec, points, smooth[index])
+        panels += [replace(panel, table=tables[index]) for panel in found]
+    return Picture(stem, panels, spec, places)
 
 
 def _smooth(fine: Block | None, spec: FigureSpec, drawing: Drawing) -> Block | None:
@@ -144,6 +164,12 @@ def _column(block: Block, name: str, index: tuple[Any, ...], order: Sequence[str
     return np.transpose(array, [left.index(n) for n in order])
 
 
+def _rows(block: Block, index: tuple[Any, ...], order: Sequence[str]) -> NDArray[np.intp]:
+    """Return the row of the table in which each value of a facet stands, counted from 0 within its case."""
+    numbered = {"row": np.arange(block.size).reshape(block.shape)}
+    return _column(Block(block.axes, numbered, block.scales), "row", index, order)
+
+
 def _inside(points: Mapping[str, Any], fixed: Mapping[str, Any], names: Sequence[str], *, roots: bool = True) -> Floats:
     """Return the boundary points of one facet, (n, len(names)): roots of the gain, or its jumps and collapse."""
     keep = np.isin(points["kind"], ("root", "interpolated")) == roots
@@ -174,6 +200,7 @@ def _map_panels(
                 x=np.asarray(block.axes[spec.x]),
                 y=np.asarray(block.axes[spec.y]),
                 values=np.asarray(_column(block, spec.quantity, index, order), dtype=float),
+                rows=_rows(block, index, order),
                 phase=_column(block, "phase", index, order) if signed and "phase" in block.columns else None,
                 boundary=np.concatenate(found) if found and signed else np.empty((0, 2)),
                 jumps=np.concatenate(jumps) if jumps and signed else np.empty((0, 2)),
@@ -288,7 +315,7 @@ def _curve(
             where = tuple(variant if n == "experiment" else i for n, i in zip(names, index, strict=True))
             experiment = str(block.full("experiment")[where].ravel()[0])
             mean, error = (_column(block, f"sim_{spec.quantity}{suffix}", where, order)[at] for suffix in ("", "_se"))
-            points.append(Points(experiment, x, mean, error))
+            points.append(Points(experiment, x, mean, error, _rows(block, where, order)[at]))
     values = _column(block, spec.quantity, index, order)[at]
 
     def error_of(quantity: str) -> Floats | None:
@@ -311,6 +338,7 @@ def _curve(
         None if baseline is None else error_of("baseline"),
         error_of("gain") if spec.quantity not in GAINS else error_of(spec.quantity),
         None if fine is None else _fine(fine, spec, _without_experiment(block, index), order, at),
+        _rows(block, index, order)[at],
     )
 
 

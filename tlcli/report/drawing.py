@@ -1,5 +1,6 @@
 """How a figure shall look, as the user says it: roles of axes, column, kind, limits, size, style and formats."""
 
+import importlib.util
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.errors import UsageError, suggest
+from tlcli.errors import MissingExtraError, UsageError, suggest
 from tlcli.report.tables import Block
 
-FORMATS = ("png", "pdf", "svg")
+FORMATS = ("png", "pdf", "svg", "html")
+HTML = "html"
 KINDS = ("auto", "map", "curves")
 DPI = 160.0
 _INCHES = (1.0, 60.0)
@@ -48,12 +50,18 @@ class Drawing:
     smooth: Sequence[Block | None] = ()
     smooth_axis: str | None = None
 
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The formats of figures that do not move."""
+        return tuple(one for one in self.formats if one != HTML)
+
 
 def read_drawing(settings: Mapping[str, Any], **more: Any) -> Drawing:
     """Return how to draw from the options of figures as a user writes them; `more` are fields of `Drawing`.
 
     Raises:
         UsageError: a text that is no kind, style file, format, size or pair of limits.
+        MissingExtraError: figures for a browser without the package that makes them.
     """
     kind, style = _style(settings.get("style") or "auto")
     limits = {role: _limits(f"{role}lim", text) for role in ("x", "y") if (text := settings.get(f"{role}lim"))}
@@ -101,6 +109,8 @@ def _formats(text: str) -> tuple[str, ...]:
             raise UsageError(
                 f"format: '{one}' is unknown; use one of {', '.join(FORMATS)}, or several as png,pdf{near}."
             )
+    if HTML in found and importlib.util.find_spec("plotly") is None:
+        raise MissingExtraError("format: html needs plotly, which is not installed: pip install 'tlcli[html]'.")
     return found
 
 

@@ -111,18 +111,24 @@ def summarised(block: Block, quantity: str | None) -> Block:
     return Block(axes, columns, block.scales, block.label)
 
 
+def ticks_of(ends: Ends) -> dict[float, str]:
+    """Return where the axis has ticks, and what they say."""
+    inside = [] if ends.bare else _decades(ends.first, ends.last)
+    near = 0.06 * np.log((ends.infinity or ends.last) / (ends.zero or ends.first))
+    inside = [x for x in inside if all(abs(np.log(x / at)) > near for at in (ends.zero, ends.infinity) if at)]
+    marks = {at: text for at, text in ((ends.zero, "0"), (ends.infinity, r"$\infty$")) if at is not None}
+    return {x: f"{x:g}" for x in inside} | marks
+
+
 def mark_ends(axis: Axes, ends: Ends, which: str = "x", *, cells: bool = False) -> None:
     """Write 0 and ∞ where they stand, and break the axis and all lines between them and their neighbours.
 
     With `cells` (a map, whose limits stay) a white line parts their cells from the others.
     """
     line: Axis = axis.xaxis if which == "x" else axis.yaxis
-    inside = [] if ends.bare else _decades(ends.first, ends.last)
-    near = 0.06 * np.log((ends.infinity or ends.last) / (ends.zero or ends.first))
-    inside = [x for x in inside if all(abs(np.log(x / at)) > near for at in (ends.zero, ends.infinity) if at)]
-    marks = {at: text for at, text in ((ends.zero, "0"), (ends.infinity, r"$\infty$")) if at is not None}
+    marks = ticks_of(ends)
     (axis.set_xscale if which == "x" else axis.set_yscale)("log")
-    line.set_major_locator(FixedLocator([*inside, *marks]))
+    line.set_major_locator(FixedLocator(list(marks)))
     line.set_major_formatter(FuncFormatter(lambda value, _: marks.get(value) or f"{value:g}"))
     line.set_minor_locator(NullLocator())
     line.set_minor_formatter(NullFormatter())

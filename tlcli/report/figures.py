@@ -1,6 +1,7 @@
 """All figures of a result, one after the other, as pairs of a file's name (without ending) and a figure."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
@@ -13,6 +14,9 @@ from tlcli.report.network import network_figures
 from tlcli.report.records import drawn_by_time, final
 from tlcli.report.style import look
 from tlcli.report.tables import Block
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as Page
 
 
 def figures_of(
@@ -40,3 +44,13 @@ def figures_of(
             figure = build()
         if figure is not None:
             yield name, figure
+
+
+def pages_of(blocks: Sequence[Block], drawing: Drawing) -> "Iterator[tuple[str, Page]]":
+    """Yield name and figure of the table for a browser; there are none of kernels, densities and layers."""
+    from tlcli.report.interactive import interactive_figures
+
+    for name, build in interactive_figures(blocks, drawing):
+        with look(drawing.style):
+            figure = build()
+        yield name, figure

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from tlcli.report.drawing import Drawing
+from tlcli.report.drawing import Drawing, Limits
 from tlcli.report.style import log_axis
 
 Floats = NDArray[np.float64]
@@ -16,6 +16,7 @@ Floats = NDArray[np.float64]
 _SQUASHED = 0.25  # of the values lie in the lowest tenth of a linear axis: it is to be logarithmic
 _PEAK, _CUT = 6.0, 2.5  # in upper quartiles: what is an interpolation peak, and where it is cut
 _DEEPEST = 1e-6  # of the largest value: rounding errors below it are no part of a logarithmic axis
+_LOG_ROOM = 1.3  # beyond the ends of a logarithmic axis
 _BAND = 0.2  # of the largest value: a band narrower than this need not stand on zero
 
 
@@ -42,22 +43,28 @@ def frame_curves(axes: Sequence[Axes], drawing: Drawing, curves: Sequence[Floats
 
     `curves` are the values of the lines and decide, `beside` what else is drawn and must be inside.
     """
-    values = np.concatenate([np.ravel(part) for part in curves])
-    rest = np.concatenate([np.ravel(part) for part in (*curves, *beside)])
-    values, rest = values[np.isfinite(values)], rest[np.isfinite(rest)]
-    log = drawing.logs.get("y", squashed(values)) and bool((values > 0).any())
-    if log:
-        low, high = float(values[values > 0].min()), float(values.max())
-        low = max(low, _DEEPEST * high)
-        for axis in axes:  # a shared scale, but each axis has its own ticks
-            log_axis(axis.yaxis, np.array([low, high]))
-        axes[0].set_ylim(low / 1.3, 1.3 * max(high, float(rest.max())))
-    elif limits := _linear_limits(values, rest):
+    log, limits = value_axis(drawing, curves, beside)
+    if limits:
+        for axis in axes if log else ():  # a shared scale, but each axis has its own ticks
+            log_axis(axis.yaxis, np.array([limits[0] * _LOG_ROOM, limits[1] / _LOG_ROOM]))
         axes[0].set_ylim(*limits)
     if "x" in drawing.limits:
         axes[0].set_xlim(*drawing.limits["x"])
-    if "y" in drawing.limits:
-        axes[0].set_ylim(*drawing.limits["y"])
+
+
+def value_axis(drawing: Drawing, curves: Sequence[Floats], beside: Sequence[Floats]) -> tuple[bool, Limits | None]:
+    """Return whether the axis of values is logarithmic, and its limits: those asked for, or None for all there is."""
+    values = np.concatenate([np.ravel(part) for part in curves])
+    rest = np.concatenate([np.ravel(part) for part in (*curves, *beside)])
+    values, rest = values[np.isfinite(values)], rest[np.isfinite(rest)]
+    from_zero = drawing.limits.get("y", (1.0,))[0] <= 0
+    log = drawing.logs.get("y", squashed(values) and not from_zero) and bool((values > 0).any())
+    if log:
+        low, high = float(values[values > 0].min()), float(values.max())
+        limits = max(low, _DEEPEST * high) / _LOG_ROOM, _LOG_ROOM * max(high, float(rest.max()))
+    else:
+        limits = _linear_limits(values, rest)
+    return log, drawing.limits.get("y", limits)
 
 
 def _linear_limits(values: Floats, rest: Floats) -> tuple[float, float] | None:

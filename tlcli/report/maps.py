@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -21,6 +21,7 @@ from tlcli.report.drawing import Drawing
 from tlcli.report.facets import shape
 from tlcli.report.plan import FigureSpec
 from tlcli.report.style import facet_grid, facet_title, finite_axis, head, legend_below, log_axis, number, outer_labels
+from tlcli.report.tables import Block
 from tlcli.status import Phase
 
 GAINS = ("gain", "relative_gain", "gain_error", "gain_calibrated")
@@ -32,9 +33,10 @@ _HATCHES = (
     (Phase.COLLAPSED, "....", "collapsed features"),
     (Phase.UNKNOWN, "xx", "no gain known"),
 )
-_NEUTRAL = "#d9d9d9"
+NEUTRAL = "#d9d9d9"
+NEUTRAL_WORDS = "gain within two standard errors of zero"
 _SLIGHT = 1e-9  # of the scale: rounding errors have no sign
-_BEST = "#E69F00"
+BEST = "#E69F00"
 _ARROWS = 8  # arrowheads along one edge
 
 
@@ -43,7 +45,7 @@ class MapPanel:
     """One facet: values, phase and standard error (n_x, n_y), boundary points (n, 2), best value of `searched`.
 
     `exact`: the boundary is made of roots, not interpolated on the grid. `breaks` are the values of x and of y that
-    stand behind a break of their axis.
+    stand behind a break of their axis. `rows` (n_x, n_y) is where the values stand in `table`.
     """
 
     x: NDArray[np.float64]
@@ -59,6 +61,8 @@ class MapPanel:
     searched: str = "gamma0"
     error: NDArray[np.float64] | None = None
     breaks: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    rows: NDArray[np.intp] | None = None
+    table: Block | None = None
 
 
 def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec, drawing: Drawing) -> Figure:
@@ -80,23 +84,75 @@ def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec, drawing: Drawing) ->
     return figure
 
 
-def _draw_panel(
-    axis: Axes, panel: MapPanel, spec: FigureSpec, norm: Normalize, cmap: Any, handles: dict[str, Any]
-) -> Any:
-    """Draw cells, phases, boundaries and best values of one panel; add to `handles` what the legend has to explain."""
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """What one panel shows: growing x (n_x,) and y (n_y,), edges of the cells, values, phase and neutral (n_x, n_y).
+
+    `at` picks them from the arrays of the panel. `neutral` are gains within two standard errors of zero (None: these
+    are exact), `lines` where the gain is zero, each with its points (n, 2), a key for the legend and its words.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    edges: tuple[NDArray[np.float64], NDArray[np.float64]]
+    values: NDArray[np.float64]
+    at: Any
+    phase: NDArray[np.int8] | None
+    neutral: NDArray[np.bool_] | None = None
+    lines: Sequence[tuple[NDArray[np.float64], str, str]] = ()
+
+
+def cells_of(panel: MapPanel, spec: FigureSpec) -> Cells:
+    """Return what stands on the axes, in growing order; of sampled gains only what their errors tell."""
     logs = (spec.x in spec.log_axes, spec.y in spec.log_axes)
     keep_x, keep_y = finite_axis(panel.x, logs[0]), finite_axis(panel.y, logs[1])
     x, y = panel.x[keep_x], panel.y[keep_y]
     x_order, y_order = np.argsort(x), np.argsort(y)
     x, y = x[x_order], y[y_order]
-    cells = np.ix_(np.flatnonzero(keep_x)[x_order], np.flatnonzero(keep_y)[y_order])
-    values = panel.values[cells]
+    at = np.ix_(np.flatnonzero(keep_x)[x_order], np.flatnonzero(keep_y)[y_order])
     edges = _cell_edges(x, logs[0]), _cell_edges(y, logs[1])
-    shown = _on_scale(values, norm, spec.quantity)
+    cells = Cells(x, y, edges, panel.values[at], at, None if panel.phase is None else panel.phase[at])
+    return _judged(cells, panel, spec) if spec.quantity in GAINS else cells
+
+
+def _judged(cells: Cells, panel: MapPanel, spec: FigureSpec) -> Cells:
+    """Add where the gain is not told from zero, and where it changes its sign."""
+    phase, neutral = cells.phase, None
+    error = None if panel.error is None else panel.error[cells.at]
+    sign = signs(cells.values, error)
+    if error is not None:
+        neutral = (sign == 0) & np.isfinite(cells.values) & (phase != Phase.COLLAPSED)
+        if phase is not None:
+            phase = np.where((phase == Phase.NEGATIVE) & (sign == 0), Phase.NEUTRAL, phase)
+    lines: list[tuple[NDArray[np.float64], str, str]] = []
+    if error is not None or spec.x in WHOLE or spec.y in WHOLE:
+        lines = [(side, "zero", "gain changes sign between cells") for side in sides(sign, *cells.edges)]
+        return replace(cells, phase=phase, neutral=neutral, lines=lines)
+    grid = (cells.x, cells.y)
+    closed = _closed(panel, grid)
+    if phase is not None and not panel.exact:
+        lost = phase == Phase.COLLAPSED
+        closed |= lost[1:, 1:] | lost[1:, :-1] | lost[:-1, 1:] | lost[:-1, :-1]
+    logs = (spec.x in spec.log_axes, spec.y in spec.log_axes)
+    for points, key, words in (
+        (panel.boundary, "zero", f"gain = 0 ({'exact' if panel.exact else 'interpolated'})"),
+        (panel.jumps, "jumps", "gain jumps or features collapse"),
+    ):
+        lines += [(line, key, words) for line in traced(points, *grid, logs, ~closed)]
+    return replace(cells, phase=phase, lines=lines)
+
+
+def _draw_panel(
+    axis: Axes, panel: MapPanel, spec: FigureSpec, norm: Normalize, cmap: Any, handles: dict[str, Any]
+) -> Any:
+    """Draw cells, phases, boundaries and best values of one panel; add to `handles` what the legend has to explain."""
+    logs = (spec.x in spec.log_axes, spec.y in spec.log_axes)
+    cells = cells_of(panel, spec)
+    x, y, edges = cells.x, cells.y, cells.edges
+    shown = on_scale(cells.values, norm, spec.quantity)
     mesh = axis.pcolormesh(*edges, shown.T, norm=norm, cmap=cmap, shading="flat", rasterized=True)
-    phase = None if panel.phase is None else panel.phase[cells]
     if spec.quantity in GAINS:
-        _draw_zero(axis, panel, spec, (x, y), edges, values, cells, phase, handles)
+        _draw_zero(axis, cells, logs, handles)
     if panel.optimum is not None:
         _draw_optimum(axis, panel, spec, handles)
     for line, log, numbers in ((axis.xaxis, logs[0], x), (axis.yaxis, logs[1], y)):
@@ -109,43 +165,19 @@ def _draw_panel(
     return mesh
 
 
-def _draw_zero(
-    axis: Axes,
-    panel: MapPanel,
-    spec: FigureSpec,
-    grid: tuple[NDArray[np.float64], NDArray[np.float64]],
-    edges: tuple[NDArray[np.float64], NDArray[np.float64]],
-    values: NDArray[np.float64],
-    cells: Any,
-    phase: NDArray[np.int8] | None,
-    handles: dict[str, Any],
-) -> None:
-    """Draw where the gain is zero, negative or unknown; of sampled gains only what their errors tell."""
-    logs = (spec.x in spec.log_axes, spec.y in spec.log_axes)
-    error = None if panel.error is None else panel.error[cells]
-    sign = signs(values, error)
-    if error is not None:
-        _shade(axis, edges, (sign == 0) & np.isfinite(values) & (phase != Phase.COLLAPSED), "neutral", handles)
-        if phase is not None:
-            phase = np.where((phase == Phase.NEGATIVE) & (sign == 0), Phase.NEUTRAL, phase)
-    if phase is not None:
-        _shade_phases(axis, *grid, phase, logs, handles)
-    if error is not None or spec.x in WHOLE or spec.y in WHOLE:
-        for side in sides(sign, *edges):
-            handles["zero"] = Line2D([], [], color="black", lw=1.6, label="gain changes sign between cells")
-            axis.plot(*side.T, color="black", lw=1.6)
-        return
-    closed = _closed(panel, grid)
-    if phase is not None and not panel.exact:
-        lost = phase == Phase.COLLAPSED
-        closed |= lost[1:, 1:] | lost[1:, :-1] | lost[:-1, 1:] | lost[:-1, :-1]
-    for points, key, style in (
-        (panel.boundary, "zero", {"lw": 1.6, "label": f"gain = 0 ({'exact' if panel.exact else 'interpolated'})"}),
-        (panel.jumps, "jumps", {"lw": 1.4, "ls": ":", "label": "gain jumps or features collapse"}),
-    ):
-        for line in traced(points, *grid, logs, ~closed):
-            axis.plot(*line.T, color="black", marker="." if len(line) == 1 else "", **{**style, "label": None})
-            handles[key] = Line2D([], [], color="black", **style)
+_LINES = {"zero": {"lw": 1.6}, "jumps": {"lw": 1.4, "ls": ":"}}
+
+
+def _draw_zero(axis: Axes, cells: Cells, logs: tuple[bool, bool], handles: dict[str, Any]) -> None:
+    """Draw where the gain is zero, negative or unknown."""
+    if cells.neutral is not None:
+        _shade(axis, cells.edges, cells.neutral, "neutral", handles)
+    if cells.phase is not None:
+        _cover(axis, cells.edges, cells.phase == Phase.COLLAPSED, "white")  # no colour beneath the dots
+        _shade_phases(axis, cells.x, cells.y, cells.phase, logs, handles)
+    for line, key, words in cells.lines:
+        axis.plot(*line.T, color="black", marker="." if len(line) == 1 else "", **_LINES[key])
+        handles[key] = Line2D([], [], color="black", label=words, **_LINES[key])
 
 
 def _closed(panel: MapPanel, grid: tuple[NDArray[np.float64], NDArray[np.float64]]) -> NDArray[np.bool_]:
@@ -158,9 +190,15 @@ def _closed(panel: MapPanel, grid: tuple[NDArray[np.float64], NDArray[np.float64
 def _shade(axis: Axes, edges: Any, where: NDArray[np.bool_], what: str, handles: dict[str, Any]) -> None:
     """Cover cells whose gain is not told from zero with a neutral grey."""
     if where.any():
+        _cover(axis, edges, where, NEUTRAL)
+        handles[what] = Patch(facecolor=NEUTRAL, edgecolor="0.6", label=NEUTRAL_WORDS)
+
+
+def _cover(axis: Axes, edges: Any, where: NDArray[np.bool_], colour: str) -> None:
+    """Hide the colours of some cells under another."""
+    if where.any():
         cover = np.ma.masked_where(~where.T, np.ones(where.T.shape))
-        axis.pcolormesh(*edges, cover, cmap=ListedColormap([_NEUTRAL]), shading="flat", rasterized=True)
-        handles[what] = Patch(facecolor=_NEUTRAL, edgecolor="0.6", label="gain within two standard errors of zero")
+        axis.pcolormesh(*edges, cover, cmap=ListedColormap([colour]), shading="flat", rasterized=True)
 
 
 def _colour_bar(
@@ -218,7 +256,7 @@ def colour_scale(values: Sequence[NDArray[np.float64]], signed: bool, reverse: b
     return Normalize(low, high if high > low else low + 1.0), cmap
 
 
-def _on_scale(values: NDArray[np.float64], norm: Normalize, quantity: str) -> NDArray[np.float64]:
+def on_scale(values: NDArray[np.float64], norm: Normalize, quantity: str) -> NDArray[np.float64]:
     """Return values as the mesh takes them: what is below or above its scale has a colour, only NaN has none."""
     assert norm.vmin is not None
     assert norm.vmax is not None
@@ -270,8 +308,8 @@ def _draw_optimum(axis: Axes, panel: MapPanel, spec: FigureSpec, handles: dict[s
     order = np.argsort(other)
     if np.isfinite(inside).any():
         pair = (other[order], inside[order]) if along_y else (inside[order], other[order])
-        axis.plot(*pair, color=_BEST, lw=1.8, ls="--", marker="." if np.isfinite(inside).sum() < 3 else "")
-        handles["best"] = Line2D([], [], color=_BEST, lw=1.8, ls="--", label=f"best {symbol}")
+        axis.plot(*pair, color=BEST, lw=1.8, ls="--", marker="." if np.isfinite(inside).sum() < 3 else "")
+        handles["best"] = Line2D([], [], color=BEST, lw=1.8, ls="--", label=f"best {symbol}")
     for beyond, at, marker in (
         (np.isposinf(best), 0.985, "^" if along_y else ">"),
         (best == 0, 0.015, "v" if along_y else "<"),
@@ -281,9 +319,9 @@ def _draw_optimum(axis: Axes, panel: MapPanel, spec: FigureSpec, handles: dict[s
         if len(where):
             place = axis.get_xaxis_transform() if along_y else axis.get_yaxis_transform()
             pair = (where, np.full(len(where), at)) if along_y else (np.full(len(where), at), where)
-            axis.plot(*pair, color=_BEST, ls="", marker=marker, ms=5, mec="white", mew=0.5, transform=place)
+            axis.plot(*pair, color=BEST, ls="", marker=marker, ms=5, mec="white", mew=0.5, transform=place)
             text = f"best {symbol} at or beyond the edge"
-            handles["beyond"] = Line2D([], [], color=_BEST, ls="", marker=marker, ms=5, label=text)
+            handles["beyond"] = Line2D([], [], color=BEST, ls="", marker=marker, ms=5, label=text)
 
 
 def _cell_edges(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:

@@ -51,47 +51,57 @@ STYLES = (
 
 @dataclass(eq=False)
 class Measured:
-    """One width of the experiment: name -> mean and standard error (n_record,)."""
+    """One width of the experiment: name -> mean and standard error (n_record,); its rows of the table (n_record,)."""
 
     width: str
     columns: Mapping[str, tuple[Floats, Floats]]
+    rows: NDArray[np.intp]
 
 
 @dataclass(eq=False)
 class Trace:
-    """One point of the grid: its stages, times and columns, each (n_record,)."""
+    """One point of the grid: its stages, times, columns and rows of the table, each (n_record,)."""
 
     hue: Mapping[str, Any]
     stage: NDArray[Any]
     time: Floats
     columns: Mapping[str, Floats]
+    rows: NDArray[np.intp]
     measured: Sequence[Measured] = ()
 
 
 @dataclass(eq=False)
 class Row:
-    """One facet: the traces that share its two panels."""
+    """One facet: the traces that share its two panels, and the table that they are of."""
 
     label: str | None
     fixed: Mapping[str, Any]
+    table: Block
     traces: list[Trace] = field(default_factory=list)
 
 
 def network_figures(blocks: Sequence[Block], drawing: Drawing) -> list[Planned]:
     """Return the figures of losses in time, not yet drawn: all in one, or one figure per quantity asked for."""
+    plans: list[Planned] = []
+    for stem, rows, styles in time_courses(blocks, drawing):
+        pages = [rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)]
+        for index, page in enumerate(pages, start=1):
+            name = stem if len(pages) == 1 else f"{stem}-{index}"
+            plans.append((name, partial(draw_rows, page, styles, drawing)))
+    return plans
+
+
+def time_courses(blocks: Sequence[Block], drawing: Drawing) -> list[tuple[str, Sequence[Row], Sequence[Style]]]:
+    """Return the figures of losses in time: the name of the file, the facets and the columns that it shows."""
     quantities, line = plan_records(blocks, drawing)
     rows = [row for block in blocks for row in _rows(block, line)]
-    pages = [rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)]
-    plans: list[Planned] = []
+    found: list[tuple[str, Sequence[Row], Sequence[Style]]] = []
     for quantity in quantities or [None]:
         styles = STYLES
         if quantity is not None:
             styles = (Style(quantity, label_of(quantity), (1, 2), {"ls": "-", "lw": 1.9}, marked=True),)
-        stem = "figure" if len(quantities) < 2 else f"figure-{quantity}"
-        for index, page in enumerate(pages, start=1):
-            name = stem if len(pages) == 1 else f"{stem}-{index}"
-            plans.append((name, partial(draw_rows, page, styles, line, drawing)))
-    return plans
+        found.append(("figure" if len(quantities) < 2 else f"figure-{quantity}", rows, styles))
+    return found
 
 
 def _rows(block: Block, line: str | None) -> list[Row]:
@@ -102,18 +112,24 @@ def _rows(block: Block, line: str | None) -> list[Row]:
         at = dict(zip(names, index, strict=True))
         key = tuple(i for name, i in at.items() if name != line)
         if key not in rows:
-            rows[key] = Row(block.label, {n: block.axes[n][i] for n, i in at.items() if n != line})
+            rows[key] = Row(block.label, {n: block.axes[n][i] for n, i in at.items() if n != line}, block)
         hue = {line: block.axes[line][at[line]]} if line in at and line is not None else {}
         rows[key].traces.append(_trace(block, at, hue))
     return list(rows.values())
 
 
 def _trace(block: Block, at: Mapping[str, int], hue: Mapping[str, Any]) -> Trace:
+    def here(array: NDArray[Any], variant: int = 0) -> NDArray[Any]:
+        return array[
+            tuple(
+                slice(None) if axis == RECORD else variant if axis == "experiment" else at[axis] for axis in block.axes
+            )
+        ]
+
     def read(name: str, variant: int = 0) -> NDArray[Any]:
-        where = tuple(
-            slice(None) if axis == RECORD else variant if axis == "experiment" else at[axis] for axis in block.axes
-        )
-        return block.full(name)[where]
+        return here(block.full(name), variant)
+
+    numbered = np.arange(block.size).reshape(block.shape)
 
     numeric = [
         name
@@ -126,11 +142,12 @@ def _trace(block: Block, at: Mapping[str, int], hue: Mapping[str, Any]) -> Trace
         for variant in range(len(block.axes.get("experiment", [0]))):
             width = str(read("width", variant)[0])
             pairs = {n: (read(f"sim_{n}", variant), read(f"sim_{n}_se", variant)) for n in names}
-            measured.append(Measured(width, pairs))
-    return Trace(hue, read("stage"), read("time"), {name: read(name) for name in numeric}, measured)
+            measured.append(Measured(width, pairs, here(numbered, variant)))
+    columns = {name: read(name) for name in numeric}
+    return Trace(hue, read("stage"), read("time"), columns, here(numbered), measured)
 
 
-def draw_rows(rows: Sequence[Row], styles: Sequence[Style], line: str | None, drawing: Drawing) -> Figure:
+def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing) -> Figure:
     """Return one figure with a row per facet and a panel per stage."""
     traces = [trace for row in rows for trace in row.traces]
     figure, panels = _panels(rows, _drawn_stages(traces, styles))

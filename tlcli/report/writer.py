@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from tlcli.errors import UsageError
-from tlcli.report.drawing import Drawing
+from tlcli.report.drawing import HTML, Drawing
 from tlcli.report.files import atomic
 from tlcli.report.provenance import png_chunks
 from tlcli.report.style import fit_legends, look
@@ -27,10 +27,22 @@ def write_figures(
             with look(drawing.style):
                 figure.set_size_inches(drawing.size)
                 fit_legends(figure)
-        for ending in drawing.formats:
+        for ending in drawing.images:
             path = folder / f"{name}.{ending}"
             save(figure, path, facts, drawing)
             yield path
+
+
+def write_pages(
+    pages: Iterable[tuple[str, Any]], drawing: Drawing, folder: Path, facts: Mapping[str, Any]
+) -> Iterator[Path]:
+    """Write figures for a browser and yield their files, as `write_figures` does."""
+    from tlcli.report.page import save_page
+
+    for name, figure in pages:
+        path = folder / f"{name}.{HTML}"
+        save_page(figure, path, facts, drawing.title or f"{facts['command']}: {name}")
+        yield path
 
 
 def save(figure: Figure, path: Path, content: Mapping[str, Any], drawing: Drawing) -> None:

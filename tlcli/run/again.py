@@ -16,7 +16,7 @@ from tlcli.report.provenance import PROVENANCE
 from tlcli.run.recipe import Recipe, load_recipe, parse_recipe
 from tlcli.run.shipped import find_recipe
 
-FIGURES = (".png", ".pdf", ".svg")
+FIGURES = (".png", ".pdf", ".svg", ".html")
 _LARGEST = 100 * MAX_BYTES  # of a figure, whose recipe is a small part
 
 
@@ -73,7 +73,7 @@ def facts_inside(path: Path) -> dict[str, Any]:
             data = stream.read(_LARGEST + 1)
     except OSError as error:
         raise RecipeError(f"'{path}' cannot be read: {error.strerror or error}.") from None
-    text = {".png": _of_png, ".svg": _of_svg, ".pdf": _of_pdf}.get(path.suffix.lower(), bytes.decode)
+    text = {".png": _of_png, ".svg": _of_svg, ".pdf": _of_pdf, ".html": _of_html}.get(path.suffix.lower(), bytes.decode)
     try:
         facts = json.loads(text(data))
     except (ValueError, RecursionError):  # no text, no JSON
@@ -102,6 +102,13 @@ def _of_svg(data: bytes) -> str:
     from html import unescape
 
     found = re.search(rb"<dc:description>(.*?)</dc:description>", data, re.DOTALL)
+    return unescape(found[1].decode()) if found else ""
+
+
+def _of_html(data: bytes) -> str:
+    from html import unescape
+
+    found = re.search(rb'<meta name="tlcli-provenance" content="([^"]*)">', data)
     return unescape(found[1].decode()) if found else ""
 
 

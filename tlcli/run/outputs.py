@@ -15,7 +15,7 @@ from tlcli.errors import TlcliError, UsageError, suggest
 from tlcli.options import DRAWN, OPTIONS
 from tlcli.options.columns import DIFFERENCES, PER_DELTA
 from tlcli.options.option import Option
-from tlcli.report.drawing import Drawing, read_drawing
+from tlcli.report.drawing import FORMATS, HTML, Drawing, read_drawing
 from tlcli.report.files import atomic
 from tlcli.report.folder import OutputFolder
 from tlcli.report.plan import plan_figure, quantities_of
@@ -32,6 +32,7 @@ from tlcli.theories.search import BoundaryPoints
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure as Page
 
     from tlcli.report.kernels import Shown
     from tlcli.report.layers import Layers
@@ -69,6 +70,8 @@ def check_drawing(job: Job, blocks: Sequence[Block], console: Messages) -> bool:
         plan_records(blocks, drawing)
     else:
         drawn |= plan_figure([final(block) for block in blocks], drawing) is not None
+    if not drawing.images and any(case.theory.pictures(case) for case in job.cases):
+        console.note("html shows the table; of kernels, densities and layers there are images: --format png,html.")
     if drawing.style is not None:
         load()
         from tlcli.report.style import read_style
@@ -192,9 +195,21 @@ def _draw(result: "Result", folder: Path, about: dict[str, Any]) -> Iterator[Pat
     if _is_blank(result.blocks, drawing):
         return
     load()  # the plotting library, which a table alone does not need
-    from tlcli.report.writer import write_figures
+    from tlcli.report.writer import write_figures, write_pages
 
-    yield from write_figures(figures_of(result), drawing, folder, about)
+    if drawing.images:
+        yield from write_figures(figures_of(result), drawing, folder, about)
+    if HTML in drawing.formats:
+        yield from write_pages(pages_of(result), drawing, folder, about)
+
+
+def pages_of(result: "Result") -> "Iterator[tuple[str, Page]]":
+    """Yield file name (without ending) and figure for a browser; nothing where no number of a table is known."""
+    drawing = drawing_of(result.job, result.boundaries)
+    if not _is_blank(result.blocks, drawing):
+        from tlcli.report.figures import pages_of as build
+
+        yield from build(result.blocks, _smoothed(result.outcomes, result.blocks, drawing))
 
 
 def figures_of(result: "Result") -> "Iterator[tuple[str, Figure]]":
@@ -216,7 +231,7 @@ def save_figures(result: "Result", folder: Path) -> list[Path]:
         UsageError: nothing to draw, or `folder` holds what no earlier run wrote.
         WriteError: it cannot be written.
     """
-    figure = re.compile(r"figure.*\.(?:png|pdf|svg)")
+    figure = re.compile(rf"figure.*\.(?:{'|'.join(FORMATS)})")
     output = OutputFolder(folder)
     output.refuse_taken(lambda name: name == PROVENANCE or figure.fullmatch(name) is not None)
     with output.opened(), output.replacing() as hidden:

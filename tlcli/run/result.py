@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tlcli.errors import MissingExtraError, UsageError, suggest
 from tlcli.options import OPTIONS
+from tlcli.report.drawing import HTML
 from tlcli.report.provenance import recipe_hash
 from tlcli.report.tables import Block, column_names
 from tlcli.run.job import Job
@@ -210,14 +211,21 @@ class Result:
         """Return the figures by the names of their files, without ending; `settings` as for `plot`."""
         import matplotlib  # noqa: F401 (as the user has configured it, not as a run of the command would)
 
-        from tlcli.run.outputs import figures_of
+        from tlcli.run.outputs import figures_of, pages_of
 
-        return dict(figures_of(self.redrawn(settings)))
+        shown = self.redrawn(settings)
+        found: Iterator[tuple[str, Any]] = figures_of(shown)
+        if shown.job.settings["format"] == HTML:
+            found = pages_of(shown)
+        return dict(found)
 
     def plot(self, **settings: Any) -> "Figure":
         """Return the first figure, drawn with other `settings`: x, y, quantity, style, title as on the command line.
 
+        It is one of matplotlib; with `format="html"` one of plotly, to zoom, point and slide.
+
         Raises:
+            MissingExtraError: `format="html"` without plotly.
             UsageError: a setting that the table cannot follow, or nothing to draw.
         """
         for figure in self.figures(**settings).values():
