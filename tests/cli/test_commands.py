@@ -371,6 +371,32 @@ def test_every_option_is_a_flag(tlcli, command, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("base", "taken", "refused"),
+    [
+        ("finetune-loss --solver linear-classify", "--flips2", "--t2"),
+        ("finetune-loss --solver network-rich", "--readout", "--rho-xi"),
+        ("finetune-loss --model network", "--average", "--rho-xi"),
+        ("phase-diagram --solver bayes-whitened", "--delta", "--trials"),
+        ("phase-diagram --solver linear-exact", "--trials", "--nets"),
+    ],
+)
+def test_all_options_beside_a_solver_are_those_that_it_takes(tlcli, base, taken, refused):
+    done = tlcli(*base.split(), "--help-all")
+    assert done.code == 0, done.err
+    written = re.findall(r"^  (?:-o, )?(--[\w-]+)", done.out, re.MULTILINE)
+    assert taken in written
+    assert refused not in written
+    value = "" if OPTIONS[refused[2:].replace("-", "_")].kind == "flag" else "1"
+    assert tlcli(*base.split(), refused, *value.split(), "-o", "-", "--dry-run").code == 2
+
+
+def test_options_of_an_unknown_solver_are_refused(tlcli):
+    done = tlcli("finetune-loss", "--solver", "linear-exat", "--help-all")
+    assert done.code == 2
+    assert "linear-exat" in done.err
+
+
+@pytest.mark.parametrize(
     ("command", "base"),
     [
         ("pretrain-kernel", "--model network --source linear"),

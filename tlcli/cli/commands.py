@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tlcli.cli.completion import completion_of, recipes
-from tlcli.cli.help import METAVARS, help_all, meaning, offered
+from tlcli.cli.help import METAVARS, meaning, offered, print_all
 from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
 from tlcli.options.commands import Command
@@ -23,13 +23,17 @@ def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]]
     """Return a function whose signature Typer turns into the flags of `command`."""
 
     def callback(**values: Any) -> None:
-        values.pop("help_all")
+        every = values.pop("help_all")
         positional, named = values.pop("recipe_file"), values.pop("recipe")
         if positional is not None and named is not None:
             raise UsageError(f"two recipes are given, '{positional}' and '{named}'; give one, or use `tlcli run`.")
         if positional is not None and _STRAY.fullmatch(str(positional)) and not positional.exists():
             raise UsageError(f"'{positional}' stands by itself; {WITH_COMMAS}.")
-        run(command, named or positional, {k: v for k, v in values.items() if v is not None})
+        given = {k: v for k, v in values.items() if v is not None}
+        if every:
+            print_all(command, given)
+        else:
+            run(command, named or positional, given)
 
     path = Path | None
     parameters = [
@@ -45,7 +49,7 @@ def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]]
             _parameter(name, annotation(offered(command, name), command.options))
             for name in dict.fromkeys(command.options)
         ),
-        _parameter("help_all", help_all(command), default=False),
+        _parameter("help_all", Annotated[bool, typer.Option("--help-all", help="Show all options.")], default=False),
     ]
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     callback.__doc__ = command.help

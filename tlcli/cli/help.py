@@ -3,11 +3,10 @@
 import inspect
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from typer.core import TyperCommand
 
 from tlcli.options import OPTIONS
@@ -37,10 +36,10 @@ def meaning(option: Option, *, default: bool = True) -> str:
     return text
 
 
-def text_of(command: Command, width: int, *, everything: bool = False) -> str:
-    """Return the help of a command that computes."""
+def text_of(command: Command, width: int, only: Container[str] | None = None, *, everything: bool = False) -> str:
+    """Return the help of a command that computes, with all its options or all of `only`, or with the common ones."""
     names = [name for name in dict.fromkeys(command.options) if _is_shown(command, name)]
-    shown = [name for name in names if everything or name in command.common]
+    shown = [name for name in names if (name in (only or names) if everything else name in command.common)]
     panels: dict[str, list[tuple[str, str]]] = {}
     for option in (offered(command, name) for name in shown):
         panels.setdefault(option.panel, []).append((_flag(option), meaning(option)))
@@ -48,7 +47,10 @@ def text_of(command: Command, width: int, *, everything: bool = False) -> str:
         panels["Help"] = [("--recipe FILE", "The recipe file [RECIPE], as a flag.")]
         panels["Help"] += [("-h, --help", "Show the examples and the common options.")]
     else:
-        panels["Help"] = [("--help-all", f"Show the {len(names) - len(shown)} other options of {command.name} too.")]
+        text = (
+            f"Show the {len(names) - len(shown)} other options of {command.name} too; beside --solver, what it takes."
+        )
+        panels["Help"] = [("--help-all", text)]
     examples = "\n\n".join(f"    {example}" for example in command.examples)
     about = f"{command.summary}\n\nExamples:\n\n{examples}"
     heading = "All options:" if everything else "Options:"
@@ -137,15 +139,15 @@ def class_of(command: Command) -> type[TyperCommand]:
     return Helpful
 
 
-def help_all(command: Command) -> Any:
-    """Return the annotation of the flag --help-all."""
+def print_all(command: Command, given: Mapping[str, Any]) -> None:
+    """Print all options; beside flags that choose a theory, those that it takes.
 
-    def show(value: bool) -> None:
-        if value:
-            print(text_of(command, _width(), everything=True), end="")
-            raise typer.Exit
+    Raises:
+        UsageError: flags that lead to no theory.
+    """
+    only = None
+    if given:
+        from tlcli.run.job import taken_with
 
-    return Annotated[
-        bool,
-        typer.Option("--help-all", is_eager=True, callback=show, help="Show all options."),
-    ]
+        only = taken_with(command.name, given)
+    print(text_of(command, _width(), only, everything=True), end="")

@@ -5,10 +5,11 @@ name it, and a flag would leave the label wrong. A case keeps such a value, whic
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from tlcli.errors import UsageError, suggest
+from tlcli.errors import DomainError, UsageError, suggest
 from tlcli.options import DRAWN, INVOCATION, OPTIONS
 from tlcli.run.recipe import Recipe, refuse_code
 from tlcli.run.synonyms import any_of, in_words, told, words_of
@@ -275,6 +276,34 @@ def _taken(command: str, theory: Theory) -> set[str]:
         taken |= {"times", duration}
         taken -= {"time"}
     return taken
+
+
+def taken_with(command: str, flags: Mapping[str, Any]) -> set[str]:
+    """Return the options that have a use beside the given ones: those of the theory they lead to, and of every run.
+
+    An option that makes the theory another one of the same name (depth, loss) is among them.
+
+    Raises:
+        UsageError: flags that lead to no theory.
+    """
+    try:
+        theory = _theory(command, flags, None)
+    except UsageError as error:  # networks need tasks before they are a theory
+        flags = {"source": "linear", "target": "linear", **flags}
+        try:
+            theory = _theory(command, flags, None)
+        except UsageError:
+            raise error from None
+    taken = _taken(command, theory)
+    for name in OPTIONS.keys() - taken - _NOT_PHYSICAL - flags.keys():
+        option = OPTIONS[name]
+        for value in (True,) if option.kind == "flag" else (*option.choices[-1:], "2", "0.5", "mse"):
+            with suppress(UsageError, DomainError):
+                other = _theory(command, {**flags, name: value}, None)
+                taken |= {name} & _taken(command, other) if other.name == theory.name else set()
+    unused = set() if theory.experiments else {"simulate", "experiment", "trials", "width", "nets"}
+    unused |= {f"optimal_{name}" for name, option in OPTIONS.items() if option.best and name not in taken}
+    return taken | (_NOT_PHYSICAL - unused)
 
 
 def _theory(command: str, settings: Mapping[str, Any], recipe: Recipe | None) -> Theory:
