@@ -451,12 +451,28 @@ _RUN = [
     Option("strict", "flag", False, "Exit with 3 where a row missed the accuracy (status inaccurate).", panel="Run"),
 ]
 
+_TABLE = [
+    Option(
+        "columns",
+        "text",
+        None,
+        "Columns that are written, as loss,gain, beside what tells the rows apart and their status (default: all).",
+        panel="Outputs",
+        metavar="NAMES",
+    ),
+    Option("tidy", "flag", None, "Write no column that is constant in the whole table.", panel="Outputs"),
+]
+
 OPTIONS: dict[str, Option] = {
-    o.name: o for o in (_SOLVER, *_MODEL, *_STRUCTURED, *_TWO_TIME, *NETWORK, *BAYES, *_EXPERIMENT, *_FIGURE, *_RUN)
+    o.name: o
+    for o in (_SOLVER, *_MODEL, *_STRUCTURED, *_TWO_TIME, *NETWORK, *BAYES, *_EXPERIMENT, *_FIGURE, *_TABLE, *_RUN)
 }
 
 # How a figure looks, whatever it shows.
 DRAWN = ("style", "quantity", "format", "title", "size", "dpi", "xlim", "ylim", "log_x", "log_y")
+
+# What of a table is written: figures, the answer and stored points know all of it.
+WRITTEN = ("columns", "tidy")
 
 # Settings of one invocation, not of the result: neither a recipe's hash nor a figure holds them.
 INVOCATION = ("output", "jobs", "executor", "shard", "store", "force", "dry_run", "quiet", "strict", "allow_code")

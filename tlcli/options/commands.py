@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from tlcli.options import DRAWN, INVOCATION, OPTIONS
+from tlcli.options import DRAWN, INVOCATION, OPTIONS, WRITTEN
 from tlcli.options.bayes import BAYES
 from tlcli.options.network import NETWORK
 from tlcli.options.option import Option
 
 _FIGURE = ("x", "y", *DRAWN)
 _EXPERIMENT = ("simulate", "experiment", "trials", "width", "dim")
-_RUN = ("seed", *INVOCATION)
+_RUN = ("seed", *WRITTEN, *INVOCATION)
 _OUTPUTS = ("predictions", "kernels")
 _NETWORK = (
     "source",

@@ -30,6 +30,7 @@ from scipy import stats
 
 from tlcli.errors import UsageError
 from tlcli.report.sound import Fault, read_content
+from tlcli.report.trim import read_trim
 
 _UNSOLVED = ("not_converged", "failed")
 # What is compared of a diverged row: its coefficients are limits that no finite experiment has.
@@ -90,6 +91,7 @@ class Agreement:
     blank: int = 0  # measured numbers without a finite theory beside them
     inaccurate: int = 0  # rows of theory whose error is beyond the accuracy asked for
     measured: int = 0  # columns of the experiment
+    left_out: Sequence[str] = ()  # columns that the run did not write, as asked
     faults: Sequence[Fault] = ()  # cells and lines that make the table meaningless
 
     def pooled(self) -> list[Pooled]:
@@ -157,9 +159,10 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
         UsageError: no such table, or a file that is none.
     """
     table = path / "table.csv" if path.is_dir() else path
-    content = read_content(table)
-    header, rows = content.header, content.rows
     provenance = table.with_name("provenance.json")
+    trim = read_trim(provenance) if table.name == "table.csv" else None
+    content = read_content(table, trimmed=trim is not None)
+    header, rows = content.header, content.rows
     expected = None
     if provenance.exists():
         try:
@@ -168,7 +171,10 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
             raise UsageError(f"'{provenance}' is not the JSON file that belongs beside a table.") from None
     if content.faults:
         return Agreement(len(rows), expected, 0, 0, (), False, faults=content.faults)
-    names = [name for name in header if f"sim_{name}_se" in header]
+    if trim is not None:  # constant columns say what an experiment has: its dimension, trials and nets
+        rows = trim.whole(rows)
+        header = list(rows[0])
+    names = [name for name in header if f"sim_{name}" in header and f"sim_{name}_se" in header]
     runs = _runs(rows, content.lines, header) if "nets" in header else {}
     unsolved = sum(row.get("status") in _UNSOLVED for row in rows)
     inaccurate = sum(row.get("status") == "inaccurate" for row in rows)
@@ -182,7 +188,8 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
     single = any(row.get("width") for row in rows) and len({r["width"] for r in rows if r.get("width")}) < 2
     skipped, blank = len(groups) - len(whole), len(measured) - len(comparisons)
     return Agreement(
-        len(rows), expected, unsolved, missing, comparisons, single, skipped, blank, inaccurate, len(names)
+        *(len(rows), expected, unsolved, missing, comparisons, single, skipped, blank, inaccurate, len(names)),
+        left_out=() if trim is None else trim.left_out,
     )
 
 

@@ -72,6 +72,8 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: 
         tell("  completeness unknown: no provenance.json beside the table")
     elif incomplete:
         tell(f"  INCOMPLETE: its provenance counts {rows(found.expected)}")
+    if found.left_out:
+        tell(f"  TRIMMED (--columns), without what cannot be checked: {', '.join(found.left_out)}")
     if found.unsolved or found.missing:
         tell(f"  NOT CONVERGED: {rows(found.unsolved)} of theory, {rows(found.missing)} of experiment")
     if found.inaccurate:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from tlcli.errors import UsageError
 from tlcli.options.columns import label_of
 from tlcli.report.drawing import Drawing
 from tlcli.report.frame import frame_curves, mark_outside, outside_handle
@@ -97,7 +98,9 @@ def time_courses(blocks: Sequence[Block], drawing: Drawing) -> list[tuple[str, S
     rows = [row for block in blocks for row in _rows(block, line)]
     found: list[tuple[str, Sequence[Row], Sequence[Style]]] = []
     for quantity in quantities or [None]:
-        styles = STYLES
+        styles = tuple(style for style in STYLES if all(style.name in block.columns for block in blocks))
+        if not styles and quantity is None:
+            raise UsageError("the table has no loss to draw; give a --quantity that it has.")
         if quantity is not None:
             styles = (Style(quantity, label_of(quantity), (1, 2), {"ls": "-", "lw": 1.9}, marked=True),)
         found.append(("figure" if len(quantities) < 2 else f"figure-{quantity}", rows, styles))

@@ -146,6 +146,8 @@ def _check_blocks(blocks: Sequence[Block], first: Block, shown: Sequence[str], q
     for block in blocks:
         if missing := [name for name in shown if name not in block.axes]:
             raise UsageError(f"case '{block.label}' does not vary {missing[0]}; all panels share their axes.")
+        if quantity not in block.columns and block.label is None:
+            raise UsageError(f"the table has no column '{quantity}'; give a --quantity that it has.")
         if quantity not in block.columns:
             raise UsageError(f"case '{block.label}' has no column '{quantity}'; give a --quantity that all cases have.")
     for name in shown:

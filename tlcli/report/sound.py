@@ -88,8 +88,8 @@ class Content:
     faults: list[Fault] = field(default_factory=list)
 
 
-def read_content(path: Path) -> Content:
-    """Read a table and judge every cell.
+def read_content(path: Path, *, trimmed: bool = False) -> Content:
+    """Read a table and judge every cell; `trimmed`: columns that belong to each other need not all be there.
 
     Raises:
         UsageError: the file is missing, or is no table of tlcli: empty, or without any of its columns.
@@ -110,7 +110,7 @@ def read_content(path: Path) -> Content:
             f"table '{path}' is no table of tlcli: line {first} starts '{_short(text.strip().splitlines()[0])}' and "
             "should hold names of columns, such as alpha1,loss,status; give the table.csv of a run, or its folder."
         )
-    faults += _of_header(header)
+    faults += _of_header(header, trimmed)
     whole = [(line, cells) for line, cells in records[1:] if len(cells) == len(header)]
     faults += [_ragged(line, cells, header) for line, cells in records[1:] if len(cells) != len(header)]
     if len(records) == 1 and not faults:
@@ -172,12 +172,14 @@ def _bare(name: str) -> str:
     return name.removesuffix("_draw_se").removesuffix("_test_se").removesuffix("_se")
 
 
-def _of_header(header: Sequence[str]) -> Iterator[Fault]:
+def _of_header(header: Sequence[str], trimmed: bool) -> Iterator[Fault]:
     for index, name in enumerate(header):
         if name in header[:index]:
             yield Fault(1, name, "the column stands twice")
         elif not _known(name):
             yield Fault(1, _short(name), f"tlcli has no such column{suggest(name, [*COLUMNS, *_parameters()])}")
+        elif trimmed:
+            continue
         elif name.endswith("_se") and _bare(name) not in header:
             yield Fault(1, name, f"the column '{name.removesuffix('_se')}', whose error it is, is missing")
         elif name.startswith("sim_") and f"{name}_se" in header and name.removeprefix("sim_") not in header:

@@ -58,19 +58,19 @@ def column_names(blocks: Sequence[Block]) -> list[str]:
     return (["case"] if any(block.label is not None for block in blocks) else []) + ordered
 
 
-def write_table(blocks: Sequence[Block], path: Path) -> None:
-    """Write the blocks as one CSV file, atomically."""
+def write_table(blocks: Sequence[Block], path: Path, names: Sequence[str] | None = None) -> None:
+    """Write the blocks, or the columns `names` of them, as one CSV file, atomically."""
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        write_csv(blocks, stream)
+        write_csv(blocks, stream, names)
 
 
-def write_csv(blocks: Sequence[Block], stream: TextIO) -> None:
-    """Write the blocks as CSV; a cell is empty where a column does not apply."""
-    names = column_names(blocks)
+def write_csv(blocks: Sequence[Block], stream: TextIO, names: Sequence[str] | None = None) -> None:
+    """Write the blocks, or the columns `names` of them, as CSV; a cell is empty where a column does not apply."""
+    names = names or column_names(blocks)
     csv.writer(stream, lineterminator="\n").writerow(names)
     for block in blocks:
         for part in _parts(block):
-            runs = _joined([_texts(part, name) for name in names])
+            runs = _joined([cells_of(part, name) for name in names])
             columns = [np.broadcast_to(run, part.shape or (1,)).ravel().tolist() for run in runs]
             stream.write("\n".join(map(",".join, zip(*columns, strict=True))))
             stream.write("\n")
@@ -114,7 +114,7 @@ def _parts(block: Block, axis: int = 0) -> Iterator[Block]:
         yield from _parts(Block(axes, columns, block.scales, block.label), axis + 1)
 
 
-def _texts(block: Block, name: str) -> NDArray[Any]:
+def cells_of(block: Block, name: str) -> NDArray[Any]:
     """Return the cells of one column as an object array no larger than the column itself."""
     ones = (1,) * max(1, len(block.axes))  # never 0-dimensional: NumPy unpacks such objects
     if name == "case" or name not in block.columns:

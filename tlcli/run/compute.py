@@ -12,7 +12,7 @@ from tlcli.run.cost import refuse_what_cannot_fit
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job, prepare
 from tlcli.run.messages import Messages
-from tlcli.run.outputs import check_drawing
+from tlcli.run.outputs import check_drawing, check_written
 from tlcli.run.recipe import Recipe
 from tlcli.run.result import Outcome, Result
 from tlcli.run.solve import measure, planned, solve
@@ -82,8 +82,9 @@ def _begin(job: Job, how: Invocation, begun: Callable[[Sequence[Block]], None], 
     outcomes = [Outcome(case, Findings(case.theory.columns(case))) for case in job.cases]
     for one in outcomes:
         one.case.theory.judge(one.case, one.found.columns)
+    blocks = [block_of(one.case, one.found.columns | _searched(job, one.case)) for one in outcomes]
+    check_written(job, blocks)
     if not how.to_stdout:
-        blocks = [block_of(one.case, one.found.columns | _searched(job, one.case)) for one in outcomes]
         if not check_drawing(job, blocks, messages):
             tell_undrawn(job, messages)
         begun(blocks)

@@ -18,7 +18,7 @@ from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages, Silent
 from tlcli.run.occupied import refuse_another
-from tlcli.run.outputs import files_read, may_write, save_into
+from tlcli.run.outputs import files_read, may_write, save_into, trim_of
 from tlcli.run.recipe import Recipe
 from tlcli.run.solve import Measured
 from tlcli.run.stores import Stores, stores_of
@@ -70,7 +70,7 @@ def _compute_and_write(
         return EXIT_OK
     failure = None
     if output is None:
-        _print_table(result.blocks)
+        _print_table(job, result.blocks)
     else:
         names, seconds, failure = save_into(result, output)
         size = sum(block.size for block in result.blocks)
@@ -84,11 +84,12 @@ def _compute_and_write(
     return code
 
 
-def _print_table(blocks: Sequence[Block]) -> None:
+def _print_table(job: Job, blocks: Sequence[Block]) -> None:
     """Write the table to standard output; a reader that has seen enough (`| head`) is no error."""
     stream = table_stream()
     try:
-        write_csv(blocks, stream)
+        trim = trim_of(job, blocks)
+        write_csv(blocks, stream, None if trim is None else trim.written)
         stream.flush()
     except BrokenPipeError:
         silence(stream)

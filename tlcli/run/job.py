@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tlcli.errors import DomainError, UsageError, suggest
-from tlcli.options import DRAWN, INVOCATION, OPTIONS
+from tlcli.options import DRAWN, INVOCATION, OPTIONS, WRITTEN
 from tlcli.run.recipe import Recipe, refuse_code
 from tlcli.run.synonyms import any_of, in_words, told, words_of
 from tlcli.sweep.grids import Grid, Values, format_values, parse_values
@@ -20,7 +20,7 @@ from tlcli.theories.registry import Asked, find
 DEFAULT_DIM = 400  # of a power-law spectrum
 
 # Options that say how a result is drawn or run, not what is computed.
-_NOT_PHYSICAL = {"x", "y", *DRAWN, "solver", "simulate"}
+_NOT_PHYSICAL = {"x", "y", *DRAWN, *WRITTEN, "solver", "simulate"}
 _NOT_PHYSICAL |= {f"optimal_{name}" for name, option in OPTIONS.items() if option.best}
 _NOT_PHYSICAL |= {"experiment", "trials", "width", "seed", "dim", "model", *INVOCATION}
 _PER_CASE = {"solver", "model", "simulate", "experiment"}

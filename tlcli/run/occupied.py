@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from tlcli.errors import RecipeError, UsageError
-from tlcli.options import DRAWN, OPTIONS
+from tlcli.options import DRAWN, OPTIONS, WRITTEN
 from tlcli.report.provenance import PROVENANCE
 from tlcli.run.again import facts_inside
 from tlcli.run.job import Job
 
-_SAME_NUMBERS = {"x", "y", *DRAWN}  # how a result is drawn makes it no other
+_SAME_NUMBERS = {"x", "y", *DRAWN, *WRITTEN}  # how a result is drawn or written makes it no other
 _SHOWN = 60
 
 

@@ -22,7 +22,9 @@ from tlcli.report.plan import plan_figure, quantities_of
 from tlcli.report.plotting import check_text, load
 from tlcli.report.provenance import PROVENANCE, read_provenance, write_provenance
 from tlcli.report.records import drawn_by_time, final, plan_records
-from tlcli.report.tables import Block, write_table
+from tlcli.report.tables import Block, column_names, write_table
+from tlcli.report.trim import KEY as TRIMMED
+from tlcli.report.trim import Trim, check_columns, names_of, trimmed
 from tlcli.run.assemble import edge_block, fine_block
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages, Silent
@@ -82,6 +84,26 @@ def check_drawing(job: Job, blocks: Sequence[Block], console: Messages) -> bool:
     if missing:
         console.warn(f"the font of the figures lacks {missing!r}; boxes stand in their place.")
     return drawn
+
+
+def trim_of(job: Job, blocks: Sequence[Block]) -> Trim | None:
+    """Return which columns of a table are written; None: all of them."""
+    asked, tidy = job.settings["columns"], bool(job.settings["tidy"])
+    return trimmed(blocks, names_of(asked) if asked else [], tidy) if asked or tidy else None
+
+
+def check_written(job: Job, blocks: Sequence[Block]) -> None:
+    """Refuse columns to write that the table will not have; the blocks need no numbers yet.
+
+    Raises:
+        UsageError: no such column.
+    """
+    if job.settings["columns"]:
+        known = column_names(blocks)
+        measured = any(case.experiments for case in job.cases)
+        known += [f"sim_{name}{suffix}" for name in known if measured for suffix in ("", "_se")]
+        known += [name for name in ("experiment", "width", "nets", "trials", "dim") if measured and name not in known]
+        check_columns(names_of(job.settings["columns"]), known)
 
 
 def may_write(job: Job, blocks: Sequence[Block]) -> Callable[[str], bool]:
@@ -148,7 +170,8 @@ def _copy(source: Path, folder: Path) -> list[str]:
 def _write(result: "Result", folder: Path, seconds: Callable[[], float]) -> tuple[list[str], TlcliError | None]:
     """Write all files into `folder`, the provenance last; return their names, and why there is no figure."""
     outcomes, blocks, edges = result.outcomes, result.blocks, result.boundaries
-    write_table(blocks, folder / "table.csv")
+    trim = trim_of(result.job, blocks)
+    write_table(blocks, folder / "table.csv", None if trim is None else trim.written)
     about = dict(result.about)
     engine = [
         {"case": one.case.label, "data": one.found.data, "engine": one.found.info}
@@ -165,6 +188,8 @@ def _write(result: "Result", folder: Path, seconds: Callable[[], float]) -> tupl
     archives = _write_arrays(result, folder) + _write_predictions(outcomes, folder) + _write_layers(outcomes, folder)
     figures, failure = _try_to_draw(result, folder, about)
     rows = sum(block.size for block in blocks)
+    if trim is not None:
+        about[TRIMMED] = trim.told()
     about |= {"verdict": result.verdict, "rows": rows, "wall_time_seconds": round(seconds(), 3)}
     names = ["table.csv", *(["boundary.csv"] if any(edges) else []), *(path.name for path in figures)]
     names += [name for name in archives if name is not None]
@@ -299,7 +324,8 @@ def _shown(one: "Outcome") -> "list[Shown]":
 def _is_blank(blocks: Sequence[Block], drawing: Drawing) -> bool:
     """Whether no point of the table could be computed: there is nothing to draw."""
     names = {*_LOSSES, drawing.default_quantity, *quantities_of(blocks, drawing)}
-    return all(np.isnan(block.columns[name]).all() for block in blocks for name in names & block.columns.keys())
+    found = [block.columns[name] for block in blocks for name in names & block.columns.keys()]
+    return bool(found) and all(np.isnan(column).all() for column in found)  # of a trimmed table there may be none
 
 
 def edges_of(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> list[Any]:

@@ -196,6 +196,10 @@ class Result:
         """The answer in words, a line per case: what pre-training does, by how much, and where."""
         from tlcli.report.verdict import verdict
 
+        if self.stored is not None and "verdict" in self.stored:
+            lines = str(self.stored["verdict"]).splitlines()
+            own = [line for line in lines if line.startswith(tuple(f"{label}: " for label in self.labels))]
+            return "\n".join(own or lines)
         return verdict(self.blocks, self.boundaries, self.job.cases[0].theory.quantity)
 
     @cached_property

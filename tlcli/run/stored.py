@@ -14,6 +14,8 @@ from tlcli.options.commands import COMMANDS
 from tlcli.report.folder import strangers
 from tlcli.report.provenance import PROVENANCE
 from tlcli.report.tables import Block
+from tlcli.report.trim import KEY as TRIMMED
+from tlcli.report.trim import Trim, read_trim
 from tlcli.run.again import facts_inside, recipe_inside
 from tlcli.run.assemble import axes_of, scales_of
 from tlcli.run.job import prepare
@@ -29,7 +31,7 @@ _CODES = {
 }
 # What tells experiments apart is text in a table in memory, too: 512 stays 512 in a legend.
 _TEXTS = {"experiment", "width", "nets", "trials", "sim_status", "kind", "refined"}
-_NOT_FACTS = ("files", "run", "rows", "verdict", "wall_time_seconds")
+_NOT_FACTS = ("files", "run", "rows", "verdict", "wall_time_seconds", TRIMMED)
 
 
 def load(folder: Path, *, allow_code: bool = False) -> Result:
@@ -48,7 +50,8 @@ def load(folder: Path, *, allow_code: bool = False) -> Result:
     recipe = recipe_inside(folder / PROVENANCE)
     command = str(recipe.command)
     job = prepare(command, COMMANDS[command].options, recipe, {"allow_code": True} if allow_code else {})
-    rows = _by_case(folder / "table.csv", [case.label for case in job.cases])
+    trim = read_trim(folder / PROVENANCE)
+    rows = _by_case(folder / "table.csv", [case.label for case in job.cases], trim)
     edges = _by_case(folder / "boundary.csv", [case.label for case in job.cases])
     blocks = [_block(case, part, folder) for case, part in zip(job.cases, rows, strict=True)]
     matrices = [_matrices(folder, case, index) for index, case in enumerate(job.cases, start=1)]
@@ -58,15 +61,19 @@ def load(folder: Path, *, allow_code: bool = False) -> Result:
     ]
     facts = {name: value for name, value in about.items() if name not in _NOT_FACTS}
     stored = {"about": facts, "boundaries": [_edges(part) for part in edges], "matrices": matrices}
+    if trim is not None and trim.left_out:  # what the answer was taken from is not in the table
+        stored["verdict"] = about["verdict"]
     return Result(job, outcomes, blocks, folder=folder, stored=stored)
 
 
-def _by_case(path: Path, labels: Sequence[str | None]) -> list[list[Row]]:
+def _by_case(path: Path, labels: Sequence[str | None], trim: Trim | None = None) -> list[list[Row]]:
     """Return the rows of a table by case; none where there is no such file."""
     if not path.exists():
         return [[] for _ in labels]
     with path.open(encoding="utf-8", newline="") as stream:
         rows: list[Row] = list(csv.DictReader(stream))
+    if trim is not None:
+        rows = list(trim.whole(rows))
     if labels == [None]:
         return [rows]
     groups: dict[str, list[Row]] = defaultdict(list)

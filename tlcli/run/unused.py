@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from tlcli.errors import UsageError
-from tlcli.options import DRAWN, OPTIONS
+from tlcli.options import DRAWN, OPTIONS, WRITTEN
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages
 
-HOW = ("seed", "jobs", "executor", "store", "force", "dry_run", "quiet", "strict", "allow_code", "output")
+HOW = (*WRITTEN, "seed", "jobs", "executor", "store", "force", "dry_run", "quiet", "strict", "allow_code", "output")
 _FILES = ("predictions", "kernels")
 _WIDE = {"network", "posterior"}  # experiments whose networks have a width
 
