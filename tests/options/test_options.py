@@ -85,6 +85,7 @@ GOOD = {
     "quantity": "gain,loss",
     "title": "A title, with a comma",
     "dpi": 100,
+    "tidy": True,
     "log_x": True,
     "log_y": False,
 }
