@@ -16,14 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from tests.oracles.deep_ensemble import DeepStage
+from tlcli.arrays import Floats
 from tlcli.dmft.activations import Activation
 from tlcli.errors import ConvergenceError, DomainError
-
-Array = NDArray[np.float64]
 
 
 @dataclass
@@ -33,17 +31,17 @@ class Guess:
     Phi^1 between all states, G^2 between the entries, A (states, entries), B (entries, entries).
     """
 
-    phi: Array
-    g: Array
-    a: Array
-    b: Array
+    phi: Floats
+    g: Floats
+    a: Floats
+    b: Floats
 
 
 class Problem:
     """Times, weights and random numbers that stay the same in all iterations."""
 
     def __init__(
-        self, x: Array, stages: Sequence[DeepStage], activation: Activation, dt: float, samples: int, seed: int
+        self, x: Floats, stages: Sequence[DeepStage], activation: Activation, dt: float, samples: int, seed: int
     ) -> None:
         if any(stage.readout != "carry" or stage.freeze or stage.reinit_from is not None for stage in stages):
             raise DomainError("The fixed point carries the readout and trains all layers.")
@@ -68,7 +66,7 @@ class Problem:
         self.noise_u = rng.standard_normal((self.n * (self.last + 1), samples))
         self.noise_r = rng.standard_normal((len(self.time), samples))
 
-    def sweep(self, guess: Guess, jitter: float, *, trains: bool = True) -> tuple[Guess, Array]:
+    def sweep(self, guess: Guess, jitter: float, *, trains: bool = True) -> tuple[Guess, Floats]:
         """Run the single-site equations with the guess; return what their averages make of it, and f (K + 1, n)."""
         n, samples, entries = self.n, len(self.readout), len(self.time)
         cov_u = _with_jitter(guess.phi, jitter)
@@ -114,7 +112,7 @@ class Problem:
 
 
 def fixed_point(
-    x: Array,
+    x: Floats,
     stages: Sequence[DeepStage],
     activation: Activation,
     dt: float,
@@ -124,7 +122,7 @@ def fixed_point(
     jitter: float = 1e-3,
     damping: float = 0.5,
     seed: int = 0,
-) -> Array:
+) -> Floats:
     """Outputs f (K + 1, n) at inputs x (n, D) and all states, L = 2, after so many iterations from an untrained guess.
 
     `jitter`: added to the covariances, in units of their mean diagonal. `damping`: the part of the last guess that is
@@ -158,5 +156,5 @@ def _untrained(problem: Problem, jitter: float) -> Guess:
     return Guess(phi, static.g, a, b)
 
 
-def _with_jitter(kernel: Array, jitter: float) -> Array:
+def _with_jitter(kernel: Floats, jitter: float) -> Floats:
     return kernel + jitter * np.mean(np.diag(kernel)) * np.eye(len(kernel))

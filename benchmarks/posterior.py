@@ -6,8 +6,8 @@ Not part of the table: it takes some minutes and measures agreement, not speed. 
 import argparse
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.bayes.population.source import population_source
 from tlcli.dmft.activations import activation
 from tlcli.simulate.posterior import sample_posterior
@@ -27,7 +27,7 @@ def main() -> None:
         compare(name, gamma, x, np.sign(x @ t), given.width, given.moves)
 
 
-def compare(name: str, gamma: float, x: NDArray[np.float64], y: NDArray[np.float64], width: int, moves: int) -> None:
+def compare(name: str, gamma: float, x: Floats, y: Floats, width: int, moves: int) -> None:
     """Print the distances of v and Φ from the theory, and their standard errors, for both starts."""
     act, rows = activation(name), np.arange(len(y))
     theory = population_source(act, x, rows, y, gamma, BETA, seed=0, threads=2)

@@ -17,14 +17,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.dmft.arithmetic import Arithmetic
 from tlcli.dmft.integrate import Control, Step, integrate
 from tlcli.dmft.two_layer import Stage, StageRun
 from tlcli.errors import DomainError
-
-Array = NDArray[np.float64]
 
 CELLS = 6
 
@@ -36,27 +34,27 @@ class BidiagonalField(Arithmetic):
     nor decay. `shift` (n,) is added to f.
     """
 
-    def __init__(self, coords: Array, stage: Stage, cells: int, frozen: int, shift: Array) -> None:
+    def __init__(self, coords: Floats, stage: Stage, cells: int, frozen: int, shift: Floats) -> None:
         self.coords, self.stage, self.frozen, self.shift = coords, stage, frozen, shift
         self.cells, self.rank = cells, coords.shape[1]
         self.rows = coords[stage.rows]
         self.evaluations = 0
 
-    def unpack(self, z: Array) -> tuple[Array, Array, Array]:
+    def unpack(self, z: Floats) -> tuple[Floats, Floats, Floats]:
         """Return w, W and a as views."""
         n, k = self.cells, self.rank
         return z[: n * k].reshape(n, k), z[n * k : n * (k + n)].reshape(n, n), z[n * (k + n) :]
 
-    def raw(self, z: Array) -> Array:
+    def raw(self, z: Floats) -> Floats:
         """Return a^T W w x~ (n,) at all points."""
         w, matrix, a = self.unpack(z)
         return self.coords @ (w.T @ (matrix.T @ a))
 
-    def outputs(self, z: Array) -> Array:
+    def outputs(self, z: Floats) -> Floats:
         """Return f (n,) at all points."""
         return self.raw(z) / self.stage.gamma + self.shift
 
-    def kernels(self, z: Array) -> dict[str, Any]:
+    def kernels(self, z: Floats) -> dict[str, Any]:
         """Return `phi_layer1`, `phi_layer2` (n, n) and `g_layer1`, `g_layer2` of a state."""
         w, matrix, a = self.unpack(z)
         below = self.coords @ w.T
@@ -68,10 +66,10 @@ class BidiagonalField(Arithmetic):
             "g_layer2": float(a @ a),
         }
 
-    def _residual(self, z: Array) -> Array:
+    def _residual(self, z: Floats) -> Floats:
         return self.stage.labels - self.outputs(z)[self.stage.rows]
 
-    def __call__(self, t: float, z: Array) -> Array:
+    def __call__(self, t: float, z: Floats) -> Floats:
         """Return dz/dt: q a (w d)^T for W, q (W^T a) d^T for w, q W w d for a, with d = sum Delta x~, less decay."""
         self.evaluations += 1
         s, (w, matrix, a) = self.stage, self.unpack(z)
@@ -86,7 +84,7 @@ class BidiagonalField(Arithmetic):
             part[:] = 0.0
         return out
 
-    def stiffness(self, t: float, z: Array, vector: Any = None, sweeps: int = 20) -> tuple[float, Any]:
+    def stiffness(self, t: float, z: Floats, vector: Any = None, sweeps: int = 20) -> tuple[float, Any]:
         """Return s lambda_max(Theta) plus the rates of the forces themselves and of the decay."""
         s, k = self.stage, self.kernels(z)
         pick = np.ix_(s.rows, s.rows)
@@ -99,7 +97,7 @@ class BidiagonalField(Arithmetic):
 
 
 def run_bidiagonal(
-    coords: Array, stages: Sequence[Stage], control: Control, *, cells: int = CELLS, freeze: int = 0
+    coords: Floats, stages: Sequence[Stage], control: Control, *, cells: int = CELLS, freeze: int = 0
 ) -> list[StageRun]:
     """Train the linear network of two hidden layers and infinite width; one `StageRun` per stage.
 
@@ -143,7 +141,7 @@ def run_bidiagonal(
     return runs
 
 
-def _initial(rank: int, cells: int, redraws: int) -> tuple[Array, Iterator[Array]]:
+def _initial(rank: int, cells: int, redraws: int) -> tuple[Floats, Iterator[Floats]]:
     """Return the state before training, and the readouts (N,) that are drawn later."""
     upper = np.eye(cells) + np.eye(cells, k=1)  # W e_j = b_{j-1} + b_j
     from_input = np.arange(rank + 1 + redraws) < rank
@@ -155,7 +153,7 @@ def _initial(rank: int, cells: int, redraws: int) -> tuple[Array, Iterator[Array
 class _Record:
     """f and kernels at the times of a stage."""
 
-    def __init__(self, field: BidiagonalField, stage: Stage, f: Array, observed: dict[str, list[Any]]) -> None:
+    def __init__(self, field: BidiagonalField, stage: Stage, f: Floats, observed: dict[str, list[Any]]) -> None:
         self.field, self.times, self.f, self.observed, self.next = field, stage.times, f, observed, 0
 
     def on_step(self, step: Step) -> None:

@@ -3,11 +3,9 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.simulate.population import Stage, State, carried, evolve, gradient_of
-
-Array = NDArray[np.float64]
 
 
 def run_boost(stages: Sequence[Stage], dim: int, init_scale: float = 1.0, rtol: float = 1e-9) -> list[State]:
@@ -22,11 +20,11 @@ def run_boost(stages: Sequence[Stage], dim: int, init_scale: float = 1.0, rtol: 
 
         def rhs(
             t: float,
-            z: Array,
-            gradient: Callable[[Array], Array] = gradient,
+            z: Floats,
+            gradient: Callable[[Floats], Floats] = gradient,
             gamma: float = gamma,
             decay: float = decay,
-        ) -> Array:
+        ) -> Floats:
             beta, k = z[:-1], z[-1]
             s = np.hypot(k, gamma * np.linalg.norm(beta))
             g = gradient(beta)

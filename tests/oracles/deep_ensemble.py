@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
+from tlcli.arrays import Floats, Indices
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.activations import activation as activation_of
 from tlcli.errors import ConvergenceError, DomainError, UsageError, check_choice
 from tlcli.simulate.deep_network import DeepNetwork, draw_deep, redraw
 from tlcli.training import READOUTS, Surgery
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -51,12 +50,12 @@ class DeepEnsemble:
     standard errors (NaN for one network).
     """
 
-    f: Array
-    states: NDArray[np.intp]
-    phi: Array
-    g: Array
-    phi_se: Array
-    g_se: Array
+    f: Floats
+    states: Indices
+    phi: Floats
+    g: Floats
+    phi_se: Floats
+    g_se: Floats
 
 
 def deep_ensemble(
@@ -100,15 +99,15 @@ def deep_ensemble(
 
 def _train(
     net: DeepNetwork,
-    x: Array,
+    x: Floats,
     stages: Sequence[DeepStage],
     dt: float,
     key: tuple[int, int],
     centred: bool,
-    f: Array,
-    states: NDArray[np.intp],
-    phi: Array,
-    g: Array,
+    f: Floats,
+    states: Indices,
+    phi: Floats,
+    g: Floats,
 ) -> None:
     """Train one network; fills f (K + 1, n) and, at `states`, phi and g (m, L, n, n)."""
     xs, width, k, offset = x / np.sqrt(x.shape[1]), len(net.readout), 0, np.zeros(len(x))
@@ -144,7 +143,7 @@ def _train(
                 k += 1
 
 
-def _error(samples: Array) -> Array:
+def _error(samples: Floats) -> Floats:
     """Standard error over axis 0; NaN for one sample."""
     if len(samples) < 2:
         return np.full(samples.shape[1:], np.nan)
@@ -152,7 +151,7 @@ def _error(samples: Array) -> Array:
 
 
 def _check(
-    x: Array, stages: Sequence[DeepStage], depth: int, width: int, nets: int, dt: float, states: Sequence[int]
+    x: Floats, stages: Sequence[DeepStage], depth: int, width: int, nets: int, dt: float, states: Sequence[int]
 ) -> int:
     """Refuse what cannot be trained; return the number K of the last state."""
     for name, value in (("width", width), ("nets", nets), ("stages", len(stages))):

@@ -18,13 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Flags, Floats, Indices
 from tlcli.dmft.two_layer import Stage
 from tlcli.errors import ConvergenceError, DomainError
 from tlcli.training import Surgery
-
-Array = NDArray[np.float64]
 
 MAX_WORDS = 100_000_000  # 0.8 GB
 
@@ -39,11 +37,11 @@ class KernelRows:
     d u^{l+1}_nu(s). `starts`: the states at which the stages begin.
     """
 
-    f: Array
-    phi: list[Array]
-    g: list[Array]
-    forward: list[Array]
-    backward: list[Array]
+    f: Floats
+    phi: list[Floats]
+    g: list[Floats]
+    forward: list[Floats]
+    backward: list[Floats]
     starts: list[int]
 
 
@@ -65,7 +63,7 @@ def steps_of(stages: Sequence[Stage], dt: float) -> list[int]:
 
 
 def kernel_rows(
-    gram: Array, stages: Sequence[Stage], depth: int, dt: float, surgery: Surgery | None = None
+    gram: Floats, stages: Sequence[Stage], depth: int, dt: float, surgery: Surgery | None = None
 ) -> KernelRows:
     """Train a linear network of `depth` hidden layers by gradient descent with step dt, in infinite width.
 
@@ -101,12 +99,12 @@ def kernel_rows(
 class _Matrix:
     """What a weight matrix keeps: R (T,) of its last draw, R(t, s+1) q_s (T, T), and the number of its draw (T,)."""
 
-    kept: Array
-    since: Array
-    draw: NDArray[np.int_]
+    kept: Floats
+    since: Floats
+    draw: Indices
 
     @property
-    def same(self) -> NDArray[np.bool_]:
+    def same(self) -> Flags:
         """Whether two times (T, T) see the same draw."""
         return self.draw[:, None] == self.draw[None, :]
 
@@ -128,7 +126,7 @@ class _Rows:
     """The rows so far; states (t, mu) are flat, in this order."""
 
     def __init__(
-        self, gram: Array, stages: Sequence[Stage], steps: list[int], depth: int, dt: float, surgery: Surgery
+        self, gram: Floats, stages: Sequence[Stage], steps: list[int], depth: int, dt: float, surgery: Surgery
     ) -> None:
         n, count = len(gram), sum(steps) + 1
         self.gram, self.stages, self.depth, self.n, self.count = gram, stages, depth, n, count
@@ -156,8 +154,8 @@ class _Rows:
         self.gu, self.gr = [np.zeros((count, w)) for w in wide_u], [np.zeros((count, w)) for w in wide_r]
         self.phi, self.g = [np.zeros((size, size)) for _ in wide_u], [np.zeros((count, count)) for _ in wide_u]
         # Covariances of u^1 and of the readout.
-        self.first: Array = np.asarray(np.kron(np.eye(first), gram), dtype=np.float64)
-        self.readout: Array = np.eye(last)
+        self.first: Floats = np.asarray(np.kron(np.eye(first), gram), dtype=np.float64)
+        self.readout: Floats = np.eye(last)
         self.pull = np.zeros((count, n))  # Delta where it trains
 
     def run(self) -> KernelRows:
@@ -186,7 +184,7 @@ class _Rows:
             self.starts,
         )
 
-    def _covariance_u(self, layer: int, t: int) -> Array:
+    def _covariance_u(self, layer: int, t: int) -> Floats:
         """Return <u u^T> of a layer up to time t."""
         if layer == 0:
             return self.first
@@ -195,7 +193,7 @@ class _Rows:
             return self.phi[layer - 1][:size, :size]
         return self.phi[layer - 1][:size, :size] * np.kron(same, np.ones((self.n, self.n)))
 
-    def _covariance_r(self, layer: int, t: int) -> Array:
+    def _covariance_r(self, layer: int, t: int) -> Floats:
         """Return <r r^T> of a layer up to time t - 1; the row of time t is known later, and nothing needs it yet."""
         if layer == self.depth - 1:
             return self.readout
@@ -228,7 +226,7 @@ class _Rows:
         response = self.gu[layer + 1][t, : t * self.n].reshape(t, self.n)
         self._row_of_g(layer, t, learned[:, None] * self.pull[before] + heard[:, None] * response)
 
-    def _row_of_g(self, layer: int, t: int, d: Array) -> None:
+    def _row_of_g(self, layer: int, t: int, d: Floats) -> None:
         """Fill row t of g and G from D(t, nu s) (t, n)."""
         n, w = self.n, self.matrices[layer + 1]
         gu, gr = self.gu[layer], self.gr[layer]
@@ -239,7 +237,7 @@ class _Rows:
         row = row + self._mixed(gr[t : t + 1], self._covariance_r(layer, t + 1), gr[: t + 1])[0]
         self.g[layer][t, : t + 1] = self.g[layer][: t + 1, t] = row
 
-    def _output(self, t: int) -> Array:
+    def _output(self, t: int) -> Floats:
         """Return <a(t) h^L(t)> (n,)."""
         here, last = slice(t * self.n, (t + 1) * self.n), self.depth - 1
         out = self._mixed(self.hu[last][here], self._covariance_u(last, t), self.gu[last][t : t + 1])
@@ -247,7 +245,7 @@ class _Rows:
         return np.asarray(out[:, 0], dtype=np.float64)
 
     @staticmethod
-    def _mixed(left: Array, covariance: Array, right: Array) -> Array:
+    def _mixed(left: Floats, covariance: Floats, right: Floats) -> Floats:
         """Return left cov right^T, of the columns that the covariance has."""
         size = len(covariance)
         return left[:, :size] @ covariance @ right[:, :size].T

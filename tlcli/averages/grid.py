@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Flags, Floats, Indices
 from tlcli.averages.homogeneous import Homogeneous
 from tlcli.averages.pointwise import Pointwise
 from tlcli.averages.subsets import chosen_subsets, subset_losses
 from tlcli.errors import check_choice
-
-Floats = NDArray[np.float64]
 
 METHODS = ("auto", "pointwise", "homogeneous", "subsets")
 FEW = 20  # samples, up to which the resolvent itself varies from draw to draw: direct averages are better and cheap
@@ -33,8 +31,8 @@ class Curve:
 
     losses: Floats
     extra: Floats
-    direct: NDArray[np.bool_]
-    unsolved: NDArray[np.bool_]
+    direct: Flags
+    unsolved: Flags
     by_subset: dict[int, Floats]
 
 
@@ -122,7 +120,7 @@ def _homogeneous(pool: Homogeneous, axes: Axes) -> Floats:
     return out
 
 
-def _ratios(points: Pointwise, axes: Axes, plain: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def _ratios(points: Pointwise, axes: Axes, plain: Floats) -> tuple[Floats, Flags]:
     """Return pointwise over homogeneous at every point of the pool, at rest, and where there is none.
 
     Of many sizes some are solved, and the logarithm of the ratio of the means is interpolated in that of the size. At
@@ -157,7 +155,7 @@ def _ratios(points: Pointwise, axes: Axes, plain: Floats) -> tuple[Floats, NDArr
     return np.where(early & finite, 1.0, ratio)[..., None], failed[near]
 
 
-def _spread(sizes: Floats) -> NDArray[np.intp]:
+def _spread(sizes: Floats) -> Indices:
     """Return the indices of up to ten sizes, spread evenly in their logarithm, the ends among them."""
     order = np.argsort(sizes)
     if len(order) <= _SOLVED_SIZES + 2:
@@ -166,9 +164,7 @@ def _spread(sizes: Floats) -> NDArray[np.intp]:
     return order[np.unique(np.abs(sizes[order][:, None] - wanted).argmin(axis=0))]
 
 
-def _disagrees(
-    kernel: Floats, labels: Floats, axes: Axes, losses: Floats, rng: np.random.Generator
-) -> NDArray[np.bool_]:
+def _disagrees(kernel: Floats, labels: Floats, axes: Axes, losses: Floats, rng: np.random.Generator) -> Flags:
     """Return for every size whether subsets at the nearest checked one contradict the theory."""
     sizes = np.asarray(axes.sizes, dtype=float)
     large = np.sort(sizes[sizes > FEW])

@@ -11,16 +11,13 @@ with Λ_k, U the eigenvalues and eigenvectors of K/N. One eigendecomposition ser
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tlcli.arrays import Array, Complexes, Floats
 from tlcli.averages.talbot import contour
 from tlcli.errors import DomainError
-
-Floats = NDArray[np.float64]
-Complex = NDArray[np.complex128]
 
 _STEPS = 80  # of a bisection over the logarithm of δ
 _NEWTON = 60
@@ -88,17 +85,17 @@ class Homogeneous:
         train = (ridge / kappa) ** 2 * (loss + noise**2)
         return Averages(loss, train, kappa, df1, df2)
 
-    def residuals(self, delta: NDArray[Any]) -> NDArray[Any]:
+    def residuals(self, delta: Array) -> Array:
         """Return the leave-one-out residuals (n, N) of the pool at the pool ridges δ (n,)."""
         shrunk = delta[:, None] / (self.values + delta[:, None])
         return ((shrunk * self._projected) @ self.vectors.T) / (shrunk @ self._squares.T)
 
-    def _degrees(self, delta: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    def _degrees(self, delta: Array) -> tuple[Array, ...]:
         """Return κ, df₁ and df₂ (n,) at the pool ridges δ (n,)."""
         kappa, df1, slope, ddf1 = self._slopes(delta)
         return kappa, df1, df1 + kappa * ddf1 / slope
 
-    def _slopes(self, delta: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    def _slopes(self, delta: Array) -> tuple[Array, ...]:
         """Return κ, df₁, dκ/dδ and ddf₁/dδ (n,)."""
         rest = self.values / (self.values + delta[:, None])
         df1 = rest.sum(axis=1)
@@ -137,7 +134,7 @@ class Homogeneous:
         loss = np.sum(pairs * response).real - noise**2
         return float(loss), float(np.sum(pairs * np.outer(scale, scale) * response).real)
 
-    def _continued(self, p: float, ridges: Complex) -> Complex:
+    def _continued(self, p: float, ridges: Complexes) -> Complexes:
         """Return δ at complex ridges by Newton's method, each from the last: the first is far from the spectrum."""
         found = []
         delta = complex(ridges[0])

@@ -14,17 +14,13 @@ P = N is the leave-one-out loss itself. With constant leverage it is the homogen
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_factor, get_lapack_funcs, lu_factor, lu_solve
 
+from tlcli.arrays import Array, Complexes, Floats
 from tlcli.averages.homogeneous import Homogeneous, check_sizes
 from tlcli.averages.talbot import contour
-
-Floats = NDArray[np.float64]
-Complex = NDArray[np.complex128]
 
 _TOLERANCE = 1e-12  # of log D: its last iterations are cheap beside those before
 _MOST = 200
@@ -122,7 +118,7 @@ class Pointwise:
                 total += 2 * (weights[i] * weights[j] * np.linalg.solve(system, right)).real
         return total
 
-    def _complex_ridges(self, start: Complex, p: float, ridge: complex) -> Complex:
+    def _complex_ridges(self, start: Complexes, p: float, ridge: complex) -> Complexes:
         """Return the individual ridges D at a complex ridge, by damped iteration from those of a neighbour."""
         size, values = len(self.labels), start
         mixed = _Anderson(values)
@@ -137,12 +133,12 @@ class Pointwise:
 class _Anderson:
     """Anderson's acceleration of a fixed-point iteration; `x` is where the map is to be evaluated next."""
 
-    def __init__(self, start: NDArray[Any]) -> None:
+    def __init__(self, start: Array) -> None:
         self.x = start
-        self._steps: list[NDArray[Any]] = []
-        self._images: list[NDArray[Any]] = []
+        self._steps: list[Array] = []
+        self._images: list[Array] = []
 
-    def step(self, image: NDArray[Any]) -> float:
+    def step(self, image: Array) -> float:
         """Take the image of `x`, move on, and return the largest change between the two."""
         change = image - self.x
         self._steps = [*self._steps, change][-_DEPTH - 1 :]

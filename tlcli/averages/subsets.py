@@ -4,15 +4,14 @@ import itertools
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tlcli.arrays import Floats, Indices
 from tlcli.averages.homogeneous import check_sizes, checked_pool
 from tlcli.dmft.regression import FrozenKernel
 
-Floats = NDArray[np.float64]
 
-
-def chosen_subsets(size: int, p: int, count: int, rng: np.random.Generator) -> NDArray[np.intp]:
+def chosen_subsets(size: int, p: int, count: int, rng: np.random.Generator) -> Indices:
     """Return `count` random subsets (n, P) of a pool, or every one where there are no more."""
     if math.comb(size, p) <= count:
         return np.array(list(itertools.combinations(range(size), p)), dtype=np.intp)
@@ -22,7 +21,7 @@ def chosen_subsets(size: int, p: int, count: int, rng: np.random.Generator) -> N
 def subset_losses(
     kernel: Floats,
     labels: Floats,
-    subsets: NDArray[np.intp],
+    subsets: Indices,
     *,
     ridges: ArrayLike = 0.0,
     noise: float = 0.0,

@@ -1,14 +1,12 @@
 """Gradient flow for a finite time as a mixture of ridges: Talbot's contour for the inverse Laplace transform."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Complexes
 from tlcli.errors import DomainError
 
-Complex = NDArray[np.complex128]
 
-
-def contour(time: float, nodes: int) -> tuple[Complex, Complex]:
+def contour(time: float, nodes: int) -> tuple[Complexes, Complexes]:
     """Return weights c and shifts s (nodes,), so that (1 − e^{−t(x+λ)})/(x+λ) = Σ c_j/(x + λ + s_j); Σ c_j = 1.
 
     They come in conjugate pairs, the first half along the contour from its far end. Errors are 1e-8 with 16 nodes and

@@ -7,13 +7,13 @@ population has neurons of both stages; for the quadrature they are drawn from th
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 
+from tlcli.arrays import Array, Floats
 from tlcli.bayes.observables import Problem
 from tlcli.bayes.population.draws import source_neurons, target_neurons
 from tlcli.bayes.population.source import PopulationSaddle
-from tlcli.bayes.saddle import Floats, Saddle
+from tlcli.bayes.saddle import Saddle
 from tlcli.bayes.transfer import BayesSettings
 from tlcli.dmft.activations import activation
 
@@ -22,7 +22,7 @@ BINS = 80
 
 def densities(
     route: str, problem: Problem, settings: BayesSettings, source: Saddle | None, target: Saddle | None, seed: int = 0
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Array]:
     """Return bin_edges (n + 1,), and density_stageK (n,), variance_stageK and excess_kurtosis_stageK of h.
 
     Stage 1 is the source network, stage 2 the target network, both on the target's training points; a stage that is

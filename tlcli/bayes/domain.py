@@ -6,13 +6,11 @@ that grows faster than linearly has no normalisable tilt at all (γ > 0, v ≠ 0
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.bayes.quadrature.tilt import asymptote, direction_words
 from tlcli.dmft.activations import Activation
 from tlcli.errors import DomainError
-
-Floats = NDArray[np.float64]
 
 _STARTS, _STEPS, _FIRST, _KEPT = 256, 120, 40, 32
 

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import cho_factor, cho_solve
 
+from tlcli.arrays import Floats
 from tlcli.bayes.linear_dual import TOLERANCE, Reduced, bracketed, newton
 from tlcli.bayes.saddle import (
     CONVERGED,
     NOT_CONVERGED,
-    Floats,
     Saddle,
     check_beta,
     check_delta,

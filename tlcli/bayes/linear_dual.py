@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 from scipy.optimize import brentq
 
-from tlcli.bayes.saddle import Floats
+from tlcli.arrays import Floats
 
 TOLERANCE = 1e-10  # relative gradient; 1e-14 would stall at round-off
 _NEWTON_STEPS = 60  # 99 % of the problems need at most 24; the rest, two competing barriers, are left to the brackets

@@ -3,12 +3,11 @@
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tlcli.bayes.saddle import Floats, Rows, Saddle
+from tlcli.arrays import Array, Floats, Indices
+from tlcli.bayes.saddle import Saddle
 from tlcli.dmft.regression import kernel_alignment
 from tlcli.dmft.settings import Data
 
@@ -43,9 +42,9 @@ class Problem:
     """The points of a transfer: inputs x (n, D), rows and labels of both stages, rows of the test points."""
 
     x: Floats
-    rows1: Rows
-    rows2: Rows
-    test: Rows
+    rows1: Indices
+    rows2: Indices
+    test: Indices
     y1: Floats
     y2: Floats
     key: bytes
@@ -114,7 +113,7 @@ def _unit(y: Floats) -> Floats:
     return y / norm if norm > 0 else y
 
 
-def _mean_square(outputs: Floats, labels: NDArray[Any]) -> float:
+def _mean_square(outputs: Floats, labels: Array) -> float:
     known = np.isfinite(labels)
     return float(np.mean((outputs[known] - labels[known]) ** 2)) if known.any() else math.nan
 

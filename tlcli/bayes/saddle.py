@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tlcli.arrays import Floats, Indices
 from tlcli.errors import DomainError
-
-Floats = NDArray[np.float64]
-Rows = NDArray[np.intp]
 
 CONVERGED = "converged"
 NOT_CONVERGED = "not_converged"
@@ -86,7 +84,7 @@ def check_delta(delta: ArrayLike, name: str = "delta") -> None:
     _refuse(delta, lambda d: d >= 0, name, "use a number >= 0, or inf to tie the target's weights to the source's")
 
 
-def check_problem(x: ArrayLike, rows: ArrayLike, labels: ArrayLike) -> tuple[Floats, Rows, Floats]:
+def check_problem(x: ArrayLike, rows: ArrayLike, labels: ArrayLike) -> tuple[Floats, Indices, Floats]:
     """Return (x (n, D), rows (P,), labels (P,)) as arrays of floats, integers and floats.
 
     `rows` may be indices, negative ones too, or a mask (n,). A row may be repeated: it then counts as two observations.
@@ -129,7 +127,7 @@ def check_consistent(gram: Floats, labels: Floats, tolerance: float = 1e-8) -> N
     refuse_outside(float(np.linalg.norm(outside)), float(np.linalg.norm(labels)), tolerance)
 
 
-def stationary(outputs: Floats, rows: Rows, labels: Floats, v: Floats, beta: float) -> tuple[Floats, float]:
+def stationary(outputs: Floats, rows: Indices, labels: Floats, v: Floats, beta: float) -> tuple[Floats, float]:
     """Return the predictor (n,) with f = y - v/β on the training `rows`, and |y - v/β - f|/|y| of the one given.
 
     The two are the same at the saddle point. Of a v that is a little off, Kv carries the whole residual, beside a y - f

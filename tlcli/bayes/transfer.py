@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tlcli.arrays import Floats, Indices
 from tlcli.bayes.linear import linear_source, linear_target, same_inputs_note
 from tlcli.bayes.observables import (
     ALONE,
@@ -23,7 +24,7 @@ from tlcli.bayes.observables import (
     errors_of,
     values_of,
 )
-from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED, Floats, Rows, Saddle, check_beta, check_delta, check_gamma
+from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED, Saddle, check_beta, check_delta, check_gamma
 from tlcli.dmft.activations import Activation, activation
 from tlcli.dmft.settings import Data
 from tlcli.errors import ConvergenceError, DomainError
@@ -220,12 +221,12 @@ class _Solver:
         s, p = self.settings, self.problem
         return self._one(ALONE, p.rows2, p.y2, s.second_gamma, s.second_beta)
 
-    def _one(self, stage: str, rows: Rows, y: Floats, gamma: float, beta: float) -> Saddle:
+    def _one(self, stage: str, rows: Indices, y: Floats, gamma: float, beta: float) -> Saddle:
         sampled = (self.numerics.seed, self.numerics.moves) if self.route == "population" else ()
         key = (self.problem.key, stage, self.act.name, gamma, beta, *sampled)
         return _remembered(key, lambda: self._solve(rows, y, gamma, beta))
 
-    def _solve(self, rows: Rows, y: Floats, gamma: float, beta: float) -> Saddle:
+    def _solve(self, rows: Indices, y: Floats, gamma: float, beta: float) -> Saddle:
         x, how = self.problem.x, self.numerics
         if self.route == "linear":
             return linear_source(x, rows, y, gamma, beta)

@@ -11,13 +11,12 @@ cubic in r + s with one positive root. A root of (i) is a stationary point of a 
 With decoupled inputs the target's tilt does not act along ŷ₁: ŷ₁Φŷ₁ = 1/(1+δ) + α²λ̄, the prior around the source.
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize.elementwise import find_root
 
-from tlcli.bayes.saddle import Floats, check_beta, check_delta, check_gamma, mean_weight
+from tlcli.arrays import Array, Floats
+from tlcli.bayes.saddle import check_beta, check_delta, check_gamma, mean_weight
 from tlcli.errors import DomainError, check_choice
 
 CASES = ("decoupled", "same", "labels")
@@ -35,7 +34,7 @@ def whitened(
     overlap: ArrayLike | None = None,
     norm1: ArrayLike = 1.0,
     norm2: ArrayLike = 1.0,
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Array]:
     """Solve source and target on whitened data over the broadcast grid of all arguments.
 
     Args:
@@ -139,7 +138,7 @@ def _excess(G: Floats, b: Floats, ct: Floats, α2: Floats, c: Floats, m: Floats)
 
 def _observables(
     X: Floats, g: Floats, b: Floats, ct: Floats, α2: Floats, c: Floats, m: Floats, Y: Floats
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Array]:
     """Everything but λ̄, from the root; g = γ₂². The residual is that of the matrix equation and of (1+δ)γ₂²τ = X/q."""
     q = 1 + ct * X
     r, ρ = _roots(q, g * Y, b, ct, α2, c, m)

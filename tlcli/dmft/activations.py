@@ -12,15 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats
 from tlcli.dmft.activation_table import ACTIVATIONS, BUILT_IN, erf_and_slope
 from tlcli.dmft.own_code import try_out
 from tlcli.errors import UsageError, suggest
 
 __all__ = ["ACTIVATIONS", "Activation", "activation", "erf_and_slope", "probed"]
 
-Array = NDArray[np.float64]
 
 _REACH = 12.0  # |h| within which a function must be finite, and kinks are sought
 _FAR = np.array([20.0, 50.0, 100.0, 300.0])  # beyond, functions that are written naively overflow
@@ -113,7 +112,7 @@ def probed(act: Activation) -> Activation:
         )
 
 
-def _breaks(function: Callable[[Array], Array]) -> Array:
+def _breaks(function: Callable[[Floats], Floats]) -> Floats:
     """Return the points between -12 and 12 at which a function jumps, from intervals that are halved to rounding."""
     low = np.linspace(-_REACH, _REACH, int(512 * _REACH) + 1)
     low, high = low[:-1], low[1:]
@@ -208,7 +207,7 @@ def _guarded(name: str, functions: list[Callable[[Any], Any]]) -> tuple[Callable
     return lambda h: called(functions[0], h, 0), lambda h: called(functions[0], h, 1)
 
 
-def _numbers(name: str, found: Any, dtype: Any) -> NDArray[Any]:
+def _numbers(name: str, found: Any, dtype: Any) -> Array:
     """Return what a user's function gave as numbers of `dtype`.
 
     A copy: engines overwrite what they get, and it may be the argument itself or an array that the function keeps.

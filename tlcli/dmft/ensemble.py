@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from tlcli.arrays import Floats
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.estimates import Piece, averaged, estimate
 from tlcli.dmft.field import Drive, Field, Threads, thread_count
@@ -28,8 +28,6 @@ from tlcli.dmft.vector_field import VectorField
 from tlcli.errors import UsageError
 from tlcli.losses.mse import Mse
 from tlcli.losses.objective import Objective
-
-Array = NDArray[np.float64]
 
 _MAX_TAU = 0.5  # of the largest label
 _ATTEMPTS = 3
@@ -49,8 +47,8 @@ class Solution:
     """
 
     plan: Plan
-    f: list[Array]
-    coarse: list[Array] | None
+    f: list[Floats]
+    coarse: list[Floats] | None
     observed: list[dict[str, Any]]
     coarse_observed: list[dict[str, Any]] | None
     message: str
@@ -58,7 +56,7 @@ class Solution:
     steps: int
     settled: bool
     notes: list[str] = field(default_factory=list)
-    retimed: list[Array] | None = None
+    retimed: list[Floats] | None = None
     retimed_observed: list[dict[str, Any]] | None = None
     populations: list[Population] = field(default_factory=list)
     rank: int | None = None
@@ -72,7 +70,7 @@ class Solution:
             for k, f in enumerate(self.f)
         ]
 
-    def estimate(self, statistic: Callable[[list[Array]], Array]) -> tuple[Array, Array]:
+    def estimate(self, statistic: Callable[[list[Floats]], Floats]) -> tuple[Floats, Floats]:
         """Return a statistic of the mean f (stages -> (n_time, n_point)) and its standard error."""
         return estimate(self.pieces(), statistic)
 
@@ -150,7 +148,7 @@ def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer
 
 def _again_in_time(
     problem: Problem, numerics: Numerics, chosen: Plan, timed: "_Repeat", observe: Observer | None, threads: Threads
-) -> list[tuple[Array, dict[str, Any]]] | None:
+) -> list[tuple[Floats, dict[str, Any]]] | None:
     """Integrate a repeat at another tolerance; return per stage f and what was observed, (2, record, ...) each.
 
     The second is the first plus the error of the integration. A smooth dynamics is integrated more loosely: the error,
@@ -165,7 +163,7 @@ def _again_in_time(
 
 def moved(
     first: Sequence[StageRun], second: Sequence[StageRun], share: float = 1.0
-) -> list[tuple[Array, dict[str, Any]]]:
+) -> list[tuple[Floats, dict[str, Any]]]:
     """Return per stage f and what was observed, (2, record, ...): of the first runs, and `share` towards the second."""
 
     def pair(old: Any, new: Any) -> Any:
@@ -192,7 +190,7 @@ def stacked(parts: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
 @dataclass(eq=False)
 class _Repeat:
     population: Population
-    redrawn: Array | None
+    redrawn: Floats | None
     runs: list[StageRun]
     corrections: list[Correction] | None
 
@@ -205,7 +203,7 @@ def _seeds(numerics: Numerics, purpose: int, repeat: int) -> np.random.SeedSeque
     return np.random.SeedSequence(numerics.seed, spawn_key=(numerics.draw, purpose, repeat))
 
 
-def _population(problem: Problem, numerics: Numerics, chosen: Plan, repeat: int) -> tuple[Population, Array | None]:
+def _population(problem: Problem, numerics: Numerics, chosen: Plan, repeat: int) -> tuple[Population, Floats | None]:
     g = problem.geometry
     reset = any(stage.readout == "reset" for stage in problem.stages[1:])
     readouts = problem.stages[0].readouts
@@ -240,7 +238,7 @@ def _population(problem: Problem, numerics: Numerics, chosen: Plan, repeat: int)
     return found, fresh / np.sqrt(np.mean(fresh**2))
 
 
-def _ntk(problem: Problem) -> list[Array]:
+def _ntk(problem: Problem) -> list[Floats]:
     """Return the exact kernel at initialisation between all points and the trained ones, per stage."""
     g = problem.geometry
     x = np.concatenate([g.moving, g.still], axis=1)
@@ -255,7 +253,7 @@ def _run_repeat(
     repeat: int,
     observe: Observer | None,
     threads: Threads,
-    theta: list[Array] | None,
+    theta: list[Floats] | None,
 ) -> _Repeat:
     population, redrawn = _population(problem, numerics, chosen, repeat)
     corrections = None
@@ -275,7 +273,7 @@ def _train(
     return _Repeat(p, start.redrawn, runs, more)
 
 
-def _responses(problem: Problem, population: Population, redrawn: Array | None, theta: list[Array]) -> list[Array]:
+def _responses(problem: Problem, population: Population, redrawn: Floats | None, theta: list[Floats]) -> list[Floats]:
     """Return Theta_0 - Theta_0 of the sample, between all points and those of each stage (section H3)."""
     g, out = problem.geometry, []
     for index, (stage, exact) in enumerate(zip(problem.stages, theta, strict=True)):
@@ -289,7 +287,7 @@ def _responses(problem: Problem, population: Population, redrawn: Array | None, 
 
 def sample_kernels(
     act: Activation, geometry: Geometry, population: Population, points: Any, others: Any
-) -> tuple[Array, Array]:
+) -> tuple[Floats, Floats]:
     """Return Phi and G of a population at initialisation between two index sets of points, in double precision."""
     z = np.concatenate([population.hidden.ravel(), population.readout.ravel()])
     # Labels, loss and richness do not matter to the kernels.

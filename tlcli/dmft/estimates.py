@@ -10,14 +10,13 @@ either half of the repeats; the integration in time, from one population that is
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-Array = NDArray[np.float64]
-Statistic = Callable[[list[Array]], Array]
+from tlcli.arrays import Array, Floats
+
+Statistic = Callable[[list[Floats]], Floats]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,20 +28,20 @@ class Piece:
     output with the time error of another tolerance added once more, None where nothing was integrated.
     """
 
-    whole: Array
-    left_out: Array | None = None
-    halves: Array | None = None
-    coarse: Array | None = None
-    retimed: Array | None = None
+    whole: Floats
+    left_out: Floats | None = None
+    halves: Floats | None = None
+    coarse: Floats | None = None
+    retimed: Floats | None = None
 
 
-def averaged(samples: Array, coarse: Array | None = None, retimed: Array | None = None) -> Piece:
+def averaged(samples: Floats, coarse: Floats | None = None, retimed: Floats | None = None) -> Piece:
     """Return the piece of an output that is averaged over repeats (repeat, n_time, n_point); see `pieces_of`."""
     return pieces_of(samples, lambda kernel: kernel, coarse, retimed)
 
 
 def pieces_of(
-    samples: Array, function: Callable[[Array], Array], coarse: Array | None = None, retimed: Array | None = None
+    samples: Floats, function: Callable[[Floats], Floats], coarse: Floats | None = None, retimed: Floats | None = None
 ) -> Piece:
     """Return the piece `function`(mean of samples (repeat, ...)), for instance of kernels that a regression takes.
 
@@ -65,7 +64,7 @@ def pieces_of(
     return Piece(whole, left_out, halves, None, later)
 
 
-def estimate(pieces: Sequence[Piece], statistic: Statistic) -> tuple[Array, Array]:
+def estimate(pieces: Sequence[Piece], statistic: Statistic) -> tuple[Floats, Floats]:
     """Return a statistic of outputs [(n_time, n_point), ...] and its standard error (module docstring).
 
     NaN is the error of a single random repeat.
@@ -89,11 +88,11 @@ def estimate(pieces: Sequence[Piece], statistic: Statistic) -> tuple[Array, Arra
     return best, np.where(error <= 1e-14 * np.abs(value), 0.0, error)  # of what is exact
 
 
-def _part(whole: Array, parts: Array | None, index: int) -> Array:
+def _part(whole: Floats, parts: Floats | None, index: int) -> Floats:
     return whole if parts is None else parts[index]
 
 
-def _remaining_bias(value: Array, best: Array, halves: Array, count: int) -> Array:
+def _remaining_bias(value: Floats, best: Floats, halves: Floats, count: int) -> Floats:
     """Return the error of `best` by the second order in 1/S, which extrapolation from either half shows.
 
     Of c/(n S)^2, with n = `count` repeats, the jackknife leaves -c/(n (n - 1) S^2), and the extrapolation from halves
@@ -107,7 +106,7 @@ def _remaining_bias(value: Array, best: Array, halves: Array, count: int) -> Arr
     return np.abs(best - extrapolated) * ours / (theirs - ours)
 
 
-def time_change(pieces: Sequence[Piece], statistic: Statistic) -> Array:
+def time_change(pieces: Sequence[Piece], statistic: Statistic) -> Floats:
     """Return how much a statistic changes with the tolerance of the integration, 0 where nothing was integrated."""
     value = np.asarray(statistic([p.whole for p in pieces]), dtype=float)
     if all(p.retimed is None for p in pieces):
@@ -116,7 +115,7 @@ def time_change(pieces: Sequence[Piece], statistic: Statistic) -> Array:
     return np.abs(later - value)
 
 
-def spread_of(samples: NDArray[Any], coarse: NDArray[Any] | None, retimed: NDArray[Any] | None) -> Array:
+def spread_of(samples: Array, coarse: Array | None, retimed: Array | None) -> Floats:
     """Return the standard error of the mean of samples (repeat, ...): alignments, kernels, densities.
 
     `coarse` (rule, ...) and `retimed` (2, ...) as in `pieces_of`.
@@ -130,7 +129,7 @@ def spread_of(samples: NDArray[Any], coarse: NDArray[Any] | None, retimed: NDArr
     return np.hypot(small_sample(count) * samples.std(axis=0, ddof=1) / math.sqrt(count), late)
 
 
-def jackknife(left_out: Array) -> Array:
+def jackknife(left_out: Floats) -> Floats:
     """Return the jackknife standard error from statistics (repeat, ...) that each leave one repeat out."""
     count = len(left_out)
     return np.sqrt((count - 1) / count * np.sum((left_out - left_out.mean(axis=0)) ** 2, axis=0))

@@ -18,14 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.arithmetic import Arithmetic
 from tlcli.losses.objective import Objective
 from tlcli.losses.scores import margins
-
-Array = NDArray[np.float64]
 
 _BLOCK_BYTES = 2**20
 _SMALL = 2**18  # elements below which threads cost more than they save
@@ -41,13 +39,13 @@ class Drive:
     whose coordinates f and Delta then are, (P,) or (P, K); None is half the squared distance from `labels`.
     """
 
-    coords: Array
-    labels: Array
+    coords: Floats
+    labels: Floats
     gamma: float
     scale: float
     decay: float = 0.0
-    shift: Callable[[float], Array] | None = None
-    response: Array | None = None
+    shift: Callable[[float], Floats] | None = None
+    response: Floats | None = None
     objective: Objective | None = None
 
     @property
@@ -57,11 +55,11 @@ class Drive:
             return self.objective.size
         return float(np.sqrt(np.mean(self.labels**2))) or 1.0
 
-    def force(self, f: Array) -> Array:
+    def force(self, f: Floats) -> Floats:
         """Return Delta at outputs f of the active points."""
         return self.labels - f if self.objective is None else self.objective.force(f)
 
-    def bend(self, f: Array, v: Any) -> Any:
+    def bend(self, f: Floats, v: Any) -> Any:
         """Return the Hessian of the loss at f times v."""
         return v if self.objective is None else self.objective.bend(f, v)
 
@@ -111,7 +109,7 @@ class Field(Arithmetic):
         act: Activation,
         size: int,
         drive: Drive,
-        weights: Array | None = None,
+        weights: Floats | None = None,
         dtype: str = "float64",
         xp: Any = np,
         device: Any = None,
@@ -146,7 +144,7 @@ class Field(Arithmetic):
         cut = self.size * self.rank
         return self.xp.reshape(z[:cut], (self.size, self.rank)), z[cut : cut + self.size]
 
-    def neuron_weights(self) -> Array:
+    def neuron_weights(self) -> Floats:
         """Return the neurons' weights (S,), of sum 1."""
         return np.full(self.size, 1 / self.size) if self._weights is None else to_numpy(self._weights).astype(float)
 
@@ -155,11 +153,11 @@ class Field(Arithmetic):
             return a / self.size
         return a * (self._weights[block] if a.ndim == 1 else self._weights[block][:, None])
 
-    def _forward(self, z: Any) -> Array:
+    def _forward(self, z: Any) -> Floats:
         """Fill the buffers with phi (and h) and return the population's own f at the active points."""
         u, a = self.split(z)
 
-        def one(i: int) -> Array:
+        def one(i: int) -> Floats:
             block = self.blocks[i]
             h = matmul(self.xp, u[block, :], self._coords.T, self._h[i] if self._h[i] is not None else self._phi[i])
             if self.act.slope_needs_input:
@@ -170,22 +168,22 @@ class Field(Arithmetic):
         parts = self.threads.map(one, range(len(self.blocks)), self.size * self.n_train)
         return np.sum(parts, axis=0, dtype=float) / self.drive.gamma
 
-    def _corrected(self, t: float, z: Any, f: Array) -> Array:
+    def _corrected(self, t: float, z: Any, f: Floats) -> Floats:
         if self.drive.shift is not None:
             f = f + self.drive.shift(t)
         if self.drive.response is not None:
             f = f + self.drive.response @ self.tail(z)
         return f
 
-    def tail(self, z: Any) -> Array:
+    def tail(self, z: Any) -> Floats:
         """Return the integral I (P,) of the control variate."""
         return to_numpy(z[self.size * (self.rank + 1) :]).astype(float) * self.drive.unit
 
-    def residual(self, t: float, z: Any) -> Array:
+    def residual(self, t: float, z: Any) -> Floats:
         """Return Delta (P,) at the active points; the buffers then hold this state's phi."""
         return self.drive.force(self.active(t, z))
 
-    def active(self, t: float, z: Any) -> Array:
+    def active(self, t: float, z: Any) -> Floats:
         """Return f at the active points, with what is added to the population's own; fills the buffers."""
         return self._corrected(t, z, self._forward(z))
 
@@ -231,7 +229,7 @@ class Field(Arithmetic):
         right = margins(objective.outputs(f), objective.y) > 0
         return objective.value(f) / self.n_train, bool(right.all())
 
-    def stiffness(self, t: float, z: Any, start: Array | None = None, sweeps: int = 20) -> tuple[float, Array]:
+    def stiffness(self, t: float, z: Any, start: Floats | None = None, sweeps: int = 20) -> tuple[float, Floats]:
         """Return an estimate of the fastest rate, and the power iteration's vector.
 
         The rate of the feedback is s lambda_max(Theta), Theta = Phi + K o G; power iteration on Theta v = J J^T v
@@ -250,7 +248,7 @@ class Field(Arithmetic):
             v_here = self.asarray(d.bend(f, v))
             spread = v_here[:, None] * self._coords
 
-            def one(i: int, v_here: Any = v_here, spread: Any = spread) -> Array:
+            def one(i: int, v_here: Any = v_here, spread: Any = spread) -> Floats:
                 block = self.blocks[i]
                 if slopes[i] is None:
                     slopes[i] = slope_of(self.act, self._h[i], self._phi[i], xp)
@@ -272,7 +270,7 @@ class Field(Arithmetic):
         largest = None if d.objective is None else float(xp.max(xp.abs(a)))
         return d.scale * top + free_rate(d, delta, largest, bend_of(self.act)), v
 
-    def outputs(self, z: Any, coords: Array, still: Any = None, readout: Any = None) -> Array:
+    def outputs(self, z: Any, coords: Floats, still: Any = None, readout: Any = None) -> Floats:
         """Return the population's own f (n_point,) at points `coords`, with `still` (S, n_point) added to h.
 
         Another `readout`, (S,) or (S, K), takes the place of the state's: f is (n_point,) or (n_point, K).
@@ -282,7 +280,7 @@ class Field(Arithmetic):
         c = self.asarray(coords)
         blocks = blocks_of(self.size, len(coords), np.dtype(self.dtype).itemsize if self.xp is np else 0)
 
-        def one(i: int) -> Array:
+        def one(i: int) -> Floats:
             block = blocks[i]
             h = u[block, :] @ c.T
             if still is not None:
@@ -300,8 +298,8 @@ class Field(Arithmetic):
     def kernels(
         self,
         z: Any,
-        coords: Array,
-        others: Array,
+        coords: Floats,
+        others: Floats,
         still: Any = None,
         still_others: Any = None,
         plain: bool = False,
@@ -318,7 +316,7 @@ class Field(Arithmetic):
         c, e = self.asarray(coords), self.asarray(others)
         blocks = blocks_of(self.size, max(len(coords), len(others)), np.dtype(self.dtype).itemsize if xp is np else 0)
 
-        def one(i: int) -> tuple[Array, Array]:
+        def one(i: int) -> tuple[Floats, Floats]:
             block = blocks[i]
             h, k = u[block, :] @ c.T, u[block, :] @ e.T
             if still is not None:
@@ -340,7 +338,7 @@ def bend_of(act: Activation) -> float:
     return 0.0 if act.homogeneous else {"tanh": 0.7699, "erf": 0.9679}.get(act.kind, 1.5)
 
 
-def free_rate(drive: Drive, delta: Array, largest: float | None = None, bend: float = 1.0) -> float:
+def free_rate(drive: Drive, delta: Floats, largest: float | None = None, bend: float = 1.0) -> float:
     """Return a neuron's rate in a field that does not react: s gamma (|C^T Delta| + |C^T diag(Delta) C|) + 2 lambda.
 
     With `largest`, the largest |a| of the neurons, and `bend`, the largest |phi''|, the second term is
@@ -408,7 +406,7 @@ def slope_of(act: Activation, h: Any, phi: Any, xp: Any) -> Any:
     return act.slope(h, phi, xp)
 
 
-def to_numpy(values: Any) -> NDArray[Any]:
+def to_numpy(values: Any) -> Array:
     """Return an array of any library as a NumPy array on the CPU."""
     if isinstance(values, np.ndarray):
         return values

@@ -15,21 +15,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from tlcli.arrays import Array, Floats
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.field import Drive, Threads, apply, bend_of, free_rate, slope_of
 from tlcli.dmft.population import Population
 from tlcli.dmft.two_layer import Problem, Stage, StageRun
 
-Array = NDArray[np.float64]
-
 _BLOCK = 4096
 _TYPICAL = 3.0  # |a| of the neurons that turn fastest
 _COARSE = 12  # intervals that resolve tau at points that are not trained on
 
-Outputs = list[tuple[Array, Array]]
+Outputs = list[tuple[Floats, Floats]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +38,9 @@ class FrozenStage:
     """
 
     stage: Stage
-    coords: Array
-    nodes: Array
-    residual: Callable[[float], Array]
+    coords: Floats
+    nodes: Floats
+    residual: Callable[[float], Floats]
 
     @property
     def stride(self) -> int:
@@ -76,18 +74,18 @@ def freeze(problem: Problem, runs: Sequence[StageRun], nodes: int | None = None)
 class _Held:
     """A function of time that stays where it is after `last`."""
 
-    function: Callable[[float], Array]
+    function: Callable[[float], Floats]
     last: float
 
-    def __call__(self, t: float) -> Array:
+    def __call__(self, t: float) -> Floats:
         return self.function(min(t, self.last))
 
 
-def _constant(delta: Array) -> Callable[[float], Array]:
+def _constant(delta: Floats) -> Callable[[float], Floats]:
     return lambda t: delta
 
 
-def _graded(times: Array, rates: Array, nodes: int | None) -> Array:
+def _graded(times: Floats, rates: Floats, nodes: int | None) -> Floats:
     """Spread the nodes evenly over the integral of rate + 0.3 <rate>; by default half a turn per step."""
     widths = np.diff(times)
     mean = float(np.sum(widths * (rates[1:] + rates[:-1]) / 2) / (times[-1] - times[0]))
@@ -103,13 +101,13 @@ def _graded(times: Array, rates: Array, nodes: int | None) -> Array:
 def outputs_in_field(
     act: Activation,
     stages: Sequence[FrozenStage],
-    points: Array,
-    still_points: Array,
-    hidden: NDArray[Any],
-    readout: NDArray[Any],
-    still: NDArray[Any],
-    redrawn: NDArray[Any] | None,
-    weights: NDArray[Any] | None = None,
+    points: Floats,
+    still_points: Floats,
+    hidden: Array,
+    readout: Array,
+    still: Array,
+    redrawn: Array | None,
+    weights: Array | None = None,
 ) -> Outputs:
     """Integrate neurons (S, rank), (S,) in the frozen fields and return sum_i q_i a_i phi(h_i).
 
@@ -156,9 +154,7 @@ def outputs_in_field(
 class _Work:
     """Buffers of RK4 for one block of neurons."""
 
-    def __init__(
-        self, act: Activation, hidden: NDArray[Any], n_train: int, coords: Any, rows: Any, decay: float
-    ) -> None:
+    def __init__(self, act: Activation, hidden: Array, n_train: int, coords: Any, rows: Any, decay: float) -> None:
         self.act, self.coords, self.rows, self.decay = act, coords, rows, decay
         dtype = hidden.dtype
         self.h = np.empty((len(hidden), n_train), dtype)
@@ -239,10 +235,10 @@ def deviation(
     problem: Problem,
     stages: Sequence[FrozenStage],
     population: Population,
-    redrawn: Array | None,
+    redrawn: Floats | None,
     large: Outputs,
     dtype: str,
-) -> tuple[list[Callable[[float], Array]], float]:
+) -> tuple[list[Callable[[float], Floats]], float]:
     """Return tau(t) (n_point,) per stage, and the largest |tau| on any point and node."""
     g = problem.geometry
     small = outputs_in_field(
@@ -256,7 +252,7 @@ def deviation(
         None if redrawn is None else redrawn.astype(dtype),
         np.full(population.size, 1 / population.size, dtype) if population.weights is None else population.weights,
     )
-    out: list[Callable[[float], Array]] = []
+    out: list[Callable[[float], Floats]] = []
     worst = 0.0
     for frozen, f_large, f_small in zip(stages, large, small, strict=True):
         fine, coarse = (big - little / frozen.stage.gamma for big, little in zip(f_large, f_small, strict=True))
@@ -270,12 +266,12 @@ def deviation(
 class _Tau:
     """tau(t) at all points: the active ones from all nodes, the others from every stride-th."""
 
-    def __init__(self, frozen: FrozenStage, fine: Array, coarse: Array) -> None:
+    def __init__(self, frozen: FrozenStage, fine: Floats, coarse: Floats) -> None:
         self.rows = frozen.stage.rows
         self.active = CubicSpline(frozen.nodes, fine)
         self.everywhere = CubicSpline(frozen.nodes[:: frozen.stride], coarse)
 
-    def __call__(self, t: float) -> Array:
+    def __call__(self, t: float) -> Floats:
         out = self.everywhere(t)
         out[self.rows] = self.active(t)
         return out

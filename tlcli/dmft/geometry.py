@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.errors import DomainError
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +17,8 @@ class Geometry:
     no force and only decay. <u u^T> = 1 and <v v^T> = 1 at t = 0, so that h h^T has mean x.x'/D.
     """
 
-    moving: Array
-    still: Array
+    moving: Floats
+    still: Floats
 
     @property
     def rank(self) -> int:
@@ -28,7 +26,7 @@ class Geometry:
         return self.moving.shape[1]
 
 
-def reduce_inputs(x: Array, n_train: int) -> Geometry:
+def reduce_inputs(x: Floats, n_train: int) -> Geometry:
     """Return the coordinates of the points x (n_point, D), of which the first `n_train` are ever trained on.
 
     Raises:
@@ -50,7 +48,7 @@ def reduce_inputs(x: Array, n_train: int) -> Geometry:
     return Geometry(moving, still)
 
 
-def _signed(basis: Array) -> Array:
+def _signed(basis: Floats) -> Floats:
     """Make the largest component of every row positive: which sign the decomposition gives depends on the library.
 
     Neurons are drawn in these coordinates, so that sign would change them.

@@ -16,16 +16,16 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial import legendre
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 from scipy.integrate import solve_ivp
 
+from tlcli.arrays import Flags, Floats
 from tlcli.dmft.activations import ACTIVATIONS, Activation, activation
 from tlcli.dmft.regression import FrozenKernel, force_scale, time_grid
 from tlcli.errors import DomainError
 
-Array = NDArray[np.float64]
-Pair = tuple[Array, Array]
+Pair = tuple[Floats, Floats]
 
 _DEGREES = 1024  # Hermite coefficients tried before the polar quadrature takes over
 _TAIL = 1e-13  # part of E φ² that may be neglected, relative to it
@@ -35,7 +35,7 @@ _POLAR_TOLERANCE = 1e-11
 _BLOCK = 1 << 21  # elements of the largest temporary array
 
 
-def initial_kernels(act: Activation, x: Array, y: Array) -> Pair:
+def initial_kernels(act: Activation, x: Floats, y: Floats) -> Pair:
     """Φ₀ = E φ(h)φ(h') and G₀ = E φ'(h)φ'(h') of a network at initialisation, each (n, m).
 
     x (n, D) and y (m, D) are inputs as the network sees them: h = w·x/√D with w ~ N(0, I), no further normalisation.
@@ -54,7 +54,7 @@ def initial_kernels(act: Activation, x: Array, y: Array) -> Pair:
 
 
 def gaussian_kernels(
-    act: Activation, var_x: Array, var_y: Array, cross: Array, angles: Callable[[], Array] | None = None
+    act: Activation, var_x: Floats, var_y: Floats, cross: Floats, angles: Callable[[], Floats] | None = None
 ) -> Pair:
     """E φ(h)φ(h') and E φ'(h)φ'(h') (n, m) of Gaussians of variances var_x (n,), var_y (m,) and covariances `cross`.
 
@@ -62,7 +62,7 @@ def gaussian_kernels(
     to 1e-8 only for parallel pairs. Accuracy as `initial_kernels`.
     """
 
-    def arccosine() -> Array:
+    def arccosine() -> Floats:
         scale = np.sqrt(np.outer(var_x, var_y))
         rho = np.divide(cross, scale, out=np.zeros_like(cross), where=scale > 0)
         return np.arccos(np.clip(rho, -1.0, 1.0))
@@ -80,7 +80,7 @@ def gaussian_kernels(
     return phi, slopes
 
 
-def initial_ntk(act: Activation, x: Array, y: Array) -> Array:
+def initial_ntk(act: Activation, x: Floats, y: Floats) -> Floats:
     """Neural tangent kernel Θ₀ (n, m) = Φ₀ + (x·y/D) G₀ between x (n, D) and y (m, D), both layers trained.
 
     Θ₀ does not depend on the richness γ. Accuracy and errors are those of `initial_kernels`.
@@ -92,16 +92,16 @@ def initial_ntk(act: Activation, x: Array, y: Array) -> Array:
 
 def lazy_solution(
     act: Activation,
-    x: Array,
+    x: Floats,
     rows: ArrayLike,
-    labels: Array,
+    labels: Floats,
     times: ArrayLike,
     *,
     weight_decay: float = 0.0,
     reduction: str = "mean",
-    kernel: Array | None = None,
+    kernel: Floats | None = None,
     depth: int = 1,
-) -> Array:
+) -> Floats:
     """Predictions f (n_times, n) of the lazy network, γ → 0, trained from f = 0 by gradient flow.
 
     x (n, D) holds every point of interest, `rows` (P,) the indices of the training points among them, `labels` (P,)
@@ -142,14 +142,14 @@ def lazy_solution(
     return (weights * (residual @ frozen.eigenvectors)) @ (points @ frozen.eigenvectors).T
 
 
-def _deep_decaying_weights(rate: Array, s: float, decay: float, depth: int, times: Array) -> Array:
+def _deep_decaying_weights(rate: Floats, s: float, decay: float, depth: int, times: Floats) -> Floats:
     """Weights c (n_times, P) as `_decaying_weights` with dc/dt = e^{−2Lλt}(s − rate c) − (L + 1)λ c, integrated."""
     out = np.zeros((times.size, rate.size))
     finite = np.isfinite(times)  # t = ∞: everything has decayed
     if not np.any(times[finite] > 0):
         return out
 
-    def velocity(t: float, c: Array) -> Array:
+    def velocity(t: float, c: Floats) -> Floats:
         return np.exp(-2 * depth * decay * t) * (s - rate * c) - (depth + 1) * decay * c
 
     end, line = float(times[finite].max()), np.unique(times[finite])
@@ -158,7 +158,7 @@ def _deep_decaying_weights(rate: Array, s: float, decay: float, depth: int, time
     return out
 
 
-def _decaying_weights(rate: Array, s: float, decay: float, times: Array) -> Array:
+def _decaying_weights(rate: Floats, s: float, decay: float, times: Floats) -> Floats:
     """Weights c (n_times, P) with f = Σ_k c_k Θ₀(·, X) v_k (v_k·y) under weight decay; `rate` = s κ (P,).
 
     g = e^{−2λt} u turns dg/dt = rate e^{−2λt}(y − g) − 2λ g into du/dt = rate (y − e^{−2λt} u); in q = e^{−2λt} and
@@ -176,7 +176,7 @@ def _decaying_weights(rate: Array, s: float, decay: float, times: Array) -> Arra
     return out
 
 
-def _inputs(x: Array) -> Array:
+def _inputs(x: Floats) -> Floats:
     x = np.asarray(x, dtype=np.float64)
     if x.ndim != 2 or x.shape[1] == 0:
         raise DomainError(f"inputs of shape {x.shape} must be points x dimensions.")
@@ -188,7 +188,7 @@ def _inputs(x: Array) -> Array:
 # --- closed forms ---
 
 
-def _closed_form(kind: str, a: Array, b: Array, c: Array) -> Pair | None:
+def _closed_form(kind: str, a: Floats, b: Floats, c: Floats) -> Pair | None:
     """Φ₀ and G₀ of the activations that have them in terms of a = E h² (n, 1), b = E h'² (1, m), c = E h h' (n, m)."""
     excess = 0.5 * (a - 1) * (b - 1)
     match kind:
@@ -204,14 +204,14 @@ def _closed_form(kind: str, a: Array, b: Array, c: Array) -> Pair | None:
     return None
 
 
-def _relu(var_x: Array, var_y: Array, angle: Array) -> Pair:
+def _relu(var_x: Floats, var_y: Floats, angle: Floats) -> Pair:
     """Arc-cosine kernels of degree 1 and 0; relu'(0) = 0, so that a zero input has no slope."""
     scale = np.sqrt(np.outer(var_x, var_y))
     phi = scale * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi)
     return phi, np.where(scale > 0, (np.pi - angle) / (2 * np.pi), 0.0)
 
 
-def _angles(x: Array, y: Array) -> Array:
+def _angles(x: Floats, y: Floats) -> Floats:
     """Angles (n, m) in [0, π] between the rows of x and y, to rounding also for equal points; π/2 with a zero row."""
     norms = [np.linalg.norm(z, axis=1) for z in (x, y)]
     u, v = (z / np.where(norm > 0, norm, 1.0)[:, None] for z, norm in zip((x, y), norms, strict=True))
@@ -237,7 +237,7 @@ def _hermite_table() -> Pair:
     The trapezoid rule converges geometrically for functions analytic around the real line, at any degree.
     """
     spacing = 0.02
-    z: Array = spacing * np.arange(-650, 651, dtype=np.float64)
+    z: Floats = spacing * np.arange(-650, 651, dtype=np.float64)
     # he_k e^{−z²/4} stays of order one, so that no degree overflows.
     table = np.empty((_DEGREES, z.size))
     table[0] = np.exp(-z * z / 4)
@@ -248,9 +248,7 @@ def _hermite_table() -> Pair:
     return z, table
 
 
-def _hermite_kernels(
-    act: Activation, var_x: Array, var_y: Array, cross: Array
-) -> tuple[Array, Array, NDArray[np.bool_]]:
+def _hermite_kernels(act: Activation, var_x: Floats, var_y: Floats, cross: Floats) -> tuple[Floats, Floats, Flags]:
     """Φ₀ and G₀ (n, m) as Σ_k c_k(x) c_k(y) ρ^k, c_k(x) = E φ(√a z) he_k(z), and which pairs (n, m) are accurate.
 
     What K terms leave out of a pair is at most |ρ|^K (tail of x · tail of y)^{1/2}, with tails of E φ² by Parseval.
@@ -270,7 +268,7 @@ def _hermite_kernels(
     return kernels[0], kernels[1], accurate
 
 
-def _mehler_sum(left: Array, right: Array, rho: Array) -> Array:
+def _mehler_sum(left: Floats, right: Floats, rho: Floats) -> Floats:
     """Σ_k left[i, k] right[j, k] ρ[i, j]^k by Horner's rule, in blocks that stay in cache during all degrees."""
     out = np.empty_like(rho)
     step = max(1, (_BLOCK >> 5) // max(1, len(right)))
@@ -286,7 +284,7 @@ def _mehler_sum(left: Array, right: Array, rho: Array) -> Array:
     return out
 
 
-def _coefficients(which: int, act: Activation, variances: Array) -> tuple[Array, Array] | None:
+def _coefficients(which: int, act: Activation, variances: Floats) -> tuple[Floats, Floats] | None:
     """Hermite coefficients (v, K) of φ (which = 0) or φ' (1) at h = √variance z, cut where they are negligible.
 
     With them the neglected fraction (v,) of E φ². None if half the nodes give other values: the function has a kink.
@@ -312,7 +310,7 @@ def _coefficients(which: int, act: Activation, variances: Array) -> tuple[Array,
 # --- any activation: quadrature in polar coordinates ---
 
 
-def _polar_kernels(act: Activation, a: Array, b: Array, theta: Array) -> Array:
+def _polar_kernels(act: Activation, a: Floats, b: Floats, theta: Floats) -> Floats:
     """Φ₀ and G₀ (2, pairs) of pairs with standard deviations a, b (pairs,) and correlation cos θ.
 
     E F(h, h') = ∫dt ∫r dr e^{−r²/2} F/2π over the two arcs of a half plane between sign changes, for ±(h, h').
@@ -333,7 +331,7 @@ def _polar_kernels(act: Activation, a: Array, b: Array, theta: Array) -> Array:
     return results
 
 
-def _polar_rule(act: Activation, a: Array, b: Array, theta: Array, order: int) -> Array:
+def _polar_rule(act: Activation, a: Floats, b: Floats, theta: Floats, order: int) -> Floats:
     """The two expectations (2, pairs) with `order` Gauss–Legendre nodes on each arc and on 0 < r < 9."""
     nodes, weights = legendre.leggauss(order)
     nodes, weights = (nodes + 1) / 2, weights / 2

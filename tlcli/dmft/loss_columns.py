@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from tlcli.arrays import Array, Flags, Floats
 from tlcli.dmft.estimates import Piece, estimate, time_change
 from tlcli.dmft.loss_setup import LossSetup, Side
 from tlcli.losses.scores import TIE, calibrated_losses, margins, point_errors, point_losses
 
-Array = NDArray[np.float64]
-Statistic = Callable[[list[Array]], Array]
-Estimator = Callable[[Sequence[Piece], Statistic], tuple[Array, Array]]
+Statistic = Callable[[list[Floats]], Floats]
+Estimator = Callable[[Sequence[Piece], Statistic], tuple[Floats, Floats]]
 
 GAINS = ("gain", "gain_error", "gain_calibrated")
 
@@ -66,9 +65,9 @@ class Heads:
             found.scratch[1] = len(pieces) - 1
         return found
 
-    def columns(self) -> dict[str, NDArray[Any]]:
+    def columns(self) -> dict[str, Array]:
         """Return every column and its error, over the records of both stages."""
-        columns = dict[str, NDArray[Any]]()
+        columns = dict[str, Array]()
         for name, scored in self._groups().items():
             columns |= scored.loss(name)
             columns |= scored.errors(_error_of(name))
@@ -102,14 +101,14 @@ class Heads:
         points, labels = self.setup.test[second.known], second.test[second.known]
         return [_Scored(self, head, second, points, labels) for head in (self.target, self.scratch)]
 
-    def _gains(self) -> dict[str, NDArray[Any]]:
+    def _gains(self) -> dict[str, Array]:
         """Return the gains, their errors by the neurons, and those by the test points, paired over both networks."""
         with_, without = self._judged()
-        columns: dict[str, NDArray[Any]] = {}
+        columns: dict[str, Array] = {}
         for name in GAINS:
             a, b = with_.per_point(name), without.per_point(name)
 
-            def gain(f: list[Array], a: Statistic = a, b: Statistic = b) -> Array:
+            def gain(f: list[Floats], a: Statistic = a, b: Statistic = b) -> Floats:
                 return _mean(b(f) - a(f))
 
             columns[name], error = self.estimated(self.pieces, gain)
@@ -122,7 +121,7 @@ class Heads:
             columns[f"{name}_test_se"] = spread
         return columns
 
-    def time_changes(self) -> list[Array]:
+    def time_changes(self) -> list[Floats]:
         """Return how much the losses with and without pre-training change with the tolerance of the integration."""
         return [time_change(self.pieces, scored.mean_loss) for scored in self._judged()]
 
@@ -130,12 +129,12 @@ class Heads:
 class _Scored:
     """Statistics of one head on some points, over the records of both stages."""
 
-    def __init__(self, heads: Heads, head: list[int | None], side: Side, points: Any, labels: Array) -> None:
+    def __init__(self, heads: Heads, head: list[int | None], side: Side, points: Any, labels: Floats) -> None:
         s = heads.setup.settings
         self.pieces, self.estimated, self.head, self.side = heads.pieces, heads.estimated, head, side
         self.points, self.labels, self.counts = points, labels, (len(s.times1), len(s.times2))
 
-    def outputs(self, f: list[Array]) -> Array:
+    def outputs(self, f: list[Floats]) -> Floats:
         """Return the head's outputs at the points, (n_record, n) or (n_record, n, C); NaN where it has none."""
         parts = []
         for which, count in zip(self.head, self.counts, strict=True):
@@ -145,13 +144,13 @@ class _Scored:
                 parts.append(f[which][:, self.points])
         return np.concatenate(parts)
 
-    def _live(self, found: Array) -> NDArray[np.bool_]:
+    def _live(self, found: Floats) -> Flags:
         return np.asarray(np.isfinite(found).all(axis=tuple(range(1, found.ndim))))
 
-    def _over(self, function: Callable[[Array], Array]) -> Statistic:
+    def _over(self, function: Callable[[Floats], Floats]) -> Statistic:
         """Return per point (n_record, n) what `function` makes of outputs, NaN where there are none."""
 
-        def statistic(f: list[Array]) -> Array:
+        def statistic(f: list[Floats]) -> Floats:
             found = self.outputs(f)
             out, live = np.full(found.shape[:2], np.nan), self._live(found)
             if live.any() and found.shape[1]:
@@ -170,7 +169,7 @@ class _Scored:
             return self._over(lambda f: calibrated_losses(self.side.loss, f, self.labels)[0])
         return self._smooth_errors()
 
-    def _spread(self) -> Array:
+    def _spread(self) -> Floats:
         """Return the error that the neurons leave in every margin, 0 for what is exact."""
         _, se = self.estimated(self.pieces, self._over(lambda f: margins(f, self.labels)))
         return np.where(np.nan_to_num(se) > TIE, se, 0.0)
@@ -181,19 +180,19 @@ class _Scored:
         tied = self._over(lambda f: point_errors(f, self.labels))
         margin = self._over(lambda f: margins(f, self.labels))
 
-        def statistic(f: list[Array]) -> Array:
+        def statistic(f: list[Floats]) -> Floats:
             sure, m = tied(f), margin(f)
             return np.where(se > 0, ndtr(-m / np.where(se > 0, se, 1.0)), sure)
 
         return statistic
 
-    def share(self, f: list[Array]) -> Array:
+    def share(self, f: list[Floats]) -> Floats:
         """Return the share of misclassified points (n_record,) of outputs that are taken as they are."""
         if self.side.classes is None:
             return np.full(sum(self.counts), np.nan)
         return _mean(self._over(lambda found: point_errors(found, self.labels))(f))
 
-    def doubt(self) -> Array:
+    def doubt(self) -> Floats:
         """Return the variance (n_record,) that margins of unknown sign add to that of the mean of their probabilities.
 
         A point is right or wrong: of probability p its variance is p (1 - p), and the jackknife sees n(z)^2 of it, with
@@ -209,11 +208,11 @@ class _Scored:
         each = ndtr(z) * ndtr(-z) - np.exp(-(z**2)) / (2 * np.pi)
         return np.sum(each, axis=1) / se.shape[1] ** 2
 
-    def mean_loss(self, f: list[Array]) -> Array:
+    def mean_loss(self, f: list[Floats]) -> Floats:
         """Return the mean loss of every record."""
         return _mean(self.per_point("gain")(f))
 
-    def loss(self, name: str) -> dict[str, NDArray[Any]]:
+    def loss(self, name: str) -> dict[str, Array]:
         """Return the column of a loss and its error."""
         value, error = self.estimated(self.pieces, self.mean_loss)
         # Without its bias a loss that nearly vanishes may be below zero: then it stays as it is.
@@ -221,22 +220,22 @@ class _Scored:
         low = value < 0
         return {name: np.where(low, biased, value), f"{name}_se": np.hypot(error, np.where(low, biased, 0.0))}
 
-    def errors(self, name: str) -> dict[str, NDArray[Any]]:
+    def errors(self, name: str) -> dict[str, Array]:
         """Return the share of points that are misclassified and its error."""
         each = self.per_point("gain_error")
         value, error = self.estimated(self.pieces, lambda f: _mean(each(f)))
         return {name: np.clip(value, 0.0, 1.0), f"{name}_se": np.sqrt(error**2 + self.doubt())}
 
-    def calibrated(self, name: str) -> dict[str, NDArray[Any]]:
+    def calibrated(self, name: str) -> dict[str, Array]:
         """Return the loss after calibration, its error, and the temperature (of the target's head)."""
         each = self.per_point("gain_calibrated")
         value, error = self.estimated(self.pieces, lambda f: _mean(each(f)))
-        columns: dict[str, NDArray[Any]] = {name: np.maximum(value, 0.0), f"{name}_se": error}
+        columns: dict[str, Array] = {name: np.maximum(value, 0.0), f"{name}_se": error}
         if name == "loss_calibrated":
             columns["temperature"] = self._temperature()
         return columns
 
-    def _temperature(self) -> Array:
+    def _temperature(self) -> Floats:
         f = self.outputs([p.whole for p in self.pieces])
         out, live = np.full(len(f), np.nan), self._live(f)
         if live.any() and f.shape[1] and self.side.classes is not None:
@@ -245,7 +244,7 @@ class _Scored:
                 out[live] = 1 / tau
         return out
 
-    def margin(self) -> dict[str, NDArray[Any]]:
+    def margin(self) -> dict[str, Array]:
         """Return the smallest margin of the points."""
         if self.side.classes is None:
             return {"margin": np.full(sum(self.counts), np.nan), "margin_se": np.full(sum(self.counts), np.nan)}
@@ -258,5 +257,5 @@ def _error_of(loss: str) -> str:
     return "baseline_error" if loss == "baseline" else loss.replace("loss", "error")
 
 
-def _mean(each: Array) -> Array:
+def _mean(each: Floats) -> Floats:
     return each.mean(axis=1) if each.shape[1] else np.full(len(each), np.nan)

@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
+from tlcli.arrays import Floats
 from tlcli.dmft.arithmetic import Arithmetic
 from tlcli.dmft.integrate import Control, Step, integrate
 from tlcli.dmft.regression import FrozenKernel, force_scale, time_grid
 from tlcli.errors import ConvergenceError, DomainError
 from tlcli.losses.objective import Objective
-
-Array = NDArray[np.float64]
 
 _DENSE = 300  # unknowns up to which an implicit method with the dense Jacobian is cheaper than an explicit one
 _NEWTON = 200
@@ -32,16 +31,16 @@ _STEP = 1e-7  # of the explicit method
 
 
 def loss_regression(
-    k_train: Array,
-    k_points: Array,
+    k_train: Floats,
+    k_points: Floats,
     objective: Objective,
     *,
     ridge: float = 0.0,
     time: ArrayLike = np.inf,
     reduction: str = "mean",
-    f0_train: Array | None = None,
-    f0_points: Array | None = None,
-) -> Array:
+    f0_train: Floats | None = None,
+    f0_points: Floats | None = None,
+) -> Floats:
     """Outputs (n_times, n) or (n_times, n, C) at the points of k_points (n, P) of a readout on frozen features.
 
     k_train (P, P) is K among the training points; `time` and `ridge` are in units of the loss of `reduction`; f0_train
@@ -67,7 +66,7 @@ def loss_regression(
     return objective.outputs(found if objective.readouts else found[..., 0])
 
 
-def check_limit(objective: Objective, ridge: float, times: Array) -> None:
+def check_limit(objective: Objective, ridge: float, times: Floats) -> None:
     """Refuse t = infinity where the loss has no finite minimum, or no unique one. Raises DomainError."""
     if ridge > 0 or np.all(np.isfinite(times)):
         return
@@ -84,7 +83,7 @@ def check_limit(objective: Objective, ridge: float, times: Array) -> None:
         )
 
 
-def learned(kernel: FrozenKernel, objective: Objective, time: float, scale: float) -> Array:
+def learned(kernel: FrozenKernel, objective: Objective, time: float, scale: float) -> Floats:
     """Return q = int s Delta dt (P, K) of training from zero output for a finite time, roughly (1e-3)."""
     features = _Features.of(kernel, np.zeros((0, kernel.samples)))
     width = objective.readouts or 1
@@ -97,12 +96,12 @@ def learned(kernel: FrozenKernel, objective: Objective, time: float, scale: floa
 class _Features:
     """psi at the training points (P, r) and at all points (n, r), and `back` (P, r) with q = back w."""
 
-    train: Array
-    points: Array
-    back: Array
+    train: Floats
+    points: Floats
+    back: Floats
 
     @classmethod
-    def of(cls, kernel: FrozenKernel, k_points: Array) -> "_Features":
+    def of(cls, kernel: FrozenKernel, k_points: Floats) -> "_Features":
         """Leave out the directions in which the kernel is zero to rounding."""
         live = kernel.eigenvalues > kernel.cutoff
         root, vectors = np.sqrt(kernel.eigenvalues[live]), kernel.eigenvectors[:, live]
@@ -113,34 +112,34 @@ class _Features:
 class _Flow(Arithmetic):
     """dw/dt = s psi^T Delta(f0 + psi w) - ridge w, for w (r, K) as a flat vector, and its rest."""
 
-    def __init__(self, objective: Objective, psi: Array, start: Array, scale: float, ridge: float) -> None:
+    def __init__(self, objective: Objective, psi: Floats, start: Floats, scale: float, ridge: float) -> None:
         self.objective, self.psi, self.start, self.scale, self.ridge = objective, psi, start, scale, ridge
         self.shape = (psi.shape[1], start.shape[1])
         self.evaluations = 0
         self.xp: Any = np
 
-    def _objective(self, f: Array) -> Array:
+    def _objective(self, f: Floats) -> Floats:
         return f if self.objective.readouts else f[:, 0]
 
-    def outputs(self, w: Array) -> Array:
+    def outputs(self, w: Floats) -> Floats:
         """Return g (P, K) of w (r, K)."""
         return self.start + self.psi @ w
 
-    def force(self, g: Array) -> Array:
+    def force(self, g: Floats) -> Floats:
         """Return omega Delta (P, K)."""
         return self.objective.force(self._objective(g)).reshape(g.shape)
 
-    def bend(self, g: Array, d: Array) -> Array:
+    def bend(self, g: Floats, d: Floats) -> Floats:
         """Return the Hessian of the loss at g times d (P, K)."""
         return self.objective.bend(self._objective(g), self._objective(d)).reshape(g.shape)
 
-    def __call__(self, t: float, z: Array) -> Array:
+    def __call__(self, t: float, z: Floats) -> Floats:
         """Return dw/dt, flat."""
         self.evaluations += 1
         w = z.reshape(self.shape)
         return (self.scale * (self.psi.T @ self.force(self.outputs(w))) - self.ridge * w).ravel()
 
-    def stiffness(self, t: float, z: Array, vector: Any = None, sweeps: int = 20) -> tuple[float, Any]:
+    def stiffness(self, t: float, z: Floats, vector: Any = None, sweeps: int = 20) -> tuple[float, Any]:
         """Return s lambda_max(psi^T H psi) + ridge by power iteration."""
         g = self.outputs(z.reshape(self.shape))
         v = np.random.default_rng(0).standard_normal(self.shape) if vector is None else vector
@@ -156,7 +155,7 @@ class _Flow(Arithmetic):
             last = top
         return self.scale * top + self.ridge, v
 
-    def jacobian(self, t: float, z: Array) -> Array:
+    def jacobian(self, t: float, z: Floats) -> Floats:
         """Return d(dw/dt)/dw, dense."""
         g = self.outputs(z.reshape(self.shape))
         rank, width = self.shape
@@ -171,7 +170,7 @@ class _Flow(Arithmetic):
         out.flat[:: z.size + 1] -= self.ridge
         return out
 
-    def solve(self, times: Array) -> Array:
+    def solve(self, times: Floats) -> Floats:
         """Return w (n_times, r, K)."""
         out = np.zeros((times.size, *self.shape))
         if not self.shape[0]:
@@ -185,7 +184,7 @@ class _Flow(Arithmetic):
             out[~finite] = self.rest()
         return out
 
-    def _implicit(self, line: Array) -> Array:
+    def _implicit(self, line: Floats) -> Floats:
         end, start = float(line[-1]), np.zeros(self.shape).ravel()
         found = solve_ivp(
             self, (0.0, end), start, method="LSODA", t_eval=line, jac=self.jacobian, rtol=1e-10, atol=1e-12
@@ -194,7 +193,7 @@ class _Flow(Arithmetic):
             raise ConvergenceError(f"the flow of the frozen features broke off before t = {end:g}: {found.message}")
         return found.y.T.reshape(line.size, *self.shape)
 
-    def stabilised(self, line: Array, tolerance: float) -> Array:
+    def stabilised(self, line: Floats, tolerance: float) -> Floats:
         """Return w at ascending times by the stabilised explicit method, whose cost grows as the root of a rate."""
         out, position, zero = np.zeros((line.size, *self.shape)), 0, np.zeros(self.shape).ravel()
 
@@ -211,10 +210,10 @@ class _Flow(Arithmetic):
             raise ConvergenceError(f"the flow of the frozen features {found.message}.")
         return out
 
-    def _merit(self, w: Array, kappa: float) -> float:
+    def _merit(self, w: Floats, kappa: float) -> float:
         return self.objective.value(self._objective(self.outputs(w))) + 0.5 * kappa * float(np.sum(w * w))
 
-    def rest(self) -> Array:
+    def rest(self) -> Floats:
         """Return the minimum (r, K): Newton's method, its equations solved by preconditioned conjugate gradients.
 
         Raises:
@@ -255,7 +254,9 @@ class _Flow(Arithmetic):
             "start; use a larger --ridge."
         )
 
-    def _newton_step(self, g: Array, gradient: Array, kappa: float, preconditioner: Array, tolerance: float) -> Array:
+    def _newton_step(
+        self, g: Floats, gradient: Floats, kappa: float, preconditioner: Floats, tolerance: float
+    ) -> Floats:
         """Return -(psi^T H psi + kappa)^-1 gradient by conjugate gradients, to `tolerance` of the gradient."""
         step, left = np.zeros_like(gradient), -gradient
         applied = preconditioner * left

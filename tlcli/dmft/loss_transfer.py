@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
+from tlcli.arrays import Array, Floats, Indices
 from tlcli.dmft.ensemble import Solution
 from tlcli.dmft.estimates import Piece, averaged, estimate
 from tlcli.dmft.loss_columns import Heads
@@ -21,8 +21,6 @@ from tlcli.dmft.parts import Parts
 from tlcli.dmft.regression import force_scale
 from tlcli.dmft.two_layer import Stage
 from tlcli.errors import DomainError
-
-Array = NDArray[np.float64]
 
 
 class LossParts(Parts):
@@ -47,7 +45,7 @@ class LossParts(Parts):
                     more[k] = objective.outputs(more[k])
         return found
 
-    def _lazy_source(self) -> Array:
+    def _lazy_source(self) -> Floats:
         """Train with the kernel at initialisation, by the flow in time."""
         setup, s = self.setup, self.setup.settings
         side, kernel = setup.sides[0], setup.initial.ntk[:, setup.source]
@@ -60,7 +58,7 @@ class LossParts(Parts):
             )
         return _decaying_flow(kernel, setup.source, side, s.times1, s.weight_decay, s.reduction)
 
-    def _regress(self, kernel: Array) -> Array:
+    def _regress(self, kernel: Floats) -> Floats:
         s, setup = self.setup.settings, self.setup
         return loss_regression(
             kernel[setup.target],
@@ -74,7 +72,7 @@ class LossParts(Parts):
     def _frozen_shape(self) -> tuple[int, ...]:
         return (*super()._frozen_shape(), *self.setup.sides[1].outputs)
 
-    def _at_rest(self, stage: int, phi: Array, rows: NDArray[np.int_], decay: float) -> Array:
+    def _at_rest(self, stage: int, phi: Floats, rows: Indices, decay: float) -> Floats:
         """Return the regression with its own kernel that a network at rest obeys (general losses, identity 9)."""
         objective, reduction = self.setup.sides[stage].objective, self.setup.settings.reduction
         return loss_regression(phi[rows], phi, objective, ridge=decay, reduction=reduction)[0]
@@ -90,7 +88,7 @@ class LossParts(Parts):
         if s.regresses:
             last = self.outputs[0]  # features and readout of the source stay what they are
 
-            def held(f: Array | None, axis: int) -> Array | None:
+            def held(f: Floats | None, axis: int) -> Floats | None:
                 return None if f is None else np.repeat(f.take([-1], axis=axis), n2, axis=axis)
 
             whole = held(last.whole, 0)
@@ -101,7 +99,7 @@ class LossParts(Parts):
             return None
         objective = self.setup.sides[0].objective
 
-        def of(observed: dict[str, Any] | None) -> Array | None:
+        def of(observed: dict[str, Any] | None) -> Floats | None:
             if observed is None or "old_outputs" not in observed:
                 return None
             found = objective.outputs(observed["old_outputs"])
@@ -112,7 +110,7 @@ class LossParts(Parts):
         assert samples is not None
         return averaged(samples, of(self.coarse_observed[1]), of(self.retimed[1]))
 
-    def _measured(self) -> tuple[dict[str, NDArray[Any]], list[Array]]:
+    def _measured(self) -> tuple[dict[str, Array], list[Floats]]:
         """Return the columns of losses and gains, and the part of the integration in the judged ones."""
         heads = Heads.of(
             self.setup, self.outputs, self._old_head() if self.setup.settings.times2 else None, self.baseline
@@ -122,13 +120,13 @@ class LossParts(Parts):
             changes = [np.zeros(len(columns["loss"]))]
         return columns, changes
 
-    def _predicted(self, pieces: Sequence[Piece]) -> dict[str, NDArray[Any]]:
+    def _predicted(self, pieces: Sequence[Piece]) -> dict[str, Array]:
         """Return the predictions with errors: together where the stages have the same outputs, else by stage."""
         stages = list(pieces[: len(self.outputs)])
         if len({p.whole.shape[2:] for p in stages}) == 1:
             value, error = estimate(stages, np.concatenate)
             return {"predictions": value, "predictions_se": error}
-        out: dict[str, NDArray[Any]] = {}
+        out: dict[str, Array] = {}
         for k, piece in enumerate(stages, 1):
             value, error = estimate([piece], lambda f: f[0])
             out |= {f"predictions_stage{k}": value, f"predictions_stage{k}_se": error}
@@ -136,8 +134,8 @@ class LossParts(Parts):
 
 
 def _decaying_flow(
-    kernel: Array, rows: NDArray[np.int_], side: Side, times: Sequence[float], decay: float, reduction: str
-) -> Array:
+    kernel: Floats, rows: Indices, side: Side, times: Sequence[float], decay: float, reduction: str
+) -> Floats:
     """Outputs (n_time, n) or (n_time, n, C) of a lazy network whose initial weights decay.
 
     Theta(t) = e^{-2 lambda t} Theta_0 and df/dt = s Theta(t) Delta - 2 lambda f, that is f = Theta_0 q with
@@ -147,7 +145,7 @@ def _decaying_flow(
     shape = (len(rows),) if objective.readouts is None else (len(rows), objective.readouts)
     train = kernel[rows]
 
-    def velocity(t: float, q: Array) -> Array:
+    def velocity(t: float, q: Floats) -> Floats:
         q = q.reshape(shape)
         return (s * np.exp(-2 * decay * t) * objective.force(train @ q) - 2 * decay * q).ravel()
 

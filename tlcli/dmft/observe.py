@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
+from tlcli.arrays import Floats, Indices
 from tlcli.dmft.regression import kernel_alignment
 from tlcli.dmft.two_layer import View
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int_]
 
 BIN_EDGES = np.linspace(-12.0, 12.0, 242)
 
@@ -28,12 +25,12 @@ class Watch:
     the kept G is that of a new readout, <phi' phi'>.
     """
 
-    groups: Mapping[str, tuple[Index, Array]]
-    points: Index
-    trained: Index
-    density: Index
+    groups: Mapping[str, tuple[Indices, Floats]]
+    points: Indices
+    trained: Indices
+    density: Indices
     moments: Sequence[frozenset[int]]
-    origin: Array | None = None
+    origin: Floats | None = None
     plain: bool = False
 
     def __call__(self, stage: int, record: int, time: float, view: View) -> dict[str, Any]:
@@ -52,12 +49,12 @@ class Watch:
         return out
 
 
-def preactivation_density(view: View, points: Index) -> dict[str, Any]:
+def preactivation_density(view: View, points: Indices) -> dict[str, Any]:
     """Return the density of h over neurons and points in `BIN_EDGES`, its variance and its excess kurtosis."""
     return density_of(view.preactivations(points).astype(float), view.field.neuron_weights())
 
 
-def density_of(h: Array, weights: Array) -> dict[str, Any]:
+def density_of(h: Floats, weights: Floats) -> dict[str, Any]:
     """Return the density, variance and excess kurtosis of preactivations h (S, n) of neurons of `weights` (S,)."""
     second = float(np.mean(weights @ h**2))
     fourth = float(np.mean(weights @ h**4))
@@ -66,7 +63,7 @@ def density_of(h: Array, weights: Array) -> dict[str, Any]:
     return {"density": density, "variance": second, "excess_kurtosis": fourth / second**2 - 3.0}
 
 
-def gaussian_density(variances: Array) -> dict[str, Any]:
+def gaussian_density(variances: Floats) -> dict[str, Any]:
     """Return the same of an equal mixture of Gaussians of the given variances (n,)."""
     scale = np.sqrt(2.0 * np.maximum(variances, 1e-300))
     below = 0.5 * (1.0 + special.erf(BIN_EDGES[:, None] / scale)).mean(axis=1)

@@ -9,14 +9,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 from scipy.stats import qmc
 
+from tlcli.arrays import Floats
 from tlcli.dmft.activations import Activation
 from tlcli.errors import UsageError
-
-Array = NDArray[np.float64]
 
 KINDS = ("mc", "sobol", "quadrature")
 MAX_QUADRATURE_RANK = 3
@@ -34,10 +32,10 @@ class Population:
     Weights sum to 1 (None: all 1/S).
     """
 
-    hidden: Array
-    readout: Array
-    still: Array
-    weights: Array | None = None
+    hidden: Floats
+    readout: Floats
+    still: Floats
+    weights: Floats | None = None
 
     @property
     def size(self) -> int:
@@ -87,7 +85,7 @@ def sample(
     return Population(z[:, :rank], z[:, rank] if readouts is None else z[:, rank:], v)
 
 
-def _whitened(z: Array, rank: int, pairs: bool) -> Array:
+def _whitened(z: Floats, rank: int, pairs: bool) -> Floats:
     """Make <u u^T> = 1 and <a a^T> = 1 over the sample; without pairs the means and <u a> vanish as well."""
     needed = max(rank, z.shape[1] - rank) if pairs else z.shape[1] + 1
     if len(z) < needed:
@@ -104,7 +102,7 @@ def _whitened(z: Array, rank: int, pairs: bool) -> Array:
     return scaled(z - z.mean(axis=0))
 
 
-def scaled(u: Array) -> Array:
+def scaled(u: Floats) -> Floats:
     """Return points (n, rank) turned and stretched so that <u u^T> = 1 over them."""
     values, vectors = np.linalg.eigh(u.T @ u / len(u))
     return u @ (vectors / np.sqrt(values)) @ vectors.T
@@ -156,7 +154,7 @@ def quadrature(act: Activation, rank: int, neurons: int, *, cut: float = _CUT) -
     return Population(z[:, :rank], z[:, rank], np.zeros((len(z), 0)), weights / weights.sum())
 
 
-def _sphere(rank: int, neurons: int) -> tuple[Array, Array]:
+def _sphere(rank: int, neurons: int) -> tuple[Floats, Floats]:
     """Return unit vectors (n, rank + 1) and weights: circle, Gauss-Legendre x trapezoid, or Sobol (rank 3)."""
     if rank == 1:
         angle = 2 * math.pi * (np.arange(neurons) + 0.5) / neurons

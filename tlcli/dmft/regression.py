@@ -15,11 +15,10 @@ kernel, or, at ridge 0, the interpolator of least norm.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tlcli.arrays import Floats
 from tlcli.errors import DomainError, UsageError, suggest
-
-Array = NDArray[np.float64]
 
 _REDUCTIONS = ("mean", "sum")
 # A kernel summed in single precision is symmetric and positive to this, relative to its largest entry or eigenvalue.
@@ -33,7 +32,7 @@ def force_scale(reduction: str, samples: int) -> float:
     return 1.0 / samples if reduction == "mean" else 1.0
 
 
-def time_grid(time: ArrayLike) -> Array:
+def time_grid(time: ArrayLike) -> Floats:
     """`time` as a float array (n_times,), infinity allowed. Raises DomainError for negative times or NaN."""
     times = np.atleast_1d(np.asarray(time, dtype=np.float64))
     bad = times[~(times >= 0)]
@@ -54,7 +53,7 @@ class FrozenKernel:
     semidefinite.
     """
 
-    def __init__(self, k_train: Array) -> None:
+    def __init__(self, k_train: Floats) -> None:
         """Decompose k_train (P, P)."""
         kernel = _finite("kernel", k_train)
         if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or not kernel.size:
@@ -71,21 +70,21 @@ class FrozenKernel:
                 f"kernel: eigenvalues from {values[0]:.3g} to {values[-1]:.3g}; it must be positive semidefinite."
             )
         self.cutoff = float(max(len(values) * np.finfo(np.float64).eps * values[-1], -2 * values[0], 0.0))
-        self.eigenvalues: Array = np.maximum(values, 0.0)
+        self.eigenvalues: Floats = np.maximum(values, 0.0)
 
     @property
     def samples(self) -> int:
         """Number of training points P."""
         return self.eigenvalues.size
 
-    def labels(self, y: Array, what: str = "labels") -> Array:
+    def labels(self, y: Floats, what: str = "labels") -> Floats:
         """`y` as a float array (P,), or DomainError if it has another shape or is not finite."""
         y = _finite(what, y)
         if y.shape != (self.samples,):
             raise DomainError(f"{what} of shape {y.shape} do not fit {self.samples} training points.")
         return y
 
-    def weights(self, *, ridge: float = 0.0, time: ArrayLike = np.inf, reduction: str = "mean") -> Array:
+    def weights(self, *, ridge: float = 0.0, time: ArrayLike = np.inf, reduction: str = "mean") -> Floats:
         """Weight of the residual along each eigenvector, s(1 − e^{−(sκ + ridge)t})/(sκ + ridge): (n_times, P).
 
         Without ridge, null directions (see the class) get 0 once s·cutoff·t >= 1e-6, where rounding would start to
@@ -108,15 +107,15 @@ class FrozenKernel:
 
     def predict(
         self,
-        k_points: Array,
-        y: Array,
+        k_points: Floats,
+        y: Floats,
         *,
         ridge: float = 0.0,
         time: ArrayLike = np.inf,
         reduction: str = "mean",
-        f0_train: Array | None = None,
-        f0_points: Array | None = None,
-    ) -> Array:
+        f0_train: Floats | None = None,
+        f0_points: Floats | None = None,
+    ) -> Floats:
         """Predictions (n_times, n) at the points of k_points (n, P); see `kernel_regression`."""
         points = _finite("kernel of the points", k_points)
         if points.ndim != 2 or points.shape[1] != self.samples:
@@ -142,16 +141,16 @@ class FrozenKernel:
 
 
 def kernel_regression(
-    k_train: Array,
-    k_points: Array,
-    y: Array,
+    k_train: Floats,
+    k_points: Floats,
+    y: Floats,
     *,
     ridge: float = 0.0,
     time: ArrayLike = np.inf,
     reduction: str = "mean",
-    f0_train: Array | None = None,
-    f0_points: Array | None = None,
-) -> Array:
+    f0_train: Floats | None = None,
+    f0_points: Floats | None = None,
+) -> Floats:
     """Predictions (n_times, n) of a readout trained by gradient flow on features of kernel K (module docstring).
 
     k_train (P, P) is K among the training points, k_points (n, P) K between the points and the training points, y (P,)
@@ -169,8 +168,8 @@ def kernel_regression(
 
 
 def adaptive_predictor(
-    phi_train: Array, phi_points: Array, y: Array, weight_decay: float, reduction: str = "mean"
-) -> Array:
+    phi_train: Floats, phi_points: Floats, y: Floats, weight_decay: float, reduction: str = "mean"
+) -> Floats:
     """The predictor (n,) that a network trained with weight decay λ obeys once it stands still.
 
     da/dt = 0 gives a = (γ s/λ) Σ Δ φ(h), hence f(x) = Φ(x, X) [Φ(X, X) + (λ/s) I]⁻¹ y with the adapted feature kernel
@@ -182,7 +181,7 @@ def adaptive_predictor(
     return kernel_regression(phi_train, phi_points, y, ridge=weight_decay, reduction=reduction)[0]
 
 
-def kernel_alignment(kernel: Array, y: Array) -> float:
+def kernel_alignment(kernel: Floats, y: Floats) -> float:
     """Alignment yᵀKy / (|y|² ‖K‖_F), in [0, 1] for a positive kernel (n, n), of its labelled points y (n,).
 
     Of several outputs or classes y (n, C), classes as centred one-hot rows, it is tr yᵀKy / (‖yyᵀ‖_F ‖K‖_F). Points
@@ -203,7 +202,7 @@ def kernel_alignment(kernel: Array, y: Array) -> float:
     return float(y @ kernel @ y if y.ndim == 1 else np.sum(y * (kernel @ y))) / norm
 
 
-def _finite(what: str, values: Array) -> Array:
+def _finite(what: str, values: Floats) -> Floats:
     values = np.asarray(values, dtype=np.float64)
     if not np.all(np.isfinite(values)):
         raise DomainError(f"{what}: {int(np.sum(~np.isfinite(values)))} values are not finite; all must be numbers.")

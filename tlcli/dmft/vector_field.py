@@ -10,11 +10,9 @@ The tangent kernel has blocks delta_cc' Phi + K o <a_c a_c' phi' phi'>: outputs 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.dmft.field import Field, apply, bend_of, free_rate, matmul, slope_of, to_numpy
-
-Array = NDArray[np.float64]
 
 
 class VectorField(Field):
@@ -47,10 +45,10 @@ class VectorField(Field):
         hidden, readout = (self.size, self.rank), (self.size, self.width)
         return self.xp.reshape(z[:cut], hidden), self.xp.reshape(z[cut:end], readout)
 
-    def _forward(self, z: Any) -> Array:
+    def _forward(self, z: Any) -> Floats:
         u, a = self.split(z)
 
-        def one(i: int) -> Array:
+        def one(i: int) -> Floats:
             block = self.blocks[i]
             h = matmul(self.xp, u[block, :], self._coords.T, self._h[i] if self._h[i] is not None else self._phi[i])
             if self.act.slope_needs_input:
@@ -63,7 +61,7 @@ class VectorField(Field):
         total = self.drive.gamma * (self.size if self._weights is None else 1.0)
         return np.sum(parts, axis=0, dtype=float).T / total
 
-    def tail(self, z: Any) -> Array:
+    def tail(self, z: Any) -> Floats:
         """Return the integral I (P, K) of the control variate."""
         flat = to_numpy(z[self.size * (self.rank + self.width) :]).astype(float)
         return flat.reshape(self.n_train, self.width) * self.drive.unit
@@ -100,7 +98,7 @@ class VectorField(Field):
         pieces = [xp.reshape(part[which], (-1,)) for which in (0, 1) for part in parts]
         return xp.concat(pieces if tail is None else [*pieces, xp.reshape(tail, (-1,))])
 
-    def stiffness(self, t: float, z: Any, start: Array | None = None, sweeps: int = 20) -> tuple[float, Array]:
+    def stiffness(self, t: float, z: Any, start: Floats | None = None, sweeps: int = 20) -> tuple[float, Floats]:
         """Return an estimate of the fastest rate, and the power iteration's vector (P, K).
 
         The rate of the feedback is s lambda_max(Theta H), H the Hessian of the loss; the forces' own rate is that of
@@ -116,7 +114,7 @@ class VectorField(Field):
         for _ in range(sweeps):
             v_here = self.asarray(d.bend(f, v))
 
-            def one(i: int, v_here: Any = v_here) -> Array:
+            def one(i: int, v_here: Any = v_here) -> Floats:
                 block = self.blocks[i]
                 own = self._weighted(a[block, :], block)
                 mixed = self._weighted(self._phi[i] @ v_here, block)

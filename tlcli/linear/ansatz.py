@@ -13,11 +13,10 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tlcli.arrays import Flags, Floats
 from tlcli.errors import DomainError, UsageError, digits, suggest
-
-Floats = NDArray[np.float64]
 
 VARIABLES = ("gamma0", "alpha1")
 CONSTANTS = {"pi": np.pi}
@@ -201,7 +200,7 @@ def check_psd(
     k, c1, c3, c2 = (np.clip(full[name], -_HUGE, _HUGE) for name in ("k", "c_signal", "c_cross", "c_noise"))
     tolerance = 1e-12
 
-    def refuse(bad: NDArray[np.bool_], condition: str, shown: tuple[str, ...]) -> None:
+    def refuse(bad: Flags, condition: str, shown: tuple[str, ...]) -> None:
         if not np.any(bad):
             return
         values = {name: x[bad].flat[0] for name, x in full.items()}

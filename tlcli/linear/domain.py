@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tlcli.arrays import Flags, Floats
 from tlcli.errors import DomainError, digits
 
-Test = Callable[[NDArray[np.float64]], NDArray[np.bool_]]
+Test = Callable[[Floats], Flags]
 
 POSITIVE: tuple[Test, str] = (lambda x: x > 0, "positive (inf is allowed)")
 NON_NEGATIVE: tuple[Test, str] = (lambda x: x >= 0, "zero or positive (inf is allowed)")
@@ -17,7 +18,7 @@ FINITE_NON_NEGATIVE: tuple[Test, str] = (lambda x: (x >= 0) & np.isfinite(x), "z
 _AT_THRESHOLD = 1e-12  # nearer to 1 than this, alpha cannot be told from 1: losses of noise would have four digits
 
 
-def at_threshold(alpha: ArrayLike) -> NDArray[np.float64]:
+def at_threshold(alpha: ArrayLike) -> Floats:
     """Return alpha as an array, 1 where it is the interpolation threshold up to rounding."""
     alpha = np.asarray(alpha, dtype=float)
     near = np.abs(alpha - 1.0) <= _AT_THRESHOLD

@@ -11,8 +11,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tlcli.arrays import Flags, Floats
 from tlcli.linear.domain import FINITE_NON_NEGATIVE, NON_NEGATIVE, POSITIVE, require
-from tlcli.linear.integrate import Array, march
+from tlcli.linear.integrate import march
 from tlcli.linear.modes import N_OUTPUTS, Modes
 from tlcli.linear.spectrum import nodes_needed
 from tlcli.status import Status
@@ -33,19 +34,19 @@ class StageSolution:
     relative change |dβ/dτ|/|β| × min(max(1, τ), 1/slowest rate); `steps` accepted.
     """
 
-    signal: Array
-    carried: Array
-    norm2: Array
-    loss: Array
-    train_loss: Array
-    bulk: Array
-    tau: Array
-    phi: Array
+    signal: Floats
+    carried: Floats
+    norm2: Floats
+    loss: Floats
+    train_loss: Floats
+    bulk: Floats
+    tau: Floats
+    phi: Floats
     status: NDArray[np.int8]
-    residual: Array
+    residual: Floats
     steps: NDArray[np.int64]
 
-    def ending_in(self, where: NDArray[np.bool_], **closed: ArrayLike) -> Self:
+    def ending_in(self, where: Flags, **closed: ArrayLike) -> Self:
         """Put closed forms in the last time of the points `where`; what they do not give becomes NaN.
 
         `closed` needs signal and norm2; carried defaults to 0, loss to what these three mean, bulk stays.
@@ -119,8 +120,8 @@ def integrate_stage(
 
 
 def _integrate_points(
-    points: Array, times: Array, tolerance: float, stages: int, max_steps: int
-) -> tuple[Array, NDArray[np.int8], Array, NDArray[np.int64]]:
+    points: Floats, times: Floats, tolerance: float, stages: int, max_steps: int
+) -> tuple[Floats, NDArray[np.int8], Floats, NDArray[np.int64]]:
     """Integrate different points (n, 8); return values (n, n_times + 1, N_OUTPUTS), status, residual and steps."""
     values = np.empty((len(points), times.size + 1, N_OUTPUTS))
     status, residual = np.empty(len(points), dtype=np.int8), np.empty(len(points))
@@ -147,13 +148,13 @@ class EarlyStopped:
     overlap q = β₁·β*₁, norm2 = |β₁|², loss = |β₁ − β*₁|², train_loss on the noisy labels, bulk k.
     """
 
-    overlap: Array
-    norm2: Array
-    loss: Array
-    train_loss: Array
-    bulk: Array
+    overlap: Floats
+    norm2: Floats
+    loss: Floats
+    train_loss: Floats
+    bulk: Floats
     status: NDArray[np.int8]
-    residual: Array
+    residual: Floats
 
 
 def integrate_pretraining(

@@ -23,13 +23,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tlcli.arrays import Flags, Floats
 from tlcli.errors import DomainError
 from tlcli.linear import frozen_dynamics
 from tlcli.linear.domain import FINITE_NON_NEGATIVE, NON_NEGATIVE, POSITIVE, at_threshold, require
 from tlcli.linear.spectrum import excess, positive_root
 from tlcli.status import Status, worst
 
-Floats = NDArray[np.float64]
 _TINY = 1e-290  # below it a spike without bulk is as good as this one, and its inverse is a number
 _HUGE = 1e300  # stands for an infinite spike: κ/(κ + k + c) underflows to its limit, and inf/inf never appears
 
@@ -181,7 +181,7 @@ def _converged(problem: _Problem) -> Finetuned:
 
 
 def _spike_units(
-    κ: Floats, kc: Floats, c: Floats, f: Floats, amplify: Floats, gain_unit: Floats, edge: NDArray[np.bool_]
+    κ: Floats, kc: Floats, c: Floats, f: Floats, amplify: Floats, gain_unit: Floats, edge: Flags
 ) -> tuple[Floats, Floats]:
     """Per unit r²: the gain over the bulk, (f² − g²)/(1−d), and what is left, g²/(1−d); g = κ/(κ+k+c).
 

@@ -16,10 +16,8 @@ from numpy.polynomial import legendre
 from numpy.typing import NDArray
 from scipy.special import roots_jacobi
 
+from tlcli.arrays import Complexes, Flags, Floats, Indices
 from tlcli.status import Status
-
-Array = NDArray[np.float64]
-ComplexArray = NDArray[np.complex128]
 
 _SAFETY = 0.85
 _SHRINK, _GROW = 0.1, 5.0
@@ -37,23 +35,23 @@ class Radau:
     `basis` (p+1, p+1) maps values at (0, nodes) to coefficients in shifted Legendre polynomials.
     """
 
-    nodes: Array
-    matrix: Array
-    eigenvalues: ComplexArray
-    right: ComplexArray
-    left: ComplexArray
-    basis: Array
+    nodes: Floats
+    matrix: Floats
+    eigenvalues: Complexes
+    right: Complexes
+    left: Complexes
+    basis: Floats
 
     @property
     def stages(self) -> int:
         """Number of stages p."""
         return self.nodes.size
 
-    def resolvent(self, z: Array) -> ComplexArray:
+    def resolvent(self, z: Floats) -> Complexes:
         """1/(1 + z λ_i): shape z.shape + ((p+1)/2,), the only z-dependent part of (1 + zA)^{-1}."""
         return 1.0 / (1.0 + z[..., None] * self.eigenvalues)
 
-    def combine(self, terms: ComplexArray) -> Array:
+    def combine(self, terms: Complexes) -> Floats:
         """Re Σ_i right[:, i] terms[..., i]: from eigen-components (..., (p+1)/2) to stage values (..., p)."""
         # Interleaved (re, im) pairs against a real matrix: one real product instead of a complex one.
         pairs = np.empty((2 * self.eigenvalues.size, self.stages))
@@ -61,11 +59,11 @@ class Radau:
         pairs[1::2] = -self.right.imag.T
         return np.ascontiguousarray(terms).view(np.float64) @ pairs
 
-    def dense_weights(self, theta: Array) -> Array:
+    def dense_weights(self, theta: Floats) -> Floats:
         """Weights (..., p+1) of the values at (0, nodes) in the collocation polynomial at theta in [0, 1]."""
         return legendre.legvander(2.0 * theta - 1.0, self.stages) @ self.basis
 
-    def invert(self, values: Array, target: Array) -> Array:
+    def invert(self, values: Floats, target: Floats) -> Floats:
         """Where the increasing collocation polynomial through `values` (n, p+1) equals `target` (n,)."""
         coefficients = values @ self.basis.T
         slopes = legendre.legder(coefficients, axis=1) * 2.0
@@ -113,15 +111,15 @@ def radau(stages: int = 7) -> Radau:
 class System(Protocol):
     """A batch of independent initial value problems that `march` advances."""
 
-    def attempt(self, points: NDArray[np.intp], step: Array) -> Array:
+    def attempt(self, points: Indices, step: Floats) -> Floats:
         """Try one step for these points; keep the trial and return its error in units of the tolerance."""
         ...
 
-    def commit(self, points: NDArray[np.intp], accepted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def commit(self, points: Indices, accepted: Flags) -> Flags:
         """Make the accepted part of the last trial the state; return which of `points` are finished."""
         ...
 
-    def limit(self, points: NDArray[np.intp]) -> Array:
+    def limit(self, points: Indices) -> Floats:
         """Largest sensible next step of these points."""
         ...
 
@@ -134,7 +132,7 @@ class March:
     steps: NDArray[np.int64]
 
 
-def march(system: System, step: Array, *, active: NDArray[np.bool_], order: int, max_steps: int) -> March:
+def march(system: System, step: Floats, *, active: Flags, order: int, max_steps: int) -> March:
     """Advance every point until the system calls it finished or `max_steps` trials are spent.
 
     step: (n,) first steps; active: (n,) points to move, the others are at their end already. The error is taken

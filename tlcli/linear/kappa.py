@@ -6,15 +6,15 @@ or, ridgeless with P < rank, sum_k lambda_k/(lambda_k + kappa) = P.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import elementwise
 
-Array = NDArray[np.float64]
+from tlcli.arrays import Floats
 
 BLOCK = 1 << 22  # numbers in the largest temporary
 
 
-def solve_kappa(eigenvalues: Array, samples: ArrayLike, ridge: ArrayLike) -> tuple[Array, Array]:
+def solve_kappa(eigenvalues: Floats, samples: ArrayLike, ridge: ArrayLike) -> tuple[Floats, Floats]:
     """Solve for kappa on the broadcast grid of `samples` P in (0, inf] and `ridge` >= 0, in one call.
 
     `eigenvalues` (rank,), all positive. Returns kappa, to 1e-13 relative, and the residual of the equation
@@ -27,7 +27,7 @@ def solve_kappa(eigenvalues: Array, samples: ArrayLike, ridge: ArrayLike) -> tup
     if not trivial.all():
         ps, rs = p[~trivial], r[~trivial]
 
-        def excess(y: Array, ps: Array, rs: Array) -> Array:
+        def excess(y: Floats, ps: Floats, rs: Floats) -> Floats:
             """Relative excess of the right-hand side at kappa = e^y: decreasing in y."""
             kap = np.exp(y)
             return rs / kap + _degrees_of_freedom(eigenvalues, kap) / ps - 1.0
@@ -47,7 +47,7 @@ def solve_kappa(eigenvalues: Array, samples: ArrayLike, ridge: ArrayLike) -> tup
     return kappa, residual
 
 
-def _degrees_of_freedom(eigenvalues: Array, kappa: Array) -> Array:
+def _degrees_of_freedom(eigenvalues: Floats, kappa: Floats) -> Floats:
     """sum_k lambda_k/(lambda_k + kappa), memory-bounded; shape of `kappa`."""
     flat = np.ravel(kappa)
     out = np.empty(flat.size)

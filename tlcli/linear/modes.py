@@ -17,9 +17,10 @@ from 1, freed of exp(−μτ) with the last known μ = dφ/dτ, so that a quasi-
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from tlcli.linear.integrate import Array, radau
+from tlcli.arrays import Flags, Floats, Indices
+from tlcli.linear.integrate import radau
 from tlcli.linear.spectrum import marchenko_pastur
 
 N_OUTPUTS = 8  # ∫C, ∫E, |β|², test loss, train loss, k, τ, φ
@@ -29,7 +30,7 @@ _DEAD = 1e-10  # |β| and k/k₀ below which weight decay has removed the featur
 _FADED = 600.0  # sizes are followed down to e^-600: beyond, only their ratios matter, and zero would be another limit
 
 
-def bulk_after(bulk0: ArrayLike, decay: ArrayLike, time: ArrayLike) -> Array:
+def bulk_after(bulk0: ArrayLike, decay: ArrayLike, time: ArrayLike) -> Floats:
     """Return k(t) = k₀ e^{−2λt} of a finite time t, never zero for k₀ > 0: it ends at k₀ e^{−600}.
 
     A ridgeless fit on k I + χ n nᵀ has another limit for k → 0⁺ than at k = 0, which no finite time reaches.
@@ -41,7 +42,7 @@ def bulk_after(bulk0: ArrayLike, decay: ArrayLike, time: ArrayLike) -> Array:
 class Modes:
     """A batch of stages on n points with K modes each; the `System` that `march` advances."""
 
-    def __init__(self, points: Array, times: Array, n_nodes: int, stages: int, tolerance: float) -> None:
+    def __init__(self, points: Floats, times: Floats, n_nodes: int, stages: int, tolerance: float) -> None:
         (alpha, self.gamma, duration, self.sigma, self.decay, self.start, self.bulk0, self.r) = points.T
         self.alpha, self.tolerance, self.rule = alpha, tolerance, radau(stages)
         self.times = np.concatenate([times, duration[:, None]], axis=1)
@@ -72,7 +73,7 @@ class Modes:
             self._record(still, column, none, self.x[still], none + 1.0, self.q[still])
         self.residual[self.frozen] = 0.0
 
-    def first_step(self) -> Array:
+    def first_step(self) -> Floats:
         """Step in τ that resolves the fastest mode, the growth from zero and the carried predictor."""
         m2 = np.einsum("nk,nk->n", self.power, self.ell) + 1.0
         feature = self.gamma * self.q
@@ -84,23 +85,23 @@ class Modes:
         ]
         return 0.1 / np.max(rates, axis=0)
 
-    def limit(self, points: NDArray[np.intp]) -> Array:
+    def limit(self, points: Indices) -> Floats:
         """Do not shoot far past the last recorded time."""
         return 2.0 * (self.times[points, -1] - self.t[points]) / self.q[points]
 
-    def carried(self, points: NDArray[np.intp], shift: Array) -> Array:
+    def carried(self, points: Indices, shift: Floats) -> Floats:
         """E·a·exp(μ shift) at τ + shift (n, p): shape (n, K, p)."""
         clock = (self.tau[points, None] + shift)[:, None, :]
         exponent = (self.phi[points, None] + self.mu[points, None] * shift)[:, None, :]
         exponent = exponent - self.ell[points, :, None] * clock
         return self.start[points, None, None] * np.exp(exponent)
 
-    def attempt(self, points: NDArray[np.intp], step: Array) -> Array:
+    def attempt(self, points: Indices, step: Floats) -> Floats:
         """Solve the collocation equations of one step by Newton; see `System.attempt`."""
         with np.errstate(all="ignore"):  # a wild trial is rejected through its error
             return self._attempt(points, step)
 
-    def _attempt(self, points: NDArray[np.intp], step: Array) -> Array:
+    def _attempt(self, points: Indices, step: Floats) -> Floats:
         equations = _Collocation(self, points, step)
         x, a, q, m, change = equations.solve()
         x0, q0, zero = self.x[points], self.q[points, None], np.zeros((points.size, 1))
@@ -122,7 +123,7 @@ class Modes:
         error = np.max([spatial, *scalars], axis=0) / self.tolerance
         return np.where((change < 1e-5) & np.isfinite(error), error, np.inf)
 
-    def commit(self, points: NDArray[np.intp], accepted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def commit(self, points: Indices, accepted: Flags) -> Flags:
         """Record the times passed by the accepted steps and move on; see `System.commit`."""
         step, x, a, q, clock = self._trial
         elapsed = self.t[points] + clock[:, -1]
@@ -150,7 +151,7 @@ class Modes:
             finished[forever] = self._settled(points[forever])
         return finished
 
-    def _age(self, points: NDArray[np.intp]) -> None:
+    def _age(self, points: Indices) -> None:
         """Follow C − 1 once C is of order one, and C again when weight decay has made it small."""
         young = self.young[points]
         c = self.x[points] + np.where(young, 0.0, 1.0)[:, None]
@@ -160,16 +161,16 @@ class Modes:
         self.x[shrunk] += 1.0
         self.young[grown], self.young[shrunk] = False, True
 
-    def _split(self, points: NDArray[np.intp], x: Array) -> tuple[Array, Array]:
+    def _split(self, points: Indices, x: Floats) -> tuple[Floats, Floats]:
         """C and C − 1 from the followed one of the two."""
         young = self.young[points, None]
         return np.where(young, x, 1.0 + x), np.where(young, x - 1.0, x)
 
-    def _moments(self, points: NDArray[np.intp], x: Array, e: Array) -> Array:
+    def _moments(self, points: Indices, x: Floats, e: Floats) -> Floats:
         """∫C, ∫E, |β|², test loss, train loss from C (or C − 1) and E (n, K); shape (n, 5)."""
         return self._moments_of(points, *self._split(points, x), e)
 
-    def _moments_of(self, points: NDArray[np.intp], c: Array, gap: Array, e: Array) -> Array:
+    def _moments_of(self, points: Indices, c: Floats, gap: Floats, e: Floats) -> Floats:
         w, r = self.weight[points], self.r[points]
         noise, outside = self.noise[points], self.outside[points]
         left_over = np.sum(self.noise_over[points] * c**2, axis=1)
@@ -185,7 +186,7 @@ class Modes:
             axis=1,
         )
 
-    def _record(self, points: NDArray[np.intp], column: int, shift: Array, x: Array, a: Array, q: Array) -> None:
+    def _record(self, points: Indices, column: int, shift: Floats, x: Floats, a: Floats, q: Floats) -> None:
         with np.errstate(under="ignore"):
             e = self.carried(points, shift[:, None])[..., 0] / a[:, None]
         moments = self._moments(points, x, e)
@@ -197,7 +198,7 @@ class Modes:
         # s² = k² + γ²|β|² ⇔ 1 = 2kq + (γ|β|q)²: not used by the integration, so it measures its error.
         self.residual[points] = np.abs(1.0 - 2.0 * bulk * q - self.gamma[points] ** 2 * moments[:, 2] * q**2)
 
-    def _bury(self, points: NDArray[np.intp]) -> NDArray[np.bool_]:
+    def _bury(self, points: Indices) -> Flags:
         """Has weight decay removed everything? Then all times still ahead are recorded: see `_fade`."""
         if not np.any(self.decay[points] > 0):
             return np.zeros(points.size, dtype=bool)
@@ -213,7 +214,7 @@ class Modes:
         self.residual[points[dead]] = 0.0
         return dead
 
-    def _fade(self, points: NDArray[np.intp], column: int) -> None:
+    def _fade(self, points: Indices, column: int) -> None:
         """Record a later time of features that have died: their force is constant, g = −∇L(β = 0) =: |g| ĝ.
 
         The Gram matrix [[s, b], [b, M]] of the neurons then is boosted along ĝ by the rapidity η = γ|g| t, and
@@ -247,7 +248,7 @@ class Modes:
         )
         self.out[points, column, 5] = np.maximum(k * fade, self.bulk0[points] * np.exp(-_FADED))
 
-    def _settled(self, points: NDArray[np.intp]) -> NDArray[np.bool_]:
+    def _settled(self, points: Indices) -> Flags:
         """For duration = inf: has β stopped moving? Records the end if so."""
         ell, w, x = self.ell[points], self.weight[points], self.x[points]
         c, gap = self._split(points, x)
@@ -281,7 +282,7 @@ class Modes:
 class _Collocation:
     """The equations of one step of n points: a and q at the p stages of the rule, (n, p); C follows from them."""
 
-    def __init__(self, modes: Modes, points: NDArray[np.intp], step: Array) -> None:
+    def __init__(self, modes: Modes, points: Indices, step: Floats) -> None:
         rule = self.rule = modes.rule
         self.n, self.p, self.eye = points.size, rule.stages, np.eye(rule.stages)
         ell, self.power, self.young = modes.ell[points], modes.power[points, :, None], modes.young[points]
@@ -302,13 +303,13 @@ class _Collocation:
             self.self_term, self.cross = np.einsum("nkp,nkp->np", we, e), modes.r[points, None, None] * we
         self.cross_sum = self.cross.sum(axis=1)
 
-    def follow(self, a: Array) -> Array:
+    def follow(self, a: Floats) -> Floats:
         """Return C of young points, C − 1 of the others, (n, K, p)."""
         left = self.rule.left.T
         old = np.where(self.young[:, None], a @ left, (1.0 - a) @ left + self.shift * (a @ left))
         return self.rule.combine(self.fixed + self.lift * old[:, None, :])
 
-    def solve(self) -> tuple[Array, Array, Array, Array, Array]:
+    def solve(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
         """Return C (or C − 1), a, q and m at the stages, and the last relative change (n,), inf where Newton fails."""
         n, p = self.n, self.p
         a, q, m = np.ones((n, p)), np.repeat(self.q0, p, axis=1), np.zeros((n, p))
@@ -325,7 +326,7 @@ class _Collocation:
                 break
         return self.follow(a), a, q, m, change
 
-    def _linearised(self, a: Array, q: Array) -> tuple[Array, Array, Array]:
+    def _linearised(self, a: Floats, q: Floats) -> tuple[Floats, Floats, Floats]:
         """Return m, the Jacobian (n, 2p, 2p) and the defect (n, 2p) of the equations for a and q."""
         p, eye, h_matrix, decay2, mu = self.p, self.eye, self.h_matrix, self.decay2, self.mu
         x = self.follow(a)

@@ -8,21 +8,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import elementwise
 
-Floats = NDArray[np.float64]
-RowFunction = Callable[[Floats, NDArray[np.intp]], Floats]
+from tlcli.arrays import Flags, Floats, Indices
+
+RowFunction = Callable[[Floats, Indices], Floats]
 
 
 @dataclass(frozen=True)
 class Boundaries:
     """All sign changes, ordered by row and then by x; every field has shape (n_roots,)."""
 
-    row: NDArray[np.intp]
+    row: Indices
     x: Floats
-    rising: NDArray[np.bool_]  # the function goes from negative to positive with growing x
-    converged: NDArray[np.bool_]
+    rising: Flags  # the function goes from negative to positive with growing x
+    converged: Flags
 
 
 def optimal_gamma0(
@@ -59,7 +60,7 @@ def optimal_gamma0(
         logs = np.log(np.concatenate(([lowest * 1e-3], inner, [highest * 1e3])))
         bracket = tuple(logs[best[refine] + shift] for shift in (-1, 0, 1))
 
-        def along(log_gamma: Floats, rows: NDArray[np.intp]) -> Floats:
+        def along(log_gamma: Floats, rows: Indices) -> Floats:
             return np.asarray(loss_of_gamma0(np.exp(log_gamma), rows.astype(np.intp)), dtype=float)
 
         found = elementwise.find_minimum(along, bracket, args=(refine,))
@@ -107,7 +108,7 @@ def boundary_roots(
         return Boundaries(row, np.empty(0), rising, np.empty(0, dtype=bool))
     to, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
 
-    def gain(y: Floats, rows: NDArray[np.intp]) -> Floats:
+    def gain(y: Floats, rows: Indices) -> Floats:
         return np.asarray(gain_of_x(np.asarray(back(y)), rows.astype(np.intp)), dtype=float)
 
     tolerances = {"xatol": 1e-13 if log else 0.0, "xrtol": 0.0 if log else 1e-13, "fatol": 0.0, "frtol": 0.0}

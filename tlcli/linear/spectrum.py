@@ -8,7 +8,9 @@ falls like min(√c, 1/√c)^(2K).
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from tlcli.arrays import Floats
 
 MIN_NODES, MAX_NODES = 48, 600
 _QUADRATURE_ERROR = 1e-14
@@ -17,19 +19,19 @@ _QUADRATURE_ERROR = 1e-14
 class Resolvent(NamedTuple):
     """Closed forms of a Marchenko–Pastur law at ridge r; fields have the broadcast shape of (alpha, r)."""
 
-    kappa: NDArray[np.float64]  # effective ridge: ∫ ℓ/(ℓ+r) = 1/(1+κ)
-    shrinkage: NDArray[np.float64]  # r/κ
-    one_minus_d: NDArray[np.float64]  # 1 − 1/(α(1+κ)²), so that dκ/dr = 1/(1 − d)
+    kappa: Floats  # effective ridge: ∫ ℓ/(ℓ+r) = 1/(1+κ)
+    shrinkage: Floats  # r/κ
+    one_minus_d: Floats  # 1 − 1/(α(1+κ)²), so that dκ/dr = 1/(1 − d)
 
 
-def nodes_needed(alpha: ArrayLike, error: float = _QUADRATURE_ERROR) -> NDArray[np.float64]:
+def nodes_needed(alpha: ArrayLike, error: float = _QUADRATURE_ERROR) -> Floats:
     """Nodes after which min(√c, 1/√c)^(2K) < `error`, elementwise, as floats (inf at alpha = 1)."""
     ratio = np.abs(np.log(np.asarray(alpha, dtype=float)))  # −2 log min(√c, 1/√c)
     with np.errstate(divide="ignore"):
         return np.ceil(-np.log(error) / ratio)
 
 
-def marchenko_pastur(alpha: ArrayLike, n_nodes: int | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def marchenko_pastur(alpha: ArrayLike, n_nodes: int | None = None) -> tuple[Floats, Floats]:
     """Nodes and weights that integrate over the eigenvalues of XᵀX/P at P/D = `alpha`.
 
     alpha: any shape, in (0, inf]; inf puts all mass at ℓ = 1.
@@ -58,7 +60,7 @@ def marchenko_pastur(alpha: ArrayLike, n_nodes: int | None = None) -> tuple[NDAr
     return nodes, weights
 
 
-def excess(alpha: ArrayLike) -> NDArray[np.float64]:
+def excess(alpha: ArrayLike) -> Floats:
     """1/alpha − 1 for alpha in (0, inf], exact in the last digits near alpha = 1."""
     alpha = np.asarray(alpha, dtype=float)
     bounded = np.minimum(alpha, np.finfo(float).max)
@@ -78,9 +80,7 @@ def resolvent(alpha: ArrayLike, ridge: ArrayLike) -> Resolvent:
     return Resolvent(kappa, shrinkage, shrinkage + c * kappa / (1.0 + kappa) ** 2)
 
 
-def positive_root(
-    p: NDArray[np.float64], ridge: NDArray[np.float64], bulk: NDArray[np.float64] | np.float64
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def positive_root(p: Floats, ridge: Floats, bulk: Floats | np.float64) -> tuple[Floats, Floats]:
     """κ = (p + √(p² + 4 r k))/2 and r/κ for broadcastable p, r = `ridge`, k = `bulk`, without cancellation.
 
     κ is the positive root of κ² − pκ − rk = 0. At r = k = 0 the ratio is its limit r → 0, which is 1.

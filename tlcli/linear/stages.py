@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tlcli.arrays import Flags, Floats
 from tlcli.errors import DomainError
 from tlcli.linear.domain import FINITE_NON_NEGATIVE, at_threshold, require
 from tlcli.linear.dynamics import StageSolution, integrate_stage
-from tlcli.linear.integrate import Array
 from tlcli.linear.pretraining import pretrain
 from tlcli.status import Status, worst
 
@@ -44,34 +44,34 @@ class StageResult:
     and all earlier stages. DIVERGED points have infinite loss and norm2.
     """
 
-    loss: Array
-    overlap: Array
-    norm2: Array
-    train_loss: Array
-    bulk: Array
-    direction: Array
+    loss: Floats
+    overlap: Floats
+    norm2: Floats
+    train_loss: Floats
+    bulk: Floats
+    direction: Floats
     status: NDArray[np.int8]
-    residual: Array
+    residual: Floats
 
 
 @dataclass(frozen=True)
 class Joint:
     """Source, then target, features and readout carried over; all fields (…), losses without ½."""
 
-    loss: Array
-    source_loss: Array  # at the end
-    source_loss_before: Array  # at the switch
-    forgetting: Array  # source_loss − source_loss_before
-    overlap: Array  # β₁·β*₁ at the switch
-    norm2: Array  # |β₁|² at the switch
-    norm2_end: Array
-    baseline: Array  # stage 2 alone, from b = 0
-    gain: Array  # baseline − loss
+    loss: Floats
+    source_loss: Floats  # at the end
+    source_loss_before: Floats  # at the switch
+    forgetting: Floats  # source_loss − source_loss_before
+    overlap: Floats  # β₁·β*₁ at the switch
+    norm2: Floats  # |β₁|² at the switch
+    norm2_end: Floats
+    baseline: Floats  # stage 2 alone, from b = 0
+    gain: Floats  # baseline − loss
     status: NDArray[np.int8]
-    residual: Array
+    residual: Floats
 
 
-def check_gram(gram: ArrayLike) -> Array:
+def check_gram(gram: ArrayLike) -> Floats:
     """The Gram matrix of unit teachers, (…, n, n); `DomainError` unless symmetric, unit diagonal, positive."""
     gram = np.asarray(gram, dtype=float)
     if gram.ndim < 2 or gram.shape[-1] != gram.shape[-2] or not np.all(np.isfinite(gram)):
@@ -109,9 +109,9 @@ def run_stages(
     require(FINITE_NON_NEGATIVE, init_scale=init_scale)
     n_teachers = gram.shape[-1]
     recorded = _times_per_stage(times, len(stages))
-    bulk: Array = np.square(np.asarray(init_scale, dtype=float))
+    bulk: Floats = np.square(np.asarray(init_scale, dtype=float))
     direction = np.zeros(n_teachers)
-    spread: Array | None = None  # |β| of the last stage, None before the first
+    spread: Floats | None = None  # |β| of the last stage, None before the first
     gamma_before: ArrayLike = 0.0
     status, residual = np.zeros((), dtype=np.int8), np.zeros(())
     results: list[StageResult] = []
@@ -137,7 +137,7 @@ def run_stages(
     return results
 
 
-def _times_per_stage(times: ArrayLike | Sequence[ArrayLike] | None, n_stages: int) -> list[Array]:
+def _times_per_stage(times: ArrayLike | Sequence[ArrayLike] | None, n_stages: int) -> list[Floats]:
     """One array of recorded times per stage."""
     if times is None:
         return [np.empty(0)] * n_stages
@@ -148,7 +148,7 @@ def _times_per_stage(times: ArrayLike | Sequence[ArrayLike] | None, n_stages: in
     return [np.atleast_1d(np.asarray(times, dtype=float))] * n_stages
 
 
-def _rescaled(spread: Array, before: ArrayLike, after: ArrayLike, number: int) -> Array:
+def _rescaled(spread: Floats, before: ArrayLike, after: ArrayLike, number: int) -> Floats:
     """|β| at the start of a stage: b = γβ is continuous. Two lazy stages are the limit of equal γ → 0."""
     before, after = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     if np.any((after == 0) & (before * spread > 0)):
@@ -160,7 +160,7 @@ def _rescaled(spread: Array, before: ArrayLike, after: ArrayLike, number: int) -
     return ratio * spread
 
 
-def _first(stage: Stage, bulk: Array, init_scale: ArrayLike, times: Array) -> StageSolution:
+def _first(stage: Stage, bulk: Floats, init_scale: ArrayLike, times: Floats) -> StageSolution:
     """Stage 1: integrated while it lasts, closed form where it never ends."""
     duration = np.asarray(stage.duration, dtype=float)
     forever = np.isinf(duration)
@@ -193,7 +193,7 @@ def _first(stage: Stage, bulk: Array, init_scale: ArrayLike, times: Array) -> St
     )
 
 
-def _later(stage: Stage, start: Array, bulk: Array, alignment: Array, times: Array) -> StageSolution:
+def _later(stage: Stage, start: Floats, bulk: Floats, alignment: Floats, times: Floats) -> StageSolution:
     """Any later stage; endless training on P ≥ D samples without decay ends in least squares, exactly."""
     run = integrate_stage(
         stage.alpha,
@@ -224,12 +224,12 @@ def _later(stage: Stage, start: Array, bulk: Array, alignment: Array, times: Arr
 
 def _on_all_teachers(
     run: StageSolution,
-    gram: Array,
+    gram: Floats,
     teacher: int,
-    before: Array,
-    lost: NDArray[np.bool_],
+    before: Floats,
+    lost: Flags,
     status: NDArray[np.int8],
-    residual: Array,
+    residual: Floats,
 ) -> StageResult:
     """What the stage means for every teacher; `before` (…, n_teachers) are the overlaps o_i at its start."""
     overlap = gram[..., teacher, :, None] * run.signal[..., None, :] + before[..., :, None] * run.carried[..., None, :]

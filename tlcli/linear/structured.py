@@ -12,12 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tlcli.arrays import Floats, Indices
 from tlcli.errors import DomainError, digits
 from tlcli.linear.domain import at_threshold
 from tlcli.linear.kappa import solve_kappa
 from tlcli.status import Status
-
-Array = NDArray[np.float64]
 
 BLOCK = 1 << 23  # numbers in the largest temporary (grid points held at once x modes)
 
@@ -31,16 +30,16 @@ class StructuredTransfer:
     for M/k), `status` a `Status`, `residual` the larger relative residual of the two kappa equations.
     """
 
-    norm2: Array
-    spike: Array
-    kappa1: Array
-    kappa2: Array
-    source_loss: Array
-    loss: Array
-    baseline: Array
-    gain: Array
+    norm2: Floats
+    spike: Floats
+    kappa1: Floats
+    kappa2: Floats
+    source_loss: Floats
+    loss: Floats
+    baseline: Floats
+    gain: Floats
     status: NDArray[np.int8]
-    residual: Array
+    residual: Floats
 
 
 def structured_transfer(
@@ -82,7 +81,7 @@ def structured_transfer(
     shape = grid[0].shape
     columns = [np.ravel(a) for a in grid]
     kappa_columns = _kappas(lam, columns[0], columns[1], columns[6], columns[7])
-    rows: Array = np.empty((9, columns[0].size))
+    rows: Floats = np.empty((9, columns[0].size))
     step = max(1, BLOCK // len(lam))
     for start in range(0, columns[0].size, step):
         part = slice(start, start + step)
@@ -126,7 +125,7 @@ class _Units:
         }.get(name, 0)
 
 
-def _in_units(lam: Array, t1: Array, t2: Array, mixed: bool) -> tuple[tuple[Array, Array, Array], _Units]:
+def _in_units(lam: Floats, t1: Floats, t2: Floats, mixed: bool) -> tuple[tuple[Floats, Floats, Floats], _Units]:
     """Scale the modes such that neither eigenvalues nor powers of tasks overflow or underflow when squared.
 
     Results then do not depend on the user's units. Teachers that are mixed share theirs.
@@ -134,7 +133,7 @@ def _in_units(lam: Array, t1: Array, t2: Array, mixed: bool) -> tuple[tuple[Arra
     inputs = _STEP * round(-int(np.frexp(lam.max())[1]) / (2 * _STEP))
     lam = np.ldexp(lam, 2 * inputs)
 
-    def exponent(t: Array) -> int:
+    def exponent(t: Floats) -> int:
         largest = float(np.abs(t).max())
         if largest == 0:
             return 0
@@ -147,7 +146,7 @@ def _in_units(lam: Array, t1: Array, t2: Array, mixed: bool) -> tuple[tuple[Arra
     return (lam, np.ldexp(t1, one), np.ldexp(t2, two)), _Units(inputs, inputs + one, inputs + two)
 
 
-def _kappas(lam: Array, p1: Array, p2: Array, ridge: Array, init_scale: Array) -> tuple[Array, Array, Array]:
+def _kappas(lam: Floats, p1: Floats, p2: Floats, ridge: Floats, init_scale: Floats) -> tuple[Floats, Floats, Floats]:
     """kappa1, kappa2 and the larger residual at every point; one call solves each distinct (P, ridge) once."""
     k = init_scale**2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -163,17 +162,17 @@ def _kappas(lam: Array, p1: Array, p2: Array, ridge: Array, init_scale: Array) -
 class _Points(NamedTuple):
     """The parameters of a part of the grid, and the effective ridges there; all (n_points,)."""
 
-    p1: Array
-    p2: Array
-    gamma0: Array
-    rho: Array
-    sigma1: Array
-    sigma2: Array
-    ridge: Array
-    init_scale: Array
-    kappa1: Array
-    kappa2: Array
-    residual: Array
+    p1: Floats
+    p2: Floats
+    gamma0: Floats
+    rho: Floats
+    sigma1: Floats
+    sigma2: Floats
+    ridge: Floats
+    init_scale: Floats
+    kappa1: Floats
+    kappa2: Floats
+    residual: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,17 +182,17 @@ class _Source:
     Quadratic forms are over T/P1, which may be infinite: then `keep` is 0 and n is pure noise.
     """
 
-    row: NDArray[np.intp]
-    mean: Array
-    spread: Array
-    keep: Array
-    scale: Array
-    norm2_n: Array
-    norm2: Array
-    loss: Array
+    row: Indices
+    mean: Floats
+    spread: Floats
+    keep: Floats
+    scale: Floats
+    norm2_n: Floats
+    norm2: Floats
+    loss: Floats
 
 
-def _stage1(lam: Array, t1: Array, at: _Points) -> _Source:
+def _stage1(lam: Floats, t1: Floats, at: _Points) -> _Source:
     one, first, i = np.unique(at.p1, return_index=True, return_inverse=True)
     kappa1 = at.kappa1[first]
     f1 = 1 / (lam + kappa1[:, None])
@@ -211,7 +210,7 @@ def _stage1(lam: Array, t1: Array, at: _Points) -> _Source:
     return _Source(i, mean1, spread1, keep, scale, norm2_n, norm2, t_source - at.sigma1**2)
 
 
-def _chunk(modes: tuple[Array, Array, Array], mixed: bool, at: _Points) -> Array:
+def _chunk(modes: tuple[Floats, Floats, Floats], mixed: bool, at: _Points) -> Floats:
     """Rows of `StructuredTransfer` but status, (9, n_points)."""
     lam, t1, t2 = modes
     k = at.init_scale**2
@@ -257,8 +256,8 @@ def _chunk(modes: tuple[Array, Array, Array], mixed: bool, at: _Points) -> Array
 
 
 def _without_bulk(
-    modes: tuple[Array, Array, Array], ridge: Array, spike: Array, source: _Source, c1: Array, c2: Array
-) -> tuple[Array, Array]:
+    modes: tuple[Floats, Floats, Floats], ridge: Floats, spike: Floats, source: _Source, c1: Floats, c2: Floats
+) -> tuple[Floats, Floats]:
     """Return the loss at k = 0 and the power of the target, (n_points,).
 
     One feature n.x is left, with the coefficient <n Sigma beta*2> / (<n Sigma n> + ridge/chi).
@@ -278,12 +277,12 @@ def _without_bulk(
 class _Pairs:
     """sum_m left[i, m] right[j, m] at the points; one matrix product where the pairs fill a rectangle."""
 
-    def __init__(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> None:
+    def __init__(self, i: Indices, j: Indices) -> None:
         self.i, self.j = i, j
         code, self.back = np.unique(i.astype(np.int64) * (int(j.max()) + 1) + j, return_inverse=True)
         self.iu, self.ju = np.divmod(code, int(j.max()) + 1)
 
-    def __call__(self, left: Array, right: Array) -> Array:
+    def __call__(self, left: Floats, right: Floats) -> Floats:
         if len(left) * len(right) <= 16 * len(self.iu):
             return (left @ right.T)[self.i, self.j]
         out = np.empty(len(self.iu))
@@ -293,7 +292,7 @@ class _Pairs:
         return out[self.back]
 
 
-def _one_minus_d(lam: Array, spread: Array, kappa: Array, samples: Array, ridge: Array) -> Array:
+def _one_minus_d(lam: Floats, spread: Floats, kappa: Floats, samples: Floats, ridge: Floats) -> Floats:
     """1 - (1/P) sum lambda^2/(lambda + kappa)^2 = ridge/kappa + (kappa/P) sum lambda/(lambda + kappa)^2.
 
     The right-hand side, by the equation for kappa, does not cancel near P = rank, where it is exactly 0.
@@ -304,16 +303,16 @@ def _one_minus_d(lam: Array, spread: Array, kappa: Array, samples: Array, ridge:
     return np.where(kappa > 0, regular, 1 - len(lam) / samples)
 
 
-def _risk(bias: Array, left: Array) -> Array:
+def _risk(bias: Floats, left: Floats) -> Floats:
     """bias / (1 - d); noiseless interpolation at P = rank is exact recovery, 0 / 0 = 0."""
     return np.where(bias > 0, bias / left, 0.0)
 
 
-def _positive(x: Array) -> Array:
+def _positive(x: Floats) -> Floats:
     return np.where(x > 0, x, 1.0)
 
 
-def _modes(eigenvalues: ArrayLike, teacher1: ArrayLike, teacher2: ArrayLike) -> tuple[Array, Array, Array]:
+def _modes(eigenvalues: ArrayLike, teacher1: ArrayLike, teacher2: ArrayLike) -> tuple[Floats, Floats, Floats]:
     """The modes that carry data."""
     lam, t1, t2 = (np.asarray(a, dtype=float) for a in (eigenvalues, teacher1, teacher2))
     if lam.ndim != 1 or t1.shape != lam.shape or t2.shape != lam.shape:
@@ -328,7 +327,7 @@ def _modes(eigenvalues: ArrayLike, teacher1: ArrayLike, teacher2: ArrayLike) -> 
     return lam[live], t1[live], t2[live]
 
 
-def _check(parameters: dict[str, Array]) -> None:
+def _check(parameters: dict[str, Floats]) -> None:
     for name, values in parameters.items():
         if np.isnan(values).any():
             raise DomainError(f"{name} = nan: give a number.")

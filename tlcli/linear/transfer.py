@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tlcli.arrays import Flags, Floats
 from tlcli.linear.ansatz import check_alignment, check_psd, diagonalise
 from tlcli.linear.finetuning import Finetuned, finetune
 from tlcli.linear.pretraining import Kernel, Pretrained, pretrain
 from tlcli.status import EXACT, Status, phase_of, worst
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def _baseline(alpha2: ArrayLike, k: Floats, sigma2: ArrayLike, λ: Floats, t: Fl
     return finetune(alpha2, bulk=k, sigma2=sigma2, ridge=λ, time=t)
 
 
-def _compare(target: Finetuned, untrained: Finetuned, dead: NDArray[np.bool_], source: Pretrained | None) -> Transfer:
+def _compare(target: Finetuned, untrained: Finetuned, dead: Flags, source: Pretrained | None) -> Transfer:
     """Gain = (baseline − loss of the bulk alone) + gain of the spikes; the first is zero on an equal bulk."""
     baseline = untrained.loss
     with np.errstate(invalid="ignore"):

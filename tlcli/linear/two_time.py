@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from tlcli.arrays import Floats
 from tlcli.errors import DomainError
 from tlcli.linear.domain import FINITE_NON_NEGATIVE, POSITIVE, require
-from tlcli.linear.integrate import Array
 from tlcli.linear.spectrum import marchenko_pastur
 
 _SPECTRAL_NODES = 1200
@@ -32,11 +32,11 @@ class TwoTime:
     corr_delta C_Δ(t, s).
     """
 
-    t: Array
-    response_v: Array
-    response_delta: Array
-    corr_v: Array
-    corr_delta: Array
+    t: Floats
+    response_v: Floats
+    response_delta: Floats
+    corr_v: Floats
+    corr_delta: Floats
 
 
 def two_time(alpha: float, t_max: float, n_steps: int, *, sigma: float = 0.0) -> TwoTime:
@@ -76,7 +76,7 @@ def two_time_extrapolated(alpha: float, t_max: float, n_steps: int, *, sigma: fl
     coarse = two_time(alpha, t_max, n_steps // 2, sigma=sigma)
     fine = two_time(alpha, t_max, n_steps, sigma=sigma)
 
-    def better(name: str) -> Array:
+    def better(name: str) -> Floats:
         kept = getattr(fine, name)[(slice(None, None, 2),) * getattr(fine, name).ndim]
         return (4.0 * kept - getattr(coarse, name)) / 3.0
 
@@ -89,7 +89,7 @@ def two_time_extrapolated(alpha: float, t_max: float, n_steps: int, *, sigma: fl
     )
 
 
-def spectral_two_time(alpha: float, times: Array, *, sigma: float = 0.0) -> TwoTime:
+def spectral_two_time(alpha: float, times: Floats, *, sigma: float = 0.0) -> TwoTime:
     """The same functions as Marchenko–Pastur integrals, at any `times` (n_times,) ≥ 0 (inf allowed).
 
     With noise, C_v gains (σ²/α)∫(1−e^{−ℓt})(1−e^{−ℓs})/ℓ and C_Δ the law of XXᵀ/P: (σ²/α)∫_{ℓ>0} e^{−ℓ(t+s)} plus
@@ -120,7 +120,7 @@ def _check(alpha: float, t_max: float, sigma: float) -> None:
     require(FINITE_NON_NEGATIVE, t_max=t_max, sigma=sigma)
 
 
-def _responses(c: float, h: float, n_steps: int) -> tuple[Array, Array]:
+def _responses(c: float, h: float, n_steps: int) -> tuple[Floats, Floats]:
     """R_v and y = αr on the grid, (n_steps + 1,) each: one scalar linear equation per step."""
     response, y = np.ones(n_steps + 1), np.ones(n_steps + 1)
     lost = 1.0 - 0.5 * h * c  # of R_i in y_i, after its own half weight in the convolution
@@ -132,7 +132,7 @@ def _responses(c: float, h: float, n_steps: int) -> tuple[Array, Array]:
     return response, y
 
 
-def _trapezoid(kernel: Array, h: float) -> Array:
+def _trapezoid(kernel: Floats, h: float) -> Floats:
     """Matrix of f ↦ ∫_0^t kernel(t − s) f(s) ds by the trapezoid rule: half weights at s = 0 and s = t."""
     n = kernel.size
     lag = np.subtract.outer(np.arange(n), np.arange(n))
@@ -143,7 +143,7 @@ def _trapezoid(kernel: Array, h: float) -> Array:
     return matrix
 
 
-def _causal_sweep(a: Array, source: Array, c: float) -> Array:
+def _causal_sweep(a: Floats, source: Floats, c: float) -> Floats:
     """Solve X = source + c A X Aᵀ for lower-triangular A, row by row: rows above are known, the own one is A_ii."""
     x = np.empty_like(source)
     eye = np.eye(a.shape[0])

@@ -6,12 +6,11 @@ the outputs (float32 or float64) and neither overflows nor cancels at margins of
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from tlcli.arrays import Array
 
 
 class Loss(ABC):

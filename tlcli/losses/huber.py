@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tlcli.arrays import Array
 from tlcli.errors import UsageError
-from tlcli.losses.base import Array, Loss
+from tlcli.losses.base import Loss
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,14 @@ labels of regression are numbers (P,) or vectors of outputs (P, C). NaN marks a 
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Indices
 from tlcli.errors import UsageError
 from tlcli.losses.base import Loss
 from tlcli.losses.objective import Objective, centred_basis
 
-Array = NDArray[np.float64]
 
-
-def class_numbers(labels: Array, classes: int) -> NDArray[np.int_]:
+def class_numbers(labels: Floats, classes: int) -> Indices:
     """Return the class 0 .. C - 1 of every label (P,), -1 where it is NaN."""
     known = np.isfinite(labels)
     filled = np.where(known, labels, 0.0)
@@ -22,7 +20,7 @@ def class_numbers(labels: Array, classes: int) -> NDArray[np.int_]:
     return np.where(known, numbers, -1).astype(np.int_)
 
 
-def outputs_of(loss: Loss, labels: Array, classes: int | None) -> int | None:
+def outputs_of(loss: Loss, labels: Floats, classes: int | None) -> int | None:
     """Return how many outputs C a network needs, None for a single number."""
     if classes is None or classes == 2:
         if loss.vector and classes == 2:
@@ -31,7 +29,7 @@ def outputs_of(loss: Loss, labels: Array, classes: int | None) -> int | None:
     return classes
 
 
-def encode(loss: Loss, labels: Array, classes: int | None, what: str) -> Array:
+def encode(loss: Loss, labels: Floats, classes: int | None, what: str) -> Floats:
     """Return the labels (P,) or (P, C) that `loss` takes, without label smoothing; NaN where a label is NaN.
 
     `what` names the task in messages.
@@ -52,7 +50,7 @@ def encode(loss: Loss, labels: Array, classes: int | None, what: str) -> Array:
     return _one_hot(labels, classes)
 
 
-def _as_classes(loss: Loss, labels: Array, what: str) -> Array:
+def _as_classes(loss: Loss, labels: Floats, what: str) -> Floats:
     """Accept numbers that are -1 and +1, and rows of probabilities, as the classes that a loss needs."""
     known = labels[np.isfinite(labels)]
     if loss.labels == "binary":
@@ -76,14 +74,14 @@ def _as_classes(loss: Loss, labels: Array, what: str) -> Array:
     )
 
 
-def _one_hot(labels: Array, classes: int) -> Array:
+def _one_hot(labels: Floats, classes: int) -> Floats:
     numbers = class_numbers(labels, classes)
     out = np.eye(classes)[numbers]
     out[numbers < 0] = np.nan
     return out
 
 
-def class_weights(text: str | None, labels: Array, classes: int | None, what: str) -> Array | None:
+def class_weights(text: str | None, labels: Floats, classes: int | None, what: str) -> Floats | None:
     """Return the weight of every training point (P,), of mean 1; `text` is none, balanced or a number per class.
 
     `balanced` gives every class the same share, P / (C n_c). Raises UsageError for another text, for weights that are
@@ -113,7 +111,7 @@ def class_weights(text: str | None, labels: Array, classes: int | None, what: st
     return weights / weights.mean()
 
 
-def objective_of(loss: Loss, labels: Array, classes: int | None, what: str, weights: str | None = None) -> Objective:
+def objective_of(loss: Loss, labels: Floats, classes: int | None, what: str, weights: str | None = None) -> Objective:
     """Return the loss of a training set of labels as a task gives them; softmax in C - 1 coordinates.
 
     Raises:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlcli.losses.base import Array, Loss
+from tlcli.arrays import Array
+from tlcli.losses.base import Loss
 
 
 @dataclass(frozen=True)

@@ -4,29 +4,27 @@ Predictions f are (..., n) or (..., n, C) with any leading axes (times, repeats)
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.losses.base import Loss
-
-Array = NDArray[np.float64]
 
 _LARGEST = 1e8  # of the factor that calibrates: beyond, no float64 tells the loss from that of certainty
 _TURNS = 60
 TIE = 1e-6  # outputs that differ by less are ties: populations in single precision start from f = 0 to some 1e-7
 
 
-def _each(loss: Loss, f: Array, y: Array) -> Array:
+def _each(loss: Loss, f: Floats, y: Floats) -> Floats:
     """Return the reported loss of every point (..., n), summed over outputs that are not joined."""
     found = loss.reported(f, np.broadcast_to(y, f.shape))
     return found if loss.vector or y.ndim == 1 else found.sum(axis=-1)
 
 
-def point_losses(loss: Loss, f: Array, y: Array) -> Array:
+def point_losses(loss: Loss, f: Floats, y: Floats) -> Floats:
     """Return the reported loss of every point (..., n), unweighted and without label smoothing."""
     return _each(loss, f, y)
 
 
-def margins(f: Array, y: Array) -> Array:
+def margins(f: Floats, y: Floats) -> Floats:
     """Return y f of labels (n,), else the output of the class minus the largest of the others: (..., n).
 
     Negative is misclassified, zero a tie of the label with one other class at least.
@@ -40,7 +38,7 @@ def margins(f: Array, y: Array) -> Array:
     return own - others.max(axis=-1)
 
 
-def point_errors(f: Array, y: Array) -> Array:
+def point_errors(f: Floats, y: Floats) -> Floats:
     """Return 1 for every misclassified point (..., n), 0 for the others; a tie of k classes counts 1 - 1/k.
 
     Outputs that are equal to the rounding of single precision are ties: they must not be ranked.
@@ -52,7 +50,7 @@ def point_errors(f: Array, y: Array) -> Array:
     return np.where(margin < -TIE, 1.0, np.where(margin > TIE, 0.0, 1.0 - 1.0 / ties))
 
 
-def calibration(loss: Loss, f: Array, y: Array) -> Array:
+def calibration(loss: Loss, f: Floats, y: Floats) -> Floats:
     """Return the factor tau >= 0 (...) that minimises the mean loss of tau f; 1/tau is the temperature.
 
     The mean loss is convex in tau: Newton's method, kept inside a bracket. At most 1e8, where the best is none.
@@ -80,7 +78,7 @@ def calibration(loss: Loss, f: Array, y: Array) -> Array:
     return tau
 
 
-def calibrated_losses(loss: Loss, f: Array, y: Array) -> tuple[Array, Array]:
+def calibrated_losses(loss: Loss, f: Floats, y: Floats) -> tuple[Floats, Floats]:
     """Return the loss of every point (..., n) after calibration on the other half of the points, and tau of all.
 
     Even and odd points are calibrated by each other, so that no point takes part in its own temperature.

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp, softmax
 
-from tlcli.losses.base import Array, Loss, xlogx
+from tlcli.arrays import Array
+from tlcli.losses.base import Loss, xlogx
 
 
 @dataclass(frozen=True)

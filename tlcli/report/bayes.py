@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.report.ends import DELTA
 from tlcli.report.kernels import Planned, Shown, draw_densities, kernel_scale, part_of
 from tlcli.report.style import facet_title, new_figure, number
-
-Floats = NDArray[np.float64]
 
 _ROWS, _COLUMNS = 4, 6  # kernels in one figure
 _DENSITIES = 4  # rows and columns of densities

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from tlcli.arrays import Flags, Floats
 
 WHOLE = ("stage", "task", "depth", "freeze", "reinit_from")  # axes between whose values there is nothing
 _SAME = 1e-7  # of the axes: points nearer than this are one
@@ -29,7 +29,7 @@ def sides(sign: NDArray[np.int8], x_edges: Floats, y_edges: Floats) -> list[Floa
     return found
 
 
-def traced(points: Floats, x: Floats, y: Floats, logs: tuple[bool, bool], open_: NDArray[np.bool_]) -> list[Floats]:
+def traced(points: Floats, x: Floats, y: Floats, logs: tuple[bool, bool], open_: Flags) -> list[Floats]:
     """Join points (n, 2) of a curve, each on a line of the grid x (n_x,), y (n_y,), to polylines.
 
     Two points are joined where they lie on the sides of one square of the grid, and nowhere else, so that branches stay

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Indices
 from tlcli.options.columns import short_symbol
 from tlcli.report.boundary import WHOLE, signs
 from tlcli.report.drawing import Drawing
@@ -41,10 +41,10 @@ class Points:
     """One experiment on one curve: mean and standard error at x, and rows of the table (all of shape (n,))."""
 
     experiment: str
-    x: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    error: NDArray[np.float64]
-    rows: NDArray[np.intp]
+    x: Floats
+    mean: Floats
+    error: Floats
+    rows: Indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,21 +57,21 @@ class Curve:
     (n_x,) where the values stand in the table.
     """
 
-    x: NDArray[np.float64]
-    values: NDArray[np.float64]
-    baseline: NDArray[np.float64] | None
+    x: Floats
+    values: Floats
+    baseline: Floats | None
     hue: Mapping[str, Any]
     points: Sequence[Points] = ()
     best: tuple[float, float] | None = None
-    error: NDArray[np.float64] | None = None
-    ranges: NDArray[np.float64] | None = None
-    baseline_error: NDArray[np.float64] | None = None
-    gain_error: NDArray[np.float64] | None = None
-    fine: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None] | None = None
-    rows: NDArray[np.intp] | None = None
+    error: Floats | None = None
+    ranges: Floats | None = None
+    baseline_error: Floats | None = None
+    gain_error: Floats | None = None
+    fine: tuple[Floats, Floats, Floats | None] | None = None
+    rows: Indices | None = None
 
     @property
-    def drawn(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
+    def drawn(self) -> tuple[Floats, Floats, Floats | None]:
         """x, values and baseline of the line: on a finer grid where the theory is known there."""
         return self.fine or (self.x, self.values, self.baseline)
 
@@ -83,7 +83,7 @@ class CurvePanel:
     curves: Sequence[Curve]
     label: str | None
     fixed: Mapping[str, Any]
-    crossings: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+    crossings: Floats = field(default_factory=lambda: np.empty((0, 2)))
     exact: bool = True
     table: Block | None = None
 
@@ -183,14 +183,14 @@ def best_mark(curve: Curve, log: bool, x: str) -> str | None:
     return "<" if curve.best[0] < shown[0] else ">" if curve.best[0] > shown[-1] else "*"
 
 
-def _aside(x: NDArray[np.float64], steps: float, log: bool) -> NDArray[np.float64]:
+def _aside(x: Floats, steps: float, log: bool) -> Floats:
     """Return places on the axis, (n,), moved by `steps` times 1.2 % of its drawn length."""
     line = np.log(x) if log else x
     moved = line + 0.012 * steps * float(np.ptp(line))
     return np.exp(moved) if log else moved
 
 
-def standing(x: NDArray[np.float64], log: bool) -> NDArray[np.intp]:
+def standing(x: Floats, log: bool) -> Indices:
     """Return the positions that can stand on the axis, in growing order."""
     keep = np.flatnonzero(finite_axis(x, log))
     return keep[np.argsort(x[keep])]
@@ -207,7 +207,7 @@ def colours_of(panels: Sequence[CurvePanel], spec: FigureSpec) -> dict[Any, Any]
     return dict(zip(hues, palette(len(hues)), strict=True))
 
 
-def on_the_lines(panel: CurvePanel, spec: FigureSpec, log: bool) -> NDArray[np.float64]:
+def on_the_lines(panel: CurvePanel, spec: FigureSpec, log: bool) -> Floats:
     """Return where the drawn lines meet the baseline, (n, 2), straight on the drawn axis, as far as it is known.
 
     Between two points whose gains are not told from zero by two standard errors there is none, nor between the whole
@@ -229,7 +229,7 @@ def on_the_lines(panel: CurvePanel, spec: FigureSpec, log: bool) -> NDArray[np.f
     return np.array(found).reshape(-1, 2)
 
 
-def shared_baseline(panel: CurvePanel) -> NDArray[np.float64] | None:
+def shared_baseline(panel: CurvePanel) -> Floats | None:
     """Return the baseline if every curve of the panel has the same one."""
     baselines = [curve.baseline for curve in panel.curves]
     first = baselines[0] if baselines else None
@@ -255,7 +255,7 @@ def _draw_points(axis: Axes, points: Points, colour: Any, log: bool) -> None:
     )
 
 
-def beside(curve: Curve) -> list[NDArray[np.float64]]:
+def beside(curve: Curve) -> list[Floats]:
     """Return everything else that a curve draws: baseline, best value, ends of its error bars, experiments."""
     parts = [part for part in curve.drawn[1:] if part is not None]
     if curve.baseline is not None and curve.baseline_error is not None:

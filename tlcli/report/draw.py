@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats, Indices
 from tlcli.options.columns import BASELINES, judged
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
 from tlcli.report.drawing import Drawing
@@ -20,8 +20,6 @@ from tlcli.report.kernels import Planned
 from tlcli.report.maps import GAINS, MapPanel, draw_maps
 from tlcli.report.plan import FigureSpec, plan_figure, quantities_of
 from tlcli.report.tables import Block
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +152,7 @@ def _facets(block: Block, kept: Sequence[str]) -> list[tuple[tuple[Any, ...], di
     return out
 
 
-def _column(block: Block, name: str, index: tuple[Any, ...], order: Sequence[str]) -> NDArray[Any]:
+def _column(block: Block, name: str, index: tuple[Any, ...], order: Sequence[str]) -> Array:
     """Return a facet of a column with its axes in the given order; theory is the same for all experiments."""
     left = [n for n, i in zip(block.axes, index, strict=True) if isinstance(i, slice)]
     array = block.full(name)[index]
@@ -164,7 +162,7 @@ def _column(block: Block, name: str, index: tuple[Any, ...], order: Sequence[str
     return np.transpose(array, [left.index(n) for n in order])
 
 
-def _rows(block: Block, index: tuple[Any, ...], order: Sequence[str]) -> NDArray[np.intp]:
+def _rows(block: Block, index: tuple[Any, ...], order: Sequence[str]) -> Indices:
     """Return the row of the table in which each value of a facet stands, counted from 0 within its case."""
     numbered = {"row": np.arange(block.size).reshape(block.shape)}
     return _column(Block(block.axes, numbered, block.scales), "row", index, order)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array
 from tlcli.errors import MissingExtraError, UsageError, suggest
 from tlcli.report.tables import Block
 
@@ -46,7 +46,7 @@ class Drawing:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     logs: Mapping[str, bool] = field(default_factory=dict)
     unit: str = "mean-loss"
-    boundaries: Sequence[Sequence[Mapping[str, NDArray[Any]]]] = field(default_factory=list)
+    boundaries: Sequence[Sequence[Mapping[str, Array]]] = field(default_factory=list)
     smooth: Sequence[Block | None] = ()
     smooth_axis: str | None = None
 

@@ -8,12 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.options.columns import PER_DELTA
 from tlcli.report.tables import Block
-
-Floats = NDArray[np.float64]
 
 DELTA = "delta"
 _PLACED = ("delta_opt", "delta_low", "delta_high")

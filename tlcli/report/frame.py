@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
+from tlcli.arrays import Flags, Floats, Indices
 from tlcli.report.drawing import Drawing, Limits
 from tlcli.report.style import log_axis
-
-Floats = NDArray[np.float64]
 
 _SQUASHED = 0.25  # of the values lie in the lowest tenth of a linear axis: it is to be logarithmic
 _PEAK, _CUT = 6.0, 2.5  # in upper quartiles: what is an interpolation peak, and where it is cut
@@ -113,7 +111,7 @@ def outside_handle() -> Line2D:
     return Line2D([], [], ls="", marker="^", ms=5, color="0.3", mec="white", mew=0.5, label="beyond the frame")
 
 
-def _runs(where: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+def _runs(where: Flags) -> list[Indices]:
     """Return the positions of each unbroken stretch of True."""
     at = np.flatnonzero(where)
     return np.split(at, np.flatnonzero(np.diff(at) > 1) + 1) if at.size else []

@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Indices
 from tlcli.report.markup import page_text
 from tlcli.report.tables import Block
 from tlcli.status import Phase, Status
@@ -13,7 +13,7 @@ _WORDS = {"status": Status, "phase": Phase}
 _ACROSS = 3  # constant columns to a line
 
 
-def hover(table: Block, rows: NDArray[np.intp]) -> dict[str, Any]:
+def hover(table: Block, rows: Indices) -> dict[str, Any]:
     """Return the parts of a trace that show all columns; `rows` of any shape are those of the table.
 
     What is the same in the whole table is written once, below what differs from point to point.

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array
 from tlcli.report.style import COLOURS, facet_title, legend_below, new_figure
 
 Planned = tuple[str, Callable[[], Figure | None]]  # name of the file, and what draws it if there is something
@@ -30,7 +30,7 @@ class Shown:
 
     label: str | None
     fixed: Mapping[str, Any]
-    arrays: Mapping[str, NDArray[Any]]
+    arrays: Mapping[str, Array]
     points: str = "target points"
 
     @property
@@ -72,7 +72,7 @@ def _spread(shown: Sequence[Shown], most: int) -> tuple[list[Shown], str]:
     return [shown[i * len(shown) // count] for i in range(count)], part_of(count, len(shown))
 
 
-def target_kernels(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+def target_kernels(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
     """Return moment -> feature kernel (P2, P2) of the target's training points sorted by label, and the labels."""
     n1, n2 = int(arrays["n_source"]), int(arrays["n_target"])
     order = np.argsort(arrays["y_target"], kind="stable")
@@ -117,7 +117,7 @@ def draw_kernels(shown: Sequence[Shown], note: str = "") -> Figure | None:
     return figure
 
 
-def kernel_scale(kernels: Sequence[NDArray[Any]]) -> tuple[Normalize, Any]:
+def kernel_scale(kernels: Sequence[Array]) -> tuple[Normalize, Any]:
     """Return norm and map of kernels: from zero, or diverging about it where some entry is negative."""
     flat = np.concatenate([kernel.ravel() for kernel in kernels])
     flat = flat[np.isfinite(flat)] if np.isfinite(flat).any() else np.array([0.0, 1.0])
@@ -184,5 +184,5 @@ def _draw_density(axis: Axes, one: Shown) -> None:
     axis.set_title(one.title, pad=8 + 11 * len(texts))
 
 
-def _gaussian(x: NDArray[Any], variance: float) -> NDArray[Any]:
+def _gaussian(x: Array, variance: float) -> Array:
     return np.exp(-(x**2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)

@@ -11,14 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats
 from tlcli.report.files import atomic
 from tlcli.report.kernels import Planned, Shown, depth_of, draw_densities, draw_kernels, initial_variance
 from tlcli.report.predictions import text_of
 from tlcli.report.style import facet_title, legend_below, new_figure
-
-Floats = NDArray[np.float64]
 
 _ROWS = 4  # points of the grid in one figure
 _QUANTITIES = (
@@ -91,7 +89,7 @@ def draw_layers(found: Sequence[Layers], unit: str) -> Figure:
     return figure
 
 
-def _draw(axis: Axes, one: Layers, name: str, colours: NDArray[Any]) -> None:
+def _draw(axis: Axes, one: Layers, name: str, colours: Array) -> None:
     stage, time = one.columns["stage"], one.columns["time"]
     switch = float(time[stage == 1].max()) if np.any(stage == 1) else 0.0
     joined = time + np.where(stage == 2, switch, 0.0)

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
+from tlcli.arrays import Flags, Floats, Indices
 from tlcli.options.columns import label_of, short_symbol
 from tlcli.report.boundary import WHOLE, sides, signs, traced
 from tlcli.report.drawing import Drawing
@@ -48,20 +49,20 @@ class MapPanel:
     stand behind a break of their axis. `rows` (n_x, n_y) is where the values stand in `table`.
     """
 
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-    values: NDArray[np.float64]
+    x: Floats
+    y: Floats
+    values: Floats
     phase: NDArray[np.int8] | None
-    boundary: NDArray[np.float64]
-    jumps: NDArray[np.float64]
-    optimum: NDArray[np.float64] | None
+    boundary: Floats
+    jumps: Floats
+    optimum: Floats | None
     label: str | None
     fixed: Mapping[str, Any]
     exact: bool = True
     searched: str = "gamma0"
-    error: NDArray[np.float64] | None = None
+    error: Floats | None = None
     breaks: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
-    rows: NDArray[np.intp] | None = None
+    rows: Indices | None = None
     table: Block | None = None
 
 
@@ -92,14 +93,14 @@ class Cells:
     are exact), `lines` where the gain is zero, each with its points (n, 2), a key for the legend and its words.
     """
 
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-    edges: tuple[NDArray[np.float64], NDArray[np.float64]]
-    values: NDArray[np.float64]
+    x: Floats
+    y: Floats
+    edges: tuple[Floats, Floats]
+    values: Floats
     at: Any
     phase: NDArray[np.int8] | None
-    neutral: NDArray[np.bool_] | None = None
-    lines: Sequence[tuple[NDArray[np.float64], str, str]] = ()
+    neutral: Flags | None = None
+    lines: Sequence[tuple[Floats, str, str]] = ()
 
 
 def cells_of(panel: MapPanel, spec: FigureSpec) -> Cells:
@@ -124,7 +125,7 @@ def _judged(cells: Cells, panel: MapPanel, spec: FigureSpec) -> Cells:
         neutral = (sign == 0) & np.isfinite(cells.values) & (phase != Phase.COLLAPSED)
         if phase is not None:
             phase = np.where((phase == Phase.NEGATIVE) & (sign == 0), Phase.NEUTRAL, phase)
-    lines: list[tuple[NDArray[np.float64], str, str]] = []
+    lines: list[tuple[Floats, str, str]] = []
     if error is not None or spec.x in WHOLE or spec.y in WHOLE:
         lines = [(side, "zero", "gain changes sign between cells") for side in sides(sign, *cells.edges)]
         return replace(cells, phase=phase, neutral=neutral, lines=lines)
@@ -180,30 +181,28 @@ def _draw_zero(axis: Axes, cells: Cells, logs: tuple[bool, bool], handles: dict[
         handles[key] = Line2D([], [], color="black", label=words, **_LINES[key])
 
 
-def _closed(panel: MapPanel, grid: tuple[NDArray[np.float64], NDArray[np.float64]]) -> NDArray[np.bool_]:
+def _closed(panel: MapPanel, grid: tuple[Floats, Floats]) -> Flags:
     """Return which squares between four points of the grid, (n_x - 1, n_y - 1), lie across a break of an axis."""
     parts = [np.isin(line, ends) for line, ends in zip(grid, panel.breaks, strict=True)]
     x, y = (part[1:] | part[:-1] for part in parts)
     return x[:, None] | y[None, :]
 
 
-def _shade(axis: Axes, edges: Any, where: NDArray[np.bool_], what: str, handles: dict[str, Any]) -> None:
+def _shade(axis: Axes, edges: Any, where: Flags, what: str, handles: dict[str, Any]) -> None:
     """Cover cells whose gain is not told from zero with a neutral grey."""
     if where.any():
         _cover(axis, edges, where, NEUTRAL)
         handles[what] = Patch(facecolor=NEUTRAL, edgecolor="0.6", label=NEUTRAL_WORDS)
 
 
-def _cover(axis: Axes, edges: Any, where: NDArray[np.bool_], colour: str) -> None:
+def _cover(axis: Axes, edges: Any, where: Flags, colour: str) -> None:
     """Hide the colours of some cells under another."""
     if where.any():
         cover = np.ma.masked_where(~where.T, np.ones(where.T.shape))
         axis.pcolormesh(*edges, cover, cmap=ListedColormap([colour]), shading="flat", rasterized=True)
 
 
-def _colour_bar(
-    figure: Figure, axes: Sequence[Axes], mesh: Any, values: Sequence[NDArray[np.float64]], spec: FigureSpec
-) -> None:
+def _colour_bar(figure: Figure, axes: Sequence[Axes], mesh: Any, values: Sequence[Floats], spec: FigureSpec) -> None:
     norm = mesh.norm
     label, extend = spec.value_label, _extension(values, norm)
     if _infinite(values, spec.quantity):
@@ -227,7 +226,7 @@ def _colour_bar(
             bar.ax.set_ylim(norm.vmin, 0.0)
 
 
-def colour_scale(values: Sequence[NDArray[np.float64]], signed: bool, reverse: bool = False) -> tuple[Normalize, Any]:
+def colour_scale(values: Sequence[Floats], signed: bool, reverse: bool = False) -> tuple[Normalize, Any]:
     """Return norm and map: diverging and symmetric about zero for signed quantities, else sequential.
 
     The scale is linear, and covers all finite values but a peak of less than 2 % of them. It is logarithmic (for
@@ -256,7 +255,7 @@ def colour_scale(values: Sequence[NDArray[np.float64]], signed: bool, reverse: b
     return Normalize(low, high if high > low else low + 1.0), cmap
 
 
-def on_scale(values: NDArray[np.float64], norm: Normalize, quantity: str) -> NDArray[np.float64]:
+def on_scale(values: Floats, norm: Normalize, quantity: str) -> Floats:
     """Return values as the mesh takes them: what is below or above its scale has a colour, only NaN has none."""
     assert norm.vmin is not None
     assert norm.vmax is not None
@@ -266,12 +265,12 @@ def on_scale(values: NDArray[np.float64], norm: Normalize, quantity: str) -> NDA
     return np.where(np.isposinf(values), 2 * norm.vmax, values) if _infinite([values], quantity) else values
 
 
-def _infinite(values: Sequence[NDArray[np.float64]], quantity: str) -> bool:
+def _infinite(values: Sequence[Floats], quantity: str) -> bool:
     """Whether there are best values that are infinite."""
     return quantity.endswith("_opt") and any(np.isposinf(v).any() for v in values)
 
 
-def _without_peak(values: NDArray[np.float64]) -> float:
+def _without_peak(values: Floats) -> float:
     """Return the largest value, or that of all but one in fifty where it is twice as large: specks are clipped."""
     most, top = float(np.quantile(values, 0.98)), float(values.max())
     return most if top > 2 * most > 0 else top
@@ -279,8 +278,8 @@ def _without_peak(values: NDArray[np.float64]) -> float:
 
 def _shade_phases(
     axis: Axes,
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
+    x: Floats,
+    y: Floats,
     phase: NDArray[np.int8],
     logs: tuple[bool, bool],
     handles: dict[str, Any],
@@ -324,7 +323,7 @@ def _draw_optimum(axis: Axes, panel: MapPanel, spec: FigureSpec, handles: dict[s
             handles["beyond"] = Line2D([], [], color=BEST, ls="", marker=marker, ms=5, label=text)
 
 
-def _cell_edges(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
+def _cell_edges(values: Floats, log: bool) -> Floats:
     """Return the edges (n + 1,) of cells around growing points (n,): half-way between them, as the axis shows it."""
     v = np.log(values) if log else np.asarray(values, dtype=float)
     if len(v) == 1:
@@ -334,7 +333,7 @@ def _cell_edges(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
     return np.exp(edges) if log else edges
 
 
-def _extension(values: Sequence[NDArray[np.float64]], norm: Normalize) -> str:
+def _extension(values: Sequence[Floats], norm: Normalize) -> str:
     flat = np.concatenate([v.ravel() for v in values])
     flat = flat[np.isfinite(flat)]
     assert norm.vmin is not None

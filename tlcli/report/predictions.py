@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array
 from tlcli.report.files import atomic
 
 
 def write_predictions(
     path: Path,
     points: Sequence[Mapping[str, float]],
-    stages: NDArray[Any],
-    times: NDArray[Any],
-    arrays: Sequence[Mapping[str, NDArray[Any]] | None],
+    stages: Array,
+    times: Array,
+    arrays: Sequence[Mapping[str, Array] | None],
 ) -> None:
     """Write one row per point of the grid, recorded time and input.
 
@@ -51,11 +51,11 @@ def write_predictions(
                 )
 
 
-def _several(found: Mapping[str, NDArray[Any]]) -> bool:
+def _several(found: Mapping[str, Array]) -> bool:
     return "predictions_stage1" in found or ("predictions" in found and found["predictions"].ndim > 2)
 
 
-def _each_output(found: Mapping[str, NDArray[Any]], stages: Sequence[float], times: Sequence[float]) -> Iterator[Any]:
+def _each_output(found: Mapping[str, Array], stages: Sequence[float], times: Sequence[float]) -> Iterator[Any]:
     """Yield the cells of every recorded time, input and output."""
     names = ("predictions",) if "predictions" in found else ("predictions_stage1", "predictions_stage2")
     records = [
@@ -72,7 +72,7 @@ def _each_output(found: Mapping[str, NDArray[Any]], stages: Sequence[float], tim
                 yield [str(int(one)), text_of(at), *cells, str(output), text_of(value), text_of(error)]
 
 
-def _inputs(found: Mapping[str, NDArray[Any]]) -> Iterator[list[str]]:
+def _inputs(found: Mapping[str, Array]) -> Iterator[list[str]]:
     """Yield set, index and labels of every input."""
     blank = np.full(len(found["y_test_target"]), np.nan)
     for word, labels, others in (

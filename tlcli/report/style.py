@@ -17,8 +17,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Flags, Floats
 from tlcli.errors import UsageError
 from tlcli.options.columns import label_of, short_symbol
 
@@ -92,7 +92,7 @@ def palette(count: int) -> list[Any]:
     return list(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, count)))
 
 
-def new_figure(rows: int, columns: int, size: tuple[float, float], **more: Any) -> tuple[Figure, NDArray[Any]]:
+def new_figure(rows: int, columns: int, size: tuple[float, float], **more: Any) -> tuple[Figure, Array]:
     """Return a figure that no window knows, and its panels (rows, columns)."""
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
@@ -190,7 +190,7 @@ def fit_legends(figure: Figure) -> None:
         legend_below(figure, handles)
 
 
-def log_axis(axis: Axis, values: NDArray[np.float64]) -> None:
+def log_axis(axis: Axis, values: Floats) -> None:
     """Make an axis logarithmic, with plain numbers at 1, 2, 5 of each decade where there is room for them."""
     set_scale = axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale
     set_scale("log")
@@ -201,6 +201,6 @@ def log_axis(axis: Axis, values: NDArray[np.float64]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def finite_axis(values: NDArray[np.float64], log: bool) -> NDArray[np.bool_]:
+def finite_axis(values: Floats, log: bool) -> Flags:
     """Return which values can stand on an axis: finite, and positive on a logarithmic one."""
     return np.isfinite(values) & (values > 0 if log else True)

@@ -8,17 +8,15 @@ exact Gaussian integral, so no test points are drawn.
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import nnls
 from scipy.special import expit, log_expit, ndtr
 
+from tlcli.arrays import Floats
 from tlcli.errors import ConvergenceError, DomainError
 from tlcli.simulate.predictors import Data
 from tlcli.simulate.regression import mix_teachers, train_source
 from tlcli.simulate.trials import Estimate, Point, complete_point, run_trials, samples_of, unit_vector
-
-Array = NDArray[np.float64]
 
 _SHARED: Mapping[str, float | str] = {
     "rho": 1.0,
@@ -116,14 +114,14 @@ def _target_samples(p: Point, dim: int) -> int:
     return samples
 
 
-def signs(rng: np.random.Generator, output: Array, noise: float, flips: float) -> Array:
+def signs(rng: np.random.Generator, output: Floats, noise: float, flips: float) -> Floats:
     """Return sign(output + noise ε), flipped with probability `flips`, as ±1.0."""
     y = np.where(output + noise * rng.standard_normal(output.shape) >= 0, 1.0, -1.0)
     return np.where(rng.random(output.shape) < flips, -y, y)
 
 
 def _source(
-    rng: np.random.Generator, teacher: Array, samples: int | None, noise: float, flips: float, sign: bool
+    rng: np.random.Generator, teacher: Floats, samples: int | None, noise: float, flips: float, sign: bool
 ) -> Data:
     if samples is None:  # the population: only the covariance of labels and inputs matters
         g = (1 - 2 * flips) * np.sqrt(2 / np.pi) / np.sqrt(1 + noise**2) if sign else 1.0
@@ -135,7 +133,12 @@ def _source(
 
 
 def _readouts(
-    rng: np.random.Generator, p: Point, teacher: Array, samples: int, kernel: tuple[float, Array, Array], bulk0: float
+    rng: np.random.Generator,
+    p: Point,
+    teacher: Floats,
+    samples: int,
+    kernel: tuple[float, Floats, Floats],
+    bulk0: float,
 ) -> dict[str, float]:
     """Return all columns of the readout on k I + V diag(c) Vᵀ (k, V (D, spikes), c) and of that on bulk0 I."""
     loss, λ = str(p["loss"]), float(p["ridge"])
@@ -158,7 +161,7 @@ def _readouts(
     return out
 
 
-def fresh(beta: Array, teacher: Array, noise: float, flips: float) -> dict[str, float]:
+def fresh(beta: Floats, teacher: Floats, noise: float, flips: float) -> dict[str, float]:
     """Return what fresh points see of the predictor: errors and losses, exact Gaussian integrals."""
     m, q = float(beta @ teacher), float(beta @ beta)
     c = 1 / np.sqrt(1 + noise**2)
@@ -178,7 +181,7 @@ def fresh(beta: Array, teacher: Array, noise: float, flips: float) -> dict[str, 
     }
 
 
-_ELL: Mapping[str, Callable[[Array], Array]] = {
+_ELL: Mapping[str, Callable[[Floats], Floats]] = {
     "square": lambda u: 0.5 * (1 - u) ** 2,
     "logistic": lambda u: -log_expit(u),
     "hinge": lambda u: np.maximum(0.0, 1 - u),
@@ -186,7 +189,7 @@ _ELL: Mapping[str, Callable[[Array], Array]] = {
 }
 
 
-def fit_classifier(loss: str, z: Array, y: Array, ridge: float) -> Array:
+def fit_classifier(loss: str, z: Floats, y: Floats, ridge: float) -> Floats:
     """Return θ (D,) of least (1/P) Σ ℓ(y θ·z) + (ridge/2)|θ|² on features z (P, D), labels y = ±1 (P,).
 
     square without ridge: the least-norm solution. margin: NaN where no hyperplane divides the labels.
@@ -209,12 +212,12 @@ def fit_classifier(loss: str, z: Array, y: Array, ridge: float) -> Array:
     return _logistic(z * y[:, None], ridge)
 
 
-def _logistic(a: Array, ridge: float) -> Array:
+def _logistic(a: Floats, ridge: float) -> Floats:
     """Newton's method with backtracking on the rows a = y z."""
     p, d = a.shape
     theta = np.zeros(d)
 
-    def height(w: Array) -> float:
+    def height(w: Floats) -> float:
         return float(-np.mean(log_expit(a @ w)) + 0.5 * ridge * w @ w)
 
     here = height(theta)
@@ -232,7 +235,7 @@ def _logistic(a: Array, ridge: float) -> Array:
     raise ConvergenceError(f"the logistic readout has not converged at ridge = {ridge:g}; use a larger ridge.")
 
 
-def _hinge(z: Array, y: Array, ridge: float) -> Array:
+def _hinge(z: Floats, y: Floats, ridge: float) -> Floats:
     """liblinear's dual coordinate descent, certified by the gap to the dual."""
     import warnings
 
@@ -250,7 +253,7 @@ def _hinge(z: Array, y: Array, ridge: float) -> Array:
             ) from None
 
 
-def _margin(a: Array) -> Array:
+def _margin(a: Floats) -> Floats:
     """The hard margin, exactly: its dual is the non-negative least-squares problem |aᵀμ|² + (Σμ − 1)²."""
     target = np.zeros(a.shape[1] + 1)
     target[-1] = 1.0

@@ -7,9 +7,7 @@ units, steps, records and columns are those of `tlcli.simulate.two_layer`, whose
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from tlcli.arrays import Floats
 from tlcli.dmft.activations import activation
 from tlcli.simulate.deep_network import DeepNetwork, draw_deep, redraw
 from tlcli.simulate.trials import Estimate
@@ -19,19 +17,17 @@ from tlcli.training import TransferSettings
 if TYPE_CHECKING:
     from tlcli.tasks.transfer import TransferData
 
-Array = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class DeepExperiment(NetworkExperiment):
     """The same with several hidden layers, some of which are kept or drawn anew between the stages."""
 
-    def draw(self, seed: int, number: int, dim: int) -> tuple[DeepNetwork, Array]:
+    def draw(self, seed: int, number: int, dim: int) -> tuple[DeepNetwork, Floats]:
         """Network `number` of inputs of dimension `dim` at its start, and a second readout (N,)."""
         t = self.training
         return draw_deep(seed, number, self.width, dim, t.depth, activation(t.activation))
 
-    def switch(self, net: Network, second: Array, seed: int, number: int) -> None:
+    def switch(self, net: Network, second: Floats, seed: int, number: int) -> None:
         """Redraw and freeze layers of network `number` between its stages, in place."""
         super().switch(net, second, seed, number)
         assert isinstance(net, DeepNetwork)

@@ -14,15 +14,13 @@ largest.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.errors import ConvergenceError, DomainError
 from tlcli.simulate.population import DEFAULTS, Stage, gradient_of, kernel_shape, teachers_with_gram, transfer_losses
 from tlcli.simulate.predictors import Data, dense_predictor
 from tlcli.simulate.regression import draw
 from tlcli.simulate.trials import Estimate, Point, complete_point, run_trials, samples_of, trial_rng
-
-Array = NDArray[np.float64]
 
 SAFETY = 0.3
 SETTLED = 1e-7
@@ -33,17 +31,17 @@ MAX_STEPS = 400_000
 class Network:
     """First-layer weights (N, D) and readout (N,) of the network."""
 
-    weights: Array
-    readout: Array
+    weights: Floats
+    readout: Floats
     gamma: float
 
     @property
-    def beta(self) -> Array:
+    def beta(self) -> Floats:
         """Effective weights of the output, (D,)."""
         return self.weights.T @ self.readout / (self.gamma * len(self.readout))
 
     @property
-    def covariance(self) -> Array:
+    def covariance(self) -> Floats:
         """Feature covariance (1/N) W^T W, (D, D)."""
         return self.weights.T @ self.weights / len(self.readout)
 
@@ -89,7 +87,7 @@ def descend(network: Network, stage: Stage, safety: float = SAFETY) -> Network:
     return Network(w, a, gamma)
 
 
-def descend_readout(covariance: Array, data: Data, ridge: float, duration: float, safety: float = SAFETY) -> Array:
+def descend_readout(covariance: Floats, data: Data, ridge: float, duration: float, safety: float = SAFETY) -> Floats:
     """Gradient descent of a new readout on frozen features, from zero output; the output weights (D,) it ends with.
 
     A step of the readout moves the output weights by eta (M g - ridge beta), M = (1/N) W^T W. This is a linear
@@ -114,7 +112,7 @@ def descend_readout(covariance: Array, data: Data, ridge: float, duration: float
     return beta
 
 
-def _curvature(network: Network, stage: Stage, u: Array) -> float:
+def _curvature(network: Network, stage: Stage, u: Floats) -> float:
     """Bound on the Gauss-Newton curvature: largest eigenvalue of X^T X / P times (|M| + <a^2>), along the whole path.
 
     Training raises |M| and <a^2> to about sqrt(k^2 + |b|^2), with b = gamma beta at the fit of least norm

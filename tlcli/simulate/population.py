@@ -14,15 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.integrate import DOP853
 
+from tlcli.arrays import Floats
 from tlcli.errors import ConvergenceError, DomainError
 from tlcli.simulate.predictors import Data, dense_predictor
 from tlcli.simulate.regression import draw
 from tlcli.simulate.trials import Estimate, Point, Value, complete_point, run_trials, samples_of, unit_vector
-
-Array = NDArray[np.float64]
 
 MAX_STEPS = 50_000
 SETTLED = 1e-7  # |rate of change| / |state| that counts as t = inf; below it the solver rounds, not the network
@@ -57,13 +56,13 @@ class Stage:
 class State:
     """The population after a stage: covariance M (D, D), m = <a^2>, output weights beta = b/gamma (D,)."""
 
-    covariance: Array
+    covariance: Floats
     readout: float
-    beta: Array
+    beta: Floats
     gamma: float
 
     @property
-    def b(self) -> Array:
+    def b(self) -> Floats:
         """b = <a w>, (D,)."""
         return self.gamma * self.beta
 
@@ -81,11 +80,11 @@ def run_full(stages: Sequence[Stage], dim: int, init_scale: float = 1.0, rtol: f
 
         def rhs(
             t: float,
-            z: Array,
-            gradient: Callable[[Array], Array] = gradient,
+            z: Floats,
+            gradient: Callable[[Floats], Floats] = gradient,
             gamma: float = gamma,
             decay: float = decay,
-        ) -> Array:
+        ) -> Floats:
             cov, m, beta = z[: dim * dim].reshape(dim, dim), z[dim * dim], z[dim * dim + 1 :]
             g = gradient(beta)
             cross = np.outer(gamma**2 * beta, g)
@@ -100,7 +99,7 @@ def run_full(stages: Sequence[Stage], dim: int, init_scale: float = 1.0, rtol: f
     return out
 
 
-def carried(done: Sequence[State], gamma: float, dim: int) -> Array:
+def carried(done: Sequence[State], gamma: float, dim: int) -> Floats:
     """Return beta at the start of a stage: the readout, so b = gamma beta, is carried over.
 
     Raises DomainError for gamma = 0 after a stage that left an output.
@@ -115,7 +114,7 @@ def carried(done: Sequence[State], gamma: float, dim: int) -> Array:
     return before.b / gamma
 
 
-def gradient_of(data: Data, dim: int) -> Callable[[Array], Array]:
+def gradient_of(data: Data, dim: int) -> Callable[[Floats], Floats]:
     """Return beta -> g = X^T (y - X beta) / P, through whichever of X (P, D) and X^T X (D, D) is smaller."""
     x, y = data.x, data.y
     if x is None:
@@ -167,10 +166,10 @@ def simulate_population(point: Point, *, dim: int, trials: int, seed: int) -> di
     return run_trials(trial, trials, seed)
 
 
-def transfer_losses(first: Array, end: Array, fresh: Array, teacher1: Array, teacher2: Array) -> dict[str, float]:
+def transfer_losses(first: Floats, end: Floats, fresh: Floats, teacher1: Floats, teacher2: Floats) -> dict[str, float]:
     """Losses of the output weights (D,) after stage 1, at the end, and at the end of a run from scratch."""
 
-    def distance(beta: Array, teacher: Array) -> float:
+    def distance(beta: Floats, teacher: Floats) -> float:
         return float(np.sum((beta - teacher) ** 2))
 
     loss, baseline = distance(end, teacher2), distance(fresh, teacher2)
@@ -188,7 +187,7 @@ def transfer_losses(first: Array, end: Array, fresh: Array, teacher1: Array, tea
     }
 
 
-def kernel_shape(covariance: Array, beta: Array) -> dict[str, float]:
+def kernel_shape(covariance: Floats, beta: Floats) -> dict[str, float]:
     """Measure bulk and spike of M (D, D): its mean eigenvalue across the predictor, and the excess along it."""
     norm = float(np.linalg.norm(beta))
     if norm == 0.0:
@@ -225,7 +224,7 @@ def simulate_curriculum(
                 f"teacher = {row['teacher']:g}: with {len(gram)} teachers it must be 0 to {len(gram) - 1}."
             )
 
-    def trial(rng: np.random.Generator) -> dict[str, Array]:
+    def trial(rng: np.random.Generator) -> dict[str, Floats]:
         teachers = teachers_with_gram(rng, gram, dim)
         run = []
         for row in plan:
@@ -238,7 +237,7 @@ def simulate_curriculum(
     return run_trials(trial, trials, seed)
 
 
-def teachers_with_gram(rng: np.random.Generator, gram: Array, dim: int) -> Array:
+def teachers_with_gram(rng: np.random.Generator, gram: Floats, dim: int) -> Floats:
     """Random unit teachers (n_teachers, D) with exactly these overlaps.
 
     Raises DomainError unless `gram` is symmetric positive semidefinite with a unit diagonal.
@@ -249,13 +248,13 @@ def teachers_with_gram(rng: np.random.Generator, gram: Array, dim: int) -> Array
     values, vectors = np.linalg.eigh(gram)
     if values[0] < -1e-10:
         raise DomainError(f"The Gram matrix of the teachers has the eigenvalue {values[0]:.3g}; none may be negative.")
-    axes: list[Array] = []
+    axes: list[Floats] = []
     for _ in range(n):
         axes.append(unit_vector(rng, dim, *axes))
     return (vectors * np.sqrt(np.clip(values, 0, None))) @ np.array(axes)
 
 
-def evolve(rhs: Callable[[float, Array], Array], state: Array, duration: float, rtol: float) -> Array:
+def evolve(rhs: Callable[[float, Floats], Floats], state: Floats, duration: float, rtol: float) -> Floats:
     """DOP853 to `duration`, or until the state has settled."""
     if duration == 0:
         return state

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tlcli.arrays import Floats, Indices
 from tlcli.bayes.saddle import check_beta, check_delta, check_gamma, check_problem, mean_weight
 from tlcli.dmft.activations import Activation
 from tlcli.errors import ConvergenceError, DomainError, check_choice
 from tlcli.simulate.posterior_hmc import Chains, Network
 from tlcli.simulate.posterior_linear import GibbsChains
-
-Floats = NDArray[np.float64]
 
 SAMPLERS = ("auto", "gibbs", "hmc")
 LOWEST_ACCEPTANCE = 0.4
@@ -101,7 +100,7 @@ class Sampling:
 class _Task:
     """What one stage learns, at which richness and temperature."""
 
-    rows: NDArray[np.intp]
+    rows: Indices
     labels: Floats
     gamma: float
     beta: float
@@ -182,7 +181,7 @@ def _check(tasks: Sequence[_Task], act: Activation, width: int, sampler: str) ->
 def _sample(
     points: Floats,
     tasks: Sequence[_Task],
-    test: tuple[NDArray[np.intp], Floats] | None,
+    test: tuple[Indices, Floats] | None,
     act: Activation,
     width: int,
     delta: float,
@@ -237,7 +236,7 @@ def _run(
     network: Network,
     chains: Chains | GibbsChains | None,
     inputs: Floats,
-    at: NDArray[np.intp],
+    at: Indices,
     samples: int,
     burn: int,
     kept: int,
@@ -275,7 +274,7 @@ def _run(
     return np.stack(outputs), np.stack(kernels), np.stack(states or [network.mean], axis=1)
 
 
-def _observe(network: Network, weights: Floats, inputs: Floats, at: NDArray[np.intp]) -> tuple[Floats, Floats]:
+def _observe(network: Network, weights: Floats, inputs: Floats, at: Indices) -> tuple[Floats, Floats]:
     """Return E f given the weights, Φ(·, train) M⁻¹ y, (R, n), and Φ (R, n, n)."""
     φ = np.asarray(network.act.phi(weights @ inputs.T), dtype=float)
     kernel = np.swapaxes(φ, 1, 2) @ φ / weights.shape[1]
@@ -287,9 +286,9 @@ def _observe(network: Network, weights: Floats, inputs: Floats, at: NDArray[np.i
 def _summary(
     outputs: Floats,
     kernels: Floats,
-    at: NDArray[np.intp],
+    at: Indices,
     y: Floats,
-    test: tuple[NDArray[np.intp], Floats] | None,
+    test: tuple[Indices, Floats] | None,
     acceptance: float,
 ) -> StagePosterior:
     f, Φ = outputs.mean(axis=0), kernels.mean(axis=0)

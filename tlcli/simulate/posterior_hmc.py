@@ -11,12 +11,10 @@ The Gaussian part is integrated exactly (a rotation), the rest by kicks: a lazy 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.dmft.activations import Activation
 from tlcli.errors import ConvergenceError
-
-Floats = NDArray[np.float64]
 
 LEAPS = 8
 GOAL = 0.8  # acceptance towards which the step is adapted during the burn-in

@@ -6,11 +6,9 @@ prior plus a correction by the P residuals.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.simulate.posterior_hmc import Network
-
-Floats = NDArray[np.float64]
 
 
 class GibbsChains:

@@ -12,10 +12,9 @@ Everything here is linear algebra on the data; nothing uses a large-D limit.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, eigh
 
-Array = NDArray[np.float64]
+from tlcli.arrays import Floats
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class Data:
     `x is None` is the population of N(0, I): y then holds X^T y / P (D,).
     """
 
-    x: Array | None
-    y: Array
+    x: Floats | None
+    y: Floats
 
     @property
     def dim(self) -> int:
@@ -42,11 +41,11 @@ class Features:
     """
 
     bulk: float
-    directions: Array
-    coupling: Array
+    directions: Floats
+    coupling: Floats
 
 
-def flow_filter(z: Array, ridge: float, time: float) -> Array:
+def flow_filter(z: Floats, ridge: float, time: float) -> Floats:
     """phi(z) of the module docstring; null modes at infinite time are never reached and get 0."""
     rate = z + ridge
     if np.isinf(time):
@@ -56,7 +55,7 @@ def flow_filter(z: Array, ridge: float, time: float) -> Array:
     return np.where(small, time, -np.expm1(-rate * time) / np.where(small, 1.0, rate))
 
 
-def dense_predictor(data: Data, covariance: Array, *, ridge: float = 0.0, time: float = np.inf) -> Array:
+def dense_predictor(data: Data, covariance: Floats, *, ridge: float = 0.0, time: float = np.inf) -> Floats:
     """beta (D,) for any feature covariance (D, D), by one eigendecomposition on the smaller side."""
     x, y = data.x, data.y
     if x is not None and len(x) < x.shape[1]:
@@ -75,7 +74,7 @@ def dense_predictor(data: Data, covariance: Array, *, ridge: float = 0.0, time: 
 
 def fit(
     data: Data, features: Features, baseline_bulk: float, *, ridge: float = 0.0, time: float = np.inf
-) -> tuple[Array, Array]:
+) -> tuple[Floats, Floats]:
     """Train on `features` and, on the same data, on the isotropic features `baseline_bulk` I.
 
     Returns beta and beta of the baseline, (D,) each.
@@ -87,7 +86,7 @@ def fit(
     return beta, bulk_only
 
 
-def _fit_pair(data: Data, features: Features, ridge: float, time: float) -> tuple[Array, Array]:
+def _fit_pair(data: Data, features: Features, ridge: float, time: float) -> tuple[Floats, Floats]:
     """Weights on the features, and on their bulk alone, which shares the factorisation."""
     if data.x is None or np.isfinite(time):
         bulk_only = Features(features.bulk, features.directions, np.zeros_like(features.coupling))
@@ -99,7 +98,7 @@ def _fit_pair(data: Data, features: Features, ridge: float, time: float) -> tupl
     return _feature_side(data.x, data.y, features, ridge)
 
 
-def _sample_side(x: Array, y: Array, features: Features, ridge: float) -> tuple[Array, Array]:
+def _sample_side(x: Floats, y: Floats, features: Features, ridge: float) -> tuple[Floats, Floats]:
     """P < D: one Cholesky factor of the bulk kernel (P, P); the spike enters by Woodbury's identity."""
     p, k, u = len(x), features.bulk, features.directions
     gram = x @ x.T
@@ -116,7 +115,7 @@ def _sample_side(x: Array, y: Array, features: Features, ridge: float) -> tuple[
     return beta, baseline
 
 
-def _feature_side(x: Array, y: Array, features: Features, ridge: float) -> tuple[Array, Array]:
+def _feature_side(x: Floats, y: Floats, features: Features, ridge: float) -> tuple[Floats, Floats]:
     """P >= D: beta = (S + ridge M^{-1})^{-1} X^T y / P, S = X^T X / P; ridgeless: least squares for any M."""
     p, dim = x.shape
     k, u = features.bulk, features.directions
@@ -138,7 +137,7 @@ def _feature_side(x: Array, y: Array, features: Features, ridge: float) -> tuple
     return b0 + u0 @ inner, b0
 
 
-def _low_rank(x: Array, y: Array, features: Features, ridge: float) -> Array:
+def _low_rank(x: Floats, y: Floats, features: Features, ridge: float) -> Floats:
     """Ultra-rich features without bulk: a regression on r numbers per sample."""
     coupling = features.coupling
     if np.isinf(coupling).any():  # an infinite coupling makes the ridge vanish
@@ -151,7 +150,7 @@ def _low_rank(x: Array, y: Array, features: Features, ridge: float) -> Array:
     return features.directions @ (root @ theta)
 
 
-def _by_spectrum(data: Data, features: Features, ridge: float, time: float) -> Array:
+def _by_spectrum(data: Data, features: Features, ridge: float, time: float) -> Floats:
     """Finite times, or the population: one dense eigendecomposition, or none."""
     k, u, coupling = features.bulk, features.directions, features.coupling
     if data.x is not None:
@@ -168,7 +167,7 @@ def _by_spectrum(data: Data, features: Features, ridge: float, time: float) -> A
     return bulk_gain * outside + u @ (vectors @ (gain * (vectors.T @ inside)))
 
 
-def _soft(coupling: Array, a: Array) -> Array:
+def _soft(coupling: Floats, a: Floats) -> Floats:
     """(C^{-1} + A)^{-1}, also for singular C and for the 1 x 1 infinite C."""
     if np.isinf(coupling).any():
         return np.asarray(np.linalg.inv(a), dtype=float)

@@ -10,16 +10,14 @@ on the noisy labels.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from scipy.linalg import cho_factor, cho_solve, eigh
 from scipy.optimize import brentq
 
+from tlcli.arrays import Floats
 from tlcli.errors import ConvergenceError, DomainError, UsageError, digits
 from tlcli.simulate.predictors import Data, Features, fit
 from tlcli.simulate.trials import Estimate, Point, Value, complete_point, run_trials, samples_of, unit_vector
-
-Array = NDArray[np.float64]
 
 DEFAULTS: dict[str, Value] = {
     "rho": 1.0,
@@ -50,7 +48,7 @@ ANSATZ_DEFAULTS: dict[str, Value] = {
 class SourceState:
     """What stage 1 leaves: effective weights beta (D,), bulk k and spike chi of M, mean squared readout m."""
 
-    beta: Array
+    beta: Floats
     bulk: float
     spike: float
     readout: float
@@ -126,7 +124,7 @@ def simulate_ansatz(point: Point, *, dim: int, trials: int, seed: int) -> dict[s
     return run_trials(trial, trials, seed)
 
 
-def draw(rng: np.random.Generator, teacher: Array, n_samples: int | None, sigma: float) -> Data:
+def draw(rng: np.random.Generator, teacher: Floats, n_samples: int | None, sigma: float) -> Data:
     """Draw x ~ N(0, I) (P, D) and y = x.teacher + sigma eps; `n_samples=None` is the population."""
     if n_samples is None:
         return Data(None, teacher)
@@ -134,7 +132,7 @@ def draw(rng: np.random.Generator, teacher: Array, n_samples: int | None, sigma:
     return Data(x, x @ teacher + sigma * rng.standard_normal(n_samples))
 
 
-def mix_teachers(rng: np.random.Generator, teacher1: Array, xi: Array, rho: float, rho_xi: float) -> Array:
+def mix_teachers(rng: np.random.Generator, teacher1: Floats, xi: Floats, rho: float, rho_xi: float) -> Floats:
     """Return rho teacher1 + rho_xi xi + the rest along a fresh orthogonal direction, a unit vector (D,)."""
     left = 1.0 - rho**2 - rho_xi**2
     if left < -1e-12:
@@ -167,7 +165,7 @@ def train_source(
     return SourceState(beta, k, s - k, s)
 
 
-def least_norm(data: Data) -> Array:
+def least_norm(data: Data) -> Floats:
     """Minimum-norm interpolator (P < D) or least squares (P >= D), by Cholesky on the smaller side."""
     x, y = data.x, data.y
     if x is None:
@@ -177,7 +175,7 @@ def least_norm(data: Data) -> Array:
     return cho_solve(cho_factor(x.T @ x, lower=True, overwrite_a=True), x.T @ y)
 
 
-def _modes(data: Data) -> tuple[Array, Array, Array | None]:
+def _modes(data: Data) -> tuple[Floats, Floats, Floats | None]:
     """Eigenvalues of X^T X / P, X^T y / P in their basis, and the basis (D, min(P, D)) or None: identity."""
     x, y = data.x, data.y
     if x is None:
@@ -191,7 +189,7 @@ def _modes(data: Data) -> tuple[Array, Array, Array | None]:
     return ell, basis.T @ (x.T @ y) / p, basis
 
 
-def _decayed(data: Data, strength: float) -> Array:
+def _decayed(data: Data, strength: float) -> Floats:
     """Solve r |beta(r)| = weight_decay / gamma0; the left side grows from 0 to |X^T y / P|: one root."""
     ell, u, basis = _modes(data)
     if strength >= np.linalg.norm(u):  # below the threshold: features collapse
@@ -219,7 +217,7 @@ def _finite_time(data: Data, gamma: float, decay: float, k0: float, t1: float) -
         raise DomainError("gamma0 = inf has no finite-time pre-training: use a finite gamma0 or t1 = inf.")
     ell, u, basis = _modes(data)
 
-    def rhs(t: float, beta: Array) -> Array:
+    def rhs(t: float, beta: Floats) -> Floats:
         k = k0 * np.exp(-2 * decay * t)
         s = np.hypot(k, gamma * np.linalg.norm(beta))
         g = u - ell * beta
@@ -237,7 +235,7 @@ def _finite_time(data: Data, gamma: float, decay: float, k0: float, t1: float) -
 
 def _transfer(
     rng: np.random.Generator,
-    teacher2: Array,
+    teacher2: Floats,
     p2: int | None,
     q: dict[str, float],
     features: Features,

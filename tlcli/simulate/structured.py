@@ -8,30 +8,28 @@ population Sigma.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import eigh
 
+from tlcli.arrays import Floats
 from tlcli.errors import DomainError
 from tlcli.simulate.predictors import Data, Features, fit, flow_filter
 from tlcli.simulate.regression import least_norm
 from tlcli.simulate.trials import Estimate, run_trials
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Images:
     """A finite population: inputs x (n, n_modes) in the basis of the spectrum, labels y1 and y2 (n,)."""
 
-    x: Array
-    y1: Array
-    y2: Array
+    x: Floats
+    y1: Floats
+    y2: Floats
 
 
 def simulate_structured(
-    eigenvalues: Array,
-    teacher1: Array,
-    teacher2: Array,
+    eigenvalues: Floats,
+    teacher1: Floats,
+    teacher2: Floats,
     p1: float,
     p2: float,
     gamma0: float,
@@ -71,8 +69,8 @@ def simulate_structured(
 class _Draws:
     """Where samples come from: inputs of variances `eigenvalues` with the teachers of both stages, or images."""
 
-    eigenvalues: Array
-    teachers: tuple[Array, Array]
+    eigenvalues: Floats
+    teachers: tuple[Floats, Floats]
     sigmas: tuple[float, float]
     images: Images | None
 
@@ -115,7 +113,7 @@ def _trial(
     }
 
 
-def regress(data: Data, root: Array, ridge: float = 0.0) -> Array:
+def regress(data: Data, root: Floats, ridge: float = 0.0) -> Floats:
     """Ridge or minimum-norm regression on features x M^{1/2}; `root` = M^{1/2} (D, D), returns beta (D,).
 
     Repeated images make the kernel singular: null modes are left alone, as gradient flow leaves them.

@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from tlcli.arrays import Floats
 from tlcli.errors import DomainError, UsageError, suggest
 
-Array = NDArray[np.float64]
 Value = float | str
 Point = Mapping[str, Value]
 
@@ -17,8 +16,8 @@ Point = Mapping[str, Value]
 class Estimate(NamedTuple):
     """Mean over trials and its standard error; floats for scalar observables, arrays otherwise."""
 
-    mean: float | Array
-    se: float | Array
+    mean: float | Floats
+    se: float | Floats
 
 
 def trial_rng(seed: int, trial: int) -> np.random.Generator:
@@ -26,7 +25,7 @@ def trial_rng(seed: int, trial: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(trial,)))
 
 
-def summarise(samples: Array) -> Estimate:
+def summarise(samples: Floats) -> Estimate:
     """Mean and standard error over axis 0 of `samples` (n_trials, ...).
 
     The error is NaN for a single trial and for infinite samples.
@@ -41,7 +40,7 @@ def summarise(samples: Array) -> Estimate:
 
 
 def run_trials(
-    trial: Callable[[np.random.Generator], Mapping[str, float | Array]], trials: int, seed: int
+    trial: Callable[[np.random.Generator], Mapping[str, float | Floats]], trials: int, seed: int
 ) -> dict[str, Estimate]:
     """Run `trial` once per stream and summarise each observable it returns.
 
@@ -80,7 +79,7 @@ def samples_of(alpha: float, dim: int) -> int | None:
     return n_samples
 
 
-def unit_vector(rng: np.random.Generator, dim: int, *orthogonal_to: Array) -> Array:
+def unit_vector(rng: np.random.Generator, dim: int, *orthogonal_to: Floats) -> Floats:
     """Draw a uniform unit vector (dim,) orthogonal to the given orthonormal vectors (dim,)."""
     v = rng.standard_normal(dim)
     for _ in range(2):  # twice is enough for orthogonality to rounding

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
+from tlcli.arrays import Floats
 from tlcli.dmft.activations import Activation, activation
 from tlcli.errors import ConvergenceError, DomainError, UsageError
 from tlcli.losses.objective import Objective
@@ -33,7 +34,6 @@ from tlcli.training import TransferSettings
 if TYPE_CHECKING:
     from tlcli.tasks.transfer import TransferData
 
-Array = NDArray[np.float64]
 
 LOSSES = ("loss", "source_loss", "train_loss", "source_train_loss", "baseline")
 
@@ -62,11 +62,11 @@ class NetworkExperiment:
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise DomainError(f"{name} = {value:g}: networks of finite width need a positive, finite value.")
 
-    def draw(self, seed: int, number: int, dim: int) -> tuple["Network", Array]:
+    def draw(self, seed: int, number: int, dim: int) -> tuple["Network", Floats]:
         """Network `number` of inputs of dimension `dim` at its start, and a second readout (N,)."""
         return draw_network(seed, number, self.width, dim, activation(self.training.activation))
 
-    def switch(self, net: "Network", second: Array, seed: int, number: int) -> None:
+    def switch(self, net: "Network", second: Floats, seed: int, number: int) -> None:
         """Change network `number` between its stages, in place; `second` is the readout of a reset."""
         if self.training.readout == "reset":
             net.readout = second
@@ -80,8 +80,8 @@ class Network:
     `passes` is what `forward` returns about them.
     """
 
-    weights: Array
-    readout: Array
+    weights: Floats
+    readout: Floats
     phi: Activation
 
     def blocks(self, points: int) -> Iterator[slice]:
@@ -90,14 +90,14 @@ class Network:
         for start in range(0, len(self.readout), size):
             yield slice(start, start + size)
 
-    def outputs(self, x: Array, gamma: float) -> Array:
+    def outputs(self, x: Floats, gamma: float) -> Floats:
         """Return f (n,) at the inputs x (n, D), on the output scale gamma."""
         xs, out = x.T / np.sqrt(x.shape[1]), np.zeros(len(x))
         for rows in self.blocks(len(x)):
             out += self.readout[rows] @ self.phi.phi(self.weights[rows] @ xs)
         return out / (gamma * len(self.readout))
 
-    def forward(self, xs: Array) -> tuple[Any, Array]:
+    def forward(self, xs: Floats) -> tuple[Any, Floats]:
         """Return the passes, (rows, phi, phi') of each block, and sum_i a_i phi_i (P,)."""
         passes, f = [], np.zeros(len(xs))
         for rows in self.blocks(len(xs)):
@@ -106,15 +106,15 @@ class Network:
             passes.append((rows, phi, slope))
         return passes, f
 
-    def force(self, passes: Any, pull: Array) -> Array:
+    def force(self, passes: Any, pull: Floats) -> Floats:
         """Velocity (N,) of the readout, sum_mu pull_mu phi_mu, for pull = gamma Delta / P (P,)."""
         return np.concatenate([phi @ pull for _, phi, _ in passes])
 
-    def growth(self, passes: Any, pull: Array, force: Array) -> float:
+    def growth(self, passes: Any, pull: Floats, force: Floats) -> float:
         """Relative rate at which the weights behind the tangent kernel grow: here those of the readout."""
         return float(np.sqrt(np.mean(force**2) / max(float(np.mean(self.readout**2)), 1e-300)))
 
-    def curvature(self, passes: Any, xs: Array, v: Array, turns: int) -> tuple[float, Array]:
+    def curvature(self, passes: Any, xs: Floats, v: Floats, turns: int) -> tuple[float, Floats]:
         """Largest eigenvalue of the tangent kernel (P, P) and its vector, from `turns` products.
 
         The kernel is J J^T / N and is never formed.
@@ -131,7 +131,7 @@ class Network:
             top = float(np.linalg.norm(v))
         return top, v
 
-    def update(self, passes: Any, xs: Array, pull: Array, force: Array, step: float, decay: float) -> None:
+    def update(self, passes: Any, xs: Floats, pull: Floats, force: Floats, step: float, decay: float) -> None:
         """Make one step of gradient descent, of length `step`, in place."""
         w, a = self.weights, self.readout
         kept, kick = 1.0 - step * decay, (step * pull)[:, None] * xs
@@ -144,7 +144,7 @@ class Network:
         a *= kept
         a += step * force
 
-    def kernel(self, x: Array, train: slice, kind: str) -> Array:
+    def kernel(self, x: Floats, train: slice, kind: str) -> Floats:
         """Kernel (n, P) between the inputs x (n, D) and those of x[train], see `frozen_outputs`."""
         xs, k = x / np.sqrt(x.shape[1]), np.zeros((len(x), len(x[train])))
         inputs = xs @ xs[train].T
@@ -157,7 +157,7 @@ class Network:
         return k / len(self.readout)
 
 
-def draw_network(seed: int, net: int, width: int, dim: int, phi: Activation) -> tuple[Network, Array]:
+def draw_network(seed: int, net: int, width: int, dim: int, phi: Activation) -> tuple[Network, Floats]:
     """Draw network number `net`: N(0, 1) weights, and a second readout (N,) for a readout that is reset.
 
     The draw depends on (seed, net) alone, whatever else is trained.
@@ -174,11 +174,11 @@ class Pull:
     `objective` None is half the squared distance from `labels`; another has no basis: its coordinates are the outputs.
     """
 
-    labels: Array
-    rest: Array | float = 0.0
+    labels: Floats
+    rest: Floats | float = 0.0
     objective: Objective | None = None
 
-    def force(self, f: Array) -> Array:
+    def force(self, f: Floats) -> Floats:
         """Return Delta = -dl/df, weighted."""
         return self.labels - f if self.objective is None else self.objective.force(f - self.rest)
 
@@ -193,8 +193,8 @@ class Pull:
 
 def descend(
     net: Network,
-    x: Array,
-    y: Array | Pull,
+    x: Floats,
+    y: Floats | Pull,
     times: Sequence[float],
     *,
     gamma: float,
@@ -256,13 +256,13 @@ class _Pace:
     `share` is what the curvature of the network is multiplied by: 1/P for a mean, and the loss's own curvature.
     """
 
-    def __init__(self, net: Network, xs: Array, share: float, safety: float, decay: float) -> None:
+    def __init__(self, net: Network, xs: Floats, share: float, safety: float, decay: float) -> None:
         self.net, self.xs, self.share, self.safety, self.decay = net, xs, share, safety, decay
         shape = (len(xs), *net.readout.shape[1:])
         self.vector = np.random.default_rng(0).standard_normal(shape)  # any start that is not special will do
         self.turns, self.age, self.drift, self.curvature = 12, REFRESH, 0.0, 0.0
 
-    def next(self, passes: Any, pull: Array, force: Array) -> float:
+    def next(self, passes: Any, pull: Floats, force: Floats) -> float:
         """Return the length of the next step."""
         growth = self.net.growth(passes, pull, force)
         if self.age >= REFRESH or self.drift > DRIFT:
@@ -274,8 +274,8 @@ class _Pace:
 
 
 def frozen_outputs(
-    net: Network, x: Array, train: slice, y: Array, times: ArrayLike, kernel: str, ridge: float, reduction: str
-) -> Array:
+    net: Network, x: Floats, train: slice, y: Floats, times: ArrayLike, kernel: str, ridge: float, reduction: str
+) -> Floats:
     """Outputs (n_times, n) at all inputs x (n, D) of a model that is linear in what it trains, from zero output.
 
     "feature": only a readout is trained on the frozen features, K = (1/N) sum phi phi^T. "ntk": the network
@@ -297,7 +297,7 @@ def frozen_outputs(
 
 def train_networks(
     experiment: NetworkExperiment, data: "TransferData", nets: Sequence[int], seed: int, halvings: int = 0
-) -> tuple[Array, Array]:
+) -> tuple[Floats, Floats]:
     """Train the networks numbered `nets`; return their outputs at every record, and those of the baseline.
 
     The points are those of x_source, x_target and x_test, in this order. Returns f (nets, n1 + n2, n_points), on
@@ -319,7 +319,7 @@ def train_networks(
     }
     target = slice(p1, p1 + p2)
 
-    def second_stage(net: Network, rest: Array, stage: str) -> Array:
+    def second_stage(net: Network, rest: Floats, stage: str) -> Floats:
         if e.regresses:
             return frozen_outputs(net, x, target, data.y_target, e.times2, e.kernel, e.second_ridge, e.reduction)
         y = data.y_target + rest[target]
@@ -361,14 +361,14 @@ def _refuse_empty(stages: Mapping[str, tuple[int, Sequence[float]]]) -> None:
             raise DomainError(f"The {name} task has 0 training points; its stage needs at least one.")
 
 
-def _finite(outputs: Array, time: float, stage: str) -> Array:
+def _finite(outputs: Floats, time: float, stage: str) -> Floats:
     """Return `outputs`; raise ConvergenceError if the last step before a record is the one that diverged."""
     if not np.isfinite(outputs).all():
         raise ConvergenceError(f"{stage}: gradient descent diverged at t = {time:.4g}; use a smaller dt or gamma.")
     return outputs
 
 
-def transfer_losses(f: Array, scratch: Array, data: "TransferData") -> dict[str, Array]:
+def transfer_losses(f: Floats, scratch: Floats, data: "TransferData") -> dict[str, Floats]:
     """Mean squared errors (nets, n_records) of the outputs of `train_networks`; `gain` is taken network by network.
 
     Test points without a label of a task (NaN) do not count for it; a task without any has loss NaN. `baseline`
@@ -376,7 +376,7 @@ def transfer_losses(f: Array, scratch: Array, data: "TransferData") -> dict[str,
     """
     p1, p2 = len(data.x_source), len(data.x_target)
 
-    def error(outputs: Array, y: Array, points: slice) -> Array:
+    def error(outputs: Floats, y: Floats, points: slice) -> Floats:
         known = np.isfinite(y)
         if not known.any():
             return np.full(outputs.shape[:-1], np.nan)
@@ -397,7 +397,7 @@ def transfer_losses(f: Array, scratch: Array, data: "TransferData") -> dict[str,
 def estimate(experiment: NetworkExperiment, data: "TransferData", nets: int, seed: int) -> dict[str, Estimate]:
     """Train `nets` networks with a step that is checked; see `tlcli.simulate.deep.simulate_networks`."""
 
-    def train(numbers: Sequence[int], halvings: int) -> dict[str, Array]:
+    def train(numbers: Sequence[int], halvings: int) -> dict[str, Floats]:
         return transfer_losses(*train_networks(experiment, data, numbers, seed, halvings), data)
 
     done, step_error = checked(train, lambda found: {name: found[name] for name in LOSSES}, nets, experiment.dt)
@@ -405,11 +405,11 @@ def estimate(experiment: NetworkExperiment, data: "TransferData", nets: int, see
 
 
 def checked(
-    train: Callable[[Sequence[int], int], dict[str, Array]],
-    judged: Callable[[dict[str, Array]], dict[str, Array]],
+    train: Callable[[Sequence[int], int], dict[str, Floats]],
+    judged: Callable[[dict[str, Floats]], dict[str, Floats]],
     nets: int,
     dt: float | None,
-) -> tuple[dict[str, Array], float]:
+) -> tuple[dict[str, Floats], float]:
     """Train `nets` networks with a step that is halved while this changes what is judged too much.
 
     `train(numbers, halvings)` returns arrays (len(numbers), ...), `judged` what is judged of them. Returns the arrays
@@ -437,7 +437,7 @@ def checked(
     return done, max((float(c.max()) for c in change.values() if c.size), default=0.0)
 
 
-def _allowed_change(samples: Array, nets: int) -> Array:
+def _allowed_change(samples: Floats, nets: int) -> Floats:
     """Change (n_records,) of a loss on halving the step that its spread over `nets` networks hides."""
     mean = np.nan_to_num(samples.mean(axis=0))
     scale = float(mean.max(initial=0.0))

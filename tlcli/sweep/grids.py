@@ -16,8 +16,8 @@ from decimal import Decimal
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.errors import UsageError
 
 Scale = Literal["linear", "log", "list"]
@@ -41,7 +41,7 @@ class Values:
     else "list".
     """
 
-    array: NDArray[np.float64]
+    array: Floats
     scale: Scale
 
     @property
@@ -122,7 +122,7 @@ class Grid:
         """Number of points."""
         return math.prod(self.shape)
 
-    def open(self) -> dict[str, NDArray[np.float64]]:
+    def open(self) -> dict[str, Floats]:
         """Return name → array of `len(axes)` dimensions; together they broadcast to `shape`.
 
         An axis has its values along its own dimension and length 1 on the others (as `np.ix_`), a scalar has
@@ -149,7 +149,7 @@ class Grid:
             yield dict(zip(self.values, row, strict=True))
 
 
-def _pieces(item: Any, name: str, shown: str) -> Iterable[tuple[NDArray[np.float64], Scale]]:
+def _pieces(item: Any, name: str, shown: str) -> Iterable[tuple[Floats, Scale]]:
     if isinstance(item, str):
         return [_piece(text.strip(), name, shown) for text in item.split(",")]
     if isinstance(item, (int, float, np.integer, np.floating)) and not isinstance(item, bool):
@@ -157,7 +157,7 @@ def _pieces(item: Any, name: str, shown: str) -> Iterable[tuple[NDArray[np.float
     raise _refuse(name, shown, "is not a grid")
 
 
-def _piece(text: str, name: str, shown: str) -> tuple[NDArray[np.float64], Scale]:
+def _piece(text: str, name: str, shown: str) -> tuple[Floats, Scale]:
     parts = [part.strip() for part in text.split(":")]
     if len(parts) == 1:
         return np.array([_as_float(text, name, shown)]), "list"
@@ -180,7 +180,7 @@ def _piece(text: str, name: str, shown: str) -> tuple[NDArray[np.float64], Scale
     return _spaced(start, stop, count, scale), scale
 
 
-def _spaced(start: float, stop: float, count: int, scale: Scale) -> NDArray[np.float64]:
+def _spaced(start: float, stop: float, count: int, scale: Scale) -> Floats:
     """Return `count` values from `start` to `stop`, both exact (a count of 1 gives `start`).
 
     Values that are decimals to a person are the same floats as if they were written one by one: 0.1:2:20 holds 0.8 and
@@ -197,7 +197,7 @@ def _spaced(start: float, stop: float, count: int, scale: Scale) -> NDArray[np.f
 _EXACT = 2.0**53  # whole numbers up to here are floats
 
 
-def _decimals(start: float, stop: float, count: int) -> NDArray[np.float64]:
+def _decimals(start: float, stop: float, count: int) -> Floats:
     """Return the floats nearest to equally spaced decimals, as far as these have some 15 digits together."""
     first, last = Decimal(repr(float(start))), Decimal(repr(float(stop)))
     exponents = [e for e in (first.as_tuple().exponent, last.as_tuple().exponent) if isinstance(e, int)]
@@ -211,7 +211,7 @@ def _decimals(start: float, stop: float, count: int) -> NDArray[np.float64]:
     return np.asarray(np.linspace(start, stop, count), dtype=np.float64)
 
 
-def _round_ones(array: NDArray[np.float64]) -> NDArray[np.float64]:
+def _round_ones(array: Floats) -> Floats:
     """Replace values within rounding of a decimal of ten digits by that decimal."""
     with np.errstate(all="ignore"):  # numbers too small for a mantissa stay as they are
         mantissa = array / 10.0 ** np.floor(np.log10(array)) * 1e9

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Flags, Floats
 from tlcli.errors import UsageError
-from tlcli.tasks.data import Array, Purpose, TransferData, stream, unit_inputs
+from tlcli.tasks.data import Purpose, TransferData, stream, unit_inputs
 from tlcli.tasks.files import SETS, read_bytes, read_csv, read_npz, refuse_index
 from tlcli.tasks.labels import Labels, read_labels
 
@@ -41,13 +41,13 @@ class FileTask:
     """The arrays of a file as they stand in it (labels of test points NaN where absent) and its SHA-256."""
 
     name: str
-    x_source: Array
-    y_source: Array
-    x_target: Array
-    y_target: Array
-    x_test: Array
-    y_test: Array
-    y_test_source: Array
+    x_source: Floats
+    y_source: Floats
+    x_target: Floats
+    y_target: Floats
+    x_test: Floats
+    y_test: Floats
+    y_test_source: Floats
     sha256: str
 
     @property
@@ -79,7 +79,7 @@ def _parse(path: Path, content: bytes, drop_columns: str | None) -> FileTask:
     return FileTask(path.name, **arrays, sha256=hashlib.sha256(content).hexdigest())
 
 
-def _without(path: Path, arrays: dict[str, Array], drop: list[str] | None) -> dict[str, Array]:
+def _without(path: Path, arrays: dict[str, Floats], drop: list[str] | None) -> dict[str, Floats]:
     """Leave out columns of the inputs by number; without `drop` refuse one that only counts the rows."""
     sets = [f"x_{name}" for name in SETS]
     dim = arrays["x_source"].shape[1]
@@ -95,7 +95,7 @@ def _without(path: Path, arrays: dict[str, Array], drop: list[str] | None) -> di
     return arrays | {name: np.delete(arrays[name], [int(text) for text in drop], axis=1) for name in sets}
 
 
-def _checked(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
+def _checked(path: Path, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
     """Check shapes and values; absent labels of test points become NaN."""
     checked = dict(arrays)
     for name in SETS:
@@ -126,14 +126,14 @@ def _checked(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
     return checked
 
 
-def _remedy(name: str, y: Array) -> str:
+def _remedy(name: str, y: Floats) -> str:
     """How labels of another shape become a number, or several outputs, per point."""
     if y.ndim == 2 and y.shape[1] == 1:
         return f": save {name}.ravel()"
     return " or, of several outputs, as many rows"
 
 
-def _check_size(path: Path, name: str, y: Array) -> None:
+def _check_size(path: Path, name: str, y: Floats) -> None:
     """Refuse labels so large that no training time would be left after the first step."""
     size = float(np.sqrt(np.nanmean(y**2))) if np.isfinite(y).any() else 0.0
     if size > LARGEST_LABELS:
@@ -143,7 +143,7 @@ def _check_size(path: Path, name: str, y: Array) -> None:
         )
 
 
-def _check_finite(path: Path, name: str, array: Array, *, nan_allowed: bool = False) -> None:
+def _check_finite(path: Path, name: str, array: Floats, *, nan_allowed: bool = False) -> None:
     bad = np.isinf(array) if nan_allowed else ~np.isfinite(array)
     if bad.any():
         where = ", ".join(str(i) for i in np.argwhere(bad)[0])
@@ -176,7 +176,7 @@ def normalised(task: FileTask) -> FileTask:
             "use --raw-inputs."
         )
     mean = np.concatenate([task.x_source, task.x_target]).mean(axis=0)
-    scaled: dict[str, Array] = {}
+    scaled: dict[str, Floats] = {}
     for name in ("x_source", "x_target", "x_test"):
         scaled[name], lost = unit_inputs(getattr(task, name), mean)
         if lost.size:
@@ -212,7 +212,7 @@ def check_raw_inputs(task: FileTask) -> None:
     )
 
 
-def _chosen(points: int | None, labels: Array, rng: np.random.Generator) -> Any:
+def _chosen(points: int | None, labels: Floats, rng: np.random.Generator) -> Any:
     """Return the indices of `points` rows (None: all, in the order of the file), nested in their number.
 
     Where labels are classes, every prefix of the order holds of each class its share, to one point.
@@ -296,5 +296,5 @@ def file_data(
     )
 
 
-def _known(y: Array) -> NDArray[np.bool_]:
+def _known(y: Floats) -> Flags:
     return np.asarray(np.isfinite(y) if y.ndim == 1 else np.isfinite(y).all(axis=1))

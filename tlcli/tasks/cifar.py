@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcli.arrays import Flags, Floats
 from tlcli.errors import MissingExtraError, TlcliError, UsageError, suggest
-from tlcli.tasks.data import Array
 from tlcli.tasks.images import ImagePool, ImageTask
 
 PREFIX = "cifar10:"
@@ -117,13 +117,13 @@ def class_counts(pool: ImagePool) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(int(n) for n in train), tuple(int(n) for n in test)
 
 
-def grey(pixels: Array) -> Array:
+def grey(pixels: Floats) -> Floats:
     """Luma (n, 1024) of colour pixels (n, 3072)."""
     return np.einsum("c,ncp->np", GREY, pixels.reshape(len(pixels), 3, PIXELS))
 
 
 @lru_cache(maxsize=1)
-def _read(location: Path, stamp: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_], dict[str, Any]]:
+def _read(location: Path, stamp: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], Flags, dict[str, Any]]:
     """Pixels (n, 3072), classes (n,), test flags (n,) and provenance; `stamp` renews the cache of a changed file."""
     try:
         files, digest = _folder(location) if location.is_dir() else _archive(location)

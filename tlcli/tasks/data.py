@@ -6,11 +6,9 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Indices
 from tlcli.errors import UsageError
-
-Array = NDArray[np.float64]
 
 DEFAULT_DIM, DEFAULT_P1, DEFAULT_P2, DEFAULT_PTEST = 20, 100, 50, 1000
 
@@ -42,13 +40,13 @@ class TransferData:
     h = w.x / sqrt(D) is of order one. `description` is JSON-plain: every choice, sizes and checksums.
     """
 
-    x_source: Array
-    y_source: Array
-    x_target: Array
-    y_target: Array
-    x_test: Array
-    y_test_source: Array
-    y_test_target: Array
+    x_source: Floats
+    y_source: Floats
+    x_target: Floats
+    y_target: Floats
+    x_test: Floats
+    y_test_source: Floats
+    y_test_target: Floats
     description: dict[str, Any]
     classes_source: int | None = None
     classes_target: int | None = None
@@ -75,7 +73,7 @@ def size(name: str, value: int | None, default: int) -> int:
     return int(value)
 
 
-def unit_inputs(x: Array, mean: Array) -> tuple[Array, NDArray[np.intp]]:
+def unit_inputs(x: Floats, mean: Floats) -> tuple[Floats, Indices]:
     """Subtract `mean` (D,) from x (n, D) and scale every row to |x|^2 / D = 1.
 
     Returns the inputs and the indices of rows that equal the mean and have no direction (left at zero).
@@ -89,6 +87,6 @@ def unit_inputs(x: Array, mean: Array) -> tuple[Array, NDArray[np.intp]]:
     return centred, np.flatnonzero(lost)
 
 
-def checksum(array: Array) -> str:
+def checksum(array: Floats) -> str:
     """SHA-256 of an array's little-endian float64 values in row-major order."""
     return hashlib.sha256(np.ascontiguousarray(array, dtype="<f8").tobytes()).hexdigest()

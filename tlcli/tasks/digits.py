@@ -8,11 +8,9 @@ and scaled to unit variance, so unequal groups need no bias: for equal groups th
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.errors import UsageError
-
-Array = NDArray[np.float64]
 
 PREFIX = "digits:"
 EXAMPLE = "digits:02468v13579"
@@ -43,16 +41,16 @@ class DigitsSpectrum:
     n_modes) with pixels = x basis^T.
     """
 
-    eigenvalues: Array
-    teacher1: Array
-    teacher2: Array
+    eigenvalues: Floats
+    teacher1: Floats
+    teacher2: Floats
     sigma1: float
     sigma2: float
     rho: float
-    x: Array
-    y1: Array
-    y2: Array
-    basis: Array
+    x: Floats
+    y1: Floats
+    y2: Floats
+    basis: Floats
 
 
 def parse_digits_task(text: str) -> DigitsTask:
@@ -77,7 +75,7 @@ def parse_digits_task(text: str) -> DigitsTask:
     return DigitsTask(left, right)
 
 
-def digits_arrays(task: str | DigitsTask) -> tuple[Array, Array]:
+def digits_arrays(task: str | DigitsTask) -> tuple[Floats, Floats]:
     """Inputs x (n, 64), centred, mean |x|^2/64 = 1, and labels y (n,) = +1 or -1 (not yet centred)."""
     task = parse_digits_task(task) if isinstance(task, str) else task
     from sklearn.datasets import load_digits  # lazy: importing scikit-learn takes longer than most commands
@@ -125,11 +123,11 @@ def digits_spectrum(source: str | DigitsTask, target: str | DigitsTask, n_modes:
     return DigitsSpectrum(eigenvalues, teacher1, teacher2, sigma1, sigma2, rho, x, y1, y2, basis)
 
 
-def _standardise(y: Array) -> Array:
+def _standardise(y: Floats) -> Floats:
     return (y - y.mean()) / y.std()
 
 
-def _least_squares(x: Array, y: Array, eigenvalues: Array) -> tuple[Array, float]:
+def _least_squares(x: Floats, y: Floats, eigenvalues: Floats) -> tuple[Floats, float]:
     """Population weights (n_modes,) in the principal basis and the rms of the residual labels."""
     live = eigenvalues > 0
     teacher = np.where(live, x.T @ y / len(x), 0.0) / np.where(live, eigenvalues, 1.0)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tlcli.arrays import Floats
 from tlcli.errors import UsageError, suggest
-from tlcli.tasks.data import Array
 
-Arrays = dict[str, Array]
+Arrays = dict[str, Floats]
 
 REQUIRED = ("x_source", "y_source", "x_target", "y_target", "x_test")
 OPTIONAL = ("y_test", "y_test_source")
@@ -93,7 +93,7 @@ def _check_names(path: Path, found: Sequence[str], required: Sequence[str], name
         raise UsageError(f"{path} lacks the array {missing[0]!r}; it must hold {', '.join(required)}.")
 
 
-def read_csv(path: Path, content: bytes, drop: Sequence[str] | None) -> dict[str, Array]:
+def read_csv(path: Path, content: bytes, drop: Sequence[str] | None) -> dict[str, Floats]:
     """The arrays of a CSV file by the names of the NPZ format, without the input columns named in `drop`.
 
     Raises UsageError; among others for a column that only counts the rows, unless `drop` is given.
@@ -130,7 +130,7 @@ def read_csv(path: Path, content: bytes, drop: Sequence[str] | None) -> dict[str
                     raise UsageError(f"{place}: y_source is for test points; leave it empty in a {which} row.")
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"Cannot read {path}: {error}.") from error
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, Floats] = {}
     for name in SETS:
         arrays[f"x_{name}"] = np.array(x[name], dtype=float).reshape(len(x[name]), len(inputs))
         arrays[f"y_{name}"] = np.array(y[name], dtype=float)
@@ -142,7 +142,7 @@ def read_csv(path: Path, content: bytes, drop: Sequence[str] | None) -> dict[str
     return arrays
 
 
-def refuse_index(path: Path, names: Sequence[str], tables: Sequence[Array]) -> None:
+def refuse_index(path: Path, names: Sequence[str], tables: Sequence[Floats]) -> None:
     """Refuse an input column that counts rows, from 0 or 1: in the whole file, in any order, or in each set.
 
     `tables` are the whole file and its sets, (points, D) each; `names` (D,). A file of fewer than five points is too
@@ -152,7 +152,7 @@ def refuse_index(path: Path, names: Sequence[str], tables: Sequence[Array]) -> N
     if len(whole) < 5:
         return
 
-    def counts(x: Array) -> Array:
+    def counts(x: Floats) -> Floats:
         first = x.min(axis=0, initial=np.inf)
         return np.asarray(((first == 0) | (first == 1)) & (np.diff(x, axis=0) == 1).all(axis=0))
 

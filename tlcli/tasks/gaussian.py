@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats
 from tlcli.errors import DomainError, UsageError, digits
 from tlcli.tasks import polynomial
-from tlcli.tasks.data import Array, Purpose, TransferData, stream
+from tlcli.tasks.data import Purpose, TransferData, stream
 
 SIGN, ARGMAX = "sign:", "argmax:"
 MOST_CLASSES = 100
@@ -40,7 +40,7 @@ class GaussianTask:
     directions: int
     classes: int | None = None
 
-    def __call__(self, z: Array) -> Array:
+    def __call__(self, z: Floats) -> Floats:
         """Return the labels (n,) of projections z (n, directions)."""
         if not self.terms:
             return np.argmax(z, axis=1).astype(float)
@@ -137,7 +137,7 @@ def check_directions(first: GaussianTask, second: GaussianTask, dim: int) -> Non
         )
 
 
-def axes_of(dim: int, rho: float, seed: int, draw: int, count: int) -> tuple[Array, Array]:
+def axes_of(dim: int, rho: float, seed: int, draw: int, count: int) -> tuple[Floats, Floats]:
     """Return orthonormal directions (count, dim) of the source and of the target; the first are those of polynomials.
 
     Raises DomainError as `tlcli.tasks.polynomial.directions`.
@@ -147,7 +147,7 @@ def axes_of(dim: int, rho: float, seed: int, draw: int, count: int) -> tuple[Arr
         return beta1[None], beta2[None]
     rng = stream(seed, draw, Purpose.DIRECTIONS)
     drawn = rng.standard_normal((2 * count, dim))  # the first two are those of `directions`
-    basis: list[Array] = []
+    basis: list[Floats] = []
     for vector in drawn:
         for _ in range(2):  # twice is enough for orthogonality to rounding
             for known in basis:
@@ -170,10 +170,10 @@ def gaussian_classes(
     check_directions(first, second, dim)
     axes1, axes2 = axes_of(dim, rho, seed, draw, max(first.directions, second.directions))
 
-    def inputs(purpose: Purpose, points: int) -> Array:
+    def inputs(purpose: Purpose, points: int) -> Floats:
         return stream(seed, draw, purpose).standard_normal((points, dim))
 
-    def labels(task: GaussianTask, x: Array, axes: Array) -> Array:
+    def labels(task: GaussianTask, x: Floats, axes: Floats) -> Floats:
         # Row by row, not by BLAS: the same digits for a point whatever the number of points beside it.
         return task(np.sum(x[:, None, :] * axes[: task.directions], axis=2))
 
@@ -200,7 +200,7 @@ def gaussian_classes(
     )
 
 
-def flipped(labels: Array, share: float, classes: int | None, seed: int, draw: int, purpose: Purpose) -> Array:
+def flipped(labels: Floats, share: float, classes: int | None, seed: int, draw: int, purpose: Purpose) -> Floats:
     """Return labels (P,) of which a random `share` has become another class.
 
     Raises DomainError for a share outside [0, 1] and labels that are no classes.
@@ -213,6 +213,6 @@ def flipped(labels: Array, share: float, classes: int | None, seed: int, draw: i
         raise DomainError(f"flip = {digits(share)} needs classes; give Gaussian noise to real labels instead.")
     rng = stream(seed, draw, purpose)
     chosen = rng.random(len(labels)) < share
-    other: NDArray[Any] = rng.integers(1, classes, len(labels)) if classes > 2 else np.zeros(len(labels))
+    other: Array = rng.integers(1, classes, len(labels)) if classes > 2 else np.zeros(len(labels))
     changed = -labels if classes == 2 else (labels + other) % classes
     return np.where(chosen, changed, labels)

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Flags, Floats, Indices
 from tlcli.errors import UsageError
-from tlcli.tasks.data import Array, Purpose, TransferData, stream, unit_inputs
+from tlcli.tasks.data import Purpose, TransferData, stream, unit_inputs
 from tlcli.tasks.digits import DIM, PREFIX, parse_digits_task
 
 # Images of each digit in scikit-learn's bundled scans, so that sizes are checked without importing scikit-learn.
@@ -40,7 +41,7 @@ class ImageTask:
         """All classes of the data that the task has, sorted."""
         return tuple(sorted(itertools.chain(*self.groups)))
 
-    def labels(self, classes: NDArray[np.int64]) -> Array:
+    def labels(self, classes: NDArray[np.int64]) -> Floats:
         """The labels, or NaN (a class of no group), for class numbers of any shape."""
         values = (1.0, -1.0) if len(self.groups) == 2 else tuple(map(float, range(len(self.groups))))
         out = np.full(np.shape(classes), np.nan)
@@ -49,7 +50,7 @@ class ImageTask:
         return out
 
 
-def _identity(pixels: Array) -> Array:
+def _identity(pixels: Floats) -> Floats:
     return pixels
 
 
@@ -61,11 +62,11 @@ class ImagePool:
     (all false: any image may be either). `inputs` maps pixels (m, K) linearly to inputs (m, dim).
     """
 
-    pixels: NDArray[Any]
+    pixels: Array
     classes: NDArray[np.int64]
-    held_out: NDArray[np.bool_]
+    held_out: Flags
     dim: int
-    inputs: Callable[[Array], Array] = _identity
+    inputs: Callable[[Floats], Floats] = _identity
     description: dict[str, Any] = field(default_factory=dict)
 
 
@@ -159,7 +160,7 @@ def image_data(
     used = np.isin(pool.classes, source.classes + target.classes) & ~pool.held_out
     mean = pool.inputs(pool.pixels[used].mean(axis=0, dtype=np.float64)[None])[0]
 
-    def inputs(index: NDArray[np.intp]) -> Array:
+    def inputs(index: Indices) -> Floats:
         x, lost = unit_inputs(pool.inputs(pool.pixels[index].astype(np.float64)), mean)
         if lost.size:
             raise UsageError(f"{source.text}, {target.text}: image {index[lost[0]]} equals the mean image.")
@@ -195,13 +196,13 @@ def image_data(
 
 def _drawn(
     pool: ImagePool, source: ImageTask, target: ImageTask, sizes: tuple[int, int, int], seed: int, draw: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+) -> tuple[Indices, Indices, Indices]:
     """Return the numbers of the images of source, target and test."""
 
-    def members(task: ImageTask, mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    def members(task: ImageTask, mask: Flags) -> Indices:
         return np.flatnonzero(np.isin(pool.classes, task.classes) & mask)
 
-    def training(task: ImageTask, purpose: Purpose, points: int) -> NDArray[np.intp]:
+    def training(task: ImageTask, purpose: Purpose, points: int) -> Indices:
         candidates = members(task, ~pool.held_out)
         return candidates[stream(seed, draw, purpose).permutation(len(candidates))[:points]]
 
@@ -210,7 +211,7 @@ def _drawn(
     free = pool.held_out.copy() if pool.held_out.any() else np.ones(len(pool.classes), bool)
     free[first] = free[second] = False
     rank = stream(seed, draw, Purpose.TEST_INPUTS).permutation(len(pool.classes))
-    test: NDArray[np.intp] = np.array([], dtype=np.intp)
+    test: Indices = np.array([], dtype=np.intp)
     for task in (target, source):
         candidates = members(task, free)
         chosen = candidates[np.argsort(rank[candidates])][: sizes[2]]
@@ -224,7 +225,7 @@ def _described(source: ImageTask, target: ImageTask) -> str:
     return "numbers of the classes from 0; +1 and -1 of two"
 
 
-def _counts(stage: str, task: ImageTask, labels: Array) -> dict[str, Any]:
+def _counts(stage: str, task: ImageTask, labels: Floats) -> dict[str, Any]:
     if len(task.groups) == 2:
         return {f"{stage}_positive": int((labels > 0).sum())}
     counts = np.bincount(labels.astype(int), minlength=len(task.groups))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tlcli.arrays import Floats
 from tlcli.errors import UsageError
-from tlcli.tasks.data import Array
 
 MEANINGS = ("auto", "classes", "regression")
 MOST = 100  # classes
@@ -22,14 +22,14 @@ class Labels:
     `names` are what the classes are called in the file; `note` is what has been made of them, empty where nothing is.
     """
 
-    train: Array
-    test: Array
+    train: Floats
+    test: Floats
     classes: int | None = None
     names: tuple[str, ...] = ()
     note: str = ""
 
 
-def read_labels(train: Array, test: Array, meaning: str | None, where: str) -> Labels:
+def read_labels(train: Floats, test: Floats, meaning: str | None, where: str) -> Labels:
     """Return the labels of one task in a file; `meaning` None leaves numbers as they are and reads one-hot rows.
 
     `where` names the file and the task in messages.
@@ -67,11 +67,11 @@ def read_labels(train: Array, test: Array, meaning: str | None, where: str) -> L
     return _coded(numbers[0], numbers[1], names, f"{where}: labels {', '.join(sorted(names))} are classes", len(train))
 
 
-def _one_hot(y: Array) -> bool:
+def _one_hot(y: Floats) -> bool:
     return bool(np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all())
 
 
-def _coded(train: Array, test: Array, names: tuple[str, ...], note: str, points: int) -> Labels:
+def _coded(train: Floats, test: Floats, names: tuple[str, ...], note: str, points: int) -> Labels:
     """Return class numbers as labels: +1 and -1 of two classes."""
     count = len(names)
     if count < 2:

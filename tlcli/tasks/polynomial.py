@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from tlcli.arrays import Floats
 from tlcli.errors import DomainError, UsageError, digits, suggest
-from tlcli.tasks.data import Array, Purpose, TransferData, stream
+from tlcli.tasks.data import Purpose, TransferData, stream
 
 MAX_DEGREE = 12
 EXAMPLE = "he1+0.5*he3"
@@ -30,7 +31,7 @@ class PolynomialTask:
 
     terms: tuple[tuple[int, float], ...]
 
-    def __call__(self, z: Array) -> Array:
+    def __call__(self, z: Floats) -> Floats:
         """Labels sum_k c_k He_k(z) / sqrt(k!) of the projections z, of the shape of z."""
         values = hermite_values(z, self.terms[-1][0])
         return sum((c * values[k] for k, c in self.terms), np.zeros_like(z, dtype=float))
@@ -78,7 +79,7 @@ def parse_polynomial(text: str) -> PolynomialTask:
     return PolynomialTask(terms)
 
 
-def hermite_values(z: Array, degree: int) -> Array:
+def hermite_values(z: Floats, degree: int) -> Floats:
     """Normalised Hermite polynomials He_k(z) / sqrt(k!) for k = 0 .. degree, of shape (degree + 1, *z.shape).
 
     From the recursion sqrt(k + 1) he_{k+1} = z he_k - sqrt(k) he_{k-1}, which never forms a factorial.
@@ -92,7 +93,7 @@ def hermite_values(z: Array, degree: int) -> Array:
     return values
 
 
-def directions(dim: int, rho: float, seed: int, draw: int) -> tuple[Array, Array]:
+def directions(dim: int, rho: float, seed: int, draw: int) -> tuple[Floats, Floats]:
     """Unit directions beta1, beta2 = rho beta1 + sqrt(1 - rho^2) beta_perp, (dim,) each.
 
     beta1 and beta_perp do not depend on rho. Raises DomainError unless |rho| <= 1, and |rho| = 1 in one
@@ -122,10 +123,10 @@ def gaussian_data(
     first, second = parse_polynomial(source), parse_polynomial(target)
     beta1, beta2 = directions(dim, rho, seed, draw)
 
-    def inputs(purpose: Purpose, points: int) -> Array:
+    def inputs(purpose: Purpose, points: int) -> Floats:
         return stream(seed, draw, purpose).standard_normal((points, dim))
 
-    def project(x: Array, beta: Array) -> Array:
+    def project(x: Floats, beta: Floats) -> Floats:
         # Row by row, not by BLAS: the same digits for a point whatever the number of points beside it.
         return np.sum(x * beta, axis=1)
 

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.errors import DomainError, UsageError, digits
 from tlcli.tasks.files import read_bytes, read_npz
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -20,11 +18,11 @@ class Spectrum:
     t_orthogonal = 0.
     """
 
-    eigenvalues: Array
-    teacher1: Array
-    teacher_orthogonal: Array
+    eigenvalues: Floats
+    teacher1: Floats
+    teacher_orthogonal: Floats
 
-    def target(self, rho: float) -> Array:
+    def target(self, rho: float) -> Floats:
         """beta*2 = rho beta*1 + sqrt(1 - rho^2) beta_orthogonal, (n_modes,)."""
         if not abs(rho) <= 1:
             raise DomainError(f"rho = {digits(rho)}: it must lie in [-1, 1].")
@@ -38,9 +36,9 @@ class FileSpectrum:
     `rho` is their overlap in Sigma, between -1 and 1.
     """
 
-    eigenvalues: Array
-    teacher1: Array
-    teacher2: Array
+    eigenvalues: Floats
+    teacher1: Floats
+    teacher2: Floats
     rho: float
 
 

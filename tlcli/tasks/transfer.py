@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tlcli.arrays import Floats
 from tlcli.errors import DomainError, UsageError, suggest
 from tlcli.tasks import arrays, cifar, digits, gaussian, images, polynomial
 from tlcli.tasks.data import (
@@ -24,7 +25,6 @@ from tlcli.tasks.data import (
     DEFAULT_P1,
     DEFAULT_P2,
     DEFAULT_PTEST,
-    Array,
     Purpose,
     TransferData,
     checksum,
@@ -301,7 +301,7 @@ def _check_flips(flips: tuple[float, float], classes: tuple[int | None, int | No
             )
 
 
-def _noisy(labels: Array, noise: float, flip: float, classes: int | None, place: tuple[int, int, Purpose]) -> Array:
+def _noisy(labels: Floats, noise: float, flip: float, classes: int | None, place: tuple[int, int, Purpose]) -> Floats:
     """Labels (P,) of which a share has become another class, plus noise * N(0, 1), by the stream of `place`."""
     labels = gaussian.flipped(labels, flip, classes, *place)
     return labels + noise * stream(*place).standard_normal(labels.shape) if noise else labels

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats
 from tlcli.sweep.grids import Grid
 from tlcli.sweep.runner import Placed, Task
 
-Floats = NDArray[np.float64]
 Parameters = Mapping[str, Any]
-Columns = dict[str, NDArray[Any]]
+Columns = dict[str, Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +47,7 @@ class Findings:
     """
 
     columns: Columns
-    arrays: list[dict[str, NDArray[Any]] | None] = field(default_factory=list)
+    arrays: list[dict[str, Array] | None] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
@@ -76,7 +75,7 @@ class Theory(ABC):
     defaults: Mapping[str, Any] = field(default_factory=dict)
     own: Mapping[str, Any] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    inner: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    inner: Mapping[str, Array] = field(default_factory=dict)
     words: Mapping[str, Any] = field(default_factory=dict)
     quantity: str = "loss"
     archive: str = "arrays"
@@ -111,7 +110,7 @@ class Theory(ABC):
     def columns(self, case: Case) -> Columns:
         """Return the columns as they are known before the work: a closed form's, or names without numbers (NaN)."""
 
-    def arrays(self, case: Case, found: Findings) -> dict[str, NDArray[Any]] | None:
+    def arrays(self, case: Case, found: Findings) -> dict[str, Array] | None:
         """Return matrices that fit no table, for the NPZ file; None where there are none."""
         return None
 
@@ -199,7 +198,7 @@ class PointByPoint(Theory):
         """Return the bytes that the largest of the tasks is known to need, 0 where its size is not known before."""
         return 0.0
 
-    def arrays(self, case: Case, found: Findings) -> dict[str, NDArray[Any]] | None:
+    def arrays(self, case: Case, found: Findings) -> dict[str, Array] | None:
         """Return the arrays of all points: stacked to the grid's shape where all have one shape, else one by one."""
         if not any(found.arrays):
             return None

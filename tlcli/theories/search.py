@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Indices
 from tlcli.errors import UsageError
 from tlcli.linear.search import boundary_roots, optimal_gamma0
 from tlcli.options import OPTIONS
 
 if TYPE_CHECKING:
     from tlcli.theories.base import Case, Parameters
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +53,11 @@ class _Rows:
     def size(self) -> int:
         return int(np.prod(self.shape, dtype=int))
 
-    def column(self, name: str, x: Floats, rows: NDArray[np.intp]) -> Floats:
+    def column(self, name: str, x: Floats, rows: Indices) -> Floats:
         """Return the column at positions x of the axis in the given rows."""
         return self.evaluate(lambda p: self.theory.search(p)[name], x, rows)
 
-    def evaluate(self, function: "Callable[[Parameters], Floats]", x: Floats, rows: NDArray[np.intp]) -> Floats:
+    def evaluate(self, function: "Callable[[Parameters], Floats]", x: Floats, rows: Indices) -> Floats:
         """Return a function of the parameters at positions x of the axis in the given rows."""
         # Scalars stay scalars, so that factors which do not vary are computed once.
         at_rows = {n: np.asarray(self.scalars.get(n, a[rows])) for n, a in self.flat.items()}
@@ -87,13 +86,13 @@ def boundaries(case: "Case", axis: str, log: bool, gain: Floats) -> BoundaryPoin
     if found is None:
         return None
     known, line = found
-    parts: list[tuple[NDArray[np.intp], Floats, NDArray[np.str_]]] = []
+    parts: list[tuple[Indices, Floats, NDArray[np.str_]]] = []
     with np.errstate(invalid="ignore"):
         changes = ((known > 0).any(axis=1) & (known < 0).any(axis=1)).any()
     if changes:
         served = False
 
-        def gain_of_x(x: Floats, at: NDArray[np.intp]) -> Floats:
+        def gain_of_x(x: Floats, at: Indices) -> Floats:
             nonlocal served
             if not served:  # the first call asks for the grid itself
                 served = True

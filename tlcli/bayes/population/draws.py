@@ -5,26 +5,24 @@ them; v is not changed.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from tlcli.arrays import Floats, Indices
 from tlcli.bayes.population.everywhere import neurons_of, row_space
 from tlcli.bayes.population.jumps import Mixture, fit
 from tlcli.bayes.population.run import Run, Stage, Trips, fields, refreshed, sample
 from tlcli.bayes.population.start import walk
 from tlcli.bayes.population.target_run import Tied, neurons_at, sample_target, with_lobes
 from tlcli.bayes.population.tilt import Tilt
-from tlcli.bayes.saddle import Rows, mean_weight
+from tlcli.bayes.saddle import mean_weight
 from tlcli.dmft.activations import Activation
-
-Floats = NDArray[np.float64]
 
 COUNT = 4096
 _CHAINS, _MOVES = 512, 100
 _REACH = 12.0  # beyond the |γs| of every lobe of a measure of rank two
 
 
-def source_neurons(act: Activation, x: Floats, rows: Rows, v: Floats, gamma: float, seed: int) -> Floats:
+def source_neurons(act: Activation, x: Floats, rows: Indices, v: Floats, gamma: float, seed: int) -> Floats:
     """Return draws w (4096, D) from the source's measure of v (P,), trained on `rows` of x (n, D)."""
     rng = np.random.default_rng(seed)
     basis = row_space(x, rows)
@@ -43,7 +41,7 @@ def source_neurons(act: Activation, x: Floats, rows: Rows, v: Floats, gamma: flo
 
 
 def target_neurons(
-    act: Activation, x: Floats, rows: Rows, v: Floats, gamma: float, delta: float, source: Floats, seed: int
+    act: Activation, x: Floats, rows: Indices, v: Floats, gamma: float, delta: float, source: Floats, seed: int
 ) -> Floats:
     """Return draws w (8N, D) from the target's measure of v (P,), eight around each neuron of `source` (N, D)."""
     if np.isinf(delta):

@@ -1,18 +1,16 @@
 """From a pool in the row space of the training inputs to all points: kernels, predictor, and equal-weight neurons."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Indices, Singles
 from tlcli.bayes.population.dual import project, weights_of
 from tlcli.bayes.population.pool import Pool
 from tlcli.bayes.population.tilt import Tilt
 
-Floats = NDArray[np.float64]
-
 _BLOCK = 4_000_000  # numbers in one table of features
 
 
-def row_space(x: Floats, at: NDArray[np.intp]) -> Floats:
+def row_space(x: Floats, at: Indices) -> Floats:
     """Return an orthonormal basis (D, r) of the rows `at` of x (n, D)."""
     _, size, right = np.linalg.svd(x[at], full_matrices=False)
     return right[: int(np.sum(size > 1e-10 * max(size.max(initial=0.0), np.finfo(float).tiny)))].T
@@ -33,7 +31,7 @@ def outside(x: Floats, basis: Floats) -> Floats:
 
 def kernel_everywhere(
     tilt: Tilt,
-    z: NDArray[np.float32],
+    z: Singles,
     weights: Floats,
     rest: Floats,
     rng: np.random.Generator,
@@ -89,7 +87,7 @@ def neurons_of(
 
 
 def draw_neurons(
-    z: NDArray[np.float32], weights: Floats, order: Floats, basis: Floats, count: int, rng: np.random.Generator
+    z: Singles, weights: Floats, order: Floats, basis: Floats, count: int, rng: np.random.Generator
 ) -> Floats:
     """Return `count` equally weighted weights w (count, D) from weighted states z (m, r).
 

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Singles
 from tlcli.bayes.population.dual import project
 from tlcli.bayes.population.ladder import Ladder, Square
 from tlcli.bayes.population.moves import Chains
 from tlcli.bayes.population.pool import Pool
-from tlcli.bayes.population.tilt import Singles, Tilt
-
-Floats = NDArray[np.float64]
+from tlcli.bayes.population.tilt import Tilt
 
 
 class Proposal(Protocol):

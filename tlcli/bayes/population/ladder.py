@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from tlcli.arrays import Floats, Indices
 
 _CELLS = 2048
 
@@ -34,7 +34,7 @@ class Ladder:
     span: float
     value: Floats
 
-    def bias(self, u: NDArray, group: NDArray[np.intp] | None = None) -> tuple[Floats, Floats]:
+    def bias(self, u: NDArray, group: Indices | None = None) -> tuple[Floats, Floats]:
         """Return B and dB/du, (m,), at u (m,) of groups `group` (m,) (None: the only group).
 
         The table between its nodes is the definition of B: sampling and weights use the same numbers.
@@ -47,7 +47,7 @@ class Ladder:
         low, high = table[flat], table[flat + 1]
         return low + (at - cell) * (high - low), (high - low) / width
 
-    def shares(self, u: NDArray, group: NDArray[np.intp] | None = None) -> Floats:
+    def shares(self, u: NDArray, group: Indices | None = None) -> Floats:
         """Return the probability of each node given u, (m, K)."""
         log_z = self.log_z[0] if group is None else self.log_z[group]
         exponent = np.asarray(u, dtype=float)[:, None] * self.nodes + (self.log_c - log_z)
@@ -67,7 +67,7 @@ class Square:
 
     strength: float = 1.0
 
-    def bias(self, u: NDArray, group: NDArray[np.intp] | None = None) -> tuple[Floats, Floats]:
+    def bias(self, u: NDArray, group: Indices | None = None) -> tuple[Floats, Floats]:
         """Return B and dB/du, (m,), at u (m,); the same for all groups."""
         at = self.strength * np.asarray(u, dtype=float)
         return 0.5 * at * u, at

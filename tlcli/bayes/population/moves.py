@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Indices, Singles
 from tlcli.bayes.population.ladder import Ladder, Square
-from tlcli.bayes.population.tilt import Singles, Tilt
-
-Floats = NDArray[np.float64]
+from tlcli.bayes.population.tilt import Tilt
 
 STEPS = 8
 
@@ -20,7 +19,7 @@ class Chains:
     z: Singles
     s: Singles
     slope: Singles
-    group: NDArray[np.intp] | None
+    group: Indices | None
     step: float
     rng: np.random.Generator
 

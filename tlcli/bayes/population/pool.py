@@ -2,10 +2,7 @@
 
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tlcli.bayes.population.tilt import Singles
+from tlcli.arrays import Floats, Singles
 
 
 class Pool(NamedTuple):
@@ -17,7 +14,7 @@ class Pool(NamedTuple):
     """
 
     z: Singles
-    bias: NDArray[np.float64]
+    bias: Floats
 
     @property
     def states(self) -> int:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.bayes.domain import normalisable
 from tlcli.bayes.population.condense import Atoms, Cuts, more_cuts, outside_domain
 from tlcli.bayes.population.dual import Solved, newton, project
@@ -16,8 +16,6 @@ from tlcli.bayes.population.pool import Pool
 from tlcli.bayes.population.slaved import slaved
 from tlcli.bayes.population.start import walk
 from tlcli.bayes.population.tilt import Tilt
-
-Floats = NDArray[np.float64]
 
 KEEP = 5  # every fifth state enters the pool: neighbours are correlated, and the pool is what costs memory
 HIGHEST_FIELD = 44

@@ -3,13 +3,11 @@
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Indices, Singles
 from tlcli.bayes.population.ladder import Ladder, ladder
 from tlcli.bayes.population.moves import Chains, hmc, start_chains
-from tlcli.bayes.population.tilt import Singles, Tilt
-
-Floats = NDArray[np.float64]
+from tlcli.bayes.population.tilt import Tilt
 
 
 def walk(
@@ -77,7 +75,7 @@ def _side(tilt: Tilt, v: Singles, gamma: float, fields: Floats, z: Singles, grou
     return np.stack(log_z, axis=1), states
 
 
-def _systematic(weight: Floats, rng: np.random.Generator) -> NDArray[np.intp]:
+def _systematic(weight: Floats, rng: np.random.Generator) -> Indices:
     edges = np.cumsum(weight) / weight.sum()
     at = (rng.random() + np.arange(len(weight))) / len(weight)
     return np.minimum(np.searchsorted(edges, at), len(weight) - 1)

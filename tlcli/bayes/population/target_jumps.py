@@ -8,12 +8,9 @@ again, with a mass of its own; the fields enter with the density of a, N(0, 1).
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Singles
 from tlcli.bayes.population.jumps import Mixture
-from tlcli.bayes.population.tilt import Singles
-
-Floats = NDArray[np.float64]
 
 # The quadratic fit extrapolates to neurons far from where it was made: masses are tempered and bounded below.
 _TEMPER, _LEAST = 0.7, 0.02

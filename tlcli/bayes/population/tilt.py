@@ -16,12 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Indices, Singles
 from tlcli.dmft.activations import Activation, erf_and_slope
-
-Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
 
 # Chains per block: three (block, P) arrays in single precision should stay in the second-level cache.
 _CACHED = 120_000
@@ -62,25 +59,25 @@ class Tilt:
         for start in range(0, chains, size):
             yield slice(start, min(start + size, chains))
 
-    def preactivations(self, z: Singles, group: NDArray[np.intp] | None) -> Singles:
+    def preactivations(self, z: Singles, group: Indices | None) -> Singles:
         """Return h (m, P) of z (m, r), of ẑ on the sphere; `group` (m,) says whose offset to add."""
         h = (self.directions(z) if self.sphere else z) @ self.b.T
         if self.offset is not None:
             h += self.offset[group]
         return h
 
-    def features(self, z: Singles, group: NDArray[np.intp] | None = None) -> Singles:
+    def features(self, z: Singles, group: Indices | None = None) -> Singles:
         """Return φ(h), (m, P), of z (m, r)."""
         return np.asarray(self.act.phi(self.preactivations(z, group)), dtype=np.float32)
 
-    def project(self, z: Singles, v: Singles, group: NDArray[np.intp] | None = None) -> Singles:
+    def project(self, z: Singles, v: Singles, group: Indices | None = None) -> Singles:
         """Return s = v·φ(h), (m,), of z (m, r) and v (P,)."""
         s = np.empty(len(z), dtype=np.float32)
         for at in self.blocks(len(z)):
             s[at] = self.features(z[at], None if group is None else group[at]) @ v
         return s
 
-    def slope(self, z: Singles, v: Singles, group: NDArray[np.intp] | None = None) -> tuple[Singles, Singles]:
+    def slope(self, z: Singles, v: Singles, group: Indices | None = None) -> tuple[Singles, Singles]:
         """Return s (m,) and ∂s/∂z (m, r)."""
         s, gradient = np.empty(len(z), dtype=np.float32), np.empty_like(z)
         for at in self.blocks(len(z)):

@@ -6,9 +6,8 @@ E ℓ_k keep their sum, but some are negative.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from tlcli.arrays import Floats
 
 # Tiles are _LENGTH/|b| wide, |b| the steepest direction. φ(b·z) of tanh, whose poles at ±iπ/2 are the nearest of all
 # activations, is then interpolated to about 3.4**-_POINTS = 2e-11 along each axis.

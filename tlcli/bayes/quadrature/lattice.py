@@ -8,12 +8,10 @@ accurate for analytic activations, and a Gaussian between two lattices is a prod
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.bayes.quadrature.tilt import steepest_ray
 from tlcli.dmft.activations import Activation
-
-Floats = NDArray[np.float64]
 
 # Nodes on a face of the box may carry this share of the largest density: e^-40, beyond double precision.
 EDGE = -40.0

@@ -7,12 +7,10 @@ exp(log density) is nearly a Gaussian: a handful of nodes integrates it at any Î
 
 import numpy as np
 from numpy.polynomial.hermite_e import hermegauss
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.bayes.quadrature.lattice import LARGEST, Moments, TooLarge, mesh
 from tlcli.dmft.activations import Activation
-
-Floats = NDArray[np.float64]
 
 _STEPS = 12  # Newton steps towards the modes; nodes are exact wherever they stand, only fewer suffice near the mode
 

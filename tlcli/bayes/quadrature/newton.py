@@ -4,12 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.bayes.quadrature.lattice import Moments
 from tlcli.errors import ConvergenceError
-
-Floats = NDArray[np.float64]
 
 STEPS = 200
 

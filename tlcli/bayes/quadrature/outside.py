@@ -7,12 +7,10 @@ a Gaussian density instead, and its double integral is a smooth one over the ang
 """
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
+from tlcli.arrays import Floats
 from tlcli.dmft.activations import Activation
-
-Floats = NDArray[np.float64]
 
 _BLOCK = 2_000_000  # numbers in one table of Hermite coefficients
 

@@ -5,13 +5,11 @@ closed, and only the angle is left, on arcs between the kinks (Gauss-Legendre, w
 """
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
+from tlcli.arrays import Floats
 from tlcli.bayes.quadrature.lattice import Moments
 from tlcli.dmft.activations import Activation
-
-Floats = NDArray[np.float64]
 
 _CHUNK = 2_000_000  # numbers in one block of (source neurons, angles)
 _ASYMPTOTIC = -12.0

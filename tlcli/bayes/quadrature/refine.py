@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.bayes.quadrature.lattice import REACH, Box, TooLarge
 from tlcli.bayes.quadrature.local import TargetLocal
 from tlcli.bayes.quadrature.newton import Maximum, gap_at, maximise, solve_spd
@@ -24,8 +24,6 @@ from tlcli.bayes.quadrature.rules import (
 from tlcli.bayes.quadrature.tilt import steepest_ray
 from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED, Saddle, check_consistent, stationary
 from tlcli.errors import ConvergenceError, DomainError
-
-Floats = NDArray[np.float64]
 
 LEVELS = 7
 # v adapts itself to a coarse rule, so that v and Φ can agree on two rules while the measures differ: the gap, which

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Indices
 from tlcli.bayes.quadrature.condense import condensed
 from tlcli.bayes.quadrature.lattice import REACH, WIDEST, Box, SourceLattice, TargetLattice, TooLarge
 from tlcli.bayes.quadrature.local import TargetLocal, curvature
@@ -17,7 +17,6 @@ from tlcli.bayes.saddle import mean_weight
 from tlcli.dmft.activations import Activation
 from tlcli.errors import DomainError
 
-Floats = NDArray[np.float64]
 Measure = SourceLattice | TargetLattice | TargetLocal | SourcePolar | TargetPolar
 
 # Gauss-Hermite nodes around each source neuron: where 1 + δ exceeds STIFF times the curvature of the log tilt, and
@@ -38,7 +37,7 @@ class Stage:
     b: Floats
     covariance: Floats
     basis: Floats
-    at: NDArray[np.intp]
+    at: Indices
     labels: Floats
     gamma: float
     inverse_beta: float

@@ -14,8 +14,9 @@ activation with relu's asymptote can leave the domain (softplus does), a polynom
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tlcli.arrays import Floats, Indices
 from tlcli.bayes.quadrature.lattice import REACH, Box
 from tlcli.bayes.quadrature.outside import split_points
 from tlcli.bayes.quadrature.refine import refined, tied
@@ -23,8 +24,6 @@ from tlcli.bayes.quadrature.rules import Stage, refuse_growth, source_rule, targ
 from tlcli.bayes.saddle import Saddle, check_beta, check_delta, check_gamma, check_problem, mean_weight
 from tlcli.dmft.activations import Activation
 from tlcli.errors import DomainError
-
-Floats = NDArray[np.float64]
 
 
 def quadrature_source(
@@ -119,7 +118,7 @@ def quadrature_target(
     return refined(stage, lambda st, level: target_rule(st, pre, level, fineness), box, accuracy)
 
 
-def _row_space(x: Floats, at: NDArray[np.intp], scale: float = 0.0) -> Floats:
+def _row_space(x: Floats, at: Indices, scale: float = 0.0) -> Floats:
     """Return an orthonormal basis (D, r) of the rows `at`, r <= 2; what is below 1e-10 of `scale` is round-off."""
     _, size, right = np.linalg.svd(x[at], full_matrices=False)
     rank = int(np.sum(size > 1e-10 * max(size.max(), scale, np.finfo(float).tiny)))
@@ -127,7 +126,7 @@ def _row_space(x: Floats, at: NDArray[np.intp], scale: float = 0.0) -> Floats:
     return right[:rank].T
 
 
-def _joint_space(x: Floats, first: NDArray[np.intp], second: NDArray[np.intp]) -> Floats:
+def _joint_space(x: Floats, first: Indices, second: Indices) -> Floats:
     """Return an orthonormal basis (D, r) of both sets of rows, r <= 2.
 
     The source's axes come first: its v belongs to the lattice on which it was found, along the axes of its own inputs.

@@ -5,11 +5,9 @@ s∞ = v·φ∞(Bu) and φ∞ the slopes of φ at ±∞; a φ that grows faster 
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.dmft.activations import Activation
-
-Floats = NDArray[np.float64]
 
 _NEAR, _FAR = 1e4, 1e7
 

@@ -7,12 +7,10 @@ forgotten. The same noise at every time makes smooth curves.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats
 from tlcli.dmft.deep.hidden import Hidden
-from tlcli.dmft.deep.space import Fields, Space, without
-
-Array = NDArray[np.float64]
+from tlcli.dmft.deep.space import Space, without
 
 _ROUNDING = 1e-13  # of a field: smaller residuals are none
 
@@ -21,15 +19,15 @@ _ROUNDING = 1e-13  # of a field: smaller residuals are none
 class Aside:
     """What the way there leaves for the way back: orthonormal directions (k, size) of the residuals, their images."""
 
-    directions: Fields
-    images: Fields
+    directions: Array
+    images: Array
 
-    def back(self, space: Space, g: Fields) -> Fields:
+    def back(self, space: Space, g: Array) -> Array:
         """Return W(0)^T g along the directions."""
         return space.inner(g, self.images).astype(g.dtype) @ self.directions
 
 
-def forward_alone(hidden: Hidden, x: Fields, noise: Fields) -> tuple[Array, Fields]:
+def forward_alone(hidden: Hidden, x: Array, noise: Array) -> tuple[Floats, Array]:
     """Return c = <in x> (m, rank) and the image of what x (m, size) adds to the features: each point's own law.
 
     `noise` (m, size of the sink) are standard Gaussians off the known responses. Enough for outputs, which are averages
@@ -41,7 +39,7 @@ def forward_alone(hidden: Hidden, x: Fields, noise: Fields) -> tuple[Array, Fiel
     return c, rest[:, None].astype(x.dtype) * noise
 
 
-def forward_aside(hidden: Hidden, x: Fields, noise: Fields) -> tuple[Array, Fields, Aside]:
+def forward_aside(hidden: Hidden, x: Array, noise: Array) -> tuple[Floats, Array, Aside]:
     """Return the same with the joint law of all points of the call at one time, and the `Aside`."""
     c = hidden.source.inner(x, hidden.ins.rows)
     rest = without(hidden.source, x, hidden.ins.rows, hidden.is_feature)
@@ -50,7 +48,7 @@ def forward_aside(hidden: Hidden, x: Fields, noise: Fields) -> tuple[Array, Fiel
     return c, (turn * sizes).astype(x.dtype) @ images, Aside(directions, images)
 
 
-def backward_aside(hidden: Hidden, g: Fields, noise: Fields, aside: Aside) -> tuple[Array, Fields]:
+def backward_aside(hidden: Hidden, g: Array, noise: Array, aside: Aside) -> tuple[Floats, Array]:
     """Return d = <out g> (m, rank) and what of W(0)^T g comes back outside the tables (m, size of the source)."""
     d = hidden.sink.inner(g, hidden.outs.rows)
     rest = without(hidden.sink, g, hidden.outs.rows, ~hidden.is_feature)
@@ -60,7 +58,7 @@ def backward_aside(hidden: Hidden, g: Fields, noise: Fields, aside: Aside) -> tu
     return d, aside.back(hidden.sink, g) + (turn * sizes).astype(g.dtype) @ (turn.T.astype(g.dtype) @ noise)
 
 
-def _root(space: Space, rest: Fields, x: Fields) -> tuple[Array, Array, Fields]:
+def _root(space: Space, rest: Array, x: Array) -> tuple[Floats, Floats, Array]:
     """Return U (m, k), sizes (k,) and orthonormal V (k, size) with rest = U sizes V, less what rounding made of x.
 
     U sizes U^T is the symmetric root of the residuals' Gram matrix, so their images follow it smoothly. Where fields

@@ -14,11 +14,9 @@ time included, without an inverse: M^-1 of the Stein formula is the orthonormali
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tlcli.dmft.deep.space import Fields, Space, whitened, without
-
-Array = NDArray[np.float64]
+from tlcli.arrays import Array, Flags, Floats, Indices
+from tlcli.dmft.deep.space import Space, whitened, without
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,11 @@ class Table:
         self._rows = np.zeros((32, space.size), dtype=space.dtype)
 
     @property
-    def rows(self) -> Fields:
+    def rows(self) -> Array:
         """The fields so far, a view."""
         return self._rows[: self.count]
 
-    def append(self, new: Fields) -> None:
+    def append(self, new: Array) -> None:
         """Add fields (m, size)."""
         need = self.count + len(new)
         if need > len(self._rows):
@@ -78,12 +76,12 @@ class Hidden:
         self.is_feature = np.zeros(0, dtype=bool)
 
     @property
-    def features(self) -> NDArray[np.int_]:
+    def features(self) -> Indices:
         """Rows of the tables that are features."""
         return np.flatnonzero(self.is_feature)
 
     @property
-    def responses(self) -> NDArray[np.int_]:
+    def responses(self) -> Indices:
         """Rows of the tables that are responses."""
         return np.flatnonzero(~self.is_feature)
 
@@ -92,7 +90,7 @@ class Hidden:
         """Memory of both tables."""
         return self.ins.nbytes + self.outs.nbytes
 
-    def reveal_features(self, x: Fields) -> Array:
+    def reveal_features(self, x: Array) -> Floats:
         """Make sure that W(0) is known along x (m, size); return c = <in x> (m, rank)."""
         known = self.source.inner(x, self.ins.rows)
         new = self._novel(self.source, x, self.ins, self.is_feature, known)
@@ -102,7 +100,7 @@ class Hidden:
         self._append(new, image, True)
         return np.concatenate([known, self.source.inner(x, new)], axis=1)
 
-    def reveal_responses(self, g: Fields) -> Array:
+    def reveal_responses(self, g: Array) -> Floats:
         """Make sure that W(0)^T is known along g (m, size); return d = <out g> (m, rank)."""
         known = self.sink.inner(g, self.outs.rows)
         new = self._novel(self.sink, g, self.outs, ~self.is_feature, known)
@@ -112,7 +110,7 @@ class Hidden:
         self._append(image, new, False)
         return np.concatenate([known, self.sink.inner(g, new)], axis=1)
 
-    def _images(self, new: Fields, feature: bool) -> Fields:
+    def _images(self, new: Array, feature: bool) -> Array:
         """Return Gaussians (m, size) for the images of new orthonormal directions, features or responses."""
         z = (self.sink if feature else self.source).normal(len(new))
         if self.guide is None:
@@ -126,12 +124,12 @@ class Hidden:
         unknown = np.sqrt(np.maximum(1 - np.sum(parts**2, axis=1), 0.0))
         return parts.astype(z.dtype) @ images + unknown[:, None].astype(z.dtype) * z
 
-    def _append(self, ins: Fields, outs: Fields, feature: bool) -> None:
+    def _append(self, ins: Array, outs: Array, feature: bool) -> None:
         self.ins.append(ins)
         self.outs.append(outs)
         self.is_feature = np.concatenate([self.is_feature, np.full(len(ins), feature)])
 
-    def _novel(self, space: Space, x: Fields, table: Table, chosen: NDArray[np.bool_], known: Array) -> Fields:
+    def _novel(self, space: Space, x: Array, table: Table, chosen: Flags, known: Floats) -> Array:
         """Return orthonormal fields that complete the `chosen` rows of a table to span x, up to the tolerance."""
         gram = space.inner(x, x)
         scale = self.tol**2 * max(float(np.trace(gram)) / len(x), 1e-300)
@@ -152,7 +150,7 @@ class Hidden:
         # grows from one look to the next. Twice is enough.
         return whitened(space, without(space, new, table.rows, chosen)) if len(new) else new
 
-    def forward(self, c: Array, decay: float, learned: Array, ablation: Ablation = NOTHING) -> Fields:
+    def forward(self, c: Floats, decay: float, learned: Floats, ablation: Ablation = NOTHING) -> Array:
         """Return W x (m, size of the sink) from c = <in x>; `learned` is C (n_response, n_feature)."""
         weights = decay * c
         features, responses = self.features, self.responses
@@ -164,7 +162,7 @@ class Hidden:
         weights[:, responses[:n_response]] += c[:, features[:n_feature]] @ learned.T
         return weights.astype(self.outs.space.dtype) @ self.outs.rows[: weights.shape[1]]
 
-    def backward(self, d: Array, decay: float, learned: Array, ablation: Ablation = NOTHING) -> Fields:
+    def backward(self, d: Floats, decay: float, learned: Floats, ablation: Ablation = NOTHING) -> Array:
         """Return W^T g (m, size of the source) from d = <out g>."""
         weights = decay * d
         features, responses = self.features, self.responses

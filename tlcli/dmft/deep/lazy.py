@@ -3,24 +3,22 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.lazy import gaussian_kernels, initial_kernels
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class InitialKernels:
     """Phi^l and G^l (n, m) of the layers l = 1..L at initialisation, and Theta_0 (n, m)."""
 
-    phi: list[Array]
-    g: list[Array]
-    ntk: Array
+    phi: list[Floats]
+    g: list[Floats]
+    ntk: Floats
 
 
-def initial_deep_kernels(act: Activation, x: Array, y: Array, depth: int) -> InitialKernels:
+def initial_deep_kernels(act: Activation, x: Floats, y: Floats, depth: int) -> InitialKernels:
     """Return the kernels between inputs x (n, D) and y (m, D) of a network of `depth` hidden layers.
 
     h^1 has covariance x.y/D and h^{l+1} has Phi^l; G^l = G^{l+1} o <phi'(h^l) phi'(h^l)> with G^{L+1} = 1, and
@@ -43,12 +41,12 @@ def initial_deep_kernels(act: Activation, x: Array, y: Array, depth: int) -> Ini
     return InitialKernels(phi, g, ntk)
 
 
-def _own(act: Activation, x: Array) -> Array:
+def _own(act: Activation, x: Floats) -> Floats:
     """Return E phi(h)^2 (n,) of the first layer."""
     return _next(act, np.einsum("nd,nd->n", x, x) / x.shape[1])
 
 
-def _next(act: Activation, variances: Array) -> Array:
+def _next(act: Activation, variances: Floats) -> Floats:
     """Return E phi(h)^2 (n,) of Gaussians h of these variances."""
     distinct, back = np.unique(variances, return_inverse=True)
     out = np.empty(len(distinct))

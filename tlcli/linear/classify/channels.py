@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from tlcli.arrays import Floats
 from tlcli.linear.classify.moments import ROOT_2PI, density, label_probability, moments_below, moments_between
 
-Floats = NDArray[np.float64]
 _TINY = 1e-300
 _REACH = 8.5  # standard deviations: beyond are 1e-17 of all points
 _MEAN_TOLERANCE = 1e-9  # of twice as many nodes: the error itself is far smaller

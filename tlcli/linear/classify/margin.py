@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tlcli.arrays import Floats
 from tlcli.linear.classify.channels import Channel
 from tlcli.linear.classify.saddle import Problem, Saddle, map_of, solve, solve_map
-
-Floats = NDArray[np.float64]
 
 _FIRST_RIDGE = 1e-3
 _MOST = 60  # divisions by four

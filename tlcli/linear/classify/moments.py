@@ -5,10 +5,9 @@ share of flipped labels, a > 0 how far the prediction determines the label.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr, owens_t
 
-Floats = NDArray[np.float64]
+from tlcli.arrays import Flags, Floats
 
 ROOT_2PI = np.sqrt(2 * np.pi)
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
@@ -63,7 +62,7 @@ def moments_between(low: Floats, high: Floats, a: Floats, flips: Floats) -> tupl
     return out[0], out[1], out[2]
 
 
-def _integrate(out: list[Floats], at: NDArray[np.bool_], low: Floats, high: Floats, a: Floats, flips: Floats) -> None:
+def _integrate(out: list[Floats], at: Flags, low: Floats, high: Floats, a: Floats, flips: Floats) -> None:
     """Put the three integrals from low to high by Gauss's rule into some rows of `out`."""
     half = 0.5 * np.maximum(high - low, 0.0)[at, None]
     z = low[at, None] + half * (1 + _NODES)

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tlcli.arrays import Floats
 from tlcli.errors import DomainError
 from tlcli.linear.classify.channels import Channel, State, log_loss
 from tlcli.linear.classify.margin import maximum_margin, separability
@@ -17,7 +18,6 @@ from tlcli.linear.classify.saddle import TOLERANCE, Problem, Saddle, map_of, sol
 from tlcli.linear.domain import FINITE_NON_NEGATIVE, POSITIVE, require
 from tlcli.status import Status
 
-Floats = NDArray[np.float64]
 Loss = Literal["square", "logistic", "hinge", "margin"]
 LOSSES: tuple[Loss, ...] = ("square", "logistic", "hinge", "margin")
 

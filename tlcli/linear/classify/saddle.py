@@ -10,13 +10,12 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Flags, Floats, Indices
 from tlcli.linear.classify.channels import Channel, Response, State, signal_of
 from tlcli.linear.finetuning import effective_ridge
 
-Floats = NDArray[np.float64]
-Map = Callable[[Floats, NDArray[np.intp]], Floats]
+Map = Callable[[Floats, Indices], Floats]
 
 TOLERANCE = 1e-10  # of the undamped residual max|T(x) − x|, in logarithms
 CHUNK = 2000  # points at once: temporaries stay in cache
@@ -51,7 +50,7 @@ class Problem:
         """Number of points."""
         return len(self.alpha)
 
-    def take(self, at: NDArray[np.intp] | NDArray[np.bool_]) -> "Problem":
+    def take(self, at: Indices | Flags) -> "Problem":
         """Return some of the points."""
         return Problem(*(getattr(self, f.name)[at] for f in fields(self)))
 
@@ -75,7 +74,7 @@ class Saddle:
     evaluations: Floats
 
     @property
-    def solved(self) -> NDArray[np.bool_]:
+    def solved(self) -> Flags:
         """Where the equations hold to the tolerance."""
         return self.residual <= TOLERANCE
 
@@ -168,7 +167,7 @@ def _norm(F: Floats) -> Floats:
     return np.nan_to_num(np.max(np.abs(F), axis=1), nan=np.inf, posinf=np.inf)
 
 
-def _jacobian(evaluate: Map, x: Floats, F: Floats, rows: NDArray[np.intp]) -> Floats:
+def _jacobian(evaluate: Map, x: Floats, F: Floats, rows: Indices) -> Floats:
     out = np.empty((rows.size, 3, 3))
     for i in range(3):
         moved = x[rows].copy()
@@ -177,9 +176,7 @@ def _jacobian(evaluate: Map, x: Floats, F: Floats, rows: NDArray[np.intp]) -> Fl
     return out
 
 
-def _advance(
-    evaluate: Map, x: Floats, F: Floats, J: Floats, norm: Floats, live: NDArray[np.intp]
-) -> tuple[NDArray[np.bool_], Floats]:
+def _advance(evaluate: Map, x: Floats, F: Floats, J: Floats, norm: Floats, live: Indices) -> tuple[Flags, Floats]:
     """Make one step in place; return which went the full length, and the evaluations."""
     matrix = J[live] + 1e-14 * np.eye(3)
     good = np.isfinite(matrix).all(axis=(1, 2)) & (np.abs(np.linalg.det(np.nan_to_num(matrix))) > 1e-250)

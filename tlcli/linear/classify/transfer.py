@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tlcli.arrays import Floats, Indices
 from tlcli.linear.ansatz import check_alignment, check_psd, diagonalise
 from tlcli.linear.classify.channels import signal_of
 from tlcli.linear.classify.readout import Classified, Loss, classify
@@ -18,7 +19,6 @@ from tlcli.linear.pretraining import Kernel, Pretrained
 from tlcli.linear.search import optimal_gamma0
 from tlcli.status import SOLVED, Status, phase_of, worst
 
-Floats = NDArray[np.float64]
 _RIDGES: dict[str, Any] = {"lowest": 1e-5, "highest": 1e5, "n_grid": 16}  # 0 and inf are tried as well
 _ENDLESS = 1e9  # stands for an infinite ridge, where only the direction of the predictor is left
 
@@ -159,7 +159,7 @@ def best_ridge(
     table = np.stack([np.broadcast_to(x, shape).ravel() for x in arrays], axis=1)
     points, back = np.unique(table, axis=0, return_inverse=True)
 
-    def error(ridge: Floats, rows: NDArray[np.intp]) -> Floats:
+    def error(ridge: Floats, rows: Indices) -> Floats:
         alpha, k, τ, f, *rest = np.moveaxis(points[rows], -1, 0)
         c, r2 = rest[: len(spikes)], rest[len(spikes) :]
         λ = np.minimum(ridge, _ENDLESS)

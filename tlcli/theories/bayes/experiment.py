@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from tlcli.arrays import Floats
 from tlcli.bayes.observables import Problem
 from tlcli.dmft.activations import activation
 from tlcli.errors import ConvergenceError, UsageError
@@ -22,7 +22,6 @@ from tlcli.theories.network.points import data_of, identity_of
 
 FUNCTION = "tlcli.theories.bayes.experiment:run"
 
-Floats = NDArray[np.float64]
 
 # Measured columns; each is compared with the theory's of the same name.
 MEASURED = (

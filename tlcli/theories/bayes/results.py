@@ -15,7 +15,6 @@ from tlcli.theories.base import Case, Columns, Findings
 from tlcli.theories.draws import USERS_ERRORS, by_point, refuse_if_all_failed
 from tlcli.theories.network.points import unpack
 
-Floats = NDArray[np.float64]
 Record = Mapping[str, Any]
 
 NAMES = tuple(NEEDS)

@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tlcli.arrays import Floats
 from tlcli.errors import UsageError
 from tlcli.linear.classify.readout import LOSSES
 from tlcli.linear.classify.transfer import ClassTransfer, label_signal, transfer_labels, transfer_labels_ansatz
 from tlcli.linear.pretraining import collapse_ratio
-from tlcli.theories.base import ClosedForm, Columns, Experiment, Floats, Parameters
+from tlcli.theories.base import ClosedForm, Columns, Experiment, Parameters
 from tlcli.theories.linear.constants import admissible, constants
 from tlcli.theories.linear.experiment import Classification
 

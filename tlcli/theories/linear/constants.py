@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Flags
 from tlcli.linear.ansatz import parse_expression
 from tlcli.theories.base import Parameters
 
@@ -21,7 +21,7 @@ def constants(p: Parameters) -> dict[str, Any]:
     }
 
 
-def admissible(p: Parameters) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+def admissible(p: Parameters) -> tuple[Flags, dict[str, Any]]:
     """Return where k I + C is a kernel, and the coefficients, zero elsewhere."""
     c1, c3, c2 = constants(p).values()
     k = np.asarray(p["bulk"], dtype=float)

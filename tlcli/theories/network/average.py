@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Indices
 from tlcli.averages.grid import Axes, Curve, averaged, error_of_mean
 from tlcli.averages.homogeneous import Homogeneous
 from tlcli.dmft.pool import pool_kernels
@@ -19,8 +19,6 @@ from tlcli.tasks.polynomial import is_polynomial
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.draws import by_point, refuse_if_all_failed
 from tlcli.theories.network import points
-
-Floats = NDArray[np.float64]
 
 FUNCTION = "tlcli.theories.network.average:point"
 POOLS = 4  # of tasks that are drawn; several small pools cost less than a large one, and tell their error
@@ -169,7 +167,7 @@ def _lines(case: Case) -> dict[str, list[Any]]:
     }
 
 
-def _pools(p: Mapping[str, Any]) -> tuple[Any, list[NDArray[np.intp]], list[str]]:
+def _pools(p: Mapping[str, Any]) -> tuple[Any, list[Indices], list[str]]:
     """Return data whose target points are all pools together, the rows of each pool, and what there is to tell.
 
     Raises:
@@ -318,7 +316,7 @@ def _paired(own: Curve, scratch: Curve) -> Floats:
     return out
 
 
-def _neurons(kernels: Floats, labels: Floats, rows: Sequence[NDArray[np.intp]], axes: Axes) -> tuple[Floats, Floats]:
+def _neurons(kernels: Floats, labels: Floats, rows: Sequence[Indices], axes: Axes) -> tuple[Floats, Floats]:
     """Return the factor that takes the 1/S bias off a loss, and its relative error from the neurons (sizes, ...).
 
     Jackknife over the repeats, on the homogeneous losses at rest: relative changes of a kernel's noise are the same to

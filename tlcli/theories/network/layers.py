@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.theories.base import Case
-
-Floats = NDArray[np.float64]
 
 LAYER_COLUMNS = ("movement", "source_alignment", "target_alignment", "test_alignment")
 

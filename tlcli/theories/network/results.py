@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.dmft.activations import ACTIVATIONS, activation
 from tlcli.options.columns import CLASSIFIED, SAMPLED, SPREAD, SPREAD_CLASSIFIED
 from tlcli.status import SOLVED, Status, phase_of
@@ -19,7 +20,6 @@ from tlcli.theories.network.layers import layers_of
 from tlcli.theories.network.points import stage_times, unpack
 
 _OF_CLASSES = ("error", "calibrated", "margin")
-Floats = NDArray[np.float64]
 
 
 def columns_of(case: Case) -> tuple[str, ...]:
