@@ -480,6 +480,19 @@ def test_help_imports_nothing_heavy(arguments):
     assert not loaded & heavy
 
 
+def test_completion_is_installed_without_a_complaint(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tlcli", "--install-completion", "bash"],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / ".bash_completions" / "tlcli.sh").exists()
+
+
 def test_a_table_on_standard_output_needs_no_plotting_library():
     code = (
         "import sys; from tlcli.cli.app import main\n"

@@ -1,6 +1,7 @@
 """`tlcli plot`: stored results drawn anew, equal bytes where nothing is changed, nothing computed."""
 
 import json
+import shutil
 from pathlib import Path
 from unittest import mock
 
@@ -78,3 +79,17 @@ def test_a_file_of_the_user_is_not_replaced(stored, tmp_path):
     done = call("plot", stored, "-o", tmp_path)
     assert (done.code, "was not written by an earlier run" in done.err) == (2, True)
     assert (tmp_path / "figure.png").read_bytes() == b"mine"
+
+
+def test_figures_never_replace_the_table_of_a_result(stored):
+    before = {path.name: path.read_bytes() for path in stored.iterdir() if path.is_file()}
+    done = call("plot", stored, "-o", stored)
+    assert (done.code, "holds a result, whose table its figures would replace" in done.err) == (2, True), done.err
+    assert {path.name: path.read_bytes() for path in stored.iterdir() if path.is_file()} == before
+
+
+def test_two_results_of_one_name_have_no_figures_in_one_place(stored, tmp_path):
+    shutil.copytree(stored, tmp_path / "other" / stored.name)
+    done = call("plot", stored, tmp_path / "other" / stored.name, "-o", tmp_path / "out")
+    assert (done.code, "have one name" in done.err, (tmp_path / "out").exists()) == (2, True, False), done.err
+    assert call("plot", stored, tmp_path / "other" / stored.name).code == 0, "in folders of their own they have"

@@ -245,3 +245,18 @@ def test_wrong_histories_disagree_with_simulation(mistake):
         bulk = 3.0 if mistake == "wrong bulk" else run.bulk[0]
         rows.append(1 - 2 * overlap + norm**2)
     assert deviations(np.array(rows)).max() > 6
+
+
+def test_a_stage_that_does_not_converge_is_no_end_of_the_others():
+    """At strong richness few samples are not solved; what follows is unknown there, and as it was elsewhere."""
+    at = {"alpha1": [0.01, 0.5], "alpha2": 0.5, "rho": 0.8, "gamma2": 1.0, "t1": 1e8, "t2": 5.0}
+    found = joint(**at, gamma1=1e6)
+    assert found.status.tolist() == [Status.NOT_CONVERGED, Status.CONVERGED]
+    assert np.isnan([found.loss[0], found.gain[0]]).all()
+    alone = joint(**{**at, "alpha1": 0.5}, gamma1=1e6)
+    for name in ("loss", "source_loss", "norm2_end", "gain"):
+        np.testing.assert_allclose(getattr(found, name)[1], getattr(alone, name), rtol=1e-12)
+    history = [Stage(0, np.array([0.01, 0.5]), 1e6, 1e8), Stage(1, 0.5, 1.0, 5.0), Stage(0, 0.5, 1.0, 5.0)]
+    for run in run_stages(history, np.eye(2)):
+        assert run.status.tolist() == [Status.NOT_CONVERGED, Status.CONVERGED]
+        assert np.isfinite(run.loss).all(axis=(1, 2)).tolist() == [False, True]

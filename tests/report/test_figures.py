@@ -465,6 +465,15 @@ def test_an_axis_of_one_value_where_nothing_is_drawn(draw, tmp_path, role):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_axis_without_two_finite_values_is_no_mistake_of_a_table(draw, tmp_path):
+    assert draw("finetune-loss", alpha1="0.3,inf") == {}
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 3
+    (figure,) = draw("finetune-loss", gamma0="0,inf", alpha2="0.2:0.6:3").values()
+    assert panels(figure)[0].get_xlabel() == r"$\alpha_2=P_2/D$", "the axis that can be drawn is"
+    with pytest.raises(UsageError, match="'gamma0' has fewer than two finite values"):
+        draw("finetune-loss", gamma0="0,inf", alpha2="0.2:0.6:3", x="gamma0")
+
+
 @pytest.mark.parametrize(("role", "other"), [("x", "y"), ("y", "x")])
 def test_zero_and_infinity_beside_a_logarithmic_grid_have_places_of_their_own(draw, role, other):
     flags = {role: "gamma0=0,log:0.1:30:20,inf", other: "alpha2=0.05:2:20"}

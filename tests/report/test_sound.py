@@ -10,6 +10,7 @@ import pytest
 from tlcli.errors import EXIT_CHECK_FAILED, EXIT_NOT_CONVERGED, EXIT_USAGE, UsageError
 from tlcli.report.agreement import assess
 from tlcli.report.checking import check_tables
+from tlcli.report.provenance import read_provenance
 from tlcli.report.sound import read_content
 
 HEADER = "case,alpha1,alpha2,loss,loss_se,sim_loss,sim_loss_se,trials,phase,residual,status"
@@ -187,3 +188,11 @@ def _demand_meaning(text):
             assert cells["status"] == "diverged" or math.isfinite(float(cells.get(name, 0)))
         for name in ("loss_se", "sim_loss_se"):  # a lone row of a case may lack them
             assert 0 <= float(cells.get(name, 0)) < math.inf
+
+
+def test_what_has_no_end_is_not_read(tmp_path):
+    (tmp_path / "table.csv").symlink_to("/dev/zero")
+    (tmp_path / "provenance.json").symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match="cannot be read: it is a device and no file"):
+        read_content(tmp_path / "table.csv")
+    assert read_provenance(tmp_path / "provenance.json").files == {}

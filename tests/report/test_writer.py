@@ -10,6 +10,7 @@ from PIL import Image
 from tlcli.errors import UsageError
 from tlcli.options.commands import COMMANDS
 from tlcli.report.drawing import read_drawing
+from tlcli.report.plotting import check_style
 from tlcli.report.style import read_style
 from tlcli.run.execute import execute
 
@@ -102,3 +103,34 @@ def test_what_is_asked_for_is_read():
     assert drawing.limits == {"x": (0.0, 2.0)}
     assert drawing.logs == {"y": False}
     np.testing.assert_equal(drawing.dpi, 160)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("font.size: 1e6", "FT_Set_Char_Size"),
+        ("axes.prop_cycle: cycler(color=[])", "ZeroDivisionError"),
+        ("lines.linewidth: nan", "Can only output finite numbers in PDF"),
+        ("image.cmap: nonsense", "cmap"),
+    ],
+)
+def test_a_style_that_cannot_be_drawn_is_found_before_the_work(tmp_path, monkeypatch, text, reason):
+    (tmp_path / "bad.mplstyle").write_text(text)
+    monkeypatch.setattr("tlcli.run.compute.solve", lambda *_: pytest.fail("this is the work"))
+    with pytest.raises(UsageError, match=rf"figures cannot be drawn with '.*bad.mplstyle' \(.*{reason}.*correct it."):
+        finetune(tmp_path / "out", style=str(tmp_path / "bad.mplstyle"), format="png,pdf")
+    assert not (tmp_path / "out").exists()
+
+
+def test_latex_where_there_is_none_is_found_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "tex.mplstyle").write_text("text.usetex: True")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="latex could not be found"):
+        finetune(tmp_path / "out", style=str(tmp_path / "tex.mplstyle"))
+
+
+def test_a_font_that_is_not_installed_is_told_once(tmp_path, capfd):
+    (tmp_path / "font.mplstyle").write_text("font.family: No Such Font\n")
+    assert check_style(tmp_path / "font.mplstyle", ("png",)) == ["'No Such Font'"]
+    assert finetune(tmp_path / "out", style=str(tmp_path / "font.mplstyle")) == 0
+    assert "findfont" not in capfd.readouterr().err

@@ -313,6 +313,11 @@ def test_a_changed_table_is_not_read(tmp_path):
         tlcli.load(tmp_path)
 
 
+def test_a_folder_that_is_no_path_is_refused():
+    with pytest.raises(UsageError, match=r"output 'a\\x00b' is no path \(embedded null byte\); give a folder."):
+        tlcli.finetune_loss(alpha2=[0.3, 0.6]).save("a\0b")
+
+
 def test_kernels_of_bayesian_networks_are_in_the_order_of_the_data():
     r = tlcli.bayes_saddle(**{**BAYES, "delta": [0.5, 2.0], "predictions": True})
     stored, shown = r.matrices[0], r.arrays

@@ -58,6 +58,15 @@ GOOD = {"eigenvalues": np.ones(3), "teacher1": np.ones(3), "teacher2": np.ones(3
         ({"teacher1": np.zeros(3)}, "no weight"),
         ({"eigenvalues": np.array([1, 0, 0.0]), "teacher2": np.array([0, 1.0, 0])}, "teacher2 has no weight"),
         ({"eigenvalue": np.ones(3)}, "unknown array 'eigenvalue'; it must hold"),
+        (
+            {"teacher1": np.full(3, 1e200)},
+            r"teacher1 have a mean square of 1e\+40.*1e±306.* teacher1 by 1e-200",
+        ),
+        (
+            {"teacher2": np.full(3, 1e-200)},
+            r"teacher2 have a mean square of 1e-40.*1e±306.* teacher2 by 1e\+200",
+        ),
+        ({"eigenvalues": np.array([5e-324, 0, 0])}, "labels of teacher1 have a mean square of 1e-32"),
     ],
 )
 def test_bad_files(tmp_path, change, message):

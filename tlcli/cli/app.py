@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 
 _COMPLETE = "_TLCLI_COMPLETE"  # set by the shell's script of --install-completion
+_COMPLETIONS = ("--install-completion", "--show-completion")
 
 
 def _show_version(value: bool) -> None:
@@ -208,7 +209,8 @@ def _exit_code() -> int:
         _say("not enough memory; use a smaller grid or --dim.")
         return EXIT_UNEXPECTED
     except SystemExit as leave:
-        if _COMPLETE in os.environ:  # Typer leaves so once the shell has its answer
+        if _COMPLETE in os.environ or any(word.startswith(_COMPLETIONS) for word in sys.argv[1:]):
+            # Typer leaves so once the shell has its answer, or its script
             return EXIT_OK if leave.code in (None, 0) else EXIT_UNEXPECTED
         _say(f"code that the command loaded called sys.exit({leave.code!r}), which a library must not; mend it.")
         return EXIT_UNEXPECTED

@@ -60,6 +60,12 @@ def plot(folders: Sequence[Path], output: str | None, allow_code: bool, settings
     from tlcli.run.outputs import save_figures
     from tlcli.run.stored import load
 
+    names = [folder.resolve().name for folder in folders]
+    if output is not None and (twice := [folder for folder in folders if names.count(folder.resolve().name) > 1]):
+        raise UsageError(
+            f"'{twice[0]}' and '{twice[1]}' have one name, and so have the folders of their figures below {output}; "
+            "draw them one by one."
+        )
     console = Console()
     code = EXIT_OK
     for folder in folders:

@@ -124,9 +124,11 @@ def run_stages(
         if spread is None:
             run = _first(stage, bulk, init_scale, at)
         else:
-            start = _rescaled(np.where(lost, 0.0, spread), gamma_before, stage.gamma, number)
-            along = np.clip(direction[..., stage.teacher], -1.0, 1.0)
-            run = _later(stage, start, bulk, along, at)
+            unknown = ~(lost | np.isfinite(spread) & np.isfinite(bulk) & np.isfinite(direction).all(axis=-1))
+            start = _rescaled(np.where(lost | unknown, 0.0, spread), gamma_before, stage.gamma, number)
+            along = np.clip(np.where(unknown, 0.0, direction[..., stage.teacher]), -1.0, 1.0)
+            run = _later(stage, start, np.where(unknown, 1.0, bulk), along, at)
+            run = _without(run, unknown)
         lost = np.broadcast_to(lost | (run.status == Status.DIVERGED), run.status.shape)
         here = np.where(lost, np.int8(Status.DIVERGED), run.status).astype(np.int8)
         status, residual = worst(status, here), np.maximum(residual, run.residual)
@@ -220,6 +222,17 @@ def _later(stage: Stage, start: Floats, bulk: Floats, alignment: Floats, times: 
         status=np.where(exact, status, run.status).astype(np.int8),
         residual=np.where(exact, 0.0, run.residual),
     )
+
+
+def _without(run: StageSolution, unknown: NDArray[np.bool_]) -> StageSolution:
+    """Return a stage that is known nowhere where its start is not: after a stage that did not converge."""
+    if not unknown.any():
+        return run
+    shape = np.broadcast_shapes(run.status.shape, unknown.shape)
+    names = ("signal", "carried", "norm2", "loss", "train_loss", "bulk", "tau", "phi")
+    columns = {name: np.where(unknown[..., None], np.nan, getattr(run, name)) for name in names}
+    status = np.where(unknown, np.int8(Status.NOT_CONVERGED), np.broadcast_to(run.status, shape))
+    return replace(run, status=status, **columns)
 
 
 def _on_all_teachers(

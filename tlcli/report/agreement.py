@@ -29,6 +29,7 @@ import numpy as np
 from scipy import stats
 
 from tlcli.errors import UsageError
+from tlcli.report.files import content_of
 from tlcli.report.sound import Fault, read_content
 from tlcli.report.trim import read_trim
 
@@ -166,7 +167,7 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
     expected = None
     if provenance.exists():
         try:
-            expected = json.loads(provenance.read_text(encoding="utf-8")).get("rows")
+            expected = json.loads(content_of(provenance)).get("rows")
         except (ValueError, OSError, AttributeError, RecursionError):  # no JSON, no text, no mapping
             raise UsageError(f"'{provenance}' is not the JSON file that belongs beside a table.") from None
     if content.faults:

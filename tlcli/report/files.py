@@ -1,6 +1,8 @@
 """Writing files so that no half-written one is ever seen, and refusing bad places before any work is done."""
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +26,22 @@ def prepare_folder(folder: Path) -> None:
             pass
     except (FileExistsError, NotADirectoryError):
         raise UsageError(f"output '{folder}' is a file or lies below one; give a folder.") from None
+    except ValueError as error:  # a NUL byte, which only Python can give
+        raise UsageError(f"output {str(folder)!r} is no path ({error}); give a folder.") from None
     except OSError as error:
         raise WriteError(f"output '{folder}' cannot be written: {error.strerror}; give another -o.") from None
+
+
+def content_of(path: Path) -> bytes:
+    """Return what a file or a pipe holds.
+
+    Raises:
+        OSError: it cannot be read, or is a device, which may have no end.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise OSError(errno.EINVAL, "it is a device and no file")
+    return path.read_bytes()
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class OutputFolder:
             yield
         finally:
             for folder in created:
-                with suppress(OSError):  # it could not be made, or holds something
+                with suppress(OSError, ValueError):  # it could not be made, or holds something
                     folder.rmdir()
 
     @contextmanager
@@ -178,7 +178,7 @@ def hidden_folders(path: Path) -> list[Path]:
     """Return the folders in which runs are writing, or were when they were killed."""
     try:
         names = os.listdir(path)
-    except OSError:
+    except (OSError, ValueError):  # not there, or no path at all
         return []
     found = [path / name for name in sorted(names) if _HIDDEN.fullmatch(name)]
     return [hidden for hidden in found if hidden.is_dir() and not hidden.is_symlink()]

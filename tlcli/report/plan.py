@@ -99,6 +99,8 @@ def plan_figure(blocks: Sequence[Block], drawing: Drawing, quantity: str | None 
         default = "gain_error" if default == "error" and "gain_error" in first.columns else "gain"
     quantity = asked[0] if asked else default
     shown = (x, y) if is_map and y is not None else (x,)
+    if not (is_map or x in drawing.roles.values() or _has_two(first, x)):
+        return None  # a table needs no figure
     _check_blocks(blocks, first, shown, quantity)
     logs = frozenset(name for name in axes if any(block.scales.get(name) == "log" for block in blocks))
     kind = "map" if is_map else "curves"
@@ -132,7 +134,8 @@ def _roles(
 ) -> tuple[str, str | None, tuple[str, ...]]:
     """Return the axes x and y, and those that lines stand for: the longest that is left, tasks before all."""
     x, y = roles.get("x"), roles.get("y")
-    by_size = sorted(axes, key=lambda name: -len(first.axes[name]))
+    axes = sorted(axes, key=lambda name: not _has_two(first, name))
+    by_size = sorted(axes, key=lambda name: (not _has_two(first, name), -len(first.axes[name])))
     if is_map:
         x = x or next(name for name in (*axes, *by_size) if name != y)
         return x, y or next(name for name in axes if name != x), ()
@@ -151,9 +154,13 @@ def _check_blocks(blocks: Sequence[Block], first: Block, shown: Sequence[str], q
         if quantity not in block.columns:
             raise UsageError(f"case '{block.label}' has no column '{quantity}'; give a --quantity that all cases have.")
     for name in shown:
-        # 0 and infinity have places of their own on an axis of couplings.
-        if name != "delta" and np.isfinite(first.axes[name]).sum() < 2:
+        if not _has_two(first, name):
             raise UsageError(f"'{name}' has fewer than two finite values; an axis of a figure needs two.")
+
+
+def _has_two(block: Block, name: str) -> bool:
+    """Whether values of an axis can be told apart in a figure; 0 and infinity have places on one of couplings."""
+    return name == "delta" or int(np.isfinite(block.axes[name]).sum()) >= 2
 
 
 def _plain_axes(block: Block) -> list[str]:

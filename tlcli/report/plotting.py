@@ -1,9 +1,13 @@
 """The plotting library without what the user has configured for it: equal runs are equal bytes on every account."""
 
+import io
 import logging
 import os
+import re
 import sys
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,52 @@ def load() -> None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def check_style(path: Path, formats: Sequence[str]) -> list[str]:
+    """Draw a little of all with the settings of an mplstyle file; return the fonts of it that are not installed.
+
+    Raises:
+        UsageError: a line is no setting, or nothing can be drawn so: formulas of an absent LaTeX, sizes that are none.
+    """
+    load()
+    from tlcli.report.style import look, new_figure
+
+    try:
+        with look(path), warnings.catch_warnings(), logged() as said:
+            warnings.simplefilter("ignore")
+            figure, ((axis,),) = new_figure(1, 1, (3.0, 2.5))
+            axis.errorbar([0.1, 0.9], [1.0, 2.0], yerr=0.1, label="1")
+            axis.plot([0.1, 0.9], [2.0, 1.0], label=r"$\gamma_0 = \infty$")
+            axis.imshow([[0.0, 1.0], [1.0, 0.0]])
+            axis.legend()
+            for ending in formats or ("png",):
+                figure.savefig(io.BytesIO(), format=ending)
+    except UsageError:
+        raise
+    except Exception as error:  # what settings can do wrong has many types
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UsageError(f"style: figures cannot be drawn with '{path}' ({reason}); correct it.") from None
+    found = (re.search(r"Font family '(.*)' not found", text) for text in said)
+    return list(dict.fromkeys(f"'{match[1]}'" for match in found if match))
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """Yield what the plotting library and its reader of fonts log meanwhile, instead of showing it."""
+    said: list[str] = []
+    loggers, handler = [logging.getLogger(name) for name in ("matplotlib", "fontTools")], logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    before = [logger.propagate for logger in loggers]
+    for logger in loggers:
+        logger.propagate = False
+        logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        for logger, propagate in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.propagate = propagate
 
 
 def check_text(kind: str, text: str) -> str:

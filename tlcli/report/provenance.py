@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tlcli.report.files import atomic
+from tlcli.report.files import atomic, content_of
 from tlcli.version import __version__
 
 PROVENANCE = "provenance.json"
@@ -73,7 +73,7 @@ class Provenance:
 def read_provenance(path: Path) -> Provenance:
     """Read which files a run wrote; a changed provenance owns no file, itself included."""
     try:
-        data = path.read_bytes()
+        data = content_of(path)
         content = json.loads(data)
         files = content["files"]
         seal = content["run"]

@@ -19,6 +19,7 @@ from typing import Any
 from tlcli.errors import DomainError, UsageError, suggest
 from tlcli.options import OPTIONS
 from tlcli.options.columns import COLUMNS
+from tlcli.report.files import content_of
 from tlcli.status import Phase, Status
 
 Row = Mapping[str, str]
@@ -95,7 +96,7 @@ def read_content(path: Path, *, trimmed: bool = False) -> Content:
         UsageError: the file is missing, or is no table of tlcli: empty, or without any of its columns.
     """
     try:
-        raw = path.read_bytes()
+        raw = content_of(path)
     except OSError as error:
         raise UsageError(f"table '{path}' cannot be read: {error.strerror or error}.") from None
     text = raw.decode("utf-8-sig", errors="replace")

@@ -1,9 +1,8 @@
 """One look for all figures: colour-blind-safe colours, facet grids, texts, axes. Nothing of the user's matplotlibrc."""
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from tlcli.arrays import Array, Flags, Floats
 from tlcli.errors import UsageError
 from tlcli.options.columns import label_of, short_symbol
+from tlcli.report.plotting import logged
 
 # Okabe & Ito's palette without its yellow, which vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -55,8 +55,8 @@ def look(style: Path | None = None) -> Iterator[None]:
     Raises:
         UsageError: a line of the file is no setting of matplotlib.
     """
-    with matplotlib.rc_context({**RC, **(read_style(style) if style else {})}):
-        yield
+    with matplotlib.rc_context({**RC, **(read_style(style) if style else {})}), logged() if style else nullcontext():
+        yield  # fonts that are not installed have been told once
 
 
 def read_style(path: Path) -> dict[Any, Any]:
@@ -65,20 +65,13 @@ def read_style(path: Path) -> dict[Any, Any]:
     Raises:
         UsageError: a line is no setting.
     """
-    said: list[str] = []
-    logger, handler = logging.getLogger("matplotlib"), logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())
-    before, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
-    try:
-        with matplotlib.rc_context():
-            found = dict(matplotlib.rc_params_from_file(path, use_default_template=False))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        said.append(str(error))
-        found = {}
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = before
+    with logged() as said:
+        try:
+            with matplotlib.rc_context():
+                found = dict(matplotlib.rc_params_from_file(path, use_default_template=False))
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            said.append(str(error))
+            found = {}
     if said:
         raise UsageError(f"style: '{path}' is no style of matplotlib ({' '.join(said[0].split())[:200]}); correct it.")
     return {name: value for name, value in found.items() if name not in _OUTSIDE}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tlcli.errors import UsageError, suggest
+from tlcli.report.files import content_of
 from tlcli.report.tables import Block, cells_of, column_names
 
 KEY = "table"  # of the provenance
@@ -95,7 +96,7 @@ def _constant(blocks: Sequence[Block], name: str) -> str | None:
 def read_trim(provenance: Path) -> Trim | None:
     """Return what a provenance says that is not in its table; None where the table is whole, or nothing is known."""
     try:
-        told = json.loads(provenance.read_text(encoding="utf-8"))[KEY]
+        told = json.loads(content_of(provenance))[KEY]
         return Trim(list(told["header"]), list(told["written"]), dict(told["constant"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -19,7 +19,7 @@ from tlcli.report.drawing import FORMATS, HTML, Drawing, read_drawing
 from tlcli.report.files import atomic
 from tlcli.report.folder import OutputFolder
 from tlcli.report.plan import plan_figure, quantities_of
-from tlcli.report.plotting import check_text, load
+from tlcli.report.plotting import check_style, check_text, load
 from tlcli.report.provenance import PROVENANCE, read_provenance, write_provenance
 from tlcli.report.records import drawn_by_time, final, plan_records
 from tlcli.report.tables import Block, column_names, write_table
@@ -72,13 +72,12 @@ def check_drawing(job: Job, blocks: Sequence[Block], console: Messages) -> bool:
         plan_records(blocks, drawing)
     else:
         drawn |= plan_figure([final(block) for block in blocks], drawing) is not None
+        if not drawn and any(block.axes for block in blocks):
+            console.note("there is no figure: no axis has two finite values.")
     if not drawing.images and any(case.theory.pictures(case) for case in job.cases):
         console.note("html shows the table; of kernels, densities and layers there are images: --format png,html.")
-    if drawing.style is not None:
-        load()
-        from tlcli.report.style import read_style
-
-        read_style(drawing.style)
+    if drawing.style is not None and (absent := check_style(drawing.style, drawing.images)):
+        console.warn(f"style: no font {', '.join(absent)} is installed; another stands in its place.")
     texts = [("title", drawing.title), *(("label", block.label) for block in blocks)]
     missing = "".join(dict.fromkeys("".join(check_text(kind, text) for kind, text in texts if text)))
     if missing:
@@ -253,10 +252,12 @@ def save_figures(result: "Result", folder: Path) -> list[Path]:
     """Write the figures of a result alone into `folder`, with a provenance of their own; return the files.
 
     Raises:
-        UsageError: nothing to draw, or `folder` holds what no earlier run wrote.
+        UsageError: nothing to draw, or `folder` holds a result or what no earlier run wrote.
         WriteError: it cannot be written.
     """
     figure = re.compile(rf"figure.*\.(?:{'|'.join(FORMATS)})")
+    if "table.csv" in read_provenance(folder / PROVENANCE).files:
+        raise UsageError(f"'{folder}' holds a result, whose table its figures would replace; give another folder.")
     output = OutputFolder(folder)
     output.refuse_taken(lambda name: name == PROVENANCE or figure.fullmatch(name) is not None)
     with output.opened(), output.replacing() as hidden:
@@ -383,6 +384,9 @@ def _write_arrays(result: "Result", folder: Path) -> list[str | None]:
 
 
 def _layers(one: "Outcome") -> "list[Layers]":
+    if not one.found.layers:
+        return []
+    load()
     from tlcli.report.layers import Layers
 
     return [Layers(one.case.label, at, layer) for at, layer in one.points(one.found.layers) if layer is not None]
@@ -390,12 +394,12 @@ def _layers(one: "Outcome") -> "list[Layers]":
 
 def _write_layers(outcomes: "Sequence[Outcome]", folder: Path) -> list[str | None]:
     """Write layers.csv per case: how far the kernel of every layer has moved, and its alignments."""
-    from tlcli.report.layers import write_layers
-
     names: list[str | None] = []
     for index, one in enumerate(outcomes, start=1):
         layers = _layers(one)
         if layers:
+            from tlcli.report.layers import write_layers
+
             names.append(archive_name(one.case, "layers", "csv", index))
             write_layers(folder / str(names[-1]), layers)
     return names

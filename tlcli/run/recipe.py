@@ -26,6 +26,13 @@ from tlcli.recipe_text import read_recipe
 
 COMMANDS = ("pretrain-kernel", "finetune-loss", "dmft-solve", "bayes-saddle", "phase-diagram")
 _LONGEST_NAME = 200  # bytes; what file systems take, with room for endings
+_KINDS = {
+    "string_type": "a text",
+    "list_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "float_parsing": "a number",
+    "float_type": "a number",
+}
 STAGE_KEYS = ("teacher", "alpha", "gamma", "duration", "sigma", "weight_decay")
 
 
@@ -177,6 +184,7 @@ def _validate(model: type[BaseModel], raw: dict[str, Any], where: str) -> Any:
             hint = suggest(key, model.model_fields) or f"; known keys are {', '.join(model.model_fields)}"
             raise RecipeError(f"{where}unknown key '{key}'{hint}.") from None
         message = str(first["msg"]).removeprefix("Value error, ")
-        raise RecipeError(
-            f"{where}{message}" if first["type"] == "value_error" else f"{where}{key}: {message}."
-        ) from None
+        if first["type"] != "value_error":
+            place = "".join(f"[{at + 1}]" if isinstance(at, int) else f".{at}" for at in first["loc"][1:])
+            message = f"{key}{place} = {_shown(first['input'])} must be {_KINDS.get(first['type'], message)}."
+        raise RecipeError(f"{where}{message}") from None

@@ -294,7 +294,7 @@ class Result:
         out.attrs = {"command": self.job.command, "recipe_sha256": self.about["recipe_sha256"]}
         return out
 
-    def save(self, folder: "str | PathLike[str]", *, force: bool = False) -> Path:
+    def save(self, folder: "str | PathLike[str]") -> Path:
         """Write the files that the command writes, byte for byte but for the wall time, and return the folder.
 
         Raises:

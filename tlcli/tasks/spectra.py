@@ -9,6 +9,8 @@ from tlcli.arrays import Floats
 from tlcli.errors import DomainError, UsageError, digits
 from tlcli.tasks.files import read_bytes, read_npz
 
+_DECADES = 306  # losses are this small or large at most, in any unit
+
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -87,5 +89,12 @@ def load_spectrum(path: str | Path) -> FileSpectrum:
     first, second = (
         np.sqrt(eigenvalues / eigenvalues.max()) * (t / np.abs(t[live]).max()) for t in (teacher1, teacher2)
     )
+    for name, teacher, unit in zip(names[1:], (teacher1, teacher2), (first, second), strict=True):
+        size = np.log10(unit @ unit) + np.log10(eigenvalues.max()) + 2 * np.log10(np.abs(teacher[live]).max())
+        if abs(size) > _DECADES:
+            raise UsageError(
+                f"{path}: the labels of {name} have a mean square of 1e{size:+.0f}, beyond 1e±{_DECADES}; choose other "
+                f"units: multiply {name} by 1e{-size / 2:+.0f}."
+            )
     rho = float(first @ second) / float(np.linalg.norm(first) * np.linalg.norm(second))
     return FileSpectrum(eigenvalues, teacher1, teacher2, float(np.clip(rho, -1, 1)))
