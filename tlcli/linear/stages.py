@@ -224,7 +224,7 @@ def _later(stage: Stage, start: Floats, bulk: Floats, alignment: Floats, times: 
     )
 
 
-def _without(run: StageSolution, unknown: NDArray[np.bool_]) -> StageSolution:
+def _without(run: StageSolution, unknown: Flags) -> StageSolution:
     """Return a stage that is known nowhere where its start is not: after a stage that did not converge."""
     if not unknown.any():
         return run
