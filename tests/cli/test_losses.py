@@ -91,7 +91,6 @@ def test_a_file_with_numbers_of_classes(tlcli):
         ("--source linear --target linear --loss sofmax", "did you mean 'softmax'"),
         ("--source digits:0-4 --target digits:5-9 --times inf", "no finite optimum"),
         ("--source digits:3v8 --target digits:4v9 --loss hinge2 --times inf", "flat minimum"),
-        ("--source digits:0-4 --target digits:5-9 --depth 2", "deep networks have the squared error"),
         ("--source digits:0-4 --target digits:5-9 --noise2 0.1", "use --flips2"),
         ("--source digits:3v8 --target digits:4v9 --loss mse --label-smoothing 0.1", "label_smoothing = 0.1 is for"),
         ("--source linear --target linear --flips1 0.1", "flips1 = 0.1: linear has real labels"),
@@ -129,6 +128,18 @@ def test_networks_of_finite_width_beside_the_theory(tlcli):
     found = tlcli("check one")
     assert found.code == 4
     assert "source_error" in found.out + found.err
+
+
+def test_deep_networks_of_classes(tlcli):
+    """Exact linear ones: a new head starts at ln C, the old one goes on, and layers are written."""
+    tasks = "--source digits:0-2 --target digits:5-9 --readout reset --depth 2 --activation linear"
+    assert tlcli(f"dmft-solve {tasks} --p1 9 --p2 8 --ptest 30 --t1 2 --t2 2 --times 0,2 -o one --quiet").code == 0
+    rows = table()
+    first, last = next(row for row in rows if row["stage"] == "2"), rows[-1]
+    assert float(first["loss"]) == pytest.approx(np.log(5), abs=1e-9)
+    assert float(last["train_loss"]) < np.log(5)
+    assert float(last["source_loss"]) < np.log(3)
+    assert Path("one/layers.csv").exists()
 
 
 def test_bayes_is_refused(tlcli):

@@ -94,3 +94,25 @@ def deviations(case, stages, outputs):
         value = outputs[row["stage"] - 1][record, row["index"]]
         out.append((float(value if np.ndim(value) == 0 else value[row["output"]]) - row["value"], row["error"]))
     return np.array(out)
+
+
+def deep_cases():
+    """Case -> activation, step of gradient descent, and stages, of networks with two hidden layers and four inputs."""
+    one, two = objective("logistic", Y1, 2), objective("logistic", Y2, 2)
+    first, second = objective("softmax", C1, 3), objective("softmax", C2, 3)
+    return {
+        "D1": ("linear", 0.2, [(one, 1, 0, "carry"), (two, 2, 0, "carry")]),
+        "D2": ("linear", 0.2, [(first, 1.5, 0.05, "carry"), (two, 1, 0.05, "reset")]),
+        "D3": ("tanh", 0.4, [(one, 1, 0, "carry"), (two, 2, 0, "carry")]),
+        "D4": ("tanh", 0.4, [(one, 1, 0.05, "carry"), (second, 1, 0.05, "reset")]),
+    }
+
+
+def stages_of(case, stages):
+    """Stages of three points each, with the times of the table."""
+    found = []
+    for k, (target, gamma, decay, readout) in enumerate(stages, 1):
+        times = sorted({row["time"] for row in rows(case) if row["stage"] == k})
+        points = np.arange(3) + 3 * (k - 1)
+        found.append(Stage(points, target.y, gamma, np.array(times), 1 / 3, decay, readout, target))
+    return found

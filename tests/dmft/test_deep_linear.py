@@ -89,7 +89,7 @@ def test_kernels_of_the_sweep_are_those_of_the_rows(name):
             spaces = scene.start.spaces
             found[stage] = [
                 (s.inner(p, p)[np.ix_(order, order)], s.inner(g, g)[np.ix_(order, order)])
-                for s, p, g in zip(spaces, sight.phi, sight.g, strict=True)
+                for s, p, g in zip(spaces, sight.phi, (of[0] for of in sight.g), strict=True)
             ]
         return {}
 

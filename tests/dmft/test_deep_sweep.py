@@ -44,7 +44,7 @@ def _runs(name, ablate="none"):
         rows = sight.rows(case.firsts[:2])
         kernels[-1].append(
             [
-                [scene.start.spaces[i].inner(y[rows], y[rows])[:, 0] for y in (sight.phi[i], sight.g[i])]
+                [scene.start.spaces[i].inner(y[rows], y[rows])[:, 0] for y in (sight.phi[i], sight.g[i][0])]
                 for i in range(case.L)
             ]
         )

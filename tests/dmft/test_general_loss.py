@@ -282,9 +282,9 @@ def test_until_ends_a_loss_without_minimum_at_the_training_loss():
     act, geometry, u, a = small()
     population = Population(u, a[:, 0], np.zeros((40, geometry.still.shape[1])))
 
-    def end(target, decay):
+    def end(target, decay, until=0.01):
         stage = Stage(np.arange(3), target.y, 1.0, np.array([1000.0]), 1 / 3, decay, "carry", target)
-        control = Control("rkc", 1e-4, until=0.01)
+        control = Control("rkc", 1e-4, until=until)
         run = run_population(Problem(act, geometry, [stage]), population, control)[0]
         return run.outcome, target.value(run.f[0, :3]) / 3
 
@@ -292,6 +292,8 @@ def test_until_ends_a_loss_without_minimum_at_the_training_loss():
     assert outcome.settled
     assert outcome.time < 1000
     assert 0.3 * 0.01 < loss <= 0.01
+    outcome, loss = end(zoo.objective("logistic", zoo.Y1, 2), 0.0, 0.3)
+    assert 0.1 < loss <= 0.3, "a training loss is no speed"
     plain, smooth = zoo.objective("logistic", zoo.Y1, 2), zoo.objective("logistic", zoo.Y1, 2, 0.3)
     for target, decay in ((plain, 0.05), (smooth, 0.0)):
         outcome, loss = end(target, decay)

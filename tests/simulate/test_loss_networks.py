@@ -18,7 +18,7 @@ from tlcli.losses.labels import objective_of
 from tlcli.simulate.deep import experiment_of
 from tlcli.simulate.loss_networks import LossNetworks, simulate_losses
 from tlcli.simulate.two_layer import Pull, descend
-from tlcli.simulate.vector_network import VectorNetwork
+from tlcli.simulate.vector_network import VectorDeepNetwork, VectorNetwork
 from tlcli.training import TransferSettings
 
 COLUMNS = ("loss", "error", "gain", "gain_error", "baseline", "train_loss", "source_loss", "source_error")
@@ -81,32 +81,54 @@ def literal(weights, readout, x, y, value, gamma, eta, steps, decay):
 def test_gradient_descent_of_softmax_by_finite_differences():
     rng = np.random.default_rng(1)
     x, loss = rng.standard_normal((3, 2)), loss_of("softmax")
-    y = np.eye(3)[[0, 2, 1]]
     w, a = rng.standard_normal((4, 2)), rng.standard_normal((4, 3))
     net = VectorNetwork(w.copy(), a.copy(), activation("tanh"))
-    aim = Pull(y, objective=replace(objective_of(loss, zoo.C1, 3, "x"), y=y, basis=None))
-    for _ in descend(net, x, aim, (0.6,), gamma=1.3, decay=0.1, dt=0.2):
+    for _ in descend(net, x, AIM, (0.6,), gamma=1.3, decay=0.1, dt=0.2):
         pass
-    assert np.allclose(net.outputs(x, 1.3), literal(w, a, x, y, loss.value, 1.3, 0.2, 3, 0.1), rtol=0, atol=1e-8)
+    assert np.allclose(net.outputs(x, 1.3), literal(w, a, x, AIM.labels, loss.value, 1.3, 0.2, 3, 0.1), atol=1e-8)
 
 
-def test_largest_eigenvalue_of_the_tangent_kernel_of_several_outputs():
-    rng = np.random.default_rng(2)
-    x = rng.standard_normal((4, 3)) / np.sqrt(3)
-    net = VectorNetwork(rng.standard_normal((6, 3)), rng.standard_normal((6, 2)), activation("tanh"))
-    jacobian = []
-    for array in (net.weights, net.readout):
+AIM = Pull(np.eye(3), objective=replace(objective_of(loss_of("softmax"), zoo.C1, 3, "x"), basis=None))
+
+
+def slopes(arrays, function, step=1e-6):
+    """Derivatives of a function of arrays that are changed in place, by central differences."""
+    out = []
+    for array in arrays:
+        found = np.zeros((*array.shape, *np.shape(function())))
         for at in np.ndindex(*array.shape):
             kept, ends = array[at], []
-            for h in (1e-6, -1e-6):
+            for h in (step, -step):
                 array[at] = kept + h
-                ends.append(net.forward(x)[1].ravel())
+                ends.append(function())
             array[at] = kept
-            jacobian.append((ends[0] - ends[1]) / 2e-6)
-    j = np.array(jacobian)
-    passes, _ = net.forward(x)
-    found, _ = net.curvature(passes, x, rng.standard_normal((4, 2)), 200)
-    assert found == pytest.approx(np.linalg.eigvalsh(j.T @ j / 6)[-1], rel=1e-6)
+            found[at] = (ends[0] - ends[1]) / (2 * step)
+        out.append(found)
+    return out
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_steps_and_largest_eigenvalue_of_several_outputs(depth):
+    """One step is the gradient of the loss; the power iteration finds the top of J J^T."""
+    rng = np.random.default_rng(2)
+    x, n, gamma = rng.standard_normal((3, 2)), 5, 1.3
+    xs = x / np.sqrt(2)
+    weights, readout = rng.standard_normal((n, 2)), rng.standard_normal((n, 3))
+    hidden = [rng.standard_normal((n, n)) for _ in range(depth - 1)]
+    act = activation("tanh")
+    net = VectorNetwork(weights, readout, act) if depth == 1 else VectorDeepNetwork(weights, readout, act, hidden)
+    arrays = [weights, *hidden, readout]
+    jacobian = np.concatenate([s.reshape(-1, 9) for s in slopes(arrays, lambda: net.forward(xs)[1])])
+    passes, f = net.forward(xs)
+    found, _ = net.curvature(passes, xs, rng.standard_normal((3, 3)), 300)
+    assert found == pytest.approx(np.linalg.eigvalsh(jacobian.T @ jacobian / n)[-1], rel=1e-6)
+    wanted = slopes(arrays, lambda: AIM.objective.value(net.outputs(x, gamma)) / 3 * gamma**2 * n)
+    before = [array.copy() for array in arrays]
+    pull = gamma / 3 * AIM.force(f / (gamma * n))
+    passes, _ = net.forward(xs)
+    net.update(passes, xs, pull, net.force(passes, pull), 0.1, 0.2)
+    for array, old, slope in zip(arrays, before, wanted, strict=True):
+        assert np.allclose(array, old - 0.1 * (slope + 0.2 * old), rtol=0, atol=1e-7)
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +220,16 @@ def test_losses_of_mean_outputs_and_not_mean_losses():
         {"loss1": "mse", "loss2": "mse", "classes": (3, 3), "readout": "carry", "weight_decay": 0.05},
         {"loss1": "softmax", "loss2": "logistic", "classes": (3, 2), "target": "frozen", "ridge": 0.05},
         {"loss1": "softmax", "loss2": "softmax", "classes": (2, 3), "target": "frozen", "kernel": "ntk"},
+        {"loss1": "logistic", "loss2": "softmax", "depth": 2, "weight_decay2": 0.05},
+        {
+            "loss1": "softmax",
+            "loss2": "softmax",
+            "classes": (3, 3),
+            "depth": 2,
+            "readout": "carry-centred",
+            "freeze": 1,
+        },
+        {"loss1": "softmax", "loss2": "softmax", "classes": (2, 3), "depth": 2, "target": "frozen", "kernel": "ntk"},
     ],
 )
 def test_columns_agree_with_the_theory(words):
@@ -206,7 +238,7 @@ def test_columns_agree_with_the_theory(words):
     data = data_of(words.pop("classes", (2, 3)))
     settings = settings_of(**words)
     ours = solve_transfer(data, settings, Numerics(population="mc", neurons=2048, repeats=6, seed=1)).columns
-    width, nets = 300, 12
+    width, nets = (300, 12) if settings.depth == 1 else (150, 12)
     found = simulate_losses(data, experiment_of(settings, width, None), nets=nets, seed=2, measured=COLUMNS)
     last = slice(-1, None)
     for name in COLUMNS:

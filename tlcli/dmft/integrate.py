@@ -28,6 +28,7 @@ _HOPELESS = 3.0  # times the allowed evaluations: rates may yet fall
 _COSTLY = 2000  # evaluations
 _LOOK = 1000  # evaluations between looks at the pace
 _REFRESH = 15  # accepted steps between estimates of the stiffness
+_REST = 1e-4  # relative speed that is rest where `until` is a training loss, which says nothing of speeds
 _WARM = 3  # sweeps of the power iteration where the last vector is known
 
 
@@ -198,6 +199,7 @@ def _settled(field: Dynamics, t: float, z: Any, velocity: Any, control: Control)
         loss, separated = field.fit(t, z)
         if loss <= control.reached or separated:  # what is separated never rests, however slow it is
             return loss <= control.reached
+        return field.rms(velocity) < min(control.until, _REST) * field.rms(z)
     return field.rms(velocity) < control.until * field.rms(z)
 
 

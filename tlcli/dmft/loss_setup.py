@@ -88,6 +88,12 @@ class LossSetup(Setup):
             )
 
     @property
+    def readouts(self) -> tuple[int | None, int | None]:
+        """The number of readout coordinates of source and target, None for a single output."""
+        first, second = self.sides
+        return first.objective.readouts, second.objective.readouts
+
+    @property
     def several(self) -> bool:
         """Whether a stage has several outputs, or the two have different ones."""
         first, second = self.sides

@@ -114,7 +114,13 @@ class Parts:
         """The deep networks of all repeats, with and without pre-training from the same initial weights."""
         setup = self.setup
         return DeepEnsemble(
-            setup.act, setup.geometry, setup.settings.depth, setup.trained, self.numerics, lambda: setup.initial
+            setup.act,
+            setup.geometry,
+            setup.settings.depth,
+            setup.trained,
+            self.numerics,
+            lambda: setup.initial,
+            readouts=setup.readouts,
         )
 
     def _least(self) -> int:

@@ -107,6 +107,11 @@ class Setup:
         self.geometry = reduce_inputs(self.x, p1 + p2)
 
     @property
+    def readouts(self) -> tuple[int | None, int | None]:
+        """The number of readout coordinates of source and target, None for a single output."""
+        return None, None
+
+    @property
     def trained(self) -> NDArray[np.int_]:
         """Indices of all training points, the source's first."""
         return np.concatenate([self.source, self.target])

@@ -73,6 +73,14 @@ class Objective:
             total += float(np.mean(self.bend(g, unit)[:, k]))
         return total / g.shape[1]
 
+    def largest_bend(self, g: Array) -> Array:
+        """Return the largest eigenvalue (P,) of every sample's Hessian."""
+        if self.y.ndim == 1 or not self.loss.vector:
+            found = self.bend(g, np.ones_like(g))
+            return found if found.ndim == 1 else found.max(axis=1)
+        columns = [self.bend(g, np.broadcast_to(unit, g.shape)) for unit in np.eye(g.shape[1])]
+        return np.asarray(np.linalg.eigvalsh(np.stack(columns, axis=-1))[:, -1], dtype=float)
+
     def value(self, g: Array) -> float:
         """Return sum_mu omega_mu l_mu."""
         each = self.loss.value(self.outputs(g), self.y)

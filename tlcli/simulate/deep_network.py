@@ -74,10 +74,10 @@ class DeepNetwork(Network):
             signal = last / np.sqrt(len(w))
         return Passes(inputs, last, slopes)
 
-    def backward(self, passes: Passes, down_to: int = 1) -> Passes:
-        """Add g^l of layers `down_to` .. L to `passes` and return it."""
+    def backward(self, passes: Passes, down_to: int = 1, top: Array | None = None) -> Passes:
+        """Add g^l of layers `down_to` .. L to `passes` and return it; `top` z^L (N, P) is the readout by default."""
         back: list[Array | None] = [None] * len(passes.slopes)
-        z = self.readout[:, None]
+        z = self.readout[:, None] if top is None else top
         for layer in range(len(back), down_to - 1, -1):
             g = passes.slopes[layer - 1] * z
             back[layer - 1] = g

@@ -23,9 +23,10 @@ from tlcli.dmft.loss_setup import LossSetup
 from tlcli.errors import DomainError
 from tlcli.losses.objective import Objective
 from tlcli.losses.scores import point_losses
+from tlcli.simulate.deep_network import DeepNetwork
 from tlcli.simulate.trials import Estimate, trial_rng
 from tlcli.simulate.two_layer import SAFETY, Network, NetworkExperiment, Pull, checked, descend
-from tlcli.simulate.vector_network import VectorNetwork
+from tlcli.simulate.vector_network import VectorDeepNetwork, VectorNetwork
 
 Array = NDArray[np.float64]
 
@@ -49,16 +50,24 @@ class LossNetworks:
         rng, width = trial_rng(self.seed, number), self.experiment.width
         weights = rng.standard_normal((width, self.setup.x.shape[1]))
         readout, new = (rng.standard_normal((width, *outputs)) for outputs in (first, second))
+        hidden = [rng.standard_normal((width, width)) for _ in range(self.setup.settings.depth - 1)]
         other = readout if first == second else new
-        return (
-            self.network(weights.copy(), readout.copy()),
-            self.network(weights, other.copy()),
-            new,
-        )
+        copied = [matrix.copy() for matrix in hidden]
+        return self.network(weights.copy(), readout.copy(), hidden), self.network(weights, other.copy(), copied), new
 
-    def network(self, weights: Array, readout: Array) -> Network:
+    def network(self, weights: Array, readout: Array, hidden: list[Array]) -> Network:
         """Return a network of these weights."""
-        return (Network if readout.ndim == 1 else VectorNetwork)(weights, readout, self.setup.act)
+        act = self.setup.act
+        if self.setup.settings.deep:
+            return (DeepNetwork if readout.ndim == 1 else VectorDeepNetwork)(weights, readout, act, hidden)
+        return (Network if readout.ndim == 1 else VectorNetwork)(weights, readout, act)
+
+    def headed(self, net: Network, readout: Array) -> Network:
+        """Return the same network with another readout, which may have other outputs."""
+        found = self.network(net.weights, readout, net.hidden if isinstance(net, DeepNetwork) else [])
+        if isinstance(net, DeepNetwork) and isinstance(found, DeepNetwork):
+            found.frozen = net.frozen
+        return found
 
     def train(self, numbers: Sequence[int], halvings: int) -> dict[str, Array]:
         """Train networks; return their outputs (network, n_time, n_point[, C]) by name.
@@ -80,10 +89,11 @@ class LossNetworks:
                 return out
             if s.regresses:
                 out["old"] = np.repeat(out["source"][-1:], len(s.times2), axis=0)
-                return out | {"target": self._regress(net), "scratch": self._regress(scratch)}
+                return out | {"target": self._regress(net, new), "scratch": self._regress(scratch, new)}
             old = None
             if s.readout == "reset":
-                old, net = net.readout, self.network(net.weights, new)
+                old, net = net.readout if s.reinit_from is None else None, self.headed(net, new)
+            self.experiment.switch(net, new, self.seed, number)
             rest = net.outputs(x, gammas[1]) if s.readout == "carry-centred" else 0.0
             out["target"], passive = self._stage(net, 1, halvings, "stage 2", rest, old)
             out["scratch"] = self._stage(scratch, 1, halvings, "baseline")[0]
@@ -115,17 +125,20 @@ class LossNetworks:
         for _ in path:
             own.append(net.outputs(x, gamma) - rest)
             if old is not None:
-                passive.append(self.network(net.weights, old).outputs(x, s.gamma0))
+                passive.append(self.headed(net, old).outputs(x, s.gamma0))
         return np.array(own), np.array(passive)
 
-    def _regress(self, net: Network) -> Array:
-        """Return the outputs of a new readout on the frozen features, of several with the mean kernel."""
+    def _regress(self, net: Network, new: Array) -> Array:
+        """Return the outputs of a new readout on the frozen features; of several the kernel is the mean over them."""
         s, target, x = self.setup.settings, self.setup.target, self.setup.x
-        if self.setup.several and s.kernel == "ntk":
-            net = Network(net.weights, np.ones(len(net.readout)), net.phi)
-        elif net.readout.ndim > 1:
-            net = Network(net.weights, net.readout[:, 0], net.phi)
-        kernel = net.kernel(x, slice(int(target[0]), int(target[-1]) + 1), s.kernel)
+        rows, readouts = slice(int(target[0]), int(target[-1]) + 1), [net.readout]
+        if net.readout.ndim > 1 or self.setup.several:
+            # The readout matters to the tangent kernel alone: there it is a new one.
+            readouts = list(np.atleast_2d(new.T)) if s.kernel == "ntk" else [np.zeros(len(new))]
+            if not self.setup.settings.deep:
+                readouts = [np.ones(len(new))]  # of one hidden layer the mean is known
+        found = [self.headed(net, readout).kernel(x, rows, s.kernel) for readout in readouts]
+        kernel = np.mean(found, axis=0)
         objective = self.setup.sides[1].objective
         return loss_regression(
             kernel[target], kernel, objective, ridge=s.second_ridge, time=s.times2, reduction=s.reduction

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.deep.hidden import NOTHING, Ablation, Hidden
 from tlcli.dmft.deep.space import Fields, Space
+from tlcli.losses.objective import Objective
+from tlcli.losses.scores import margins
 
 Array = NDArray[np.float64]
 
@@ -26,9 +28,9 @@ Array = NDArray[np.float64]
 class Weights:
     """What one network has learnt, in the layers' own spaces.
 
-    `inputs` (rank, size) of the first layer in row-space coordinates and `readout` (size,), both with their initial
-    part; `learned` C (n_response, n_feature) per hidden matrix; `decay` per hidden matrix and, last, of the input
-    weights outside the row space: what weight decay has left of the initial weights.
+    `inputs` (rank, size) of the first layer in row-space coordinates and `readout` (size,), or (K, size) of several
+    outputs, both with their initial part; `learned` C (n_response, n_feature) per hidden matrix; `decay` per hidden
+    matrix and, last, of the input weights outside the row space: what weight decay has left of the initial weights.
     """
 
     inputs: Fields
@@ -41,7 +43,9 @@ class Weights:
 class Training:
     """One stage: coordinates (P, rank) and labels (P,) of its points, richness, force scale s, decay, frozen layers.
 
-    `shift(t)` (P,) is added to f; the first `frozen` layers (the input weights first) neither learn nor decay.
+    `objective` is the loss, in whose coordinates f and Delta are, (P,) or (P, K); None is half the squared distance
+    from the labels. `shift(t)` is added to f; the first `frozen` layers (the input weights first) neither learn nor
+    decay.
     `response` (P, P), if given, is what the sample's tangent kernel lacks: response @ J / gamma is added to f, with J
     the integral of the pull gamma s Delta.
     """
@@ -54,11 +58,28 @@ class Training:
     shift: Callable[[float], Array] | None = None
     frozen: int = 0
     response: Array | None = None
+    objective: Objective | None = None
+
+    @property
+    def readouts(self) -> int | None:
+        """The number K of readouts, None for a single output."""
+        return None if self.objective is None else self.objective.readouts
+
+    def force(self, f: Array) -> Array:
+        """Return Delta at outputs f."""
+        return self.labels - f if self.objective is None else self.objective.force(f)
+
+    def bent(self, f: Array) -> Array | None:
+        """Return the largest eigenvalue (P,) of every point's Hessian; None where all are one."""
+        return None if self.objective is None else self.objective.largest_bend(f)
 
 
 @dataclass(eq=False)
 class Pass:
-    """One forward pass at the training points: per layer h, phi and phi' (P, size), c = <in phi> per hidden matrix."""
+    """One forward pass at the training points: per layer h, phi and phi' (P, size), c = <in phi> per hidden matrix.
+
+    `output` (P,) or (P, K).
+    """
 
     h: list[Fields]
     phi: list[Fields]
@@ -68,7 +89,11 @@ class Pass:
 
 
 class DeepField:
-    """The velocity of a state, in the interface of `tlcli.dmft.integrate`."""
+    """The velocity of a state, in the interface of `tlcli.dmft.integrate`.
+
+    Several outputs pull together: sum_c Delta_c a_c of a training point is one field, and so is what it sends back, so
+    that a step costs the same for any K.
+    """
 
     xp: Any = np
 
@@ -88,7 +113,9 @@ class DeepField:
         self.coords = training.coords.astype(self.dtype)
         self.evaluations = 0
         self._cut = self.rank * spaces[0].size
-        self._end = self._cut + spaces[-1].size
+        self.several = training.readouts is not None
+        self.width = training.readouts or 1
+        self._end = self._cut + self.width * spaces[-1].size
         self._head = self._end + (0 if training.response is None else len(training.labels)) + self.depth
         self._maps = [np.zeros((0, 0), dtype=np.intp) for _ in hidden]
         self._length = self._head
@@ -116,7 +143,7 @@ class DeepField:
         self._extend()
         z = np.zeros(self._length, dtype=self.dtype)
         z[: self._cut] = weights.inputs.ravel()
-        z[self._cut : self._end] = weights.readout
+        z[self._cut : self._end] = weights.readout.ravel()
         z[self._head - self.depth : self._head] = weights.decay
         for places, learned in zip(self._maps, weights.learned, strict=True):
             z[places[: learned.shape[0], : learned.shape[1]]] = learned
@@ -127,7 +154,7 @@ class DeepField:
         padded = z if len(z) == self._length else np.concatenate([z, np.zeros(self._length - len(z), dtype=z.dtype)])
         return Weights(
             z[: self._cut].reshape(self.rank, -1),
-            z[self._cut : self._end],
+            z[self._cut : self._end].reshape(self.width, -1) if self.several else z[self._cut : self._end],
             [padded[places].astype(np.float64) for places in self._maps],
             z[self._head - self.depth : self._head].astype(np.float64),
         )
@@ -155,7 +182,7 @@ class DeepField:
             head = head / (1 + np.abs(reference[: len(head)]))
             whole += float(np.linalg.norm(reference[self._head :]))
         square = self.spaces[0].weight * float(np.dot(head, head)) + float(np.dot(tail, tail)) / whole**2
-        return math.sqrt(square / (self.rank + 1))
+        return math.sqrt(square / (self.rank + self.width))
 
     def rms(self, z: Any) -> float:
         """Return the size of a state or velocity per input direction."""
@@ -180,28 +207,39 @@ class DeepField:
                 (found.h, found.phi, found.slope, found.coefficients), (h, phi, slope, c), strict=True
             ):
                 kept.append(new)
-        raw = (found.phi[-1] @ weights.readout).astype(np.float64) * self.spaces[-1].weight
+        raw = (found.phi[-1] @ weights.readout.T).astype(np.float64) * self.spaces[-1].weight
         found.output = raw / self.training.gamma
         if self.training.shift is not None:
             found.output = found.output + self.training.shift(t)
         return found
 
     def output(self, found: Pass, z: Any) -> Array:
-        """Return f (P,) at the training points."""
+        """Return f (P,) or (P, K) at the training points."""
         d = self.training
         return found.output if d.response is None else found.output + d.response @ self.pulled(z) / d.gamma
 
     def residual(self, t: float, z: Any) -> Array:
-        """Return Delta = y - f (P,) at the training points."""
-        return self.training.labels - self.output(self.forward(t, self.unpack(z)), z)
+        """Return Delta (P,) or (P, K) at the training points."""
+        return self.training.force(self.output(self.forward(t, self.unpack(z)), z))
 
     def fit(self, t: float, z: Any) -> tuple[float, bool]:
-        """Return inf and False: deep networks have the square loss, whose stages never end at a training loss."""
-        return float("inf"), False
+        """Return the mean training loss as it is minimised, and whether all margins are positive."""
+        objective = self.training.objective
+        if objective is None:
+            return float("inf"), False
+        f = self.output(self.forward(t, self.unpack(z)), z)
+        right = margins(objective.outputs(f), objective.y) > 0
+        return objective.value(f) / len(f), bool(right.all())
 
-    def backward(self, weights: Weights, found: Pass, lowest: int = 0) -> tuple[list[Fields], list[Array]]:
-        """Return g of the layers from `lowest` (0: the first) to the last, and d = <out g> of the matrices above it."""
-        z: Fields = np.broadcast_to(weights.readout, found.slope[-1].shape)
+    def backward(
+        self, weights: Weights, found: Pass, lowest: int = 0, along: Array | None = None
+    ) -> tuple[list[Fields], list[Array]]:
+        """Return g of the layers from `lowest` (0: the first) to the last, and d = <out g> of the matrices above it.
+
+        Of several outputs it is that of the readout `along` . a, with `along` (P, K) or the same (K,) for all points.
+        """
+        readout = weights.readout if along is None else along.astype(self.dtype) @ weights.readout
+        z: Fields = np.broadcast_to(readout, found.slope[-1].shape)
         gs, ds = [found.slope[-1] * z], []
         response = np.zeros(len(z))  # B(t, t) of the matrix above: none comes from the readout
         for index in range(len(self.hidden) - 1, lowest - 1, -1):
@@ -235,16 +273,17 @@ class DeepField:
         self.evaluations += 1
         d, weights = self.training, self.unpack(z)
         found = self.forward(t, weights)
-        pull = d.gamma * d.scale * (d.labels - self.output(found, z))
+        force = d.gamma * d.scale * d.force(self.output(found, z))
+        pull, along = sizes_of(force) if self.several else (force, None)
         lowest = max(0, d.frozen - 1)  # the lowest layer whose g is needed
-        gs, ds = self.backward(weights, found, lowest) if d.frozen < self.depth else ([], [])
+        gs, ds = self.backward(weights, found, lowest, along) if d.frozen < self.depth else ([], [])
         self._extend()
         out = np.zeros(self._length, dtype=self.dtype)
         if d.frozen == 0:
-            force = (self.coords.T * pull.astype(self.dtype)) @ gs[0]
-            out[: self._cut] = (force - self.dtype.type(d.decay) * weights.inputs).ravel()
-        last = slice(self._cut, self._end)
-        out[last] = pull.astype(self.dtype) @ found.phi[-1] - self.dtype.type(d.decay) * weights.readout
+            moved = (self.coords.T * pull.astype(self.dtype)) @ gs[0]
+            out[: self._cut] = (moved - self.dtype.type(d.decay) * weights.inputs).ravel()
+        read = force.T.astype(self.dtype) @ found.phi[-1] - self.dtype.type(d.decay) * weights.readout
+        out[self._cut : self._end] = read.ravel()
         factors = out[self._head - self.depth : self._head]
         if d.response is not None:  # what was learnt decays with every layer; a decayed network has less of a kernel
             part = float(np.prod(weights.decay)) ** 2
@@ -268,13 +307,18 @@ class DeepField:
             factors[index] = -d.decay * weights.decay[index]
         return out
 
-    def tangent_kernel(self, weights: Weights, found: Pass) -> Array:
-        """Return Theta = Phi^L + sum of G^l o Phi^{l-1} over the layers that learn (P, P)."""
+    def tangent_kernel(self, weights: Weights, found: Pass, along: Array | None = None) -> Array:
+        """Return Theta = Phi^L + sum of G^l o Phi^{l-1} over the layers that learn (P, P).
+
+        Of several outputs it is the form of Theta along one unit direction of them per point (P, K), or for all (K,).
+        """
         frozen = self.training.frozen
         theta = self.spaces[-1].inner(found.phi[-1], found.phi[-1])
+        if along is not None and along.ndim > 1:
+            theta = theta * (along @ along.T)
         if frozen >= self.depth:
             return theta
-        gs, _ = self.backward(weights, found, max(0, frozen - 1))
+        gs, _ = self.backward(weights, found, max(0, frozen - 1), along)
         for layer in range(frozen, self.depth):
             g = gs[layer - max(0, frozen - 1)]
             below = (
@@ -287,21 +331,43 @@ class DeepField:
 
     def relaxation(self, t: float, z: Any) -> float:
         """Return s lambda_max(Theta) + (L + 1) lambda, the rate at which the fastest residual relaxes."""
-        weights = self.unpack(z)
-        theta = self.tangent_kernel(weights, self.forward(t, weights))
+        rate, _, _ = self._feedback(t, z)
+        return rate + self.training.decay * (self.depth + 1)
+
+    def _feedback(self, t: float, z: Any) -> tuple[float, float, float]:
+        """Return s lambda_max(Theta H), |Delta|, and the root of Theta's mean diagonal; H is the loss's Hessian.
+
+        Several outputs: along the direction of most force and along each point's own, whose forms bound it from below;
+        errors of steps tell the rest.
+        """
+        d, weights = self.training, self.unpack(z)
+        found = self.forward(t, weights)
+        f = self.output(found, z)
+        delta = d.force(f)
+        if not np.all(np.isfinite(delta)):
+            return math.inf, math.inf, math.inf
+        ways: list[Array | None] = [None]
+        if self.several:
+            ways = [sizes_of(delta)[1], np.linalg.svd(delta, full_matrices=False)[2][0]]
+        thetas = [self.tangent_kernel(weights, found, along) for along in ways]
         self._extend()
-        if not np.all(np.isfinite(theta)):
-            return math.inf
-        return self.training.scale * float(np.linalg.eigvalsh(theta)[-1]) + self.training.decay * (self.depth + 1)
+        if not all(np.all(np.isfinite(theta)) for theta in thetas):
+            return math.inf, math.inf, math.inf
+        bent = d.bent(f)
+        root = None if bent is None else np.sqrt(bent)
+        forms = thetas if root is None else [root[:, None] * theta * root for theta in thetas]
+        rate = d.scale * max(float(np.linalg.eigvalsh(form)[-1]) for form in forms)
+        mean = max(math.sqrt(max(float(np.trace(theta)), 0.0) / len(theta)) for theta in thetas)
+        return rate, float(np.linalg.norm(delta)), mean
 
     def stiffness(self, t: float, z: Any, vector: Any = None, sweeps: int = 20) -> tuple[float, Any]:
         """Return the fastest rate: s lambda_max(Theta), the rates of the forces themselves, and the decay."""
-        d, weights = self.training, self.unpack(z)
-        found = self.forward(t, weights)
-        theta = self.tangent_kernel(weights, found)
-        self._extend()
-        if not np.all(np.isfinite(theta)):
-            return math.inf, None
-        delta = d.labels - self.output(found, z)
-        drift = d.gamma * d.scale * float(np.linalg.norm(delta)) * math.sqrt(float(np.trace(theta)) / len(theta))
-        return d.scale * float(np.linalg.eigvalsh(theta)[-1]) + drift + d.decay * (self.depth + 1), None
+        d = self.training
+        rate, size, mean = self._feedback(t, z)
+        return rate + d.gamma * d.scale * size * mean + d.decay * (self.depth + 1), None
+
+
+def sizes_of(force: Array) -> tuple[Array, Array]:
+    """Return the length (P,) of every point's force (P, K) and its direction (P, K), zero where there is none."""
+    sizes = np.linalg.norm(force, axis=1)
+    return sizes, force / np.where(sizes > 0, sizes, 1.0)[:, None]

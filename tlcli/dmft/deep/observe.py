@@ -22,7 +22,8 @@ class DeepWatch:
     Per record and layer l = 1..L: `layer{l}_{group}_alignment` of Phi^l with the labels of a group, and
     `layer{l}_movement`, 1 - <Phi^l, Phi^l(0)> / (|Phi^l| |Phi^l(0)|) over the training points. At the records `moments`
     per layer `phi_layer{l}`, `g_layer{l}` (point, trained) and the density of h, and the tangent kernel `ntk`. Names
-    without a layer are those of the last one.
+    without a layer are those of the last one. Of several outputs G is the mean over them; `plain`: that of a readout
+    drawn anew.
     """
 
     groups: Mapping[str, tuple[Index, Array]]
@@ -30,12 +31,13 @@ class DeepWatch:
     trained: Index
     density: Index
     moments: Sequence[frozenset[int]]
+    plain: bool = False
 
     def __call__(self, stage: int, record: int, time: float, scene: Scene) -> dict[str, Any]:
         """Return what this record shows."""
         keep = record in self.moments[stage]
         seen = [self.trained, *(points for points, _ in self.groups.values()), *([self.points] if keep else [])]
-        sight = scene.look(np.unique(np.concatenate(seen)), backward=keep)
+        sight = scene.look(np.unique(np.concatenate(seen)), keep, self.plain)
         out: dict[str, Any] = {}
         depth = len(sight.phi)
         for layer in range(depth):
@@ -59,7 +61,7 @@ class DeepWatch:
         out: dict[str, Any] = {"ntk": 0.0}
         for layer, space in enumerate(scene.start.spaces):
             phi = space.inner(sight.phi[layer][rows], sight.phi[layer][columns])
-            g = space.inner(sight.g[layer][rows], sight.g[layer][columns])
+            g = sum(space.inner(of[rows], of[columns]) for of in sight.g[layer]) / len(sight.g[layer])
             h = sight.h[layer][sight.rows(self.density)].astype(float)
             out["ntk"] = out["ntk"] + g * below
             below = phi

@@ -46,15 +46,15 @@ def layer_above(
 
 
 def outputs(start: Start, weights: Weights, points: Index, ablations: Sequence[Ablation], known: bool = False) -> Array:
-    """Return <a phi> (n,) at points; `known`: nothing of them lies outside what was revealed."""
-    out = [np.zeros(0)]
+    """Return <a phi> (n,) or (n, K) at points; `known`: nothing of them lies outside what was revealed."""
+    out = [np.zeros((0, *weights.readout.shape[:-1]))]
     for first in range(0, len(points), BLOCK):
         block = points[first : first + BLOCK]
         phi = start.act.phi(first_layer(start, weights, block))
         for index in range(len(start.hidden)):
             c, rest = _beyond(start, index, phi, block, known)
             phi = start.act.phi(layer_above(start, weights, index, c, rest, ablations[index]))
-        out.append((phi @ weights.readout).astype(np.float64) * start.spaces[-1].weight)
+        out.append((phi @ weights.readout.T).astype(np.float64) * start.spaces[-1].weight)
     return np.concatenate(out)
 
 

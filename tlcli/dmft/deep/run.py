@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.dmft.deep.aside import Aside, backward_aside, forward_aside
-from tlcli.dmft.deep.field import DeepField, Training, Weights
+from tlcli.dmft.deep.field import DeepField, Pass, Training, Weights
 from tlcli.dmft.deep.hidden import Ablation
 from tlcli.dmft.deep.lazy import InitialKernels
 from tlcli.dmft.deep.outputs import Centre, first_layer, lacking, layer_above, outputs, shrunk
@@ -27,14 +27,19 @@ _HOPELESS = 4.0  # which it hardly does from here on
 _FINEST = 1e-13  # tolerance that rounding allows
 
 
+def shape_of(readouts: int | None) -> tuple[int, ...]:
+    """Return the axes of outputs after that of the points."""
+    return () if readouts is None else (readouts,)
+
+
 @dataclass(eq=False)
 class Sight:
-    """All layers of a network at some points at one instant: per layer (n_point, size)."""
+    """All layers of a network at some points at one instant: per layer (n_point, size), g of every output."""
 
     points: Index
     h: list[Fields]
     phi: list[Fields]
-    g: list[Fields] = field(default_factory=list)
+    g: list[list[Fields]] = field(default_factory=list)
 
     def rows(self, points: Index) -> Index:
         """Return where `points` stand."""
@@ -52,23 +57,33 @@ class Scene:
     weights: Weights
     time: float
 
-    def look(self, points: Index, backward: bool = False) -> Sight:
-        """Return the fields at the active training points and at `points`, of which the others get their joint law."""
+    def look(self, points: Index, backward: bool = False, plain: bool = False) -> Sight:
+        """Return the fields at the active training points and at `points`, of which the others get their joint law.
+
+        `plain`: what is sent back is that of a readout drawn anew.
+        """
         found = self.field.forward(self.time, self.weights)
         others = np.setdiff1d(points, self.active)
         h, phi, slope, asides = self._forward(others)
         active = Sight(self.active, found.h, found.phi)
-        if backward:
-            active.g, _ = self.field.backward(self.weights, found)
-        both = [
+        h, phi = (
             [np.concatenate([a, b]) for a, b in zip(first, second, strict=True)]
             for first, second in ((active.h, h), (active.phi, phi))
-        ]
-        sight = Sight(np.concatenate([self.active, others]), *both)
+        )
+        sight = Sight(np.concatenate([self.active, others]), h, phi)
         if backward:
-            g = self._backward(others, slope, asides)
-            sight.g = [np.concatenate([a, b]) for a, b in zip(active.g, g, strict=True)]
+            readout = self.start.redrawn if plain else self.weights.readout
+            parts = [self._sent_back(row, found, others, slope, asides) for row in np.atleast_2d(readout)]
+            sight.g = [list(of_outputs) for of_outputs in zip(*parts, strict=True)]
         return sight
+
+    def _sent_back(
+        self, readout: Fields, found: Pass, others: Index, slope: list[Fields], asides: list[Aside]
+    ) -> list[Fields]:
+        """Return g of one readout (size,) per layer, at the active points and at `others`."""
+        active, _ = self.field.backward(replace(self.weights, readout=readout), found)
+        g = self._backward(others, readout, slope, asides)
+        return [np.concatenate([a, b]) for a, b in zip(active, g, strict=True)]
 
     def outputs(self, points: Index) -> Array:
         """Return the network's own <a phi> (n,) at points that are not trained on now."""
@@ -90,9 +105,9 @@ class Scene:
             asides.append(aside)
         return h, phi, slope, asides
 
-    def _backward(self, points: Index, slope: list[Fields], asides: list[Aside]) -> list[Fields]:
+    def _backward(self, points: Index, readout: Fields, slope: list[Fields], asides: list[Aside]) -> list[Fields]:
         start, w = self.start, self.weights
-        gs = [slope[-1] * w.readout]
+        gs = [slope[-1] * readout]
         for index in range(len(start.hidden) - 1, -1, -1):
             hidden = start.hidden[index]
             d, rest = backward_aside(hidden, gs[0], start.noise(index, points, backward=True), asides[index])
@@ -117,13 +132,37 @@ class _Past:
     """What a stage inherits.
 
     `weights` as they are; `origin` those whose output counts as zero, and what weight decay left of them, `faded`;
-    `carried` (n_point,) the control variate's part of <a phi>.
+    `carried` (n_point,) or (n_point, K) the control variate's part of <a phi>; `old` the readout that a new one has
+    replaced.
     """
 
     weights: Weights
     origin: Weights
     faded: Weights
     carried: Array
+    old: "_OldHead | None" = None
+
+    def old_head(self, stage: Stage, weights: Weights) -> "_OldHead | None":
+        """Return the readout of `weights`, which `stage` has left, to go on reporting its loss."""
+        if stage.objective is None:
+            return None
+        return _OldHead(weights.readout, self.faded, self.carried, stage.gamma)
+
+
+@dataclass(frozen=True, eq=False)
+class _OldHead:
+    """A readout whose output (n_point,) or (n_point, K) is followed: less that of `zero`, plus `carried`."""
+
+    readout: Fields
+    zero: Weights
+    carried: Array
+    gamma: float
+
+    def outputs(self, start: Start, weights: Weights, ablations: Sequence[Ablation]) -> Array:
+        """Return f of this readout on the features of `weights`, at all points."""
+        points = np.arange(len(self.carried))
+        now = outputs(start, replace(weights, readout=self.readout), points, ablations)
+        return (now - outputs(start, self.zero, points, ablations) + self.carried) / self.gamma
 
 
 def run_stages(
@@ -141,21 +180,26 @@ def run_stages(
     earlier run, is repeated with two of its steps at a time.
     """
     start = start.fork()
-    weights = Weights(start.inputs, start.readout, [np.zeros((0, 0)) for _ in start.hidden], np.ones(start.depth))
-    past = _Past(weights, weights, weights, np.zeros(len(start.geometry.moving)))
+    # A network from scratch has the target's outputs.
+    readout = start.readout if shape_of(stages[0].readouts) == start.readout.shape[:-1] else start.redrawn
+    weights = Weights(start.inputs, readout, [np.zeros((0, 0)) for _ in start.hidden], np.ones(start.depth))
+    past = _Past(weights, weights, weights, np.zeros((len(start.geometry.moving), *readout.shape[:-1])))
     _reveal(start, weights)
     course, runs = _Course(start, control, surgery, observe, lazy), list[StageRun]()
     for index, stage in enumerate(stages):
         if index:
+            before = past.weights
             past.weights, renewed = _switch(start, stage, past.weights, surgery)
             if renewed:
-                past = _Past(past.weights, past.weights, past.weights, np.zeros_like(past.carried))
+                blank = np.zeros((len(past.carried), *past.weights.readout.shape[:-1]))
+                old = None if surgery.reinit_from is not None else past.old_head(stages[index - 1], before)
+                past = _Past(past.weights, past.weights, past.weights, blank, old)
                 _reveal(start, past.weights)
         runs.append(course.train(index, stage, past, None if double is None else double[index].outcome))
         if runs[-1].outcome.message:
             break
     for stage in stages[len(runs) :]:
-        nothing = np.full((len(stage.times), len(start.geometry.moving)), np.nan)
+        nothing = np.full((len(stage.times), len(start.geometry.moving), *shape_of(stage.readouts)), np.nan)
         runs.append(StageRun(nothing, {}, [], runs[-1].outcome, 0))
     return runs
 
@@ -198,11 +242,12 @@ class _Course:
             centre.at_rows,
             frozen,
             None if response is None else response[stage.rows],
+            stage.objective,
         )
         field_ = DeepField(start.act, start.spaces, start.hidden, trained, ablations)
         control = self._control(stage)
         dt = control.dt if control.method == "euler" else None
-        recorder = _Recorder(start, field_, index, stage, centre, response, self.observe, dt)
+        recorder = _Recorder(start, field_, index, stage, centre, response, self.observe, dt, past.old)
         z = field_.pack(past.weights)
         recorder.record(0.0, lambda t: z)
         if double is None:
@@ -238,6 +283,7 @@ class _Course:
 
     def _control(self, stage: Stage) -> Control:
         control, size = self.control.of_stage(stage.richness), self.control.tolerance * min(1.0, stage.richness)
+        control = replace(control, reached=None if stage.rests else control.until)
         return replace(control, tolerance=max(_FINEST, size)) if control.scaled else control
 
 
@@ -281,7 +327,8 @@ def _reveal(start: Start, weights: Weights) -> None:
     rows = start.trained
     everything = Training(start.geometry.moving[rows], np.zeros(len(rows)), 1.0, 1.0)
     field_ = DeepField(start.act, start.spaces, start.hidden, everything)
-    found = field_.forward(0.0, field_.unpack(field_.pack(weights)))
+    single = replace(weights, readout=np.atleast_2d(weights.readout)[0])  # what is looked along knows no readout
+    found = field_.forward(0.0, field_.unpack(field_.pack(single)))
     if not start.origin:
         start.origin.extend(space.inner(phi, phi) for space, phi in zip(start.spaces, found.phi, strict=True))
 
@@ -296,10 +343,12 @@ class _Recorder:
     response: Array | None
     observe: Observer | None
     dt: float | None = None
+    old: _OldHead | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
-        self.f = np.full((len(self.stage.times), len(self.start.geometry.moving)), np.nan)
+        shape = (len(self.stage.times), len(self.start.geometry.moving), *shape_of(self.stage.readouts))
+        self.f = np.full(shape, np.nan)
         self.observed: dict[str, list[Any]] = {}
         self.next = 0
 
@@ -319,6 +368,9 @@ class _Recorder:
         row[others] = scene.outputs(others) / self.stage.gamma + self.centre.at_others(t)
         if self.response is not None:
             row += self.response @ self.field.pulled(z) / self.stage.gamma
+        if self.old is not None:
+            found = self.old.outputs(self.start, weights, self.field.ablations)
+            self.observed.setdefault("old_outputs", []).append(found)
         if self.observe is not None:
             for name, value in self.observe(self.index, self.next, t, scene).items():
                 self.observed.setdefault(name, []).append(value)

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.deep.lazy import InitialKernels
 from tlcli.dmft.deep.run import Lazy, Observer, run_stages
-from tlcli.dmft.deep.start import Start, exact, sampled
+from tlcli.dmft.deep.start import Readouts, Start, exact, sampled
 from tlcli.dmft.ensemble import Numerics, Plan, Solution, moved, stacked
 from tlcli.dmft.field import thread_count
 from tlcli.dmft.geometry import Geometry
@@ -81,7 +81,7 @@ def deep_plan(act: Activation, stages: Sequence[Stage], numerics: Numerics) -> P
     repeats = numerics.repeats or 4
     richness = [stage.richness for stage in stages]
     wanted = math.ceil((0.5 * max(1.0, *richness) / numerics.accuracy) ** 2 / repeats)
-    lazy = richness[0] <= _LAZY
+    lazy = richness[0] <= _LAZY and all(stage.readouts is None for stage in stages)
     neurons = numerics.neurons or max(_LEAST, min(wanted, _MOST))
     # Rates grow without bound where the activation does: times the rounding of single precision they are speeds.
     double = basis_tolerance(act, numerics) < _SINGLE or min(richness) < _DOUBLE or not act.lipschitz
@@ -161,7 +161,8 @@ def basis_tolerance(act: Activation, numerics: Numerics) -> float:
 class DeepEnsemble:
     """Repeats of one deep network; `solve` trains all of them from the same initial weights every time.
 
-    `initial` gives the exact kernels at initialisation between all points and `trained`.
+    `initial` gives the exact kernels at initialisation between all points and `trained`; `readouts` are the numbers of
+    outputs of source and target, None for a single one.
 
     Raises:
         UsageError: from `solve`, see `deep_plan`; DomainError: layers that are not there.
@@ -176,6 +177,7 @@ class DeepEnsemble:
     starts: list[Start] = field(default_factory=list)
     neurons: int | None = None
     solved: bool = False
+    readouts: Readouts = (None, None)
 
     def solve(self, stages: Sequence[Stage], surgery: Surgery, observe: Observer | None = None) -> Solution:
         """Train all repeats through `stages`; `observe` sees the records of every repeat."""
@@ -208,7 +210,7 @@ class DeepEnsemble:
     ) -> list[StageRun]:
         size: int | None = None
         while True:
-            start = exact(self.act, self.geometry, self.depth, self.trained, tol=tol, size=size)
+            start = exact(self.act, self.geometry, self.depth, self.trained, tol=tol, size=size, readouts=self.readouts)
             try:
                 return self._run(start, stages, surgery, control, observe, richardson)
             except OverflowError:
@@ -300,6 +302,7 @@ class DeepEnsemble:
             self.trained,
             tol=basis_tolerance(self.act, self.numerics),
             dtype=chosen.dtype,
+            readouts=self.readouts,
         )
 
     def _run(

@@ -18,6 +18,8 @@ from tlcli.dmft.geometry import Geometry
 
 Array = NDArray[np.float64]
 
+Readouts = tuple[int | None, int | None]  # of the first stage and of a new head; None: a single output
+
 _AXES = 24  # axes per input direction and layer that an exact linear network is given at first
 
 
@@ -25,10 +27,11 @@ _AXES = 24  # axes per input direction and layer that an exact linear network is
 class Start:
     """Initial weights and hidden matrices of one repeat.
 
-    `inputs` (rank, size) and `still` (n_still, size) of the first layer, `readout` and `redrawn` (size,) of the last;
-    `hidden` grow as they are looked at. `trained` are all points that any stage trains on, `origin` Phi^l there before
-    training, `counts` per stage how many directions each matrix had when the stage was first entered. The noise
-    (n_point, size) per hidden matrix is drawn when first needed, that of the way back from `seed` whenever it is.
+    `inputs` (rank, size) and `still` (n_still, size) of the first layer, `readout` and `redrawn` of the last, (size,)
+    or (K, size) of several outputs, of which the redrawn one may have others; `hidden` grow as they are looked at.
+    `trained` are all points that any stage trains on, `origin` Phi^l there before training, `counts` per stage how many
+    directions each matrix had when the stage was first entered. The noise (n_point, size) per hidden matrix is drawn
+    when first needed, that of the way back from `seed` whenever it is.
     """
 
     act: Activation
@@ -146,11 +149,12 @@ def sampled(
     tol: float = 0.03,
     dtype: str = "float32",
     draws: str = "matched",
+    readouts: Readouts = (None, None),
 ) -> Start:
     """Draw a network whose single-site laws are represented by `neurons` samples per layer."""
     *children, aside = rng.spawn(depth + 1)
     spaces = [Samples(neurons, child, dtype, draws) for child in children]
-    start = _begin(act, geometry, spaces, tol, trained)
+    start = _begin(act, geometry, spaces, tol, trained, readouts)
     start.seed = int(aside.integers(2**63))
     return start
 
@@ -163,23 +167,30 @@ def exact(
     *,
     tol: float = 1e-12,
     size: int | None = None,
+    readouts: Readouts = (None, None),
 ) -> Start:
     """Return a linear network in its Gaussian Hilbert space; `size` axes per layer.
 
     Raises:
         OverflowError: from any later look, where the axes do not suffice; take more.
     """
-    axes = _AXES * (geometry.rank + 2) + geometry.still.shape[1] if size is None else size
-    return _begin(act, geometry, [Axes(axes) for _ in range(depth)], tol, trained)
+    given = geometry.rank + sum(count or 1 for count in readouts)
+    axes = _AXES * given + geometry.still.shape[1] if size is None else size
+    return _begin(act, geometry, [Axes(axes) for _ in range(depth)], tol, trained, readouts)
 
 
 def _begin(
-    act: Activation, geometry: Geometry, spaces: Sequence[Space], tol: float, trained: NDArray[np.int_]
+    act: Activation,
+    geometry: Geometry,
+    spaces: Sequence[Space],
+    tol: float,
+    trained: NDArray[np.int_],
+    readouts: Readouts,
 ) -> Start:
     hidden = [Hidden(below, above, tol) for below, above in itertools.pairwise(spaces)]
     first, last = spaces[0], spaces[-1]
     inputs = first.start(geometry.rank)
-    readout, redrawn = last.start(1)[0], last.start(1)[0]
+    readout, redrawn = (last.start(1)[0] if count is None else last.start(count) for count in readouts)
     empty = np.zeros((0, first.size), dtype=first.dtype)
     start = Start(act, geometry, spaces, hidden, inputs, empty, readout, redrawn, tol, np.unique(trained))
     if geometry.still.shape[1]:

@@ -111,7 +111,7 @@ def check_losses(case: Case, settings: Sequence[TransferSettings]) -> None:
 
     Raises:
         UsageError: label smoothing of a loss without it, label noise of classes, readouts that cannot be carried over,
-            a deep network, time without end where there is no optimum.
+            time without end where there is no optimum.
     """
     words = case.words
     if not words.get("losses"):
@@ -124,11 +124,6 @@ def check_losses(case: Case, settings: Sequence[TransferSettings]) -> None:
         used = losses[: 2 if one.times2 else 1]
         if one.label_smoothing and not any(loss.smooths for loss in used):
             loss_of(used[-1].text, one.label_smoothing)  # refuses
-        if one.deep:
-            raise UsageError(
-                f"depth = {one.depth}: deep networks have the squared error of one output; leave out --loss and "
-                "--depth, or use tasks with two classes."
-            )
         if one.times2:
             _check_switch(one, losses, kinds)
             _check_end(one, losses[1])
