@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from tlcli.arrays import Floats
 from tlcli.dmft.activations import activation
 from tlcli.dmft.estimates import Piece, averaged, jackknife
 from tlcli.dmft.loss_columns import Heads, Statistic
@@ -28,8 +28,6 @@ from tlcli.simulate.trials import Estimate, trial_rng
 from tlcli.simulate.two_layer import SAFETY, Network, NetworkExperiment, Pull, checked, descend
 from tlcli.simulate.vector_network import VectorDeepNetwork, VectorNetwork
 
-Array = NDArray[np.float64]
-
 _AGAIN = 200  # times that networks are drawn again
 
 
@@ -41,7 +39,7 @@ class LossNetworks:
     setup: LossSetup
     seed: int
 
-    def draw(self, number: int) -> tuple[Network, Network, Array]:
+    def draw(self, number: int) -> tuple[Network, Network, Floats]:
         """Return network `number` at its start, the one from scratch, and the readout of a new head.
 
         Both have the same first layer, and where the stages have the same outputs the same readout.
@@ -55,21 +53,21 @@ class LossNetworks:
         copied = [matrix.copy() for matrix in hidden]
         return self.network(weights.copy(), readout.copy(), hidden), self.network(weights, other.copy(), copied), new
 
-    def network(self, weights: Array, readout: Array, hidden: list[Array]) -> Network:
+    def network(self, weights: Floats, readout: Floats, hidden: list[Floats]) -> Network:
         """Return a network of these weights."""
         act = self.setup.act
         if self.setup.settings.deep:
             return (DeepNetwork if readout.ndim == 1 else VectorDeepNetwork)(weights, readout, act, hidden)
         return (Network if readout.ndim == 1 else VectorNetwork)(weights, readout, act)
 
-    def headed(self, net: Network, readout: Array) -> Network:
+    def headed(self, net: Network, readout: Floats) -> Network:
         """Return the same network with another readout, which may have other outputs."""
         found = self.network(net.weights, readout, net.hidden if isinstance(net, DeepNetwork) else [])
         if isinstance(net, DeepNetwork) and isinstance(found, DeepNetwork):
             found.frozen = net.frozen
         return found
 
-    def train(self, numbers: Sequence[int], halvings: int) -> dict[str, Array]:
+    def train(self, numbers: Sequence[int], halvings: int) -> dict[str, Floats]:
         """Train networks; return their outputs (network, n_time, n_point[, C]) by name.
 
         `source`: stage 1; `target`: stage 2; `scratch`: the target alone; `old`: the source's readout in stage 2, where
@@ -78,7 +76,7 @@ class LossNetworks:
         found = [self._one(number, halvings) for number in numbers]
         return {name: np.array([one[name] for one in found]) for name in found[0]}
 
-    def _one(self, number: int, halvings: int) -> dict[str, Array]:
+    def _one(self, number: int, halvings: int) -> dict[str, Floats]:
         s, x = self.setup.settings, self.setup.x
         net, scratch, new = self.draw(number)
         gammas = (s.gamma0, s.second_gamma)
@@ -100,8 +98,8 @@ class LossNetworks:
         return out | ({} if old is None else {"old": passive})
 
     def _stage(
-        self, net: Network, stage: int, halvings: int, name: str, rest: Array | float = 0.0, old: Array | None = None
-    ) -> tuple[Array, Array]:
+        self, net: Network, stage: int, halvings: int, name: str, rest: Floats | float = 0.0, old: Floats | None = None
+    ) -> tuple[Floats, Floats]:
         """Return the outputs at every record of a stage, and those of the source's readout `old`."""
         s, x, side, dt = self.setup.settings, self.setup.x, self.setup.sides[stage], self.experiment.dt
         rows = (self.setup.source, self.setup.target)[stage]
@@ -128,7 +126,7 @@ class LossNetworks:
                 passive.append(self.headed(net, old).outputs(x, s.gamma0))
         return np.array(own), np.array(passive)
 
-    def _regress(self, net: Network, new: Array) -> Array:
+    def _regress(self, net: Network, new: Floats) -> Floats:
         """Return the outputs of a new readout on the frozen features; of several the kernel is the mean over them."""
         s, target, x = self.setup.settings, self.setup.target, self.setup.x
         rows, readouts = slice(int(target[0]), int(target[-1]) + 1), [net.readout]
@@ -144,7 +142,7 @@ class LossNetworks:
             kernel[target], kernel, objective, ridge=s.second_ridge, time=s.times2, reduction=s.reduction
         )
 
-    def losses(self, outputs: dict[str, Array]) -> dict[str, Array]:
+    def losses(self, outputs: dict[str, Floats]) -> dict[str, Floats]:
         """Return mean losses (network, n_time) on training and test points: what the step is judged by."""
         first, second = self.setup.sides
         found = {}
@@ -192,10 +190,10 @@ def simulate_losses(
     return {**out, "step_error": Estimate(step_error, 0.0)}
 
 
-def _shares(heads: Heads, outputs: Sequence[Array]) -> dict[str, Estimate]:
+def _shares(heads: Heads, outputs: Sequence[Floats]) -> dict[str, Estimate]:
     """Return the shares of misclassified points, from networks drawn again; `outputs` in the order of the pieces."""
     shares, count, rng = heads.shares(), len(outputs[0]), np.random.default_rng(0)
-    drawn: dict[str, list[Array]] = {name: [] for name in shares}
+    drawn: dict[str, list[Floats]] = {name: [] for name in shares}
     for _ in range(_AGAIN if count > 1 else 1):
         weights = rng.multinomial(count, np.full(count, 1 / count)) / count if count > 1 else np.ones(1)
         f = [np.tensordot(weights, found, axes=1) for found in outputs]
@@ -208,7 +206,7 @@ def _shares(heads: Heads, outputs: Sequence[Array]) -> dict[str, Estimate]:
     }
 
 
-def estimated(pieces: Sequence[Piece], statistic: Statistic) -> tuple[Array, Array]:
+def estimated(pieces: Sequence[Piece], statistic: Statistic) -> tuple[Floats, Floats]:
     """Return a statistic of the mean output, without the bias of the number of networks, and its standard error."""
     value = np.asarray(statistic([p.whole for p in pieces]), dtype=float)
     parts = [p.left_out for p in pieces]

@@ -12,26 +12,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.simulate.deep_network import DeepNetwork, Passes
 from tlcli.simulate.two_layer import Network
-
-Array = NDArray[np.float64]
 
 
 @dataclass
 class VectorNetwork(Network):
     """First-layer weights (N, D) and readouts (N, C), changed in place by training."""
 
-    def outputs(self, x: Array, gamma: float) -> Array:
+    def outputs(self, x: Floats, gamma: float) -> Floats:
         """Return f (n, C) at the inputs x (n, D), on the output scale gamma."""
         xs, out = x.T / np.sqrt(x.shape[1]), np.zeros((len(x), self.readout.shape[1]))
         for rows in self.blocks(len(x)):
             out += self.phi.phi(self.weights[rows] @ xs).T @ self.readout[rows]
         return out / (gamma * len(self.readout))
 
-    def forward(self, xs: Array) -> tuple[Any, Array]:
+    def forward(self, xs: Floats) -> tuple[Any, Floats]:
         """Return the passes, (rows, phi, phi') of each block, and sum_i a_i phi_i (P, C)."""
         passes, f = [], np.zeros((len(xs), self.readout.shape[1]))
         for rows in self.blocks(len(xs)):
@@ -40,7 +38,7 @@ class VectorNetwork(Network):
             passes.append((rows, phi, slope))
         return passes, f
 
-    def curvature(self, passes: Any, xs: Array, v: Array, turns: int) -> tuple[float, Array]:
+    def curvature(self, passes: Any, xs: Floats, v: Floats, turns: int) -> tuple[float, Floats]:
         """Largest eigenvalue of the tangent kernel (P C, P C) and its vector (P, C), from `turns` products."""
         top = 0.0
         for _ in range(turns):
@@ -55,7 +53,7 @@ class VectorNetwork(Network):
             top = float(np.linalg.norm(v))
         return top, v
 
-    def update(self, passes: Any, xs: Array, pull: Array, force: Array, step: float, decay: float) -> None:
+    def update(self, passes: Any, xs: Floats, pull: Floats, force: Floats, step: float, decay: float) -> None:
         """Make one step of gradient descent, of length `step`, in place; pull = gamma Delta / P (P, C)."""
         w, a = self.weights, self.readout
         kept = 1.0 - step * decay
@@ -72,18 +70,18 @@ class VectorNetwork(Network):
 class VectorDeepNetwork(DeepNetwork):
     """A deep network with readouts (N, C)."""
 
-    def forward(self, xs: Array) -> tuple[Passes, Array]:
+    def forward(self, xs: Floats) -> tuple[Passes, Floats]:
         """Return the forward pass at inputs xs (P, D), already over sqrt(D), and sum_i a_i phi(h^L_i) (P, C)."""
         passes = self.ahead(xs)
         return passes, passes.last.T @ self.readout
 
-    def outputs(self, x: Array, gamma: float) -> Array:
+    def outputs(self, x: Floats, gamma: float) -> Floats:
         """Return f (n, C) at the inputs x (n, D), on the output scale gamma."""
         xs, width = x / np.sqrt(x.shape[1]), len(self.readout)
         parts = [self.ahead(xs[points]).last.T @ self.readout for points in self._turns(len(x))]
         return np.concatenate([*parts, np.zeros((0, self.readout.shape[1]))]) / (gamma * width)
 
-    def curvature(self, passes: Passes, xs: Array, v: Array, turns: int) -> tuple[float, Array]:
+    def curvature(self, passes: Passes, xs: Floats, v: Floats, turns: int) -> tuple[float, Floats]:
         """Largest eigenvalue of the tangent kernel (P C, P C) of all that trains and its vector (P, C)."""
         back = [self.backward(passes, self.frozen + 1, column[:, None]).back for column in self.readout.T]
         top = 0.0
@@ -101,7 +99,7 @@ class VectorDeepNetwork(DeepNetwork):
             top = float(np.linalg.norm(v))
         return top, v
 
-    def _moves(self, passes: Passes, pull: Array) -> list[Array | None]:
+    def _moves(self, passes: Passes, pull: Floats) -> list[Floats | None]:
         """Velocity of each layer's weights, None for a frozen one, for pull = gamma Delta / P (P, C)."""
         if not passes.moves:
             back = self.backward(passes, self.frozen + 1, self.readout @ pull.T).back
