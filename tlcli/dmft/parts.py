@@ -224,13 +224,16 @@ class Parts:
         if predictions:
             arrays |= self._predicted(self._pieces())
         message = next((p.message for p in self.solutions if p.message), "")
-        unsettled = [p for p in self.solutions if self.numerics.until is not None and not p.settled]
-        if unsettled and not message:
-            message = (
-                f"not at rest to --until {self.numerics.until:g} when the stage ended; raise --t1 and --t2 or --until"
-            )
+        message = message or self.unsettled()
         info = self._info(columns, changes)
         return TransferResult(columns, arrays, "not_converged" if message else "converged", message, info)
+
+    def unsettled(self) -> str:
+        """Return a sentence where a solution ended before it came to rest as asked, else nothing."""
+        until = self.numerics.until
+        if until is None or all(p.settled for p in self.solutions):
+            return ""
+        return f"not at rest to --until {until:g} when the stage ended; raise --t1 and --t2 or --until"
 
     def _pieces(self) -> list[Piece]:
         return [*self.outputs, *([self.baseline] if self.baseline is not None else [])]

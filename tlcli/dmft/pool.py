@@ -23,13 +23,15 @@ Array = NDArray[np.float64]
 class PoolKernels:
     """Kernels between the target points of `data`: of every repeat after stage 1 (R, N, N), and at the start (N, N).
 
-    Without stage 1 (gamma0 = 0) both are the exact one. `message` says why there is none (training broke off).
+    Without stage 1 (gamma0 = 0) both are the exact one. `message` says why there is none (training broke off),
+    `restless` that training ended before it came to rest as asked.
     """
 
     kernels: Array
     start: Array
     message: str
     info: dict[str, Any]
+    restless: str = ""
 
 
 class _Trained(Parts):
@@ -67,4 +69,4 @@ def pool_kernels(data: Data, settings: TransferSettings, numerics: Numerics, sam
     with contextlib.suppress(DomainError):
         corrected = parts._corrected_kernels(found) if len(found) > 1 else None
         found = found if corrected is None else corrected
-    return PoolKernels(found[:, rows], start, "", info)
+    return PoolKernels(found[:, rows], start, "", info, parts.unsettled())

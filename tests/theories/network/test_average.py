@@ -50,7 +50,7 @@ def test_the_kernel_of_a_pool_is_that_of_a_transfer():
 
 
 def test_a_grid_of_sizes_ridges_noises_and_times_is_one_kernel(tlcli):
-    grid = "--gamma0 0,1 --p2 5,30 --ridge 0.01,0.1 --noise2 0,0.3 --t2 3,inf --average auto --pool 80"
+    grid = "--gamma0 0,1 --p2 5,30 --ridge 0.01,0.1 --noise2 0,0.3 --t2 3,inf --average auto --pool 80 --accuracy 1"
     done = tlcli(SMALL, *grid.split(), "--dry-run")
     assert "2 points and draws of the data" in done.out
     done = tlcli(SMALL, *grid.split(), "-o", "out")
@@ -72,9 +72,9 @@ def test_a_grid_of_sizes_ridges_noises_and_times_is_one_kernel(tlcli):
 
 def test_the_average_is_that_of_draws(tlcli):
     """12 draws of the target, source and neurons, within four of their standard errors; other sizes are not."""
-    both = [SMALL.replace("hermite:2", "linear"), "--gamma0 1 --ridge 0.05 --neurons 256 --repeats 2 --ptest 200"]
+    both = [SMALL.replace("hermite:2", "linear"), "--gamma0 1 --ridge 0.05 --neurons 256 --repeats 2"]
     average = [*both, "--draws 4 --average pointwise --pool 200"]
-    assert tlcli(*both, "--p2 20 --draws 12 -o draws").code == 0
+    assert tlcli(*both, "--ptest 200 --p2 20 --draws 12 -o draws").code == 0
     assert tlcli(*average, "--p2 20 -o mean").code == 0
     assert tlcli(*average, "--p2 5 -o more").code == 0
     (direct,), (mean,), (other,) = rows("draws"), rows("mean"), rows("more")
@@ -92,9 +92,30 @@ def test_before_any_training_there_is_no_gain_and_no_noise_of_neurons(tlcli):
     assert float(row["loss_neuron_se"]) < 1e-12
 
 
+def test_what_missed_the_accuracy_or_never_rested_is_told(tlcli):
+    command = [SMALL, "--p2 10 --gamma0 1 --ridge 0.1 --neurons 64 --repeats 2 --average pointwise --pool 40"]
+    assert tlcli(*command, "-o out").code == 0
+    (row,) = rows("out")
+    unit = max(1.0, float(row["loss"]), float(row["baseline"]))
+    worst = max(float(row["loss_se"]), float(row["baseline_se"]))
+    assert worst / 1.25 > 0.02
+    assert row["status"] == "inaccurate"
+    assert float(row["residual"]) == pytest.approx(worst / unit, rel=0.2)  # the labels' power is near 1
+    done = tlcli(*command, "--strict -o strict")
+    assert done.code == 3
+    assert "1 of 1 average(s) are inaccurate: asked 0.01, reached" in done.err
+    assert tlcli(*command, "--accuracy 1 -o loose").code == 0
+    assert rows("loose")[0]["status"] == "converged"
+    done = tlcli(*command, "--accuracy 1 --until 1e-3 -o restless")
+    assert done.code == 3
+    assert rows("restless")[0]["status"] == "not_converged"
+    assert "not at rest to --until 0.001" in done.err
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
+        ("--average auto --ptest 30", "--ptest 30 has no effect with --average auto"),
         ("--pool 100", "--pool 100 is the pool of --average"),
         ("--average auto --pool 50 --p2 30", "a pool of 50 target points is too small for p2 = 30"),
         ("--average mean", "average: 'mean' is unknown"),
@@ -129,7 +150,13 @@ def test_records_are_read_only_whole():
     parameters = {"sizes": [5], "ridges": [0.1, 1.0], "noises": [0.0], "times": [np.inf]}
     cell = [[[[1.0]], [[1.0]]]]
     names = [f"{name}{part}" for name in ("loss", "baseline", "gain") for part in ("", "_pool_se", "_neuron_se")]
-    whole = {"columns": dict.fromkeys(names, cell), "direct": [0], "unsolved": [[0, 0]], "status": "converged"}
+    whole = {
+        "columns": dict.fromkeys(names, cell),
+        "power": 1.0,
+        "direct": [0],
+        "unsolved": [[0, 0]],
+        "status": "converged",
+    }
     whole |= {"message": "", "info": {}, "data": {}, "notes": []}
     check_record(parameters, whole)
     broken = [{**whole, "columns": {**whole["columns"], name: bad}} for name in names for bad in ([1.0], "x", None)]

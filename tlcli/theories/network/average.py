@@ -38,7 +38,7 @@ class AveragedNetwork(PointByPoint):
     target samples at all of these.
     """
 
-    version: ClassVar[str] = f"{points.VERSION}.2"
+    version: ClassVar[str] = f"{points.VERSION}.3"
 
     def check(self, case: Case) -> None:
         """Refuse what no network has, and pools that are too small for the samples taken of them."""
@@ -66,6 +66,7 @@ class AveragedNetwork(PointByPoint):
         groups = by_point(found, len(kernels))
         refuse_if_all_failed(groups)
         joined = [_joined(case, group) for group in groups]
+        wanted = _accuracy(case)
         names = _columns(case)
         columns = {name: np.full(_shape(case), np.nan) for name in names}
         columns["status"] = np.full(_shape(case), Status.FAILED, dtype=np.int8)
@@ -83,6 +84,14 @@ class AveragedNetwork(PointByPoint):
             out.info, out.data = dict(done[0]["info"]), dict(done[0]["data"])
         out.notes = list(dict.fromkeys(note for record in done for note in record["notes"]))
         out.messages = list(dict.fromkeys(r["message"] for group in groups for r in group if r.get("message")))
+        late = columns["status"] == Status.INACCURATE
+        if late.any():
+            out.messages.append(
+                f"{late.sum()} of {late.size} average(s) are inaccurate: asked {wanted:g}, reached "
+                f"{np.max(columns['residual'][late]):.2g} (errors of losses, in units of the labels' mean square); use "
+                "a larger --pool where the pool's error leads (of files and images all points are in it), more "
+                "--neurons where theirs does, or accept it with a larger --accuracy."
+            )
         return out
 
     def memory(self, tasks: Sequence[Task]) -> float:
@@ -97,6 +106,10 @@ class AveragedNetwork(PointByPoint):
     def pictures(self, case: Case) -> set[str]:
         """Return none."""
         return set()
+
+
+def _accuracy(case: Case) -> float:
+    return float(points.numerics_of({**case.words, "seed": 0, "draw": 0}).accuracy)
 
 
 def _shape(case: Case) -> tuple[int, ...]:
@@ -252,10 +265,11 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
     unsolved = np.any([curve.unsolved for pair in curves for curve in pair], axis=0)
     return {
         "columns": {name: values.tolist() for name, values in columns.items()},
+        "power": power,
         "direct": direct.astype(int).tolist(),
         "unsolved": unsolved.astype(int).tolist(),
-        "status": "converged",
-        "message": "",
+        "status": "not_converged" if found.restless else "converged",
+        "message": found.restless,
         "info": {**found.info, "notes": list(found.info.get("notes", ())), "pools": len(rows), "pool": len(rows[0])},
         "data": data.description,
         "notes": [*notes, *found.info.get("notes", ())],
@@ -267,6 +281,7 @@ def check_record(parameters: Mapping[str, Any], record: Mapping[str, Any]) -> No
     sizes, ridges, noises, times = (len(parameters[name]) for name in ("sizes", "ridges", "noises", "times"))
     names = [*_NAMES, *(f"{name}_{part}_se" for name in _NAMES for part in _PARTS)]
     check_numbers(record["columns"], names, (sizes, ridges, noises, times))
+    check_numbers(record, ("power",), ())
     check_numbers(record, ("direct",), (sizes,))
     check_numbers(record, ("unsolved",), (sizes, ridges))
     check_texts(record, ("status", "message"))
@@ -343,6 +358,13 @@ def _neurons(kernels: Floats, labels: Floats, rows: Sequence[Indices], axes: Axe
     return (1 + shift)[..., None], np.hypot(noise, shift**2)[..., None]
 
 
+def _reached(columns: Mapping[str, Floats], power: float) -> Floats:
+    """Return the larger error of the two losses, in units of the labels' `power` or of a loss above it."""
+    unit = power or 1.0
+    parts = [columns[f"{name}_se"] / np.maximum(unit, np.abs(columns[name])) for name in ("loss", "baseline")]
+    return np.maximum(*parts)
+
+
 def _joined(case: Case, records: Sequence[Mapping[str, Any]]) -> dict[str, Floats]:
     """Return the columns of one kernel over its draws, (sizes, ridges, noises, times)."""
     done = [record for record in records if record.get("status") != "failed"]
@@ -363,9 +385,11 @@ def _joined(case: Case, records: Sequence[Mapping[str, Any]]) -> dict[str, Float
             spread = values.std(axis=0, ddof=1) / math.sqrt(count)
             out[f"{name}_draw_se"] = np.hypot(spread, out[f"{name}_pool_se"]) if pooled else spread
     shape = out["loss"].shape
-    unsolved = np.any([record["unsolved"] for record in done], axis=0)[..., None, None]
+    restless = any(record["status"] == "not_converged" for record in done)
+    unsolved = restless | np.any([record["unsolved"] for record in done], axis=0)[..., None, None]
     direct = np.any([record["direct"] for record in done], axis=0)[:, None, None, None]
     out["direct"] = np.broadcast_to(direct, shape).astype(float)
-    out["residual"] = out["loss_se"]
-    out["status"] = np.broadcast_to(np.where(unsolved, Status.NOT_CONVERGED, Status.CONVERGED), shape).astype(np.int8)
+    out["residual"] = _reached(out, float(np.mean([record["power"] for record in done])))
+    status = np.where(out["residual"] > 1.25 * _accuracy(case), Status.INACCURATE, Status.CONVERGED)
+    out["status"] = np.where(unsolved, Status.NOT_CONVERGED, status).astype(np.int8)
     return out

@@ -59,6 +59,7 @@ def losses_of(name: str, get: Callable[[str], Any], source: str, target: str) ->
     named = [get(option) or get("loss") or _usual(kind) for option, kind in zip(("loss1", "loss2"), kinds, strict=True)]
     named = [_SQUARE.get(text, text) for text in named]
     losses = [loss_of(text) for text in named]
+    _refuse_without_effect(get, kinds, source, target)
     for loss, kind, task in zip(losses, kinds, (source, target), strict=True):
         refuse_labels(loss, kind, task)
     defaults = {"loss1": losses[0].text, "loss2": losses[1].text}
@@ -69,6 +70,18 @@ def losses_of(name: str, get: Callable[[str], Any], source: str, target: str) ->
     words: dict[str, Any] = {"losses": True, "kinds": [kind.classes is not None for kind in kinds]}
     words |= {} if meaning is None else {"meaning": meaning}
     return Losses(defaults, words, limit, kinds[1].classes is not None)
+
+
+def _refuse_without_effect(get: Callable[[str], Any], kinds: Sequence[LabelKind], source: str, target: str) -> None:
+    if all(get(option) is not None for option in ("loss", "loss1", "loss2")):
+        raise UsageError(f"--loss {get('loss')} has no effect beside --loss1 and --loss2; leave it out.")
+    weights = get("class_weights")
+    if weights is not None and all(kind.classes is None for kind in kinds):
+        tasks = source if source == target else f"{source} and {target}"
+        raise UsageError(
+            f"--class-weights {weights} has no effect: the labels of {tasks} are no classes; leave it out, or use "
+            "tasks with classes such as sign:linear."
+        )
 
 
 def _meaning(get: Callable[[str], Any]) -> str | None:

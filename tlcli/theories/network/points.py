@@ -235,13 +235,24 @@ def check_deep(numerics: Numerics, deep: Sequence[bool]) -> None:
 
 
 def _refuse_without_effect(numerics: Numerics, points: Sequence[TransferSettings]) -> None:
-    """Refuse numerics that no point of a grid of deep networks uses.
+    """Refuse what no point of a grid uses: a frozen kernel, a readout at the switch, numerics of deep networks.
 
     Raises:
         UsageError: there are such.
     """
     from tlcli.dmft.deep.solve import without_effect
 
+    frozen = [point.regresses for point in points if point.times2]
+    if frozen and not any(frozen) and points[0].kernel != "feature":
+        raise UsageError(
+            f"--kernel {points[0].kernel} has no effect at gamma2 above 0, where no kernel is frozen; give --gamma2 0 "
+            "or --solver network-frozen, or leave it out."
+        )
+    if frozen and all(frozen) and points[0].readout != "carry":
+        raise UsageError(
+            f"--readout {points[0].readout} has no effect on frozen features, whose readout is learnt from zero; leave "
+            "it out."
+        )
     if not all(point.deep for point in points):
         return
     if all(point.gamma0 == 0 and (point.regresses or not point.times2) for point in points):

@@ -170,6 +170,11 @@ def _averaged(
             f"--average {get('average')} is for the squared error of one output, not for the losses "
             f"{chosen.defaults['loss1']} and {chosen.defaults['loss2']} of these tasks; leave out --average or --loss."
         )
+    if get("ptest") is not None:
+        raise UsageError(
+            f"--ptest {get('ptest')} has no effect with --average {get('average')}, which tests on the pool; leave it "
+            "out (--pool sets its points)."
+        )
     return AveragedNetwork, ("average",)
 
 
