@@ -246,6 +246,7 @@ def test_finite_time_goes_through_the_mode_equations(monkeypatch):
             overlap=0.3 * full,
             norm2=0.25 * full,
             bulk=0.5 * full,
+            train_loss=0.1 * full,
             status=np.zeros(shape, np.int8),
             residual=0 * full,
         )
@@ -258,3 +259,37 @@ def test_finite_time_goes_through_the_mode_equations(monkeypatch):
     np.testing.assert_allclose(out.n_signal[0] ** 2 + out.n_noise[0] ** 2, 1.0)
     assert float(out.spike[3]) == 0
     assert float(out.spike[2]) == pytest.approx(float(pretrain(0.4, 2.0).spike))
+
+
+@pytest.mark.parametrize(
+    ("alpha1", "gamma0", "sigma1", "weight_decay"), [(0.5, 1.0, 0.3, 0.2), (2.0, 3.0, 0.5, 0.4), (2.0, 1.0, 0.5, 0.0)]
+)
+def test_the_train_loss_sets_the_strength_of_the_noise(alpha1, gamma0, sigma1, weight_decay):
+    """Ridge regression of finite samples at the self-consistent ridge, whose noise part is as [12] says."""
+    found = pretrain(alpha1, gamma0, sigma1=sigma1, weight_decay=weight_decay)
+    rng, dim, losses = np.random.default_rng(1), 400, []
+    ridge = weight_decay / (gamma0 * np.sqrt(float(found.norm2)))
+    for _ in range(8):
+        x = rng.standard_normal((round(alpha1 * dim), dim))
+        teacher = rng.standard_normal(dim)
+        y = x @ (teacher / np.linalg.norm(teacher)) + sigma1 * rng.standard_normal(len(x))
+        w = np.linalg.solve(x.T @ x / len(x) + (ridge + 1e-12) * np.eye(dim), x.T @ y / len(x))
+        losses.append(np.mean((y - x @ w) ** 2))
+    se = np.std(losses, ddof=1) / np.sqrt(8)
+    assert abs(np.mean(losses) - found.train_loss) < 5 * se
+    assert abs(np.mean(losses) - found.train_loss * (1 + sigma1)) > 5 * se
+    left = (1 - found.overlap / alpha1) ** 2
+    noise = found.norm2 * found.n_noise**2
+    np.testing.assert_allclose(noise * alpha1 * left, found.overlap**2 * found.train_loss, rtol=1e-9)
+
+
+def test_the_train_loss_at_the_ends_and_in_time():
+    assert pretrain(0.7, 1.0, sigma1=0.4).train_loss == 0
+    assert pretrain(1.0, 1.0, sigma1=0.4).train_loss == 0
+    assert pretrain(np.inf, 1.0, sigma1=0.4).train_loss == pytest.approx(0.16)
+    assert pretrain(0.7, 0.5, weight_decay=5.0, sigma1=0.4).train_loss == pytest.approx(1.16)
+    late = pretrain(2.0, 1.0, sigma1=0.3, t1=[0.0, 1.0, 300.0]).train_loss
+    assert late[0] == pytest.approx(1.09)
+    assert late[0] > late[1] > late[2]
+    assert late[2] == pytest.approx(pretrain(2.0, 1.0, sigma1=0.3).train_loss, rel=1e-9)
+    assert pretrain(2.0, np.inf, sigma1=0.3, t1=[0.0, 1.0]).train_loss == pytest.approx([1.09, 0.045])

@@ -56,40 +56,81 @@ def _decay(a: Floats, ridge: Floats, time: Floats) -> tuple[Floats, Floats]:
     return phi, psi
 
 
-def _rank_one(c: float, ridge: Floats, time: Floats) -> Floats:
-    """F for k ≪ c: the direction is a single mode of rate c (v·Λ-average of ℓ is 1)."""
-    return np.square(_decay(np.array([c]), ridge, time)[1][:, 0])
+class Remaining(NamedTuple):
+    """What is left of a direction u at (λ, t) pairs (m, 1): u − β on the modes (m, n) and on the atom (m,), and
+    Λ^{1/2}(u − β) (m, n); w and `atom` are the weights |u|² of modes (n,) and atom.
+    """
+
+    on_modes: Floats
+    on_atom: Floats
+    on_train: Floats
+    weights: Floats
+    atom: float
+
+    @property
+    def along(self) -> Floats:
+        """u·(u − β), (m,): the part of the direction that is not learned, on average over the data."""
+        return self.on_modes @ np.sqrt(self.weights) + self.atom * self.on_atom
 
 
-def _direction(α: float, k: float, c: float, n: int, ridge: Floats, time: Floats) -> tuple[Floats, Floats]:
-    """Test and train part at the (λ, t) pairs (m, 1) with n modes; each (m,)."""
-    if k <= _RANK_ONE * c or k == 0:
-        value = _rank_one(c, ridge, time)
-        return value, value
+def remaining(α: float, k: float, c: float, n: int, ridge: Floats, time: Floats) -> Remaining:
+    """What is left of the direction of a spike c on a bulk k, with n modes."""
+    if k <= _RANK_ONE * c or k == 0:  # a single mode of rate c (v·Λ-average of ℓ is 1)
+        psi = _decay(np.array([c]), ridge, time)[1]
+        return Remaining(psi, np.zeros(len(time)), psi, np.ones(1), 0.0)
     nodes, weights = marchenko_pastur(α, n)
     ell, v, atom = nodes[:-1], np.sqrt(weights[:-1] * nodes[:-1]), weights[-1]
     if c == 0:
-        ψ2 = np.square(_decay(k * ell, ridge, time)[1])
-        return ψ2 @ weights[:-1] + atom, ψ2 @ (v * v)
+        psi = _decay(k * ell, ridge, time)[1]
+        return Remaining(psi * np.sqrt(weights[:-1]), np.ones(len(time)), psi * v, weights[:-1], atom)
     a, q_matrix = np.linalg.eigh(np.diag(k * ell) + c * np.outer(v, v))
     q = v @ q_matrix
     phi, psi = _decay(np.maximum(a, 0.0), ridge, time)
     psi *= q
     on_modes = (psi @ q_matrix.T) / np.sqrt(ell)
-    on_atom = 1.0 - c * (phi @ (q * q))
-    return np.square(on_modes).sum(axis=1) + atom * on_atom**2, np.square(psi).sum(axis=1)
+    # Λ^{1/2}(u − β) is ψ in the eigenbasis of A, another for every spike; norms do not mind.
+    return Remaining(on_modes, 1.0 - c * (phi @ (q * q)), psi, weights[:-1], atom)
 
 
-def _noise(α: float, k: float, c: float, n: int, ridge: Floats, time: Floats) -> tuple[Floats, Floats]:
-    """Test and train part of unit label noise at the (λ, t) pairs (m, 1); spikes do not matter as D → ∞."""
+def _direction(α: float, k: float, c: float, n: int, ridge: Floats, time: Floats) -> tuple[Floats, Floats]:
+    """Test and train part at the (λ, t) pairs (m, 1) with n modes; each (m,)."""
+    if c == 0 and k > 0:  # diagonal: the weights need no root
+        nodes, weights = marchenko_pastur(α, n)
+        ψ2 = np.square(_decay(k * nodes[:-1], ridge, time)[1])
+        v = np.sqrt(weights[:-1] * nodes[:-1])
+        return ψ2 @ weights[:-1] + weights[-1], ψ2 @ (v * v)
+    left = remaining(α, k, c, n, ridge, time)
+    return np.square(left.on_modes).sum(axis=1) + left.atom * left.on_atom**2, np.square(left.on_train).sum(axis=1)
+
+
+class NoiseLeft(NamedTuple):
+    """What unit label noise leaves: kφ on test (m, n) and ψ on train (m, n), with their weights (n,), and the part of
+    it that no mode touches.
+    """
+
+    on_test: Floats
+    test_weights: Floats
+    on_train: Floats
+    train_weights: Floats
+    untouched: float
+
+
+def noise_left(α: float, k: float, n: int, ridge: Floats, time: Floats) -> NoiseLeft:
+    """What unit label noise leaves at the (λ, t) pairs (m, 1); spikes do not matter as D → ∞."""
     if k == 0:
-        return np.zeros(len(time)), np.ones(len(time))
+        return NoiseLeft(np.zeros((len(time), 0)), np.zeros(0), np.zeros((len(time), 0)), np.zeros(0), 1.0)
     nodes, weights = marchenko_pastur(α, n)
     ell, w = nodes[:-1], weights[:-1]
     phi, psi = _decay(k * ell, ridge, time)
     # Train: P − (number of positive modes) directions of the noise are never touched.
-    untouched = 1.0 - w.sum() / α
-    return np.square(k * phi) @ (w * ell) / α, np.square(psi) @ w / α + untouched
+    return NoiseLeft(k * phi, w * ell, psi, w, 1.0 - w.sum() / α)
+
+
+def _noise(α: float, k: float, c: float, n: int, ridge: Floats, time: Floats) -> tuple[Floats, Floats]:
+    """Test and train part of unit label noise at the (λ, t) pairs (m, 1)."""
+    left = noise_left(α, k, n, ridge, time)
+    test = np.square(left.on_test) @ left.test_weights / α
+    return test, np.square(left.on_train) @ left.train_weights / α + left.untouched
 
 
 def _modes_needed(α: float, k: float, longest: float) -> int:

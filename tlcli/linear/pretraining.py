@@ -45,6 +45,7 @@ class Pretrained:
     c_signal: Floats  # χ n₁²
     c_cross: Floats  # χ n₁ n₂
     c_noise: Floats  # χ n₂²
+    train_loss: Floats  # mean squared residual on the noisy labels: what sets the noise's covariance [12]
     scale_free: NDArray[np.bool_]  # the kernel diverges and only its shape I + n nᵀ is meaningful
     status: NDArray[np.int8]
     residual: Floats
@@ -58,6 +59,7 @@ class _Predictor:
     norm2: Floats
     noise2: Floats
     bulk: Floats
+    train_loss: Floats
     status: NDArray[np.int8]
     residual: Floats
 
@@ -129,7 +131,9 @@ def _interpolator(α: Floats, σ: Floats, κ: Floats) -> _Predictor:
         noise = np.where(α < 1, σ**2 * α / (1.0 - α), np.where(σ > 0, σ**2 / (α - 1.0), 0.0))
     noise2 = q * (1.0 - q) + noise
     status = np.where(np.isinf(noise2), Status.DIVERGED, Status.CONVERGED).astype(np.int8)
-    return _Predictor(q, q * q + noise2, noise2, κ**2, status, np.zeros(noise2.shape))
+    # (1 − q/α)²(L + σ²) with L = (1 − q)² + ν n₂², free of cancellation.
+    train = np.where(α > 1, σ**2 * (1.0 - 1.0 / α), 0.0)
+    return _Predictor(q, q * q + noise2, noise2, κ**2, train, status, np.zeros(noise2.shape))
 
 
 def _ridge_moments(α: Floats, σ: Floats, r: Floats) -> tuple[Floats, Floats]:
@@ -162,11 +166,16 @@ def _ridge_predictor(α: Floats, γ: Floats, σ: Floats, λ: Floats) -> _Predict
         status[solve] = np.where(ok, Status.CONVERGED, Status.NOT_CONVERGED)
     overlap[dead] = noise2[dead] = 0.0
     status[dead] = Status.COLLAPSED
+    train = np.array(least.train_loss)
+    ridged = (λ > 0) & np.isfinite(γ)
+    shrinkage = 1.0 - overlap[ridged] / α[ridged]  # r/κ, κ = 1/q − 1
+    train[ridged] = shrinkage**2 * ((1.0 - overlap[ridged]) ** 2 + noise2[ridged] + σ[ridged] ** 2)
     return _Predictor(
         overlap.reshape(shape),
         (overlap**2 + noise2).reshape(shape),
         noise2.reshape(shape),
         np.zeros(shape),
+        train.reshape(shape),
         status.reshape(shape),
         residual.reshape(shape),
     )
@@ -213,7 +222,7 @@ def _early_stopped(α: Floats, γ: Floats, σ: Floats, κ: Floats, λ: Floats, t
     # The square root of a difference that is all rounding would look like a noise direction.
     noise2 = run.norm2 - run.overlap**2
     noise2 = np.where(noise2 > 1e-14 * run.norm2, noise2, 0.0)
-    state = _Predictor(run.overlap, run.norm2, noise2, run.bulk, run.status, run.residual)
+    state = _Predictor(run.overlap, run.norm2, noise2, run.bulk, run.train_loss, run.status, run.residual)
     if not np.any(np.isinf(γ)):
         return state
     t_finite = np.where(np.isfinite(t), t, 0.0)
@@ -224,6 +233,7 @@ def _early_stopped(α: Floats, γ: Floats, σ: Floats, κ: Floats, λ: Floats, t
         np.where(start, 0.0, least.norm2),
         np.where(start, 0.0, least.noise2),
         bulk_after(κ**2, λ, t_finite),
+        np.where(start, 1.0 + σ**2, least.train_loss),
         np.where(start, np.int8(Status.CONVERGED), least.status),
         zero,
     )
@@ -234,7 +244,7 @@ def _select(where: NDArray[np.bool_], yes: _Predictor, no: _Predictor) -> _Predi
     """Elementwise choice between two predictors."""
     if np.all(where):
         return yes
-    names = ("overlap", "norm2", "noise2", "bulk", "status", "residual")
+    names = ("overlap", "norm2", "noise2", "bulk", "train_loss", "status", "residual")
     return _Predictor(*(np.where(where, getattr(yes, n), getattr(no, n)) for n in names))
 
 
@@ -275,6 +285,7 @@ def _kernel(state: _Predictor, γ: Floats, kernel: Kernel) -> Pretrained:
         c_signal=along(n1, n1),
         c_cross=np.where(lost, γ * state.overlap, along(n1, n2)) if np.any(lost) else along(n1, n2),
         c_noise=along(n2, n2),
+        train_loss=np.asarray(state.train_loss),
         scale_free=scale_free,
         status=np.where(unsolved & (state.status == Status.CONVERGED), Status.NOT_CONVERGED, state.status).astype(
             np.int8

@@ -314,6 +314,14 @@ _TWO_TIME = [
         domain=Domain(2, 20_000, whole=True),
         panel="Two-time DMFT",
     ),
+    Option(
+        "correlations",
+        "flag",
+        False,
+        "Keep correlations of the target's error with signal and noise, and with several --times at two of them "
+        "(linear-exact, linear-ansatz: correlations.npz).",
+        panel="Outputs",
+    ),
 ]
 
 _EXPERIMENT = [

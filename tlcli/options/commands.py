@@ -91,6 +91,7 @@ COMMANDS = {
             (
                 *(
                     "alpha1",
+                    "alpha2",
                     "gamma0",
                     "sigma1",
                     "sigma2",
@@ -101,6 +102,7 @@ COMMANDS = {
                     "times",
                     "solver",
                     "rho",
+                    "rho_xi",
                     "reduction",
                 ),
                 *(name for name in _NETWORK if name != "readout"),
@@ -121,8 +123,10 @@ COMMANDS = {
                 *_COMMON_NETWORK,
                 *_COMMON,
             ),
-            {"p1": "100", "p2": "50"},
+            {"p1": "100", "p2": "50", "alpha2": None, "rho": None, "rho_xi": "0"},
             {
+                "alpha2": "Target data per dimension: adds the target's loss and gain on this kernel.",
+                "rho": "Alignment of a target's teacher with the source's: adds the spike's overlap with it.",
                 "p1": "Number of source samples of networks (or all of a file), instead of --alpha1.",
                 "p2": "Number of target samples of networks (or all of a file).",
                 "solver": "The theory of linear networks.",

@@ -118,16 +118,17 @@ def _name(asked: Asked) -> str:
 
 
 def _pretraining(asked: Asked) -> "Theory":
-    from tlcli.theories.linear.theory import Pretraining
+    from tlcli.theories.linear.theory import pretraining
 
-    return Pretraining()
+    return pretraining(any(asked.get(name) is not None for name in ("rho", "rho_xi")), asked.get("alpha2") is not None)
 
 
 def _linear(name: str) -> Build:
     def build(asked: Asked) -> "Theory":
         from tlcli.theories.linear.theory import BY_NAME
 
-        return BY_NAME[name]()
+        hidden = ("correlations",) if name != "linear-two-time" and asked.get("correlations") else ()
+        return BY_NAME[name](hidden=hidden)
 
     return build
 

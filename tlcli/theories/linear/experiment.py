@@ -189,7 +189,7 @@ def _size(p: dict[str, Any]) -> dict[str, int]:
 def _frozen_point(p: dict[str, Any]) -> dict[str, Any]:
     """Pre-training alone is measured by a transfer whose target stage costs nothing."""
     if p.pop("pretraining", False):
-        return {**p, "t1": p.pop("time"), "alpha2": math.inf, "rho": 1.0}
+        return {**p, "t1": p.pop("time"), "alpha2": math.inf, "rho": 1.0, "rho_xi": 0.0}
     return p
 
 

@@ -6,16 +6,21 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tlcli.errors import DomainError
-from tlcli.linear.pretraining import collapse_ratio, pretrain
+from tlcli.linear.ansatz import check_alignment
+from tlcli.linear.pretraining import Pretrained, collapse_ratio, pretrain
 from tlcli.linear.transfer import Transfer, transfer_ansatz, transfer_exact
 from tlcli.status import SOLVED, Status, phase_of
 from tlcli.theories.base import Case, ClosedForm, Columns, Experiment, Findings, Floats, Parameters
 from tlcli.theories.linear.constants import admissible, constants
+from tlcli.theories.linear.correlations import ansatz_kernel, check_size, correlation_arrays, exact_kernel
 from tlcli.theories.linear.experiment import Network, Population, Regression
 from tlcli.theories.linear.structured import structured_columns
 from tlcli.theories.linear.two_time import two_time_arrays, two_time_columns
 
 _SOURCE = ("alpha1", "gamma0", "sigma1", "weight_decay", "init_scale", "kernel")
+
+
+_OF_TARGET = ("rho", "rho_xi", "gamma0", "sigma1", "weight_decay", "init_scale", "kernel")
 
 
 def _exact(p: Parameters) -> Columns:
@@ -86,7 +91,20 @@ def _pretrain(p: Parameters) -> Columns:
     names = ("overlap", "norm2", "bulk", "spike", "n_signal", "n_noise", "c_signal", "c_cross", "c_noise")
     columns = {name: getattr(source, name) for name in names}
     columns["source_loss"] = 1 - 2 * source.overlap + source.norm2
-    return {**columns, "residual": source.residual, "status": source.status}
+    columns["source_train_loss"] = source.train_loss
+    return {**columns, **_left_for_target(p, source), "residual": source.residual, "status": source.status}
+
+
+def _left_for_target(p: Parameters, source: Pretrained) -> Columns:
+    """What the kernel is worth to a target, where one is named: the spike's overlap with it, its loss and gain."""
+    if "rho" not in p:
+        return {}
+    check_alignment(p["rho"], p["rho_xi"])
+    columns: Columns = {"spike_alignment": p["rho"] * source.n_signal + p["rho_xi"] * source.n_noise}
+    if "alpha2" in p:
+        found = transfer_exact(p["alpha1"], p["alpha2"], t1=p["time"], **{name: p[name] for name in _OF_TARGET})
+        columns |= {name: getattr(found, name) for name in ("loss", "baseline", "gain", "phase")}
+    return columns
 
 
 # What each kind of input spectrum brings along, or has no use for: no options then, and no columns.
@@ -194,8 +212,30 @@ class Pretraining(_Linear):
         return {"kernel": block, "bulk": k, "spike": np.broadcast_to(columns["spike"], k.shape)}
 
 
+class _Tuned(_Linear):
+    """What theories of a readout on a frozen kernel share: the correlations of its error, where they are asked for."""
+
+    def kernel(self, p: Parameters, columns: Columns) -> tuple[Floats, Floats, Any]:
+        """Return eigenvalues and eigenvectors of C, and the bulk."""
+        raise NotImplementedError
+
+    def check(self, case: Case) -> None:
+        """Refuse correlations at more times than memory should hold."""
+        check_size(case)
+
+    def archives(self, case: Case) -> dict[str, str]:
+        """Return the file of the correlations."""
+        return {self.archive: "npz"} if case.words.get("correlations") else {}
+
+    def arrays(self, case: Case, found: Findings) -> Columns | None:
+        """Return correlations of the error with signal and noise, and at two times."""
+        if not case.words.get("correlations"):
+            return None
+        return correlation_arrays(case, *self.kernel(case.parameters(), found.columns))
+
+
 @dataclass(frozen=True, eq=False)
-class Exact(_Linear):
+class Exact(_Tuned):
     """Fine-tuning on the kernel that pre-training really leaves."""
 
     name: str = "linear-exact"
@@ -203,6 +243,7 @@ class Exact(_Linear):
         *("alpha1", "alpha2", "rho", "rho_xi", "gamma0", "sigma1", "sigma2", "weight_decay", "init_scale", "kernel"),
         *("ridge", "t1", "time"),
     )
+    archive: str = "correlations"
     experiments: tuple[Experiment, ...] = (Regression(), Population(), Network())
     collapses: ClassVar[bool] = True
 
@@ -210,13 +251,17 @@ class Exact(_Linear):
         """Return `tlcli.linear.transfer.transfer_exact`."""
         return _exact(p)
 
+    def kernel(self, p: Parameters, columns: Columns) -> tuple[Floats, Floats, Any]:
+        """Return the spike that pre-training leaves, and its bulk."""
+        return *exact_kernel(columns), columns["bulk"]
+
     def margin(self, p: Parameters) -> Floats:
         """Return the logarithm of the ratio that features survive above (docs/theory.md, Section 2)."""
         return _collapse_margin(p)
 
 
 @dataclass(frozen=True, eq=False)
-class Ansatz(_Linear):
+class Ansatz(_Tuned):
     """Fine-tuning on a kernel with free coefficients."""
 
     name: str = "linear-ansatz"
@@ -224,12 +269,17 @@ class Ansatz(_Linear):
         *("alpha1", "alpha2", "rho", "rho_xi", "gamma0", "sigma2", "ridge", "bulk"),
         *("c_signal", "c_cross", "c_noise", "time"),
     )
+    archive: str = "correlations"
     experiments: tuple[Experiment, ...] = (Regression(),)
     partial: ClassVar[bool] = True
 
     def evaluate(self, p: Parameters) -> Columns:
         """Return `tlcli.linear.transfer.transfer_ansatz`."""
         return _ansatz(p)
+
+    def kernel(self, p: Parameters, columns: Columns) -> tuple[Floats, Floats, Any]:
+        """Return the kernel that was given."""
+        return *ansatz_kernel(p), p["bulk"]
 
     def search(self, p: Parameters) -> Columns:
         """Return the same where it is admissible, NaN elsewhere."""
@@ -296,6 +346,13 @@ class TwoTime(_Linear):
     def arrays(self, case: Case, found: Findings) -> Columns:
         """Return correlation and response functions."""
         return two_time_arrays(case.parameters())
+
+
+def pretraining(with_target: bool, with_size: bool) -> Pretraining:
+    """Return pretrain-kernel, with the target's alignment where one is named, and with its samples where they are."""
+    target = (*(("alpha2",) if with_size else ()), *(("rho", "rho_xi") if with_target or with_size else ()))
+    first, *rest = Pretraining.parameters
+    return Pretraining(parameters=(first, *target, *rest))
 
 
 BY_NAME = {theory.name: theory for theory in (Exact, Ansatz, TwoTime)}
