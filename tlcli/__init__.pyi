@@ -281,6 +281,7 @@ def dmft_solve(
     nets: int | None = None,
     predictions: bool | None = None,
     kernels: Grid | None = None,
+    two_time: bool | None = None,
     simulate: bool | None = None,
     experiment: str | None = None,
     width: Grid | None = None,

@@ -112,7 +112,8 @@ def test_whitened_data_are_a_closed_form(tlcli):
     assert float(alone["gain"]) == float(alone["evidence_gain"]) == 0
     assert row["delta_opt"] == "0"
     assert tlcli("bayes-saddle --whitened same --gamma0 1,3 --delta log:0.01:100:9 --quiet -o out").code == 0
-    assert sorted(p.name for p in Path("out").iterdir()) == ["figure.png", "provenance.json", "table.csv"]
+    written = ["figure.png", "order-parameters.npz", "provenance.json", "table.csv"]
+    assert sorted(p.name for p in Path("out").iterdir()) == written
 
 
 @pytest.mark.parametrize(

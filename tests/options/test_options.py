@@ -67,6 +67,8 @@ GOOD = {
     "until": 1e-4,
     "device": "cuda",
     "predictions": True,
+    "two_time": True,
+    "correlations": True,
     "dim": 30,
     "modes": 8,
     "seed": 12,

@@ -18,6 +18,7 @@ from tlcli.dmft.observe import BIN_EDGES
 from tlcli.dmft.regression import adaptive_predictor, kernel_regression
 from tlcli.dmft.settings import Setup
 from tlcli.dmft.two_layer import Problem, Stage
+from tlcli.dmft.two_time_kernels import two_time_arrays
 from tlcli.errors import DomainError
 from tlcli.training import Surgery
 
@@ -401,6 +402,9 @@ class Parts:
                     out[f"{name}_se_{word}"] = error[: len(kept)] if kernel else error
         if setup.layers and not setup.settings.deep:
             out |= self._single_layer(out, kept)
+        if setup.two_time:
+            times = (setup.settings.times1, setup.settings.times2)
+            out |= two_time_arrays(self.observed, self.coarse_observed, self.retimed, self.moments, times)
         return out
 
     def _single_layer(self, arrays: dict[str, NDArray[Any]], kept: NDArray[np.int_]) -> dict[str, NDArray[Any]]:

@@ -12,7 +12,7 @@ from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.parts import _PER_SAMPLE, Parts
 from tlcli.dmft.settings import Data, Setup
-from tlcli.dmft.transfer import _moments
+from tlcli.dmft.transfer import moments_of
 from tlcli.errors import DomainError
 from tlcli.training import TransferSettings
 
@@ -52,7 +52,7 @@ def pool_kernels(data: Data, settings: TransferSettings, numerics: Numerics, sam
     settings = replace(settings, target="frozen", times2=(math.inf,))
     x = np.concatenate([data.x_source, data.x_target, data.x_test])
     setup = Setup(data, settings, activation(settings.activation), x)
-    parts = _Trained(setup, numerics, _moments(settings, None))
+    parts = _Trained(setup, numerics, moments_of(settings, None))
     parts.samples = samples
     rows = setup.target
     start = parts._initial()[rows]

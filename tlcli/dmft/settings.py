@@ -17,6 +17,7 @@ from tlcli.dmft.geometry import reduce_inputs
 from tlcli.dmft.observe import Watch
 from tlcli.dmft.regression import force_scale, kernel_alignment
 from tlcli.dmft.two_layer import Stage
+from tlcli.dmft.two_time_kernels import TwoTimeWatch
 from tlcli.errors import UsageError, digits
 from tlcli.training import TransferSettings
 
@@ -88,7 +89,8 @@ def check_steps(settings: TransferSettings, dt: float) -> None:
 class Setup:
     """The points of a transfer in one array: source training, target training, test.
 
-    `layers` asks for what every layer does of a network with one hidden layer too.
+    `layers` asks for what every layer does of a network with one hidden layer too, `two_time` for kernels between two
+    times.
     """
 
     data: Data
@@ -96,6 +98,7 @@ class Setup:
     act: Activation
     x: Array
     layers: bool = False
+    two_time: bool = False
     source: NDArray[np.int_] = field(init=False)
     target: NDArray[np.int_] = field(init=False)
     test: NDArray[np.int_] = field(init=False)
@@ -125,13 +128,14 @@ class Setup:
         )
         return Stage(rows, labels, gamma, np.asarray(times), force_scale(s.reduction, len(rows)), decay, readout)
 
-    def watch(self, moments: Sequence[frozenset[int]], whole: bool) -> Watch | DeepWatch:
+    def watch(self, moments: Sequence[frozenset[int]], whole: bool) -> Watch | DeepWatch | TwoTimeWatch:
         """Return the observer of alignments at all records and of kernels at `moments`; `whole`: at every point."""
         points = np.arange(len(self.x)) if whole else self.kept
         if self.settings.deep:
             return DeepWatch(self.groups, points, self.trained, self.target, moments)
         origin = self.initial.phi[-1][self.trained] if self.layers else None
-        return Watch(self.groups, points, self.trained, self.target, moments, origin)
+        found = Watch(self.groups, points, self.trained, self.target, moments, origin)
+        return TwoTimeWatch(found) if self.two_time else found
 
     @property
     def kept(self) -> NDArray[np.int_]:

@@ -8,7 +8,7 @@ frozen, and its predictions are kernel regression.
 import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from tlcli.dmft.loss_setup import LossSetup
 from tlcli.dmft.loss_transfer import LossParts
 from tlcli.dmft.parts import Parts, TransferResult
 from tlcli.dmft.settings import Data, Setup, check_steps
+from tlcli.dmft.two_time_kernels import check_size
 from tlcli.errors import UsageError, digits
 from tlcli.training import TransferSettings
 
@@ -35,13 +36,14 @@ def solve_transfer(
     predictions: bool = False,
     kernel_times: tuple[float, ...] | None = None,
     layers: bool = False,
+    two_time: bool = False,
 ) -> TransferResult:
     """Solve pre-training, transfer and the baseline on one set of data.
 
     `predictions` adds f at every point and record to the arrays; `kernel_times` adds recorded times at which kernels
-    and densities are kept, besides the start and the ends of the stages; `layers` asks for what every layer does of a
-    network with one hidden layer too. With an accuracy that was not reached, the
-    neurons are increased once.
+    and densities are kept, besides the start and the ends of the stages; `two_time` adds Φ and G between every two of
+    these; `layers` asks for what every layer does of a network with one hidden layer too. With an accuracy that was not
+    reached, the neurons are increased once.
 
     Raises:
         UsageError: settings that exclude each other, an unknown word, a kernel time that is not recorded, or a recorded
@@ -49,12 +51,12 @@ def solve_transfer(
     """
     if numerics.integrator == "euler" and numerics.dt is not None:
         check_steps(settings, numerics.dt)
-    result = _solve_transfer(data, settings, numerics, predictions, kernel_times, layers)
+    result = _solve_transfer(data, settings, numerics, predictions, kernel_times, layers, two_time)
     reached, wanted = result.info["reached"], numerics.accuracy
     if numerics.neurons is None and math.isfinite(reached) and _missed(result, wanted) and not result.message:
         finer = replace(numerics, accuracy=wanted * max(0.4, wanted / reached))
         with contextlib.suppress(UsageError):  # more neurons than allowed: what is known is reported as it is
-            result = _solve_transfer(data, settings, finer, predictions, kernel_times, layers)
+            result = _solve_transfer(data, settings, finer, predictions, kernel_times, layers, two_time)
     result.info["accuracy"] = wanted
     if result.status == "converged" and _missed(result, wanted):
         result.status = "inaccurate"
@@ -73,22 +75,42 @@ def _solve_transfer(
     predictions: bool,
     kernel_times: tuple[float, ...] | None,
     layers: bool,
+    two_time: bool,
 ) -> TransferResult:
     act = activation(settings.activation)
     x = np.concatenate([data.x_source, data.x_target, data.x_test])
-    parts = _parts(data, settings, act, x, layers)(numerics, _moments(settings, kernel_times))
+    moments = moments_of(settings, kernel_times)
+    if two_time:
+        check_two_time(settings, moments, len(data.y_source) + len(data.y_target))
+    parts = _parts(data, settings, act, x, layers, two_time)(numerics, moments)
     parts.run()
     return parts.result(predictions)
 
 
-def _parts(data: Data, settings: TransferSettings, act: Any, x: Array, layers: bool) -> Callable[..., Parts]:
+def check_two_time(settings: TransferSettings, moments: Sequence[frozenset[int]], n_trained: int) -> None:
+    """Refuse kernels between two times where there are none.
+
+    Raises:
+        UsageError: deep networks, named losses, or more numbers than memory should hold.
+    """
+    if settings.deep or settings.loss1 is not None or settings.loss2 is not None:
+        what = "depth above 1" if settings.deep else "a named --loss"
+        raise UsageError(
+            f"--two-time is for one hidden layer and the squared error, not for {what}; leave out one of both."
+        )
+    check_size(moments, n_trained)
+
+
+def _parts(
+    data: Data, settings: TransferSettings, act: Any, x: Array, layers: bool, two_time: bool
+) -> Callable[..., Parts]:
     """Return what makes the parts: of the squared error of one output, or of any loss that is named."""
     if settings.loss1 is None and settings.loss2 is None:
-        return functools.partial(Parts, Setup(data, settings, act, x, layers))
+        return functools.partial(Parts, Setup(data, settings, act, x, layers, two_time))
     return functools.partial(LossParts, LossSetup(data, settings, act, x, layers))
 
 
-def _moments(settings: TransferSettings, kernel_times: tuple[float, ...] | None) -> list[frozenset[int]]:
+def moments_of(settings: TransferSettings, kernel_times: tuple[float, ...] | None) -> list[frozenset[int]]:
     """Return per stage the records at which kernels are kept: the last, and those asked for."""
     out, found = [], set()
     for times in (settings.times1, settings.times2):

@@ -6,7 +6,7 @@ are not trained on cost nothing during the integration; they are evaluated where
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,6 +139,15 @@ class View:
 Observer = Callable[[int, int, float, View], Mapping[str, Any]]
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """An observer that compares the records of one population."""
+
+    def begin(self) -> Observer:
+        """Return one that has seen nothing yet."""
+        ...
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where and how precisely a population runs."""
@@ -166,6 +175,8 @@ def run_population(
     the same population, is repeated with each of its steps cut in two: the difference of any result times
     `tlcli.dmft.integrate.error_factor` is the time-integration error of that run.
     """
+    if isinstance(observe, Remembering):
+        observe = observe.begin()
     way = _Way(problem, machine or Machine(), population)
     runs: list[StageRun] = []
     for index, stage in enumerate(problem.stages):

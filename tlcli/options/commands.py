@@ -11,7 +11,7 @@ from tlcli.options.option import Option
 _FIGURE = ("x", "y", *DRAWN)
 _EXPERIMENT = ("simulate", "experiment", "trials", "width", "dim")
 _RUN = ("seed", *WRITTEN, *INVOCATION)
-_OUTPUTS = ("predictions", "kernels")
+_OUTPUTS = ("predictions", "kernels", "two_time")
 _NETWORK = (
     "source",
     "target",

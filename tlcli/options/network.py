@@ -252,4 +252,11 @@ NETWORK = [
         domain=NOT_NEGATIVE,
         panel="Outputs",
     ),
+    Option(
+        "two_time",
+        "flag",
+        False,
+        "Keep kernels between every two of these moments too, Phi(t,t') and G(t,t') (one hidden layer).",
+        panel="Outputs",
+    ),
 ]

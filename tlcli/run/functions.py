@@ -192,7 +192,7 @@ from tlcli.run.result import Result as Result
 __version__: str
 __all__: list[str]
 
-Grid = float | str | Sequence[float | str] | Array
+Grid = float | str | Sequence[float | str] | NDArray[Any]
 Recipe = str | PathLike[str] | Mapping[str, Any]
 '''
     parts = [head]

@@ -20,7 +20,7 @@ from tlcli.theories.base import Case
 from tlcli.theories.bayes.results import ERRORS
 from tlcli.theories.network.points import data_of, file_options, identity_of, pack, samples, unpack
 
-VERSION = "5"
+VERSION = "6"
 STORE = "bayes"
 FUNCTION = "tlcli.theories.bayes.points:point"
 
@@ -145,8 +145,9 @@ def arrays_of(
     """Return the arrays of one point: kernels between training points sorted by their labels, and with test points.
 
     Of each task at most 400 training points, spread evenly over the sorted ones, in `points_source` and
-    `points_target` (indices into the task's training points), with their labels; and the first 300 test points, in
-    `points_test`. `kernel_source` is Φ̄ and `kernel_target` Φ, both (n, n) between [source points, target points];
+    `points_target` (indices into the task's training points), with their labels and the dual vectors
+    v = (Φ + I/β)⁻¹y there, `dual_source` and `dual_target`; and the first 300 test points, in `points_test`.
+    `kernel_source` is Φ̄ and `kernel_target` Φ, both (n, n) between [source points, target points];
     `kernel_source_test` and `kernel_target_test` (n_test, n + n_test) have the test points as rows, and the same points
     and then the test points as columns. In double precision where n + n_test <= 400, else in single; NaN where a stage
     is not certified.
@@ -166,6 +167,9 @@ def arrays_of(
         "labels_source": data.y_source[at1],
         "labels_target": data.y_target[at2],
     }
+    for name, saddle, at, size in (("source", found.source, at1, n1), ("target", found.target, at2, n2)):
+        dual = saddle.v if saddle is not None and saddle.converged else np.full(size, np.nan)
+        out[f"dual_{name}"] = dual[at]
     route = str(found.info["route"])
     out |= densities(route, Problem.of(data), settings, found.source, found.target, seed)
     if "bin_edges" in out:
@@ -195,7 +199,7 @@ def in_data_order(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         end = name.removeprefix("points_source")  # of one point of a grid
         orders = [np.argsort(arrays[f"points_{task}{end}"], axis=-1) for task in ("source", "target")]
         for task, order in zip(("source", "target"), orders, strict=True):
-            for kind in ("points", "labels"):
+            for kind in ("points", "labels", "dual"):
                 out[f"{kind}_{task}{end}"] = np.take_along_axis(arrays[f"{kind}_{task}{end}"], order, -1)
         train = np.concatenate([orders[0], orders[0].shape[-1] + orders[1]], axis=-1)
         tested = train.shape[-1] + np.arange(arrays[f"points_test{end}"].shape[-1])

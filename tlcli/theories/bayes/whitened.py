@@ -8,7 +8,7 @@ import numpy as np
 from tlcli.bayes.whitened import whitened
 from tlcli.errors import DomainError
 from tlcli.status import SOLVED, Status, phase_of
-from tlcli.theories.base import ClosedForm, Columns, Parameters
+from tlcli.theories.base import Case, ClosedForm, Columns, Findings, Parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,10 +16,21 @@ class Whitened(ClosedForm):
     """Bayesian networks on whitened data: a closed form over whole grids."""
 
     quantity: str = "train_loss"
+    archive: str = "order-parameters"
 
     def evaluate(self, p: Parameters) -> Columns:
         """Return `whitened_columns`."""
         return whitened_columns(p)
+
+    def archives(self, case: Case) -> dict[str, str]:
+        """Return the file of q, r and u."""
+        return {self.archive: "npz"}
+
+    def arrays(self, case: Case, found: Findings) -> Columns:
+        """Return the order parameters q, r and u of the target, of the grid's shape (docs/bayes.md, Section 2)."""
+        solution = whitened(**_arguments(case.parameters()))
+        solved = np.broadcast_to(solution["status"], case.grid.shape)
+        return {name: np.where(solved, solution[name], np.nan) for name in ("q", "r", "u")}
 
 
 def whitened_theory(case: str) -> Whitened:

@@ -19,7 +19,7 @@ from tlcli.dmft.activations import activation
 from tlcli.dmft.devices import cuda
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.settings import check_steps
-from tlcli.dmft.transfer import solve_transfer
+from tlcli.dmft.transfer import check_two_time, moments_of, solve_transfer
 from tlcli.errors import UsageError, digits
 from tlcli.options import OPTIONS
 from tlcli.options.columns import SAMPLED
@@ -139,6 +139,7 @@ def tasks_of(case: Case, seed: int) -> list[Task]:
     more = {name: words[name] for name in NUMERICS if words.get(name) is not None}
     if case.words["layout"] != "end":
         more |= {"predictions": bool(words.get("predictions")), "kernels": words.get("kernels")}
+        more |= {"two_time": True} if words.get("two_time") else {}
     identity = identity_of(case)
     tasks = []
     for index, point in enumerate(case.grid.points()):
@@ -214,6 +215,18 @@ def check_points(case: Case) -> None:
         for wanted in words.get("kernels") or ():
             if not np.any(np.isclose(times, wanted, rtol=1e-9, atol=1e-12)):
                 raise UsageError(f"kernels: {digits(wanted)} is no recorded time; add it to --times.")
+        if words.get("two_time"):
+            check_two_time(settings, moments_of(settings, _kernel_times(words)), _trained(case, point))
+
+
+def _trained(case: Case, point: Mapping[str, Any]) -> int:
+    """Return the number of training points of both stages; none where a file says it."""
+    found = parameters_of(case, point)
+    return int((found.get("p1") or 0) + (found.get("p2") or 0))
+
+
+def _kernel_times(words: Mapping[str, Any]) -> tuple[float, ...] | None:
+    return None if words.get("kernels") is None else tuple(words["kernels"])
 
 
 def check_deep(numerics: Numerics, deep: Sequence[bool]) -> None:
@@ -328,14 +341,14 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
     """
     p = parameters
     data: Any = data_of(p)
-    kernels = None if p.get("kernels") is None else tuple(p["kernels"])
     found = solve_transfer(
         data,
         settings_of(p),
         numerics_of(p),
         predictions=bool(p.get("predictions")),
-        kernel_times=kernels,
+        kernel_times=_kernel_times(p),
         layers=any(name in p for name in _LAYERS),
+        two_time=bool(p.get("two_time")),
     )
     record: dict[str, Any] = {
         "columns": {name: np.asarray(column).tolist() for name, column in found.columns.items()},
