@@ -6,8 +6,9 @@ READY := $(VENV)/.ready
 # Without fig4-cifar10, whose data must be downloaded first: `make figures-cifar10`.
 RECIPES := $(filter-out recipes/fig4-cifar10.yaml,$(sort $(wildcard recipes/*.yaml)))
 WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: demo test lint lowest figures figures-cifar10 bench docs reference clean
+.PHONY: demo test suite lint lowest figures figures-cifar10 bench docs reference clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tlcli needs Python 3.11 or newer')"
@@ -26,7 +27,11 @@ demo: $(READY)
 	$(BIN)/tlcli check results/digits-spectrum --finite-size 8
 
 test: $(READY) lint
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+	$(PYTEST)
+
+# The tests alone.
+suite: $(READY)
+	$(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -37,7 +42,7 @@ lint: $(READY)
 # The lower bounds of pyproject.toml are true: an environment of just these versions runs every command.
 lowest:
 	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet $$($(PYTHON) tests/lowest_versions.py)
+	.venv-lowest/bin/python -m pip install --quiet --no-compile $$($(PYTHON) tests/lowest_versions.py)
 	.venv-lowest/bin/python tests/lowest_versions.py --smoke
 
 figures: $(READY)

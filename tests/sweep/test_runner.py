@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from tlcli.errors import MissingExtraError, TlcliError, UsageError
 from tlcli.sweep.executors import SerialExecutor, make_executor
@@ -150,9 +151,15 @@ def test_few_points_are_in_flight(driver, monkeypatch):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_tasks_run_with_one_blas_thread(driver, jobs):
+def test_tasks_run_with_one_blas_thread(driver, monkeypatch, jobs):
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "2")
     before = dict(os.environ)
-    assert run_sweep(driver.tasks("threads", n=3), jobs=jobs).records == [{"threads": 1}] * 3
+    driver.threads({}, 0)  # limits hold for libraries that are loaded
+    with threadpool_limits(2):
+        assert driver.threads({}, 0) == {"threads": 2}
+        assert run_sweep(driver.tasks("threads", n=3), jobs=jobs).records == [{"threads": 1}] * 3
+        assert driver.threads({}, 0) == {"threads": 2}
     assert dict(os.environ) == before
 
 
