@@ -8,7 +8,7 @@ RECIPES := $(filter-out recipes/fig4-cifar10.yaml,$(sort $(wildcard recipes/*.ya
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: demo test suite lint lowest figures figures-cifar10 bench docs reference clean
+.PHONY: demo test suite lint lowest figures figures-cifar10 contact-sheet bench docs reference clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tlcli needs Python 3.11 or newer')"
@@ -52,6 +52,10 @@ figures: $(READY)
 figures-cifar10: $(READY)
 	test -n "$$TLCLI_CIFAR10" || $(BIN)/python -m tlcli.tasks.cifar
 	$(BIN)/tlcli run recipes/fig4-cifar10.yaml --output results/figures --jobs 2
+
+# All figures of the documentation on one sheet, docs/_build/contact-sheet.png.
+contact-sheet: $(READY)
+	$(BIN)/python docs/contact_sheet.py
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

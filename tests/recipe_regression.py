@@ -167,7 +167,7 @@ def structure(figure: Any) -> dict[str, Any]:
         for axis in figure.axes
     ]
     legends = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    return {"title": figure.get_suptitle(), "panels": panels, "legend": legends}
+    return {"title": figure.get_suptitle().replace("\N{NO-BREAK SPACE}", " "), "panels": panels, "legend": legends}
 
 
 def _collection(one: Any) -> dict[str, Any]:

@@ -41,6 +41,22 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
         exec(compile(block, page, "exec"), space)
 
 
+def test_the_contact_sheet_holds_every_picture_once(tmp_path):
+    spec = importlib.util.spec_from_file_location("contact_sheet", ROOT / "docs" / "contact_sheet.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    paths = found.figures()
+    assert len(paths) == len(set(paths))
+    assert set(paths) == set((ROOT / "docs" / "figures").glob("*.png"))
+    assert paths.index(ROOT / "docs" / "figures" / "fig1a.png") < paths.index(ROOT / "docs" / "figures" / "fig9.png")
+    found.main([str(tmp_path / "sheet.png")])
+    with found.Image.open(tmp_path / "sheet.png") as image:
+        assert image.width > 4 * found.WIDTH
+        assert image.height > 10 * found.WIDTH / 2
+
+
 def test_the_notebook_runs_and_shows_its_figures(tmp_path):
     spec = importlib.util.spec_from_file_location("notebooks", ROOT / "docs" / "notebooks.py")
     assert spec is not None

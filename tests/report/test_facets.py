@@ -53,7 +53,7 @@ def test_many_curves_have_a_colour_bar_and_no_names(draw, count):
 
 def test_a_figure_says_what_is_fixed_and_names_its_only_curve(draw):
     (figure,) = draw("finetune-loss", alpha1="0.5", alpha2="0.1:0.9:5", sigma2="0.3").values()
-    title = figure.get_suptitle()
+    title = figure.get_suptitle().replace("\N{NO-BREAK SPACE}", " ")
     for words in (r"$\alpha_1$ = 0.5", r"$\rho$ = 0.8", r"$\gamma_0$ = 1", r"$\sigma_2$ = 0.3"):
         assert words in title
     assert r"\sigma_1" not in title, "no noise is nothing to say"

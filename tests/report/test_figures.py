@@ -77,7 +77,9 @@ def test_a_map_of_the_gain(draw, tmp_path):
         title="Title",
     ).values()
     (axis,) = panels(figure)
-    assert figure.get_suptitle().startswith("Title\n$\\alpha_1$ = 0.5, $\\rho$ = 0.8")
+    assert (
+        figure.get_suptitle().replace("\N{NO-BREAK SPACE}", " ").startswith("Title\n$\\alpha_1$ = 0.5, $\\rho$ = 0.8")
+    )
     assert axis.get_title() == ""
     assert axis.get_xlabel() == r"$\alpha_2=P_2/D$"
     assert axis.get_ylabel() == r"richness $\gamma_0$"

@@ -57,7 +57,7 @@ def command(run: Callable[[Sequence[Path], str | None, bool, Mapping[str, Any]],
 def plot(folders: Sequence[Path], output: str | None, allow_code: bool, settings: Mapping[str, Any]) -> int:
     """Draw every result; return the first exit code that is not 0. An error in one does not stop the others."""
     from tlcli.cli.console import Console
-    from tlcli.run.outputs import save_figures
+    from tlcli.run.outputs import pages_told, save_figures
     from tlcli.run.stored import load
 
     names = [folder.resolve().name for folder in folders]
@@ -76,6 +76,8 @@ def plot(folders: Sequence[Path], output: str | None, allow_code: bool, settings
                 raise UsageError("-o - takes no figure; give a folder.")
             paths = save_figures(load(folder, allow_code=allow_code).redrawn(settings), where)
             console.note(f"{where}/ holds {', '.join(path.name for path in paths)}")
+            if (told := pages_told([path.name for path in paths])) is not None:
+                console.note(told)
         except TlcliError as error:
             if len(folders) == 1:
                 raise

@@ -252,6 +252,7 @@ _STRUCTURED = [
         "integer",
         None,
         "Input dimension D (default: 400; population experiment 100, network 40; polynomial tasks 20).",
+        symbol="$D$",
         domain=COUNT_FINITE,
         panel="Inputs and experiment",
     ),

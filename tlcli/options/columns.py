@@ -41,7 +41,7 @@ COLUMNS: dict[str, Column] = {
         ),
         Column(
             "train_loss",
-            r"target train loss",
+            r"target train loss $\hat{\mathcal{L}}$",
             "Mean squared error on the noisy training labels of the target (linear-classify: mean of its loss there).",
         ),
         Column("baseline_error", "baseline error", "The same without pre-training."),
@@ -77,9 +77,11 @@ COLUMNS: dict[str, Column] = {
         Column("c_signal_value", r"signal $c_1$", "Value of the expression for c_signal."),
         Column("c_cross_value", r"crosstalk $c_3$", "Value of the expression for c_cross."),
         Column("c_noise_value", r"noise $c_2$", "Value of the expression for c_noise."),
-        Column("source_loss", r"source test loss", "Mean squared test error on the source."),
-        Column("source_loss_before", r"source test loss after stage 1", "The same before the target stage."),
-        Column("forgetting", r"forgetting", "Source loss after the target stage minus before."),
+        Column("source_loss", r"source test loss $\mathcal{L}_1$", "Mean squared test error on the source."),
+        Column(
+            "source_loss_before", r"source test loss $\mathcal{L}_1$ after stage 1", "The same before the target stage."
+        ),
+        Column("forgetting", r"forgetting $\Delta\mathcal{L}_1$", "Source loss after the target stage minus before."),
         Column("norm2_end", r"norm$^2$ after stage 2", "Squared norm of the predictor at the end."),
         Column("kappa1", r"$\kappa_1$", "Effective regularisation of the source stage."),
         Column("kappa2", r"$\kappa_2$", "Effective regularisation of the target stage."),
@@ -171,7 +173,7 @@ COLUMNS: dict[str, Column] = {
         Column("time", r"time $t$", "Recorded time, from the start of its stage."),
         Column(
             "source_train_loss",
-            "source train loss",
+            r"source train loss $\hat{\mathcal{L}}_1$",
             "Mean squared error on the noisy training labels of the source.",
         ),
         *(

@@ -107,7 +107,7 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec, drawing: Drawing
     if len(colours) > MANY:
         hue_bar(figure, axes, spec.lines[0], [dict(key)[spec.lines[0]] for key in colours], list(colours.values()))
     _legend(figure, axes, panels, spec, colours, log, outside=any(outside))
-    head(figure, spec)
+    head(figure, spec.title, spec.subtitle)
     return figure
 
 

@@ -12,8 +12,9 @@ from tlcli.report.tables import Block
 
 _SIDE = 6  # panels in a row or column
 
-# Values that switch something off are not worth a reader's time.
-_SILENT = {"init_scale": 1.0}
+# Values that switch something off are not worth a reader's time, nor is it that there is one of a thing.
+_SILENT = {"init_scale": 1.0, "draws": 1.0}
+_COUNTED = ("draws", "trials", "nets", "modes")
 
 
 class Panel(Protocol):
@@ -111,6 +112,8 @@ def _silent(name: str, value: Any, columns: Mapping[str, Any]) -> bool:
 
 def _said(name: str, value: Any) -> str:
     if isinstance(value, str):
-        return value if name in ("activation", "solver") else f"{name.replace('_', ' ')} {value}"
+        return value if name == "solver" else f"{name.replace('_', ' ')} {value}"
+    if name in _COUNTED:
+        return f"{number(value)} {name if value != 1 else name.removesuffix('s')}"
     text = named(name, value)
     return text if "$" in text.partition("=")[0] else f"{name.replace('_', ' ')} {number(value)}"

@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 from tlcli.report.bayes import bayes_figures
 from tlcli.report.draw import plan_panels
 from tlcli.report.drawing import Drawing
-from tlcli.report.kernels import Shown, kernel_figures
+from tlcli.report.facets import fixed_text
+from tlcli.report.kernels import Planned, Shown, kernel_figures
 from tlcli.report.layers import Layers, layer_figures
 from tlcli.report.network import network_figures
 from tlcli.report.records import drawn_by_time, final
-from tlcli.report.style import look
+from tlcli.report.style import head, look
 from tlcli.report.tables import Block
 
 if TYPE_CHECKING:
@@ -35,13 +36,17 @@ def figures_of(
         plans = network_figures(blocks, drawing)
     else:
         plans = plan_panels([final(block) for block in blocks], drawing)
+    of_arrays: list[Planned] = []
     if shown:
-        plans += (bayes_figures if "kernel_source" in shown[0].arrays else kernel_figures)(shown)
+        of_arrays += (bayes_figures if "kernel_source" in shown[0].arrays else kernel_figures)(shown)
     if layers:
-        plans += layer_figures(layers, shown, drawing.unit)
-    for name, build in plans:
+        of_arrays += layer_figures(layers, shown, drawing.unit)
+    subtitle = fixed_text(blocks) if blocks else ""
+    for name, build in (*plans, *of_arrays):
         with look(drawing.style):  # not while the figure is with its reader
             figure = build()
+            if figure is not None and (name, build) in of_arrays:
+                head(figure, None, subtitle)
         if figure is not None:
             yield name, figure
 

@@ -15,6 +15,7 @@ from tlcli.report import curves as lines
 from tlcli.report.draw import Picture, pictures
 from tlcli.report.drawing import Drawing
 from tlcli.report.ends import ticks_of
+from tlcli.report.facets import fixed_text
 from tlcli.report.frame import value_axis
 from tlcli.report.hover import hover
 from tlcli.report.maps import BEST, GAINS, NEUTRAL, NEUTRAL_WORDS, SIGNED, MapPanel, cells_of, colour_scale, on_scale
@@ -53,7 +54,7 @@ def interactive_figures(blocks: Sequence[Block], drawing: Drawing) -> list[tuple
         return []
     if drawn_by_time(blocks, drawing):
         return [
-            (stem, lambda rows=rows, styles=styles: _time_course(rows, styles, drawing))
+            (stem, lambda rows=rows, styles=styles: _time_course(rows, styles, drawing, fixed_text(blocks)))
             for stem, rows, styles in time_courses(blocks, drawing)
         ]
     found = pictures([final(block) for block in blocks], drawing)
@@ -310,7 +311,7 @@ def _curve_traces(curve: lines.Curve, table: Block | None, colour: str, name: st
     return found
 
 
-def _time_course(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing) -> "Figure":
+def _time_course(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, subtitle: str) -> "Figure":
     """Return the losses in time: the two stages side by side, a step of the slider per facet."""
     traces = [trace for row in rows for trace in row.traces]
     stages = sorted({int(stage) for trace in traces for stage in trace.stage[trace.time > 0]})
@@ -347,7 +348,7 @@ def _time_course(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing)
         layout[f"yaxis{mark}"] = {**y, "title": y["title"] if column == 1 else {"text": ""}, "anchor": f"x{mark}"}
         heading = f"stage {stage}: {'source' if stage == 1 else 'target'}"
         layout["annotations"].append(_heading(heading, left + width / 2))
-    return _figure(steps, layout, drawing)
+    return _figure(steps, layout, drawing, subtitle)
 
 
 def _course(table: Block, trace: Trace, style: Style, stage: int, colour: str, column: int) -> list[dict[str, Any]]:

@@ -152,8 +152,9 @@ def draw_densities(shown: Sequence[Shown], note: str = "", columns: int | None =
     handles = [Line2D([], [], color="0.45", lw=1.2, label=words["start"])]
     handles += [Line2D([], [], color=_COLOURS[stage], lw=1.6, label=words[stage]) for stage in drawn]
     handles.append(Line2D([], [], color="0.3", lw=0.9, ls="--", label="Gaussian of the same variance"))
+    if note:  # a line below the panels would stand in the legend
+        handles.append(Line2D([], [], ls="", label=note))
     legend_below(figure, handles)
-    figure.supxlabel(note, fontsize=9.5)
     return figure
 
 

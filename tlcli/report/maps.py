@@ -81,7 +81,7 @@ def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec, drawing: Drawing) ->
     if mesh is not None:
         _colour_bar(figure, axes, mesh, [panel.values for panel in panels], spec)
     legend_below(figure, list(handles.values()))
-    head(figure, spec)
+    head(figure, spec.title, spec.subtitle)
     return figure
 
 

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from tlcli.errors import UsageError
 from tlcli.options.columns import label_of
 from tlcli.report.drawing import Drawing
+from tlcli.report.facets import fixed_text
 from tlcli.report.frame import frame_curves, mark_outside, outside_handle
 from tlcli.report.kernels import Planned
 from tlcli.report.records import RECORD, plan_records
-from tlcli.report.style import facet_title, legend_below, log_axis, named, new_figure, palette
+from tlcli.report.style import facet_title, head, legend_below, log_axis, named, new_figure, palette
 from tlcli.report.tables import Block
 
 Floats = NDArray[np.float64]
@@ -88,7 +89,7 @@ def network_figures(blocks: Sequence[Block], drawing: Drawing) -> list[Planned]:
         pages = [rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)]
         for index, page in enumerate(pages, start=1):
             name = stem if len(pages) == 1 else f"{stem}-{index}"
-            plans.append((name, partial(draw_rows, page, styles, drawing)))
+            plans.append((name, partial(draw_rows, page, styles, drawing, fixed_text(blocks))))
     return plans
 
 
@@ -150,7 +151,7 @@ def _trace(block: Block, at: Mapping[str, int], hue: Mapping[str, Any]) -> Trace
     return Trace(hue, read("stage"), read("time"), columns, here(numbered), measured)
 
 
-def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing) -> Figure:
+def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, subtitle: str = "") -> Figure:
     """Return one figure with a row per facet and a panel per stage."""
     traces = [trace for row in rows for trace in row.traces]
     figure, panels = _panels(rows, _drawn_stages(traces, styles))
@@ -183,8 +184,7 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing) ->
         )
     ]
     _legend(figure, colours, [] if bare else drawn, widths, [outside_handle()] if outside else [])
-    if drawing.title:
-        figure.suptitle(drawing.title, wrap=True)
+    head(figure, drawing.title, subtitle)
     return figure
 
 

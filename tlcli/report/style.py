@@ -145,11 +145,12 @@ def hue_bar(figure: Figure, axes: Sequence[Axes], name: str, values: Sequence[An
     bar.minorticks_off()
 
 
-def head(figure: Figure, spec: Any) -> None:
-    """Write the title and, below it, what is fixed in the whole figure."""
-    lines = [text for text in (spec.title, spec.subtitle) if text]
+def head(figure: Figure, title: str | None, subtitle: str = "") -> None:
+    """Write the title and, below it, what is fixed in the whole figure, in lines that break after its commas only."""
+    whole = [part.replace(" ", "\N{NO-BREAK SPACE}") for part in subtitle.split(", ")]
+    lines = [text for text in (title, ", ".join(whole)) if text]
     if lines:
-        figure.suptitle("\n".join(lines), wrap=True, fontsize="large" if spec.title and not spec.subtitle else "medium")
+        figure.suptitle("\n".join(lines), wrap=True, fontsize="large" if title and not subtitle else "medium")
 
 
 def outer_labels(panels: Sequence[Axes], x: str, y_label: str) -> None:

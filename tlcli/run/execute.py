@@ -18,7 +18,7 @@ from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages, Silent
 from tlcli.run.occupied import refuse_another
-from tlcli.run.outputs import files_read, may_write, save_into, trim_of
+from tlcli.run.outputs import files_read, may_write, pages_told, save_into, trim_of
 from tlcli.run.recipe import Recipe
 from tlcli.run.solve import Measured
 from tlcli.run.stores import Stores, stores_of
@@ -75,6 +75,8 @@ def _compute_and_write(
         names, seconds, failure = save_into(result, output)
         size = sum(block.size for block in result.blocks)
         console.note(f"{rows(size)} in {seconds:.1f} s: {output.path}/ holds {', '.join(names)} and provenance.json")
+        if (told := pages_told(names)) is not None:
+            console.note(told)
     stores.settle(whole=how.shard is None)
     if failure is not None:
         raise failure

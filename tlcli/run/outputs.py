@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -266,6 +267,15 @@ def save_figures(result: "Result", folder: Path) -> list[Path]:
             raise UsageError("there is nothing to draw: no parameter has several values, or no number is known.")
         write_provenance(hidden / PROVENANCE, result.about, [hidden / name for name in names])
     return [folder / name for name in names]
+
+
+def pages_told(names: Sequence[str]) -> str | None:
+    """Return what says that panels stand on several pages; None where all fit one."""
+    matches = [re.fullmatch(r"(figure.*)-\d+(\.\w+)", name) for name in names]
+    most = max(Counter(found.groups() for found in matches if found).values(), default=0)
+    if most < 2:
+        return None
+    return f"its panels stand on pages, -1 to -{most}: two parameters make a grid, what else varies makes pages."
 
 
 def redraw(job: Job, settings: Mapping[str, Any], blocks: Sequence[Block]) -> Job:

@@ -1,0 +1,101 @@
+"""What stands above a figure: what is fixed in it, in lines that never cut a value from its name; pages are told."""
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tlcli.options import OPTIONS
+from tlcli.options.columns import COLUMNS, label_of
+from tlcli.report.facets import fixed_text
+from tlcli.report.style import head
+from tlcli.report.tables import Block
+from tlcli.run.outputs import pages_told
+
+SPACE = "\N{NO-BREAK SPACE}"
+NETWORK = {
+    "source": "linear",
+    "target": "linear",
+    "dim": "4",
+    "p1": "6",
+    "p2": "4",
+    "ptest": "20",
+    "t1": "1",
+    "t2": "1",
+}
+NETWORK |= {"neurons": "32", "repeats": "2", "accuracy": "1", "activation": "tanh", "depth": "2"}
+
+
+def test_lines_break_after_commas_only():
+    words = ", ".join([r"$t_1$ = 5", r"$\gamma_0$ = $10^{-3}$", "2 draws", "activation relu"] * 6)
+    for width in (2.0, 3.0, 4.5):
+        figure = Figure(figsize=(width, 3))
+        head(figure, "A title of several words that is long enough to be broken", words)
+        shown = _wrapped(figure)
+        title, subtitle = figure.get_suptitle().split("\n")
+        lines = shown.split("\n")
+        assert len(lines) > 2
+        assert " ".join(lines) == f"{title} {subtitle}"
+        for line in lines:
+            if SPACE in line:
+                assert line.endswith(",") or line == lines[-1]
+                assert not line.startswith(("=", "5", "draws"))
+
+
+def _wrapped(figure):
+    """Return the text above a figure as it is drawn."""
+    seen = []
+    canvas = FigureCanvasAgg(figure)
+    text = figure._suptitle
+    wrap = text._get_wrapped_text
+    text._get_wrapped_text = lambda: seen.append(wrap()) or seen[-1]
+    canvas.draw()
+    return seen[-1]
+
+
+def test_one_draw_is_nothing_to_say_and_counts_are_words():
+    columns = {"dim": 8.0, "draws": 1.0, "activation": "relu", "p1": np.array([3.0])}
+    assert fixed_text([Block({}, columns, {})]) == "$D$ = 8, activation relu, $P_1$ = 3"
+    assert fixed_text([Block({}, {**columns, "draws": 4.0, "nets": 1.0}, {})]).endswith(
+        "4 draws, activation relu, $P_1$ = 3, 1 net"
+    )
+
+
+def test_every_figure_of_a_network_says_what_is_fixed(draw):
+    found = draw("dmft-solve", title="Mine", gamma2="0.5,1", **NETWORK)
+    names = {"figure", "figure-kernels", "figure-densities", "figure-layers", "figure-layer-kernels"}
+    assert names | {"figure-layer-densities"} == {name.removesuffix(".png") for name in found}
+    for name, figure in found.items():
+        *title, subtitle = figure.get_suptitle().replace(SPACE, " ").split("\n")
+        assert title == (["Mine"] if name == "figure.png" else [])
+        assert subtitle.startswith("linear to linear, $D$ = 4, $P_1$ = 6, $P_2$ = 4")
+        assert r"\gamma_2" not in subtitle, "it varies"
+        assert "draw" not in subtitle
+
+
+def test_bayesian_kernels_say_what_is_fixed(draw):
+    flags = {"source": "linear", "target": "linear", "dim": "4", "p1": "6", "p2": "4", "delta": "0,1"}
+    for figure in draw("bayes-saddle", gamma0="1", activation="linear", **flags).values():
+        assert r"$\gamma_0$ = 1" in figure.get_suptitle().replace(SPACE, " ")
+
+
+def test_a_note_stands_in_the_legend_not_on_it(draw):
+    found = draw("dmft-solve", gamma2="0.5,1", **NETWORK)
+    figure = found["figure-layer-densities.png"]
+    assert "one of 2 points of the grid" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert not figure._supxlabel or not figure._supxlabel.get_text()
+
+
+def test_pages_are_told():
+    assert pages_told(["table.csv", "figure.png", "figure.pdf"]) is None
+    told = pages_told(
+        ["figure-loss-1.png", "figure-loss-1.pdf", "figure-loss-2.png", "figure-loss-2.pdf", "figure-gain.png"]
+    )
+    assert told is not None
+    assert told.startswith("its panels stand on pages, -1 to -2:")
+
+
+@pytest.mark.parametrize("name", ["dim", "train_loss", "source_loss", "source_train_loss", "forgetting"])
+def test_quantities_have_symbols(name):
+    assert name in OPTIONS or name in COLUMNS
+    assert label_of(name).count("$") == 2
