@@ -1,6 +1,6 @@
 """All figures of the documentation on one sheet, to be looked at together: `make contact-sheet`.
 
-They stand in the order of the pages that show them, each under the name of its file; those that no page shows come last.
+They stand in the order of the pages that show them, each under the name of its file; those that no page shows are last.
 The sheet is `docs/_build/contact-sheet.png`, or the path that is given.
 """
 

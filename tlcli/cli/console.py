@@ -40,6 +40,7 @@ class Progress:
         self._show: Callable[[int, int], None] = self._lines
         self._close: Callable[[], None] = lambda: None
         self._tenth = -1
+        self._stored: int | None = None
         self._start = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -78,9 +79,14 @@ class Progress:
         tenth = 10 * done // max(total, 1)
         if tenth > self._tenth:
             self._tenth = tenth
+            from tlcli.theories.amounts import shown_time
+
             spent = time.monotonic() - self._start
+            self._stored = done if self._stored is None else self._stored
+            new = done - self._stored  # what was stored took no time
+            left = f", {shown_time(spent * (total - done) / new)} left" if new and done < total else ""
             print(
-                f"{self.label}: {done}/{total} ({100 * done // max(total, 1)} %), {spent:.0f} s",
+                f"{self.label}: {done}/{total} ({100 * done // max(total, 1)} %), {spent:.0f} s{left}",
                 file=sys.stderr,
                 flush=True,
             )

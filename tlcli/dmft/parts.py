@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.dmft.deep.solve import DeepEnsemble
+from tlcli.dmft.deep.solve import DeepEnsemble, deep_plan
 from tlcli.dmft.ensemble import Numerics, Solution, sample_kernels, solve
 from tlcli.dmft.estimates import Piece, estimate, pieces_of, spread_of, time_change
 from tlcli.dmft.lazy import lazy_solution
 from tlcli.dmft.observe import BIN_EDGES
+from tlcli.dmft.plan import Plan, plan
 from tlcli.dmft.regression import adaptive_predictor, kernel_regression
 from tlcli.dmft.settings import Setup
 from tlcli.dmft.two_layer import Problem, Stage
@@ -65,11 +66,7 @@ class Parts:
         """Train both stages and the baseline."""
         s, setup = self.setup.settings, self.setup
         rich = bool(s.times2) and not s.regresses
-        stages = []
-        if s.gamma0 > 0:
-            stages.append(setup.stage(1))
-        if rich and s.gamma0 > 0:
-            stages.append(setup.stage(2, s.readout))
+        stages = self._stages()
         if stages:
             main = self._solve(stages, setup.watch(self.moments, whole=s.regresses))
             self._keep_observed(main, 0)
@@ -89,6 +86,24 @@ class Parts:
         scratch_f = self._regress(self._initial())
         self.baseline = Piece(scratch_f)
         self.outputs.append(self._frozen() if s.gamma0 > 0 else self.baseline)
+
+    def _stages(self) -> list[Stage]:
+        """Return the stages through which a network is trained; none where the source is learnt lazily."""
+        s, setup = self.setup.settings, self.setup
+        if s.gamma0 == 0:
+            return []
+        rich = bool(s.times2) and not s.regresses
+        return [setup.stage(1), *([setup.stage(2, s.readout)] if rich else [])]
+
+    def plan(self) -> Plan | None:
+        """Return how the costliest network will be solved, before any is; None where all that is learnt is lazy."""
+        s, setup = self.setup.settings, self.setup
+        stages = self._stages() or ([setup.stage(2)] if s.times2 and not s.regresses else [])
+        if not stages:
+            return None
+        if s.deep:
+            return deep_plan(setup.act, stages, self.numerics)
+        return plan(Problem(setup.act, setup.geometry, stages), self.numerics, coupled=self._least())
 
     def _keep_observed(self, found: Solution, first: int) -> None:
         """Keep what was observed, as that of the stages from `first` on."""

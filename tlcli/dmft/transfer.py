@@ -20,6 +20,7 @@ from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.loss_setup import LossSetup
 from tlcli.dmft.loss_transfer import LossParts
 from tlcli.dmft.parts import Parts, TransferResult
+from tlcli.dmft.plan import Plan
 from tlcli.dmft.settings import Data, Setup, check_steps
 from tlcli.dmft.two_time_kernels import check_size
 from tlcli.errors import UsageError, digits
@@ -61,6 +62,13 @@ def solve_transfer(
     if result.status == "converged" and _missed(result, wanted):
         result.status = "inaccurate"
     return result
+
+
+def planned(data: Data, settings: TransferSettings, numerics: Numerics) -> Plan | None:
+    """Return how `solve_transfer` will solve its costliest network; None where all that is learnt is lazy."""
+    act = activation(settings.activation)
+    x = np.concatenate([data.x_source, data.x_target, data.x_test])
+    return _parts(data, settings, act, x, False)(numerics, _moments(settings, None)).plan()
 
 
 def _missed(result: TransferResult, wanted: float) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tlcli.errors import EXIT_CHECK_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, UsageError, digits
 from tlcli.report.agreement import Agreement, assess
 from tlcli.report.folder import strangers
-from tlcli.report.numbers import rows
+from tlcli.report.numbers import counted, rows
 
 _SHOWN = 10
 
@@ -67,7 +67,7 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: 
     for fault in found.faults[:_SHOWN]:
         tell(f"  MEANINGLESS: {fault}")
     if len(found.faults) > _SHOWN:
-        tell(f"  and {len(found.faults) - _SHOWN} more places")
+        tell(f"  and {counted(len(found.faults) - _SHOWN, 'more place')}")
     if found.expected is None:
         tell("  completeness unknown: no provenance.json beside the table")
     elif incomplete:
@@ -86,7 +86,7 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: 
     if found.skipped:
         tell(f"  {rows(found.skipped)} not compared: alpha D is no whole number there; choose another --dim")
     if found.blank:
-        tell(f"  {found.blank} numbers not compared: theory has no finite value there")
+        tell(f"  {counted(found.blank, 'number')} not compared: theory has no finite value there")
     if worst is None and (found.skipped or found.blank or (found.measured and not found.missing)):
         tell("  NOTHING COMPARED")
         return EXIT_CHECK_FAILED
@@ -95,8 +95,9 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: 
     else:
         limit = found.threshold(sigmas)
         verdict = "DISAGREES" if beyond or columns else "agrees"
+        count = counted(len(found.comparisons), "comparison")
         tell(
-            f"  experiment {verdict}: {len(found.comparisons)} comparisons, worst {worst.sigmas:.2f} standard "
+            f"  experiment {verdict}: {count}, worst {worst.sigmas:.2f} standard "
             f"errors (allowed {limit:.2f}) in {worst.name} of line {worst.row}"
         )
         if found.widths_needed:

@@ -42,4 +42,9 @@ def span(values: Any) -> str:
 
 def rows(count: int) -> str:
     """Return `1 row` or `N rows`."""
-    return "1 row" if count == 1 else f"{count} rows"
+    return counted(count, "row")
+
+
+def counted(count: int, word: str) -> str:
+    """Return `1 WORD` or `N WORDs`."""
+    return f"1 {word}" if count == 1 else f"{count} {word}s"

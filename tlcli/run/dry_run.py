@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
+from tlcli.report.numbers import counted
 from tlcli.run.cost import experiment_memory, peak, theory_cost
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
@@ -20,7 +21,7 @@ def report(job: Job, how: Invocation, store: Stores) -> None:
     for case in job.cases:
         axes = " x ".join(f"{name} ({case.grid.values[name].size})" for name in case.grid.axes) or "one point"
         title = f"{job.name} [{case.label}]" if case.label else job.name
-        print(f"{title}: {case.theory.name} on {axes}: {case.grid.size} points")
+        print(f"{title}: {case.theory.name} on {axes}: {counted(case.grid.size, 'point')}")
         if (tasks := case.theory.tasks(case, job.settings["seed"])) and isinstance(case.theory, PointByPoint):
             _costly(tasks, store.of(case), how)
             for line in case.theory.estimate(case, tasks, left_of(tasks, store.of(case), how.share), how.jobs):
@@ -33,10 +34,10 @@ def report(job: Job, how: Invocation, store: Stores) -> None:
         return
     count, done = plan(tasks, store.experiments, how.share)
     left = count - done
-    print(f"  experiments: {count} points{_of_shard(how)}, {done} already stored, {left} to compute")
+    print(f"  experiments: {counted(count, 'point')}{_of_shard(how)}, {done} already stored, {left} to compute")
     if left:
         if all("trials" not in task.parameters for task in tasks):
-            _posteriors(tasks, store.experiments, how.share, how.jobs)
+            _networks(tasks, store.experiments, how.share, how.jobs)
             return
         seconds = _one_trial(tasks[0]) * int(job.settings["trials"]) * left / how.jobs
         largest = max(tasks, key=lambda task: experiment_memory(task.parameters))
@@ -51,15 +52,12 @@ def _of_shard(how: Invocation) -> str:
 def _costly(tasks: Sequence[Task], store: PointStore | None, how: Invocation) -> None:
     """Say how many points of a costly theory there are and are stored: a single one may take minutes to time."""
     count, done = plan(tasks, store, how.share)
-    words = f"points and draws of the data{_of_shard(how)}"
+    words = f"{'point and draw' if count == 1 else 'points and draws'} of the data{_of_shard(how)}"
     print(f"  theory: {count} {words}, {done} already stored, {count - done} to compute")
 
 
-def _posteriors(tasks: Sequence[Task], store: PointStore | None, shard: Shard | None, jobs: int) -> None:
-    """Say what sampling takes, a few moves of which are timed at every width.
-
-    Trained networks have no estimate: one takes as long as its theory.
-    """
+def _networks(tasks: Sequence[Task], store: PointStore | None, shard: Shard | None, jobs: int) -> None:
+    """Say what networks of finite width take: a few moves or steps of one of every width are timed."""
     groups: dict[Any, list[Task]] = {}
     for task in left_of(tasks, store, shard):
         groups.setdefault((task.function, task.parameters.get("width")), []).append(task)

@@ -1,5 +1,6 @@
 """The experiment beside the theory of networks: finite-width networks trained on the very data of each draw."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from tlcli.errors import UsageError
 from tlcli.sweep.forms import check_numbers, with_errors
-from tlcli.sweep.runner import Placed, Task
+from tlcli.sweep.runner import Placed, Task, evaluate
 from tlcli.theories.base import Case, Experiment
 from tlcli.theories.draws import seed_of, told, whole
 from tlcli.theories.network.points import data_of, identity_of, parameters_of, settings_of
@@ -96,6 +97,26 @@ def run(p: Mapping[str, Any], seed: int) -> Any:
 def measured_of(p: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the columns that the networks of a point measure."""
     return MEASURED if p.get("loss1") is None and p.get("loss2") is None else (*MEASURED, *ERRORS)
+
+
+_SHARES = (0.02, 0.06)  # of the stages, whose steps are equal
+_STEP_LOOKS = 3  # trainings of one network whose step is looked at: itself, and once more with half of it
+
+
+def expected_cost(p: Mapping[str, Any]) -> tuple[float, float]:
+    """Return seconds and bytes that the networks of a point need, from two short trainings of one of them."""
+    spent = []
+    for share in _SHARES:
+        times = {name: [_part(share, float(p[name][-1]), p["dt"])] if p[name] else [] for name in ("times1", "times2")}
+        spent.append(evaluate(FUNCTION, {**p, **times, "nets": 1}, int(p["data_seed"]))[1])
+    one = max(0.0, spent[1] - spent[0]) / (_SHARES[1] - _SHARES[0]) / _STEP_LOOKS
+    points = sum(int(p.get(name) or 0) for name in ("p1", "p2", "ptest"))
+    return spent[0] + one * (int(p["nets"]) + _STEP_LOOKS - 1), 8.0 * 4 * int(p["nets"]) * int(p["width"]) * points
+
+
+def _part(share: float, end: float, dt: float | None) -> float:
+    """Return a part of a stage: at least a step of gradient descent, of which it holds whole ones."""
+    return share * end if dt is None or math.isinf(end) else dt * max(1, round(share * end / dt))
 
 
 def _same_steps(case: Case) -> bool:

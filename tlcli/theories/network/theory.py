@@ -14,10 +14,11 @@ from tlcli.sweep.runner import Placed, Task
 from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2
 from tlcli.tasks.gaussian import is_gaussian
 from tlcli.tasks.transfer import check_tasks
-from tlcli.theories.amounts import shown_size
+from tlcli.theories.amounts import shown_size, shown_time
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.network import points, results
 from tlcli.theories.network.average import AveragedNetwork
+from tlcli.theories.network.cost import expected_seconds
 from tlcli.theories.network.experiment import WideNetworks
 from tlcli.theories.network.losses import Losses, losses_of
 from tlcli.theories.network.points import DURATION, LONGEST, NUMERICS, recorded, samples, step_of
@@ -65,16 +66,19 @@ class NetworkTheory(PointByPoint):
         return float(max((points.expected_size_of(p)[2] for p in deep), default=0))
 
     def estimate(self, case: Case, tasks: Sequence[Task], left: Sequence[Task], workers: int) -> list[str]:
-        """Return what the tables of the largest deep network among the points need."""
+        """Return the time of the points that are left, and what the tables of the largest deep network need."""
         deep = [task.parameters for task in tasks if task.parameters.get("depth", 1) > 1]
+        workers = max(1, min(workers, len(left)))
+        lines = [f"{shown_time(expected_seconds(left) / workers)} on {workers} worker(s)"] if left else []
         if not deep:
-            return []
+            return lines
         rank, neurons, size = max((points.expected_size_of(p) for p in deep), key=lambda found: found[2])
         if not size:
-            return []
+            return lines
         return [
+            *lines,
             f"memory: {shown_size(size)} for (2 r + n) S words per hidden matrix and repeat, r = {rank} directions, "
-            f"S = {neurons} neurons and all n points expected"
+            f"S = {neurons} neurons and all n points expected",
         ]
 
 

@@ -1,0 +1,99 @@
+"""The time of networks, from two repeats of a few points: what a machine takes is replaced by a rule."""
+
+import pytest
+
+from tlcli.options.commands import COMMANDS
+from tlcli.run.job import prepare
+from tlcli.theories.network import cost, experiment
+
+FLAGS = {"source": "linear", "target": "hermite:2", "dim": 4, "p1": 8, "p2": 6, "ptest": 20, "t1": 2, "t2": 2}
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """Let a point take (repeats + 0.6)(1 + neurons/100) gamma2 seconds on one thread; return what was looked at."""
+    seen = []
+
+    def seconds(task, p):
+        repeats, neurons = p.get("repeats") or 8, p.get("neurons") or 512
+        seen.append((p["gamma2"], repeats, neurons))
+        return (repeats + 0.6) * (1 + neurons / 100) * p["gamma2"]
+
+    monkeypatch.setattr(cost, "_seconds", seconds)
+    monkeypatch.setattr(cost, "thread_count", lambda: 1)
+    return seen
+
+
+def expected(**flags):
+    job = prepare("dmft-solve", COMMANDS["dmft-solve"].options, None, {**FLAGS, **flags})
+    (case,) = job.cases
+    tasks = list(case.theory.tasks(case, 0))
+    return cost.expected_seconds(tasks), tasks
+
+
+@pytest.mark.parametrize(("flags", "neurons", "repeats"), [({}, 512, 8), ({"neurons": 256, "repeats": 4}, 256, 4)])
+def test_points_and_repeats_are_counted(looks, monkeypatch, flags, neurons, repeats):
+    monkeypatch.setattr(cost, "_LONG", 1e6)
+    found, _ = expected(gamma2="1,2,3,4,5,6", activation="relu", **flags)
+    truth = sum((repeats + 0.6) * (1 + neurons / 100) * g for g in range(1, 7))
+    assert found == pytest.approx(truth, rel=0.15), "the middle of each third stands for it"
+    assert max(p for _, p, _ in looks) == 2, "never more than two repeats"
+    assert len({g for g, *_ in looks}) == 3
+
+
+def test_what_takes_long_is_looked_at_with_few_neurons(looks):
+    found, _ = expected(gamma2="0.3", activation="relu", neurons=4096, repeats=8)
+    assert max(n for *_, n in looks) < 1000
+    assert found == pytest.approx((8 + 0.6) * (1 + 4096 / 100) * 0.3)
+    looks.clear()
+    found, _ = expected(gamma2="9", activation="relu", neurons=4096, repeats=8)
+    assert [n for *_, n in looks] == [64], "too long for another look: all is taken to grow with the neurons"
+    assert 1 < found / ((8 + 0.6) * (1 + 4096 / 100) * 9) < 64
+
+
+def test_threads_share_the_repeats(looks, monkeypatch):
+    monkeypatch.setattr(cost, "_LONG", 1e6)
+    one, _ = expected(gamma2="1", activation="relu")
+    monkeypatch.setattr(cost, "thread_count", lambda: 4)
+    four, _ = expected(gamma2="1", activation="relu")
+    assert four / one == pytest.approx((2 + 0.6) / (1 + 0.6) / ((8 + 0.6) / (2 + 0.6)))
+
+
+def test_nothing_left_takes_no_time():
+    assert cost.expected_seconds([]) == 0.0
+
+
+def test_lazy_and_exact_networks_are_solved_as_they_are(looks):
+    found, _ = expected(gamma0="0", gamma2="2", activation="linear", depth="2")
+    assert found == pytest.approx((8 + 0.6) * (1 + 512 / 100) * 2)
+
+
+def test_networks_of_finite_width_take_their_number_of_trainings(monkeypatch):
+    seen = []
+
+    def evaluate(function, p, seed):
+        seen.append(p)
+        return {}, 0.1 + 3 * 5.0 * p["times2"][-1] / 8.0  # three trainings of 5 s, and a start
+
+    monkeypatch.setattr(experiment, "evaluate", evaluate)
+    p = {"times1": [], "times2": [1.0, 8.0], "nets": 10, "width": 100, "p1": 5, "p2": 5, "dt": None, "data_seed": 0}
+    seconds, size = experiment.expected_cost(p)
+    assert seconds == pytest.approx(5.0 * 12, rel=0.02)
+    assert size > 0
+    assert all(call["nets"] == 1 and call["times2"][-1] < 1 for call in seen)
+    experiment.expected_cost({**p, "dt": 0.5})
+    assert [call["times2"] for call in seen[-2:]] == [[0.5], [0.5]], "whole steps"
+
+
+def test_a_dry_run_says_a_time(tmp_path, capsys):
+    from tlcli.run.execute import execute
+
+    flags = {**{name: str(value) for name, value in FLAGS.items()}, "neurons": "32", "repeats": "2", "accuracy": "1"}
+    flags |= {"simulate": True, "width": "16", "nets": "2", "dry_run": True, "output": str(tmp_path / "r")}
+    assert execute("dmft-solve", COMMANDS["dmft-solve"].options, None, flags) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "1 point and draw of the data, 0 already stored" in lines[1]
+    assert "on 1 worker(s)" in lines[2]
+    assert lines[3].startswith("  experiments: 1 point, ")
+    assert "on 1 worker(s)" in lines[4]
+    assert not (tmp_path / "r").exists()

@@ -1,0 +1,66 @@
+"""How long networks will take: a few points of a sweep are solved with two repeats, in place of all of them.
+
+The number of evaluations of the dynamics, which is not known before, hardly depends on the number of neurons and not on
+that of repeats; so what a point takes follows from what two repeats of it take.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tlcli.dmft.field import thread_count
+from tlcli.dmft.plan import Plan
+from tlcli.dmft.transfer import planned
+from tlcli.sweep.runner import Task, evaluate
+from tlcli.theories.network.points import data_of, numerics_of, settings_of
+
+_LOOKED_AT = 3  # points of a sweep
+_FEW, _PAIR = 64, 2  # neurons and repeats of a first look
+_LONG = 15.0  # seconds, which a look shall not take by much
+_AGAIN = 0.6  # of a repeat: the look at the error of the integration
+
+
+def expected_seconds(tasks: Sequence[Task]) -> float:
+    """Return the seconds that all tasks take one after the other, from a few spread over them; 0 where none is left."""
+    count = min(_LOOKED_AT, len(tasks))
+    spent, found = time.perf_counter(), list[float]()
+    for i in range(count):
+        found.append(_of_point(tasks[(2 * i + 1) * len(tasks) // (2 * count)]))
+        if time.perf_counter() - spent > _LONG:
+            break
+    return len(tasks) * sum(found) / len(found) if found else 0.0
+
+
+def _of_point(task: Task) -> float:
+    """Return the seconds of one point."""
+    p = {**task.parameters, "keep": False}
+    chosen = planned(data_of(p), settings_of(p), numerics_of(p))
+    if chosen is None or chosen.kind in ("exact", "quadrature"):  # no sample, no repeats: as it is
+        return _seconds(task, p)
+    neurons = min(_FEW, chosen.neurons) if settings_of(p).depth == 1 else chosen.neurons  # deep ones need their rank
+    pair = {"repeats": min(_PAIR, chosen.repeats)}
+    seconds = _seconds(task, {**p, **pair, "neurons": neurons})
+    fitting = int(neurons * max(1.0, _LONG / max(seconds, 1e-9)))
+    more, slope = min(chosen.neurons, fitting), seconds / neurons
+    if more > neurons:
+        longer = _seconds(task, {**p, **pair, "neurons": more})
+        # The part that grows with the neurons, where the two looks are far enough apart to tell it from noise.
+        slope = max(0.0, longer - seconds) / (more - neurons) if more >= 2 * neurons else longer / more
+        seconds, neurons = longer, more
+    whole = seconds + slope * max(0.0, _work(chosen) - neurons)
+    return whole * _rounds(chosen, chosen.repeats) / _rounds(chosen, _PAIR)
+
+
+def _work(chosen: Plan) -> float:
+    """Return the neurons of a repeat; those that stream through a frozen field cost as much as others."""
+    return chosen.neurons + chosen.iterations * chosen.streamed
+
+
+def _rounds(chosen: Plan, repeats: int) -> float:
+    """Return how often the threads are filled by repeats, and once more in part."""
+    return math.ceil(min(repeats, chosen.repeats) / thread_count()) + _AGAIN
+
+
+def _seconds(task: Task, parameters: Mapping[str, Any]) -> float:
+    return evaluate(task.function, parameters, task.seed)[1]
