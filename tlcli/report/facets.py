@@ -79,6 +79,8 @@ def fixed_text(blocks: Sequence[Block]) -> str:
             continue
         values = {_single(block.columns.get(name)) for block in blocks}
         value = next(iter(values))
+        if isinstance(value, str) and name in (*_COUNTED, "width", "dim"):  # experiments are told apart by texts
+            value = float(value)
         if len(values) == 1 and value is not None and not _silent(name, value, first):
             words.append(_said(name, value))
     ends = [_single(first.get(name)) for name in ("source", "target")]
