@@ -68,7 +68,7 @@ def planned(data: Data, settings: TransferSettings, numerics: Numerics) -> Plan 
     """Return how `solve_transfer` will solve its costliest network; None where all that is learnt is lazy."""
     act = activation(settings.activation)
     x = np.concatenate([data.x_source, data.x_target, data.x_test])
-    return _parts(data, settings, act, x, False)(numerics, _moments(settings, None)).plan()
+    return _parts(data, settings, act, x, False, False)(numerics, [frozenset(), frozenset()]).plan()
 
 
 def _missed(result: TransferResult, wanted: float) -> bool:
