@@ -6,12 +6,12 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tlcli.errors import UsageError
+from tlcli.report.logs import logged
 
 # Inches that texts may take in one line and in height: a title is broken into lines, a label stands over one panel.
 _WIDEST = {"title": 15.0, "label": 6.0}
@@ -68,24 +68,6 @@ def check_style(path: Path, formats: Sequence[str]) -> list[str]:
         raise UsageError(f"style: figures cannot be drawn with '{path}' ({reason}); correct it.") from None
     found = (re.search(r"Font family '(.*)' not found", text) for text in said)
     return list(dict.fromkeys(f"'{match[1]}'" for match in found if match))
-
-
-@contextmanager
-def logged() -> Iterator[list[str]]:
-    """Yield what the plotting library and its reader of fonts log meanwhile, instead of showing it."""
-    said: list[str] = []
-    loggers, handler = [logging.getLogger(name) for name in ("matplotlib", "fontTools")], logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
-    before = [logger.propagate for logger in loggers]
-    for logger in loggers:
-        logger.propagate = False
-        logger.addHandler(handler)
-    try:
-        yield said
-    finally:
-        for logger, propagate in zip(loggers, before, strict=True):
-            logger.removeHandler(handler)
-            logger.propagate = propagate
 
 
 def check_text(kind: str, text: str) -> str:

@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from tlcli.arrays import Array, Flags, Floats
 from tlcli.errors import UsageError
 from tlcli.options.columns import label_of, short_symbol
-from tlcli.report.plotting import logged
+from tlcli.report.logs import logged
 
 # Okabe & Ito's palette without its yellow, which vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
