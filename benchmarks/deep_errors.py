@@ -14,10 +14,10 @@ import numpy as np
 from benchmarks.populations import ALIGNMENTS, LOSSES, Case, ratio
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics
+from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.dmft.parts import TransferResult
 from tlcli.dmft.settings import TransferSettings
-from tlcli.dmft.transfer import solve_transfer
-from tlcli.tasks.transfer import transfer_data
+from tlcli.tasks.transfer_tasks import transfer_data
 
 SAMPLED = replace(activation("linear"), kind="")  # of no kind that is known to have an exact solution
 RULES = ("rich", "frozen", "kept")  # both stages; a target on frozen features; a layer kept, another drawn anew
@@ -54,7 +54,7 @@ def case(seed: int, rule: str, act: str, numerics: Numerics | None = None, longe
 def solved(c: Case, numerics: Numerics) -> TransferResult:
     """Return the solution with predictions and kernels; linear networks are sampled unless nothing is asked."""
     linear = c.settings.activation == "linear" and numerics.neurons is not None
-    with patch("tlcli.dmft.transfer.activation", lambda name: SAMPLED) if linear else nullcontext():
+    with patch("tlcli.dmft.network_transfer.activation", lambda name: SAMPLED) if linear else nullcontext():
         return solve_transfer(c.data, c.settings, numerics, predictions=True)
 
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from benchmarks.timing import Line, seconds_of
 from tlcli.simulate.network import simulate_network
-from tlcli.simulate.population import simulate_population
 from tlcli.simulate.predictors import dense_predictor
 from tlcli.simulate.regression import draw, least_norm, simulate_regression
 from tlcli.simulate.trials import unit_vector
+from tlcli.simulate.unreduced import simulate_unreduced
 
 DIM = 1000
 
@@ -20,7 +20,7 @@ def lines() -> Iterator[Line]:
     theirs = 1 / seconds_of(brute_force, 1)
     yield Line(f"regression experiment, D = {DIM}", 1, "trials", ours, "dense eigendecompositions", theirs)
     point = {"alpha1": 2.0, "alpha2": 0.5, "rho": 0.8, "gamma0": 1.0, "t1": 4.0, "t2": 4.0}
-    population = seconds_of(lambda: simulate_population(point, dim=100, trials=2, seed=0), 2) / 2
+    population = seconds_of(lambda: simulate_unreduced(point, dim=100, trials=2, seed=0), 2) / 2
     yield Line("population experiment, D = 100", 1, "trials", population)
 
     # Two more trials than N: step_error doubles the work of the first trial.

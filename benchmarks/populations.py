@@ -12,13 +12,13 @@ import numpy as np
 
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics, Plan, plan, solve_by
+from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.dmft.parts import TransferResult
 from tlcli.dmft.plan import feature_movement
 from tlcli.dmft.settings import Setup
-from tlcli.dmft.transfer import solve_transfer
 from tlcli.dmft.two_layer import Problem
 from tlcli.tasks.data import TransferData
-from tlcli.tasks.transfer import transfer_data
+from tlcli.tasks.transfer_tasks import transfer_data
 from tlcli.training import TransferSettings
 
 LOSSES = ("loss", "baseline", "gain", "train_loss", "source_loss", "source_train_loss")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.timing import Line, seconds_of
-from tlcli.linear.transfer import transfer_exact
+from tlcli.linear.linear_transfer import transfer_exact
 from tlcli.report.tables import Block, write_csv
 
 SIDE = 1000

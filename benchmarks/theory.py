@@ -9,12 +9,12 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 
 from benchmarks.timing import Line, seconds_of
+from tlcli.linear.linear_transfer import transfer_ansatz, transfer_exact
 from tlcli.linear.pretraining import pretrain
 from tlcli.linear.search import boundary_roots
 from tlcli.linear.spectrum import marchenko_pastur
-from tlcli.linear.stages import Stage, joint, run_stages
+from tlcli.linear.stages import LinearStage, joint, run_stages
 from tlcli.linear.structured import structured_transfer
-from tlcli.linear.transfer import transfer_ansatz, transfer_exact
 from tlcli.linear.two_time import two_time
 from tlcli.tasks.spectra import power_law
 
@@ -106,9 +106,9 @@ def jointly_rich() -> Iterator[Line]:
     theirs = len(few) / seconds_of(lambda: [joint_by_solve_ivp(g1, g2) for g1, g2 in few], 1)
     yield Line("joint training, 40 x 40, finite times", 1600, "points", ours, "solve_ivp per point", theirs)
     stages = [
-        Stage(0, 2.0, np.geomspace(0.1, 4, 200), 3.0),
-        Stage(1, 1.0, 1.0, 3.0),
-        Stage(2, 0.5, 1.0, 3.0),
+        LinearStage(0, 2.0, np.geomspace(0.1, 4, 200), 3.0),
+        LinearStage(1, 1.0, 1.0, 3.0),
+        LinearStage(2, 0.5, 1.0, 3.0),
     ]
     gram = [[1, 0.7, 0.4], [0.7, 1, 0.7], [0.4, 0.7, 1]]
     yield Line("curriculum of three stages", 200, "points", seconds_of(lambda: run_stages(stages, gram), 2))

@@ -14,7 +14,7 @@ from tlcli.dmft.geometry import reduce_inputs
 from tlcli.dmft.integrate import Control
 from tlcli.dmft.two_layer import Stage
 from tlcli.report.style import COLOURS, RC
-from tlcli.tasks.transfer import transfer_data
+from tlcli.tasks.transfer_tasks import transfer_data
 
 LENGTH = 6.0  # of each stage, mean-loss units
 RUNS = [(f"gradient descent, {n} steps", Control("euler", dt=2 * LENGTH / n)) for n in (60, 120, 240)]

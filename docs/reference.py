@@ -19,7 +19,7 @@ from tlcli.options.columns import COLUMNS
 from tlcli.options.commands import COMMANDS
 from tlcli.options.option import Option
 from tlcli.theories.bayes.theory import bayes_theory
-from tlcli.theories.linear.theory import Ansatz, Exact, Joint, Pretraining, Structured, TwoTime
+from tlcli.theories.linear.theory import Ansatz, Exact, JointTheory, Pretraining, Structured, TwoTimeTheory
 from tlcli.theories.network.theory import network_theory
 
 
@@ -126,7 +126,7 @@ def columns_page() -> str:
 def solvers() -> str:
     """Which parameters and experiments each solver has."""
     rows = []
-    for solver in (Exact(), Ansatz(), Joint(), Structured(), TwoTime()):
+    for solver in (Exact(), Ansatz(), JointTheory(), Structured(), TwoTimeTheory()):
         taken = [name if name != "time" else "t2 or times" for name in solver.parameters]
         words = ", ".join(f"`{name}`" for name in taken).replace("`t2 or times`", "`t2` or `times`")
         experiments = ", ".join(one.name for one in solver.experiments) or "none"

@@ -1,4 +1,4 @@
-"""One name for one thing: types of arrays are named in one module."""
+"""One name for one thing: types of arrays are named in one module, and no two classes share a name."""
 
 import ast
 from pathlib import Path
@@ -26,7 +26,7 @@ LATER = {
     "dmft/parts.py",
     "dmft/pool.py",
     "dmft/settings.py",
-    "dmft/transfer.py",
+    "dmft/network_transfer.py",
     "dmft/two_layer.py",
     "linear/frozen_dynamics.py",
     "linear/pretraining.py",
@@ -67,3 +67,18 @@ def test_types_of_arrays_are_named_in_one_module():
 def test_an_array_type_elsewhere_is_seen():
     assert array_types(ast.parse("_Array = NDArray[np.float64]\ndef f(x: npt.NDArray[Any]): ...")) == {"float64", "Any"}
     assert array_types(ast.parse("status: NDArray[np.int8]")) == set()  # rare types are written out
+
+
+def homonyms(trees):
+    """Names of public classes that several modules define."""
+    names = [node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    return {name for name in names if names.count(name) > 1 and not name.startswith("_")}
+
+
+def test_no_two_classes_share_a_name():
+    assert homonyms(trees().values()) == set()
+
+
+def test_classes_of_one_name_are_seen():
+    sources = ["class Stage: ...", "class Stage: ...\nclass _Own: ...", "class _Own: ..."]
+    assert homonyms(map(ast.parse, sources)) == {"Stage"}

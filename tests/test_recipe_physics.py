@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.recipe_regression import BAYES, CI_FLAGS, NETWORKS, RECIPES, data_of
-from tlcli.linear.transfer import transfer_exact
+from tlcli.linear.linear_transfer import transfer_exact
 from tlcli.options.commands import COMMANDS
 from tlcli.run.execute import execute
 from tlcli.run.job import prepare

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.averages.test_pool import random_pool
-from tlcli.averages.grid import Axes, averaged
+from tlcli.averages.grid import GridAxes, averaged
 from tlcli.averages.homogeneous import Homogeneous
 from tlcli.averages.pointwise import Pointwise
 from tlcli.errors import DomainError, UsageError
@@ -14,7 +14,7 @@ def mean(kernel, y, axes, method, seed=0):
 
 def test_every_method_gives_what_its_own_functions_give():
     kernel, y = random_pool(60)
-    axes = Axes([8, 25], [0.01, 0.1], [0.0, 0.5], [2.0, np.inf])
+    axes = GridAxes([8, 25], [0.01, 0.1], [0.0, 0.5], [2.0, np.inf])
     pool, points = Homogeneous(kernel, y), Pointwise(kernel, y)
     plain, fine = mean(kernel, y, axes, "homogeneous"), mean(kernel, y, axes, "pointwise")
     for i, p in enumerate(axes.sizes):
@@ -28,14 +28,14 @@ def test_every_method_gives_what_its_own_functions_give():
 
 def test_summed_losses_have_ridges_and_times_of_their_own_units():
     kernel, y = random_pool(60)
-    one = mean(kernel, y, Axes([10], [0.02], times=[3.0, np.inf]), "pointwise")
-    other = mean(kernel, y, Axes([10], [0.2], times=[0.3, np.inf], summed=True), "pointwise")
+    one = mean(kernel, y, GridAxes([10], [0.02], times=[3.0, np.inf]), "pointwise")
+    other = mean(kernel, y, GridAxes([10], [0.2], times=[0.3, np.inf], summed=True), "pointwise")
     np.testing.assert_allclose(other, one, rtol=1e-9)
 
 
 def test_few_samples_are_direct_averages_and_many_are_not():
     kernel, y = random_pool(200, width=0.05)
-    axes = Axes([10, 60], [0.1])
+    axes = GridAxes([10, 60], [0.1])
     found = averaged(kernel, y, axes, "auto", np.random.default_rng(0))
     assert found.direct.tolist() == [True, False]
     direct = averaged(kernel, y, axes, "subsets", np.random.default_rng(0))
@@ -56,21 +56,21 @@ def test_auto_gives_way_to_subsets_where_they_contradict_the_equations(monkeypat
         return type(found)(1.3 * found.losses, found.per_noise, found.ridges, found.solved)
 
     monkeypatch.setattr(Pointwise, "solve", wrong)
-    found = averaged(kernel, y, Axes([30, 60], [0.01]), "auto", np.random.default_rng(0))
+    found = averaged(kernel, y, GridAxes([30, 60], [0.01]), "auto", np.random.default_rng(0))
     assert found.direct.tolist() == [True, True]
 
 
 def test_long_lists_of_sizes_are_interpolated_between_solutions():
     kernel, y = random_pool(120, width=0.05)
     sizes = list(range(4, 60, 2))
-    long = mean(kernel, y, Axes(sizes, [0.01]), "pointwise")[:, 0, 0, 0]
-    each = [mean(kernel, y, Axes([p], [0.01]), "pointwise").item() for p in sizes]
+    long = mean(kernel, y, GridAxes(sizes, [0.01]), "pointwise")[:, 0, 0, 0]
+    each = [mean(kernel, y, GridAxes([p], [0.01]), "pointwise").item() for p in sizes]
     np.testing.assert_allclose(long, each, rtol=0.01)
 
 
 def test_what_is_asked_wrongly_is_refused():
     kernel, y = random_pool()
     with pytest.raises(UsageError, match="average: 'mean' is unknown"):
-        mean(kernel, y, Axes([10], [0.1]), "mean")
+        mean(kernel, y, GridAxes([10], [0.1]), "mean")
     with pytest.raises(DomainError, match="pool of 40"):
-        mean(kernel, y, Axes([50], [0.1]), "pointwise")
+        mean(kernel, y, GridAxes([50], [0.1]), "pointwise")

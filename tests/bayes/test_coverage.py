@@ -7,8 +7,12 @@ from unittest import mock
 import numpy as np
 import pytest
 
+<<<<<<< HEAD
 from tlcli.bayes.observables import Problem, errors_of, values_of
 from tlcli.bayes.population import target as target_module
+=======
+from tlcli.bayes.observables import BayesProblem, errors_of, values_of
+>>>>>>> e90c406 (Classes and modules have names of their own)
 from tlcli.bayes.population.source import population_source
 from tlcli.bayes.quadrature.solve import quadrature_source, quadrature_target
 from tlcli.dmft.activations import activation
@@ -64,7 +68,7 @@ def distances():
     rows = []
     for number in range(PROBLEMS):
         act, data, gamma1, gamma2, beta, delta = random_problem(number)
-        p = Problem.of(data)
+        p = BayesProblem.of(data)
         first, second = (act, p.x, p.rows1, p.y1, gamma1, beta), (act, p.x, p.rows2, p.y2, gamma2, beta)
         try:
             source = population_source(*first, seed=number, chains=64, moves=60, doublings=1)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.bayes.problems import det_inputs, points, problem_a, problem_b
+from tlcli.bayes.bayes_transfer import BayesSettings, solve_bayes
 from tlcli.bayes.observables import NEEDS
 from tlcli.bayes.population import population_source, population_target
-from tlcli.bayes.transfer import BayesSettings, solve_bayes
 from tlcli.bayes.whitened import CASES, whitened
 from tlcli.dmft.activations import activation
 from tlcli.dmft.settings import Data

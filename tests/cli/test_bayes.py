@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlcli.bayes import transfer
+from tlcli.bayes import bayes_transfer
 from tlcli.bayes.saddle import NOT_CONVERGED
 
 SIZES = "--dim 6 --p1 9 --p2 4 --ptest 30 --quiet"
@@ -24,7 +24,7 @@ def read(path):
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    transfer._MEMORY.clear()
+    bayes_transfer._MEMORY.clear()
 
 
 def test_a_grid_has_a_row_per_point_and_its_files(tlcli):
@@ -185,13 +185,13 @@ def test_the_same_inputs_are_told_once(tlcli):
 
 
 def test_a_point_that_is_not_certified_is_a_row_without_numbers(tlcli, monkeypatch):
-    original = transfer.linear_target
+    original = bayes_transfer.linear_target
 
     def uncertain(x, rows, y, gamma, beta, delta, source):
         found = original(x, rows, y, gamma, beta, delta, source)
         return found if delta < 5 else dataclasses.replace(found, status=NOT_CONVERGED, message="raise the budget.")
 
-    monkeypatch.setattr(transfer, "linear_target", uncertain)
+    monkeypatch.setattr(bayes_transfer, "linear_target", uncertain)
     done = tlcli(TASK.replace("--quiet", ""), "--delta 0,1,10 -o out")
     assert done.code == 3
     assert "delta = 10: target: raise the budget." in done.err

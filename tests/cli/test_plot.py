@@ -21,7 +21,7 @@ def stored(tmp_path_factory):
 
 
 def test_unchanged_it_is_the_figure_of_the_run(stored, tmp_path):
-    with mock.patch("tlcli.linear.transfer.transfer_exact", side_effect=AssertionError("nothing is computed")):
+    with mock.patch("tlcli.linear.linear_transfer.transfer_exact", side_effect=AssertionError("nothing is computed")):
         done = call("plot", stored, "-o", tmp_path / "new")
     assert done.code == 0, done.err
     assert "holds figure.png" in done.err

@@ -15,9 +15,9 @@ from tlcli.dmft.deep.run import Surgery, run_stages
 from tlcli.dmft.deep.start import sampled
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.integrate import Control
+from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.dmft.settings import TransferSettings
-from tlcli.dmft.transfer import solve_transfer
-from tlcli.tasks.transfer import transfer_data
+from tlcli.tasks.transfer_tasks import transfer_data
 
 PROBLEMS = 9
 GROUPS = ("alignments", "layers.csv", "kernels", "predictions")

@@ -13,10 +13,10 @@ from tlcli.dmft.deep.outputs import lacking, outputs, tangent
 from tlcli.dmft.deep.solve import deep_plan
 from tlcli.dmft.deep.start import sampled
 from tlcli.dmft.ensemble import Numerics
+from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.dmft.settings import Setup
-from tlcli.dmft.transfer import solve_transfer
 from tlcli.errors import UsageError
-from tlcli.tasks.transfer import transfer_data
+from tlcli.tasks.transfer_tasks import transfer_data
 from tlcli.training import TransferSettings
 
 TIMES = (0.0, 2.0, 5.0)

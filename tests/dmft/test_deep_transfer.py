@@ -10,11 +10,11 @@ from tlcli.dmft.activations import activation
 from tlcli.dmft.deep.lazy import initial_deep_kernels
 from tlcli.dmft.deep.solve import deep_plan, expected_size
 from tlcli.dmft.ensemble import Numerics
+from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.dmft.settings import Setup
-from tlcli.dmft.transfer import solve_transfer
 from tlcli.errors import DomainError, UsageError
 from tlcli.simulate.deep import simulate_networks
-from tlcli.tasks.transfer import transfer_data
+from tlcli.tasks.transfer_tasks import transfer_data
 from tlcli.training import TransferSettings
 
 TIMES = (0.0, 2.0, 5.0)

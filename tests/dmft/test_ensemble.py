@@ -15,7 +15,7 @@ from tlcli.dmft.lazy import lazy_solution
 from tlcli.dmft.two_layer import Problem, Stage
 from tlcli.errors import UsageError
 from tlcli.simulate.deep import simulate_networks
-from tlcli.tasks.transfer import TransferData
+from tlcli.tasks.transfer_tasks import TransferData
 from tlcli.training import TransferSettings
 
 WIDE, _ = teacher_problem("tanh", 20, 40, 0, [0.0, 1.0])

@@ -46,7 +46,7 @@ def result():
 
 
 def test_kernels_between_two_times_are_those_of_the_neurons(result):
-    from tlcli.tasks.transfer import transfer_data
+    from tlcli.tasks.transfer_tasks import transfer_data
 
     a = result.arrays
     data = transfer_data("linear", "hermite:1", dim=3, p1=5, p2=4, ptest=5, rho=0.8, seed=0, draw=0, noise1=0, noise2=0)

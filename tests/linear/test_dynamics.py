@@ -10,8 +10,8 @@ from scipy.optimize import brentq
 
 from tlcli.errors import DomainError
 from tlcli.linear.dynamics import integrate_pretraining, integrate_stage
+from tlcli.linear.linear_transfer import transfer_exact
 from tlcli.linear.spectrum import marchenko_pastur
-from tlcli.linear.transfer import transfer_exact
 from tlcli.status import Status
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "linear.csv"

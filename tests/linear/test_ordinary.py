@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tlcli.linear import transfer
+from tlcli.linear import linear_transfer
 from tlcli.linear.finetuning import finetune
 from tlcli.linear.pretraining import pretrain
 
@@ -15,7 +15,7 @@ from tlcli.linear.pretraining import pretrain
 def test_nothing_is_silenced_at_ordinary_parameters(kernel, monkeypatch):
     bare = {function.__name__: function.__wrapped__ for function in (pretrain, finetune)}  # without their errstate
     for name, function in bare.items():
-        monkeypatch.setattr(transfer, name, function)
+        monkeypatch.setattr(linear_transfer, name, function)
     axes = {
         "alpha1": [0.05, 0.5, 1.0, 3.0, np.inf],
         "alpha2": [0.05, 0.5, 1.0, 3.0, np.inf],
@@ -33,7 +33,7 @@ def test_nothing_is_silenced_at_ordinary_parameters(kernel, monkeypatch):
         warnings.simplefilter("error")
         for _ in range(80):
             point = {name: values[rng.integers(len(values))] for name, values in axes.items()}
-            transfer.transfer_exact.__wrapped__(**point, rho=0.6, kernel=kernel)
+            linear_transfer.transfer_exact.__wrapped__(**point, rho=0.6, kernel=kernel)
 
 
 @pytest.mark.parametrize("away", [2e-12, -2e-12, 5e-12, -5e-12, 1e-11, -1e-11, 1e-6])
@@ -42,6 +42,6 @@ def test_losses_close_to_the_threshold_keep_their_digits(away):
     alpha = 1.0 + away
     a = Fraction(alpha)
     expected = 1 / (a - 1) if a > 1 else 1 - a + a / (1 - a)
-    found = transfer.transfer_exact(np.inf, alpha, rho=0.5, gamma0=0.0, sigma2=1.0)
+    found = linear_transfer.transfer_exact(np.inf, alpha, rho=0.5, gamma0=0.0, sigma2=1.0)
     assert float(found.baseline) == pytest.approx(float(expected), rel=1e-14)
     assert float(found.loss) == pytest.approx(float(expected), rel=1e-14)

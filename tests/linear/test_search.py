@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from tlcli.linear.linear_transfer import transfer_exact
 from tlcli.linear.search import boundary_roots, optimal_gamma0
-from tlcli.linear.transfer import transfer_exact
 
 
 def test_interior_minimum_ends_and_flat_rows():

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 
 from tlcli.errors import DomainError
 from tlcli.linear.dynamics import integrate_stage
-from tlcli.linear.stages import Stage, joint, run_stages
+from tlcli.linear.stages import LinearStage, joint, run_stages
 from tlcli.status import Status
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "linear.csv"
@@ -50,8 +50,10 @@ def gram2(rho):
 @pytest.mark.parametrize(("t1", "t2"), [(1.5, 2.0), (np.inf, 2.0), (np.inf, np.inf)])
 def test_two_stages_as_a_list_equal_joint(t1, t2):
     got = joint(0.6, 0.8, rho=0.5, gamma1=1.2, gamma2=0.4, sigma1=0.1, sigma2=0.2, weight_decay2=0.05, t1=t1, t2=t2)
-    first, second = run_stages([Stage(0, 0.6, 1.2, t1, 0.1), Stage(1, 0.8, 0.4, t2, 0.2, 0.05)], gram2(0.5), times=None)
-    (alone,) = run_stages([Stage(0, 0.8, 0.4, t2, 0.2, 0.05)], np.eye(1))
+    first, second = run_stages(
+        [LinearStage(0, 0.6, 1.2, t1, 0.1), LinearStage(1, 0.8, 0.4, t2, 0.2, 0.05)], gram2(0.5), times=None
+    )
+    (alone,) = run_stages([LinearStage(0, 0.8, 0.4, t2, 0.2, 0.05)], np.eye(1))
     assert got.loss == second.loss[1, -1]
     assert got.source_loss == second.loss[0, -1]
     assert got.forgetting == second.loss[0, -1] - first.loss[0, -1]
@@ -81,7 +83,7 @@ def test_endless_later_stage_on_enough_data_is_least_squares():
 
 
 def test_recorded_times_start_and_end_where_the_stages_do():
-    stages = [Stage(0, 0.6, 1.2, 1.5), Stage(1, 0.8, 0.9, 2.0)]
+    stages = [LinearStage(0, 0.6, 1.2, 1.5), LinearStage(1, 0.8, 0.9, 2.0)]
     first, second = run_stages(stages, gram2(0.5), times=[[0.0, 0.7], [0.0, 1.0, 2.0]])
     assert first.loss.shape == (2, 3)
     assert second.loss.shape == (2, 4)
@@ -101,10 +103,12 @@ def test_unchanged_teacher_and_no_noise_keeps_the_solution():
 
 def test_relabelling_teachers_and_flipping_a_bystander_are_symmetries():
     gram = np.array([[1, 0.5, -0.2], [0.5, 1, 0.3], [-0.2, 0.3, 1]])
-    stages = [Stage(0, 0.6, 1.2, 1.5, 0.2), Stage(1, 0.8, 0.9, 2.0, 0.1)]
+    stages = [LinearStage(0, 0.6, 1.2, 1.5, 0.2), LinearStage(1, 0.8, 0.9, 2.0, 0.1)]
     plain = run_stages(stages, gram)
     order = [2, 0, 1]
-    relabelled = run_stages([Stage(1, 0.6, 1.2, 1.5, 0.2), Stage(2, 0.8, 0.9, 2.0, 0.1)], gram[np.ix_(order, order)])
+    relabelled = run_stages(
+        [LinearStage(1, 0.6, 1.2, 1.5, 0.2), LinearStage(2, 0.8, 0.9, 2.0, 0.1)], gram[np.ix_(order, order)]
+    )
     sign = np.array([1.0, 1.0, -1.0])
     flipped = run_stages(stages, gram * np.outer(sign, sign))
     for one, two, three in zip(plain, relabelled, flipped, strict=True):
@@ -165,23 +169,23 @@ def test_divergence_and_collapse_are_statuses():
 )
 def test_impossible_teachers_are_refused(gram, message):
     with pytest.raises(DomainError, match=message):
-        run_stages([Stage(0, 0.5, 1.0, 1.0)], gram)
+        run_stages([LinearStage(0, 0.5, 1.0, 1.0)], gram)
 
 
 def test_other_wrong_histories_are_refused():
     with pytest.raises(DomainError, match="teacher = 2"):
-        run_stages([Stage(2, 0.5, 1.0, 1.0)], gram2(0.3))
+        run_stages([LinearStage(2, 0.5, 1.0, 1.0)], gram2(0.3))
     with pytest.raises(DomainError, match="one list per stage"):
-        run_stages([Stage(0, 0.5, 1.0, 1.0)], gram2(0.3), times=[[0.1], [0.2]])
+        run_stages([LinearStage(0, 0.5, 1.0, 1.0)], gram2(0.3), times=[[0.1], [0.2]])
     with pytest.raises(DomainError, match="rho"):
         joint(0.5, 0.5, rho=1.2, gamma1=1, gamma2=1)
 
 
 GRAM3 = np.array([[1.0, 0.7, -0.3], [0.7, 1.0, 0.2], [-0.3, 0.2, 1.0]])
 HISTORY = [
-    Stage(0, 0.8, 1.5, 1.5, 0.2, 0.05),
-    Stage(1, 0.6, 2.5, 0.5, 0.1, 0.05),
-    Stage(2, 1.4, 2.0, 0.25, 0.3, 0.05),
+    LinearStage(0, 0.8, 1.5, 1.5, 0.2, 0.05),
+    LinearStage(1, 0.6, 2.5, 0.5, 0.1, 0.05),
+    LinearStage(2, 1.4, 2.0, 0.25, 0.3, 0.05),
 ]
 
 
@@ -256,7 +260,11 @@ def test_a_stage_that_does_not_converge_is_no_end_of_the_others():
     alone = joint(**{**at, "alpha1": 0.5}, gamma1=1e6)
     for name in ("loss", "source_loss", "norm2_end", "gain"):
         np.testing.assert_allclose(getattr(found, name)[1], getattr(alone, name), rtol=1e-12)
-    history = [Stage(0, np.array([0.01, 0.5]), 1e6, 1e8), Stage(1, 0.5, 1.0, 5.0), Stage(0, 0.5, 1.0, 5.0)]
+    history = [
+        LinearStage(0, np.array([0.01, 0.5]), 1e6, 1e8),
+        LinearStage(1, 0.5, 1.0, 5.0),
+        LinearStage(0, 0.5, 1.0, 5.0),
+    ]
     for run in run_stages(history, np.eye(2)):
         assert run.status.tolist() == [Status.NOT_CONVERGED, Status.CONVERGED]
         assert np.isfinite(run.loss).all(axis=(1, 2)).tolist() == [False, True]

@@ -12,8 +12,8 @@ from scipy.optimize import brentq
 
 from tlcli.errors import DomainError
 from tlcli.linear.kappa import solve_kappa
+from tlcli.linear.linear_transfer import transfer_exact
 from tlcli.linear.structured import structured_transfer
-from tlcli.linear.transfer import transfer_exact
 from tlcli.status import EXACT, Status, phase_of
 from tlcli.tasks.spectra import power_law
 

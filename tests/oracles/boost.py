@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.simulate.population import Stage, State, carried, evolve, gradient_of
+from tlcli.simulate.unreduced import DataStage, State, carried, evolve, gradient_of
 
 
-def run_boost(stages: Sequence[Stage], dim: int, init_scale: float = 1.0, rtol: float = 1e-9) -> list[State]:
+def run_boost(stages: Sequence[DataStage], dim: int, init_scale: float = 1.0, rtol: float = 1e-9) -> list[State]:
     """Integrate (*) alone, for beta = b/gamma; M and m follow from the boost.
 
     dbeta/dt = (s + k) g + gamma^2 beta (beta.g)/(s + k) - 2 decay beta, since (s - k)/|b|^2 = 1/(s + k).

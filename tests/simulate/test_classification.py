@@ -6,8 +6,8 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.cli.conftest import call
 from tlcli.errors import DomainError, UsageError
+from tlcli.linear.classify.label_transfer import transfer_labels
 from tlcli.linear.classify.readout import classify
-from tlcli.linear.classify.transfer import transfer_labels
 from tlcli.simulate.classification import (
     fit_classifier,
     fresh,

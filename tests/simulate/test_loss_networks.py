@@ -10,7 +10,7 @@ from tests.dmft import losses as zoo
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics, solve
 from tlcli.dmft.loss_setup import LossSetup
-from tlcli.dmft.transfer import solve_transfer
+from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.dmft.two_layer import Problem
 from tlcli.errors import ConvergenceError, UsageError
 from tlcli.losses import loss_of

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from tlcli.errors import ConvergenceError, DomainError
-from tlcli.linear.transfer import transfer_exact
+from tlcli.linear.linear_transfer import transfer_exact
 from tlcli.simulate.network import descend, initialise, simulate_network
-from tlcli.simulate.population import Stage, run_full, simulate_population
 from tlcli.simulate.regression import draw
+from tlcli.simulate.unreduced import DataStage, run_full, simulate_unreduced
 
 POINT = {"alpha1": 0.5, "alpha2": 0.6, "rho": 0.9, "gamma0": 1.5, "t1": 3.0}
 DIM, TRIALS = 60, 12
@@ -16,7 +16,9 @@ def test_mirrored_start_and_loss_descent():
     net = initialise(rng, 100, 10, 0.7, 2.0)
     np.testing.assert_allclose(net.beta, 0, atol=1e-15)
     data = draw(rng, np.eye(10)[0], 30, 0.0)
-    errors = [np.sum((descend(net, Stage(data, 2.0, t)).beta - np.eye(10)[0]) ** 2) for t in (0.0, 0.3, 1.0, np.inf)]
+    errors = [
+        np.sum((descend(net, DataStage(data, 2.0, t)).beta - np.eye(10)[0]) ** 2) for t in (0.0, 0.3, 1.0, np.inf)
+    ]
     assert errors[0] == 1
     assert errors[0] > errors[1] > errors[2] > errors[3]
     assert errors[3] < 1e-8
@@ -26,7 +28,7 @@ def test_gradient_is_the_gradient_of_the_loss():
     rng = np.random.default_rng(1)
     net = initialise(rng, 8, 4, 1.0, 1.3)
     data, eta, decay = draw(rng, np.eye(4)[0], 6, 0.1), 1e-7, 0.2
-    stepped = descend(net, Stage(data, 1.3, eta, decay))
+    stepped = descend(net, DataStage(data, 1.3, eta, decay))
     n, gamma = 8, 1.3
 
     def loss(w, a):
@@ -45,7 +47,7 @@ def test_gradient_is_the_gradient_of_the_loss():
 def test_width_extrapolates_to_theory(mode):
     point = POINT | ({"t2": 3.0} if mode == "joint" else {"ridge": 0.1})
     small, large = (simulate_network(point, dim=DIM, width=n, trials=TRIALS, seed=3, mode=mode) for n in (300, 600))
-    infinite = simulate_population(point | {"mode": mode}, dim=DIM, trials=TRIALS, seed=3)
+    infinite = simulate_unreduced(point | {"mode": mode}, dim=DIM, trials=TRIALS, seed=3)
     for name in ("loss", "baseline"):
         # the same data at every width: the error is that of the width alone, and it halves
         far, near = (run[name].mean - infinite[name].mean for run in (small, large))
@@ -61,7 +63,7 @@ def test_width_extrapolates_to_theory(mode):
 def test_decay_collapses_the_network_as_it_does_the_population():
     rng = np.random.default_rng(2)
     data = draw(rng, np.eye(10)[0], 20, 0.0)
-    stage = Stage(data, 1.0, 4.0, 0.3)
+    stage = DataStage(data, 1.0, 4.0, 0.3)
     end = descend(initialise(rng, 4000, 10, 1.0, 1.0), stage)
     np.testing.assert_allclose(end.beta, run_full([stage], 10)[0].beta, atol=0.05)
 

@@ -11,7 +11,7 @@ from tlcli.bayes.quadrature.solve import quadrature_source, quadrature_target
 from tlcli.dmft.activations import activation
 from tlcli.errors import ConvergenceError, DomainError, UsageError
 from tlcli.simulate.posterior import sample_posterior
-from tlcli.simulate.posterior_hmc import Network
+from tlcli.simulate.posterior_hmc import SampledStage
 
 A, B = problem_a(), problem_b()
 TANH = activation("tanh")
@@ -90,7 +90,7 @@ def test_a_wrong_likelihood_scale_is_told_from_the_right_one():
 def test_force_is_the_gradient_of_the_energy():
     rng = np.random.default_rng(0)
     mean = rng.standard_normal((2, 5, 3))
-    net = Network(activation("gelu"), rng.standard_normal((4, 3)), rng.standard_normal(4), 1.3, 0.2, 1.7, mean)
+    net = SampledStage(activation("gelu"), rng.standard_normal((4, 3)), rng.standard_normal(4), 1.3, 0.2, 1.7, mean)
     weights, direction, ε = rng.standard_normal((2, 5, 3)), rng.standard_normal((2, 5, 3)), 1e-5
     force = net.energy_and_force(weights)[1]
     slope = [net.energy_and_force(weights + s * ε * direction)[0] for s in (1, -1)]

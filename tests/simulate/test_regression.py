@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tlcli.errors import DomainError, UsageError
-from tlcli.linear.transfer import transfer_ansatz, transfer_exact
+from tlcli.linear.linear_transfer import transfer_ansatz, transfer_exact
 from tlcli.simulate.predictors import Data, Features, dense_predictor, fit
 from tlcli.simulate.regression import draw, simulate_ansatz, simulate_regression, train_source
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tlcli.linear.transfer import transfer_ansatz, transfer_exact
+from tlcli.linear.linear_transfer import transfer_ansatz, transfer_exact
 from tlcli.simulate.regression import simulate_regression
 
 DIM, TRIALS = 1000, 16

@@ -7,7 +7,7 @@ import pytest
 
 from tlcli.errors import UsageError
 from tlcli.tasks.arrays import load_file
-from tlcli.tasks.transfer import check_tasks, transfer_data
+from tlcli.tasks.transfer_tasks import check_tasks, transfer_data
 
 NOTHING = {"dim": None, "p1": None, "p2": None, "ptest": None}
 

@@ -15,7 +15,7 @@ import pytest
 from tlcli.errors import MissingExtraError, UsageError
 from tlcli.tasks import cifar
 from tlcli.tasks.images import image_data
-from tlcli.tasks.transfer import check_tasks, transfer_data
+from tlcli.tasks.transfer_tasks import check_tasks, transfer_data
 
 CAT, DEER, DOG, FROG = 3, 4, 5, 6
 

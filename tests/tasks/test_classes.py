@@ -6,7 +6,7 @@ import pytest
 from tlcli.errors import UsageError
 from tlcli.tasks.gaussian import axes_of, parse
 from tlcli.tasks.labels import read_labels
-from tlcli.tasks.transfer import check_tasks, label_kinds, transfer_data
+from tlcli.tasks.transfer_tasks import check_tasks, label_kinds, transfer_data
 
 SIZES = {"dim": None, "p1": 60, "p2": 50, "ptest": 100}
 

@@ -129,7 +129,7 @@ def test_old_digits_arrays_are_unchanged():
 
 def test_sizes_are_checked_without_scikit_learn():
     code = (
-        "import sys; from tlcli.tasks.transfer import check_tasks as c;"
+        "import sys; from tlcli.tasks.transfer_tasks import check_tasks as c;"
         "c('digits:3v8', 'digits:4v9', dim=None, p1=10, p2=10, ptest=None); sys.exit('sklearn' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

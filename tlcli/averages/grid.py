@@ -20,7 +20,7 @@ _WRONG, _WRONG_SHARE = 3.0, 0.05  # standard errors and share of the loss, beyon
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class AveragedLosses:
     """Losses at every point of the pool, and how they were found.
 
     `losses` is (n_p, n_ridges, n_noises, n_times, N): their mean over the last axis is the averaged loss. `extra` of
@@ -37,7 +37,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Axes:
+class GridAxes:
     """What one kernel is asked for: numbers of samples, ridges of the mean loss, label noise, times (inf: at rest)."""
 
     sizes: Sequence[int]
@@ -57,7 +57,7 @@ class Axes:
         return np.asarray(self.ridges, dtype=float) / scale, np.asarray(self.times, dtype=float) * scale
 
 
-def averaged(kernel: Floats, labels: Floats, axes: Axes, method: str, rng: np.random.Generator) -> Curve:
+def averaged(kernel: Floats, labels: Floats, axes: GridAxes, method: str, rng: np.random.Generator) -> AveragedLosses:
     """Return the losses of a kernel (N, N) on a pool with noise-free labels (N,), averaged over its samples.
 
     `auto` takes subsets up to 20 samples, and where eight of them disagree with the pointwise theory by more than three
@@ -86,7 +86,7 @@ def averaged(kernel: Floats, labels: Floats, axes: Axes, method: str, rng: np.ra
         losses[i] = found.mean(axis=0)[..., None] * share[:, None, None]
         extra[i] = error_of_mean(found)
         unsolved[i] = False
-    return Curve(losses, extra, direct, unsolved, by_subset)
+    return AveragedLosses(losses, extra, direct, unsolved, by_subset)
 
 
 def error_of_mean(found: Floats) -> Floats:
@@ -101,7 +101,7 @@ def _shares(pool: Homogeneous, ridges: Floats, p: int) -> Floats:
     return residuals / residuals.mean(axis=1, keepdims=True)
 
 
-def _homogeneous(pool: Homogeneous, axes: Axes) -> Floats:
+def _homogeneous(pool: Homogeneous, axes: GridAxes) -> Floats:
     """Return the homogeneous losses at every point of the pool: its leave-one-out residuals carry the mean."""
     out = np.empty((*axes.shape, pool.size))
     for i, p in enumerate(axes.sizes):
@@ -120,7 +120,7 @@ def _homogeneous(pool: Homogeneous, axes: Axes) -> Floats:
     return out
 
 
-def _ratios(points: Pointwise, axes: Axes, plain: Floats) -> tuple[Floats, Flags]:
+def _ratios(points: Pointwise, axes: GridAxes, plain: Floats) -> tuple[Floats, Flags]:
     """Return pointwise over homogeneous at every point of the pool, at rest, and where there is none.
 
     Of many sizes some are solved, and the logarithm of the ratio of the means is interpolated in that of the size. At
@@ -131,7 +131,7 @@ def _ratios(points: Pointwise, axes: Axes, plain: Floats) -> tuple[Floats, Flags
     shape = (len(solved), *axes.shape[1:3])
     means, failed = np.empty(shape), np.zeros(shape[:2], dtype=bool)
     reference = _homogeneous(
-        points.homogeneous, Axes([int(p) for p in sizes[solved]], axes.ridges, axes.noises, summed=axes.summed)
+        points.homogeneous, GridAxes([int(p) for p in sizes[solved]], axes.ridges, axes.noises, summed=axes.summed)
     ).mean(axis=-1)[..., 0]
     starts: dict[int, Floats] = {}
     for row, at in enumerate(solved):
@@ -164,7 +164,7 @@ def _spread(sizes: Floats) -> Indices:
     return order[np.unique(np.abs(sizes[order][:, None] - wanted).argmin(axis=0))]
 
 
-def _disagrees(kernel: Floats, labels: Floats, axes: Axes, losses: Floats, rng: np.random.Generator) -> Flags:
+def _disagrees(kernel: Floats, labels: Floats, axes: GridAxes, losses: Floats, rng: np.random.Generator) -> Flags:
     """Return for every size whether subsets at the nearest checked one contradict the theory."""
     sizes = np.asarray(axes.sizes, dtype=float)
     large = np.sort(sizes[sizes > FEW])
@@ -190,7 +190,7 @@ def _disagrees(kernel: Floats, labels: Floats, axes: Axes, losses: Floats, rng: 
     return np.array(bad)[near] & (sizes > FEW)
 
 
-def _direct(kernel: Floats, labels: Floats, axes: Axes, at: int, rng: np.random.Generator) -> Floats:
+def _direct(kernel: Floats, labels: Floats, axes: GridAxes, at: int, rng: np.random.Generator) -> Floats:
     """Return the losses of random subsets of one size (n_subsets, n_ridges, n_noises, n_times)."""
     ridges, times = axes.of(int(axes.sizes[at]))
     subsets = chosen_subsets(len(labels), int(axes.sizes[at]), SUBSETS, rng)

@@ -10,18 +10,23 @@ import numpy as np
 from scipy.stats import norm
 
 from tlcli.arrays import Array, Floats
-from tlcli.bayes.observables import Problem
+from tlcli.bayes.bayes_transfer import BayesSettings
+from tlcli.bayes.observables import BayesProblem
 from tlcli.bayes.population.draws import source_neurons, target_neurons
 from tlcli.bayes.population.source import PopulationSaddle
 from tlcli.bayes.saddle import Saddle
-from tlcli.bayes.transfer import BayesSettings
 from tlcli.dmft.activations import activation
 
 BINS = 80
 
 
 def densities(
-    route: str, problem: Problem, settings: BayesSettings, source: Saddle | None, target: Saddle | None, seed: int = 0
+    route: str,
+    problem: BayesProblem,
+    settings: BayesSettings,
+    source: Saddle | None,
+    target: Saddle | None,
+    seed: int = 0,
 ) -> dict[str, Array]:
     """Return bin_edges (n + 1,), and density_stageK (n,), variance_stageK and excess_kurtosis_stageK of h.
 
@@ -29,7 +34,7 @@ def densities(
     not certified is left out. Empty without any.
 
     Args:
-        route: one of `tlcli.bayes.transfer.ROUTES`.
+        route: one of `tlcli.bayes.bayes_transfer.ROUTES`.
         problem: points and training rows.
         settings: networks.
         source: saddle of the source.
@@ -65,7 +70,7 @@ def densities(
 
 
 def _neurons(
-    route: str, problem: Problem, settings: BayesSettings, source: Saddle | None, target: Saddle | None, seed: int
+    route: str, problem: BayesProblem, settings: BayesSettings, source: Saddle | None, target: Saddle | None, seed: int
 ) -> dict[str, Floats]:
     """Return equally weighted neurons (N, D) by stage; none for linear networks."""
     if route == "linear" or source is None:

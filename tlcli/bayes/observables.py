@@ -38,7 +38,7 @@ CERTIFICATE = ("spread_v", "spread_kernel", "round_trips", "ess")
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class BayesProblem:
     """The points of a transfer: inputs x (n, D), rows and labels of both stages, rows of the test points."""
 
     x: Floats
@@ -50,7 +50,7 @@ class Problem:
     key: bytes
 
     @classmethod
-    def of(cls, data: Data) -> "Problem":
+    def of(cls, data: Data) -> "BayesProblem":
         """Stack the points of `data`; `key` identifies inputs and training labels."""
         x = np.concatenate([data.x_source, data.x_target, data.x_test]).astype(float)
         y1, y2 = np.asarray(data.y_source, dtype=float), np.asarray(data.y_target, dtype=float)
@@ -76,7 +76,7 @@ class Problem:
         return int(np.sum(np.linalg.norm(rest, axis=1) > 1e-10 * np.linalg.norm(self.x, axis=1)))
 
 
-def values_of(data: Data, problem: Problem, saddles: dict[str, Saddle | None]) -> dict[str, float]:
+def values_of(data: Data, problem: BayesProblem, saddles: dict[str, Saddle | None]) -> dict[str, float]:
     """All columns, NaN where the saddle is missing."""
     out = dict.fromkeys(NEEDS, math.nan)
     source, target, alone = saddles[SOURCE], saddles[TARGET], saddles[ALONE]

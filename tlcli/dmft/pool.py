@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics
+from tlcli.dmft.network_transfer import moments_of
 from tlcli.dmft.parts import _PER_SAMPLE, Parts
 from tlcli.dmft.settings import Data, Setup
-from tlcli.dmft.transfer import moments_of
 from tlcli.errors import DomainError
 from tlcli.training import TransferSettings
 
@@ -47,7 +47,7 @@ def pool_kernels(data: Data, settings: TransferSettings, numerics: Numerics, sam
     """Train on the source and return the kernels that a readout on target points would see.
 
     `data.x_target` is the pool; at most `samples` of its points will be learnt from at once. Raises UsageError as
-    `tlcli.dmft.transfer.solve_transfer`.
+    `tlcli.dmft.network_transfer.solve_transfer`.
     """
     settings = replace(settings, target="frozen", times2=(math.inf,))
     x = np.concatenate([data.x_source, data.x_target, data.x_test])

@@ -28,7 +28,7 @@ _MOST_KEPT = 300  # test points in the kernels that are kept
 
 
 class Data(Protocol):
-    """Inputs and labels of a transfer, see `tlcli.tasks.transfer.TransferData`."""
+    """Inputs and labels of a transfer, see `tlcli.tasks.transfer_tasks.TransferData`."""
 
     @property
     def x_source(self) -> Array:

@@ -24,7 +24,7 @@ from tlcli.status import Status, worst
 
 
 @dataclass(frozen=True)
-class Stage:
+class LinearStage:
     """One stage: which teacher, P/D, richness, how long, label noise, weight decay. Numbers or arrays."""
 
     teacher: int
@@ -89,7 +89,7 @@ def check_gram(gram: ArrayLike) -> Floats:
 
 
 def run_stages(
-    stages: Sequence[Stage],
+    stages: Sequence[LinearStage],
     gram: ArrayLike,
     *,
     init_scale: ArrayLike = 1.0,
@@ -162,7 +162,7 @@ def _rescaled(spread: Floats, before: ArrayLike, after: ArrayLike, number: int) 
     return ratio * spread
 
 
-def _first(stage: Stage, bulk: Floats, init_scale: ArrayLike, times: Floats) -> StageSolution:
+def _first(stage: LinearStage, bulk: Floats, init_scale: ArrayLike, times: Floats) -> StageSolution:
     """Stage 1: integrated while it lasts, closed form where it never ends."""
     duration = np.asarray(stage.duration, dtype=float)
     forever = np.isinf(duration)
@@ -195,7 +195,7 @@ def _first(stage: Stage, bulk: Floats, init_scale: ArrayLike, times: Floats) -> 
     )
 
 
-def _later(stage: Stage, start: Floats, bulk: Floats, alignment: Floats, times: Floats) -> StageSolution:
+def _later(stage: LinearStage, start: Floats, bulk: Floats, alignment: Floats, times: Floats) -> StageSolution:
     """Any later stage; endless training on P ≥ D samples without decay ends in least squares, exactly."""
     run = integrate_stage(
         stage.alpha,
@@ -282,16 +282,16 @@ def joint(
 ) -> Joint:
     """Source then target, both feature-learning ("jointly rich"), with the from-scratch baseline; arrays broadcast.
 
-    rho = β*₁·β*₂ in [-1, 1]; the others as in `Stage`, 1 for the source and 2 for the target. Equal stages are solved
-    once, so only stage 2 pays for a grid over both. Raises `DomainError`.
+    rho = β*₁·β*₂ in [-1, 1]; the others as in `LinearStage`, 1 for the source and 2 for the target. Equal stages are
+    solved once, so only stage 2 pays for a grid over both. Raises `DomainError`.
     """
     rho = np.asarray(rho, dtype=float)
     require((lambda x: np.abs(x) <= 1, "between -1 and 1"), rho=rho)
     gram = np.eye(2) + rho[..., None, None] * (1.0 - np.eye(2))
-    source = Stage(0, alpha1, gamma1, t1, sigma1, weight_decay1)
-    target = Stage(1, alpha2, gamma2, t2, sigma2, weight_decay2)
+    source = LinearStage(0, alpha1, gamma1, t1, sigma1, weight_decay1)
+    target = LinearStage(1, alpha2, gamma2, t2, sigma2, weight_decay2)
     first, second = run_stages([source, target], gram, init_scale=init_scale)
-    (alone,) = run_stages([Stage(0, alpha2, gamma2, t2, sigma2, weight_decay2)], np.eye(1), init_scale=init_scale)
+    (alone,) = run_stages([LinearStage(0, alpha2, gamma2, t2, sigma2, weight_decay2)], np.eye(1), init_scale=init_scale)
     before, after = first.loss[..., 0, -1], second.loss[..., 0, -1]
     loss, baseline = second.loss[..., 1, -1], alone.loss[..., 0, -1]
     with np.errstate(invalid="ignore"):  # inf − inf where both diverge

@@ -52,7 +52,7 @@ STYLES = (
 
 
 @dataclass(eq=False)
-class Measured:
+class MeasuredWidth:
     """One width of the experiment: name -> mean and standard error (n_record,); its rows of the table (n_record,)."""
 
     width: str
@@ -69,7 +69,7 @@ class Trace:
     time: Floats
     columns: Mapping[str, Floats]
     rows: NDArray[np.intp]
-    measured: Sequence[Measured] = ()
+    measured: Sequence[MeasuredWidth] = ()
 
 
 @dataclass(eq=False)
@@ -146,7 +146,7 @@ def _trace(block: Block, at: Mapping[str, int], hue: Mapping[str, Any]) -> Trace
         for variant in range(len(block.axes.get("experiment", [0]))):
             width = str(read("width", variant)[0])
             pairs = {n: (read(f"sim_{n}", variant), read(f"sim_{n}_se", variant)) for n in names}
-            measured.append(Measured(width, pairs, here(numbered, variant)))
+            measured.append(MeasuredWidth(width, pairs, here(numbered, variant)))
     columns = {name: read(name) for name in numeric}
     return Trace(hue, read("stage"), read("time"), columns, here(numbered), measured)
 
@@ -291,7 +291,7 @@ def _draw_line(axis: Axes, trace: Trace, style: Style, here: NDArray[Any], colou
 
 
 def _draw_marks(
-    axis: Axes, time: Floats, measured: Measured, name: str, here: NDArray[Any], colour: Any, marker: str
+    axis: Axes, time: Floats, measured: MeasuredWidth, name: str, here: NDArray[Any], colour: Any, marker: str
 ) -> None:
     if name not in measured.columns:
         return

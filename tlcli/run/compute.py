@@ -14,7 +14,7 @@ from tlcli.run.job import Job, prepare
 from tlcli.run.messages import Messages
 from tlcli.run.outputs import check_drawing, check_written
 from tlcli.run.recipe import Recipe
-from tlcli.run.result import Outcome, Result
+from tlcli.run.result import CaseResult, Result
 from tlcli.run.solve import measure, planned, solve
 from tlcli.run.stores import Stores
 from tlcli.run.unused import check_flags, tell_undrawn
@@ -77,9 +77,9 @@ def compute(
     return Result(job, outcomes, blocks, seconds=time.perf_counter() - start)
 
 
-def _begin(job: Job, how: Invocation, begun: Callable[[Sequence[Block]], None], messages: Messages) -> list[Outcome]:
+def _begin(job: Job, how: Invocation, begun: Callable[[Sequence[Block]], None], messages: Messages) -> list[CaseResult]:
     """Evaluate closed forms and refuse before any longer work what cannot be drawn or written after it."""
-    outcomes = [Outcome(case, Findings(case.theory.columns(case))) for case in job.cases]
+    outcomes = [CaseResult(case, Findings(case.theory.columns(case))) for case in job.cases]
     for one in outcomes:
         one.case.theory.judge(one.case, one.found.columns)
     blocks = [block_of(one.case, one.found.columns | _searched(job, one.case)) for one in outcomes]
@@ -99,7 +99,7 @@ def _anything_left(job: Job, stores: Stores) -> bool:
     return any(stored < count for count, stored in counts)
 
 
-def _search(job: Job, one: Outcome, messages: Messages) -> None:
+def _search(job: Job, one: CaseResult, messages: Messages) -> None:
     """Add the best richness or coupling of a theory that is known at any parameters."""
     quantity = one.case.theory.quantity
     for name in sought(_is_map(job), one.case, job.settings):

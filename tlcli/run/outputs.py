@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from tlcli.report.kernels import Shown
     from tlcli.report.layers import Layers
-    from tlcli.run.result import Outcome, Result
+    from tlcli.run.result import CaseResult, Result
 
 _LOSSES = ("loss", "train_loss", "source_loss", "source_train_loss")
 
@@ -303,7 +303,7 @@ def redraw(job: Job, settings: Mapping[str, Any], blocks: Sequence[Block]) -> Jo
     return out
 
 
-def _smoothed(outcomes: "Sequence[Outcome]", blocks: Sequence[Block], drawing: Drawing) -> Drawing:
+def _smoothed(outcomes: "Sequence[CaseResult]", blocks: Sequence[Block], drawing: Drawing) -> Drawing:
     """Add closed forms on a fine grid of the horizontal axis, for the picture only."""
     if drawn_by_time(blocks, drawing) or len(outcomes) != len(blocks):
         return drawing
@@ -318,7 +318,7 @@ def _whole(option: Option) -> bool:
     return option.domain is not None and option.domain.whole
 
 
-def _shown(one: "Outcome") -> "list[Shown]":
+def _shown(one: "CaseResult") -> "list[Shown]":
     """Return the arrays of points that are drawn, without what a first stage of no duration leaves."""
     from tlcli.report.kernels import Shown
 
@@ -393,7 +393,7 @@ def _write_arrays(result: "Result", folder: Path) -> list[str | None]:
     return names
 
 
-def _layers(one: "Outcome") -> "list[Layers]":
+def _layers(one: "CaseResult") -> "list[Layers]":
     if not one.found.layers:
         return []
     load()
@@ -402,7 +402,7 @@ def _layers(one: "Outcome") -> "list[Layers]":
     return [Layers(one.case.label, at, layer) for at, layer in one.points(one.found.layers) if layer is not None]
 
 
-def _write_layers(outcomes: "Sequence[Outcome]", folder: Path) -> list[str | None]:
+def _write_layers(outcomes: "Sequence[CaseResult]", folder: Path) -> list[str | None]:
     """Write layers.csv per case: how far the kernel of every layer has moved, and its alignments."""
     names: list[str | None] = []
     for index, one in enumerate(outcomes, start=1):
@@ -415,7 +415,7 @@ def _write_layers(outcomes: "Sequence[Outcome]", folder: Path) -> list[str | Non
     return names
 
 
-def _write_predictions(outcomes: "Sequence[Outcome]", folder: Path) -> list[str | None]:
+def _write_predictions(outcomes: "Sequence[CaseResult]", folder: Path) -> list[str | None]:
     """Write predictions.csv per case: stage, time, set, index, labels, prediction and its error, of the first draw."""
     from tlcli.report.predictions import write_predictions
 

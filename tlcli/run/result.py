@@ -30,7 +30,7 @@ _SHOWN = 8  # rows of the table in a notebook
 
 
 @dataclass(eq=False)
-class Outcome:
+class CaseResult:
     """What theory and experiments have found on one case; `solved` is None while points belong to other shards."""
 
     case: Case
@@ -53,7 +53,7 @@ class Result:
     """
 
     job: Job
-    outcomes: list[Outcome]
+    outcomes: list[CaseResult]
     blocks: list[Block]
     seconds: float = 0.0  # that computing took
     notes: tuple[str, ...] = ()  # what was told on the way

@@ -20,7 +20,7 @@ from tlcli.run.again import facts_inside, recipe_inside
 from tlcli.run.assemble import axes_of, scales_of
 from tlcli.run.job import prepare
 from tlcli.run.outputs import archive_name
-from tlcli.run.result import Outcome, Result
+from tlcli.run.result import CaseResult, Result
 from tlcli.status import Phase, Status
 from tlcli.theories.base import Case, Findings, PointByPoint
 
@@ -56,7 +56,7 @@ def load(folder: Path, *, allow_code: bool = False) -> Result:
     blocks = [_block(case, part, folder) for case, part in zip(job.cases, rows, strict=True)]
     matrices = [_matrices(folder, case, index) for index, case in enumerate(job.cases, start=1)]
     outcomes = [
-        Outcome(case, Findings({}, arrays=_by_point(case, found), layers=_layers(folder, case, index)))
+        CaseResult(case, Findings({}, arrays=_by_point(case, found), layers=_layers(folder, case, index)))
         for index, (case, found) in enumerate(zip(job.cases, matrices, strict=True), start=1)
     ]
     facts = {name: value for name, value in about.items() if name not in _NOT_FACTS}

@@ -15,7 +15,7 @@ from tlcli.simulate.two_layer import Network, NetworkExperiment, estimate
 from tlcli.training import TransferSettings
 
 if TYPE_CHECKING:
-    from tlcli.tasks.transfer import TransferData
+    from tlcli.tasks.transfer_tasks import TransferData
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import numpy as np
 
 from tlcli.arrays import Floats
 from tlcli.errors import ConvergenceError, DomainError
-from tlcli.simulate.population import DEFAULTS, Stage, gradient_of, kernel_shape, teachers_with_gram, transfer_losses
 from tlcli.simulate.predictors import Data, dense_predictor
 from tlcli.simulate.regression import draw
 from tlcli.simulate.trials import Estimate, Point, complete_point, run_trials, samples_of, trial_rng
+from tlcli.simulate.unreduced import DEFAULTS, DataStage, gradient_of, kernel_shape, teachers_with_gram, transfer_losses
 
 SAFETY = 0.3
 SETTLED = 1e-7
@@ -28,7 +28,7 @@ MAX_STEPS = 400_000
 
 
 @dataclass(frozen=True)
-class Network:
+class LinearNetwork:
     """First-layer weights (N, D) and readout (N,) of the network."""
 
     weights: Floats
@@ -46,16 +46,16 @@ class Network:
         return self.weights.T @ self.weights / len(self.readout)
 
 
-def initialise(rng: np.random.Generator, width: int, dim: int, init_scale: float, gamma: float) -> Network:
+def initialise(rng: np.random.Generator, width: int, dim: int, init_scale: float, gamma: float) -> LinearNetwork:
     """Draw a mirrored network: zero output, every w twice. Raises DomainError for an odd width."""
     if width < 2 or width % 2:
         raise DomainError(f"width = {width}: neurons come in mirrored pairs, so it must be even and positive.")
     w = init_scale * rng.standard_normal((width // 2, dim))
     a = init_scale * rng.standard_normal(width // 2)
-    return Network(np.concatenate([w, w]), np.concatenate([a, -a]), gamma)
+    return LinearNetwork(np.concatenate([w, w]), np.concatenate([a, -a]), gamma)
 
 
-def descend(network: Network, stage: Stage, safety: float = SAFETY) -> Network:
+def descend(network: LinearNetwork, stage: DataStage, safety: float = SAFETY) -> LinearNetwork:
     """Gradient descent for `stage.duration` units of time (inf: until nothing moves); the output scale is the stage's.
 
     Raises ConvergenceError after `MAX_STEPS` steps.
@@ -79,12 +79,12 @@ def descend(network: Network, stage: Stage, safety: float = SAFETY) -> Network:
         if np.isinf(stage.duration) and step % 16 == 0:
             moved = np.sqrt(np.sum(force_w**2) + np.sum(force_a**2))
             if moved < SETTLED * np.sqrt(np.sum(w**2) + np.sum(a**2)):
-                return Network(w, a, gamma)
+                return LinearNetwork(w, a, gamma)
         w += eta * force_w
         a += eta * force_a
     if np.isinf(stage.duration):
         raise ConvergenceError(f"Gradient descent did not settle within {MAX_STEPS} steps; give a finite time.")
-    return Network(w, a, gamma)
+    return LinearNetwork(w, a, gamma)
 
 
 def descend_readout(covariance: Floats, data: Data, ridge: float, duration: float, safety: float = SAFETY) -> Floats:
@@ -112,7 +112,7 @@ def descend_readout(covariance: Floats, data: Data, ridge: float, duration: floa
     return beta
 
 
-def _curvature(network: Network, stage: Stage, u: Floats) -> float:
+def _curvature(network: LinearNetwork, stage: DataStage, u: Floats) -> float:
     """Bound on the Gauss-Newton curvature: largest eigenvalue of X^T X / P times (|M| + <a^2>), along the whole path.
 
     Training raises |M| and <a^2> to about sqrt(k^2 + |b|^2), with b = gamma beta at the fit of least norm
@@ -136,7 +136,7 @@ def simulate_network(
 ) -> dict[str, Estimate]:
     """Train networks of `width` neurons on source, then target.
 
-    `point` as in `simulate_population` (its "mode" is replaced by `mode`). "joint": both layers in both
+    `point` as in `simulate_unreduced` (its "mode" is replaced by `mode`). "joint": both layers in both
     stages, the readout carried over; baseline = stage 2 alone. "frozen": the features (1/N) W^T W after
     stage 1 are frozen and only a readout is trained from zero output with `ridge` for t2; baseline = the same
     on the initial features. Returns (mean, standard error) of loss, baseline, gain, source_loss,
@@ -153,8 +153,8 @@ def simulate_network(
 
     def trial(rng: np.random.Generator, safety: float = SAFETY) -> dict[str, float]:
         teacher1, teacher2 = teachers_with_gram(rng, np.array([[1.0, q["rho"]], [q["rho"], 1.0]]), dim)
-        source = Stage(draw(rng, teacher1, p1, q["sigma1"]), q["gamma0"], q["t1"], q["weight_decay"])
-        target = Stage(draw(rng, teacher2, p2, q["sigma2"]), gamma2, q["t2"], q["weight_decay2"])
+        source = DataStage(draw(rng, teacher1, p1, q["sigma1"]), q["gamma0"], q["t1"], q["weight_decay"])
+        target = DataStage(draw(rng, teacher2, p2, q["sigma2"]), gamma2, q["t2"], q["weight_decay2"])
         start = initialise(rng, width, dim, q["init_scale"], q["gamma0"])
         first = descend(start, source, safety)
         if mode == "joint":

@@ -17,7 +17,7 @@ from tlcli.arrays import Floats, Indices
 from tlcli.bayes.saddle import check_beta, check_delta, check_gamma, check_problem, mean_weight
 from tlcli.dmft.activations import Activation
 from tlcli.errors import ConvergenceError, DomainError, check_choice
-from tlcli.simulate.posterior_hmc import Chains, Network
+from tlcli.simulate.posterior_hmc import HmcChains, SampledStage
 from tlcli.simulate.posterior_linear import GibbsChains
 
 SAMPLERS = ("auto", "gibbs", "hmc")
@@ -203,8 +203,8 @@ def _sample(
     for number, (task, stream) in enumerate(zip(tasks, streams, strict=True)):
         δ, at, y = delta if number == 1 else 0.0, task.rows, task.labels
         frozen = bool(np.isinf(δ))
-        network = Network(act, inputs[at], y, float(task.gamma), 1.0 / float(task.beta), 1.0 + δ, mean)
-        sampled_by, rng = GibbsChains if gibbs else Chains, np.random.default_rng(stream)
+        network = SampledStage(act, inputs[at], y, float(task.gamma), 1.0 / float(task.beta), 1.0 + δ, mean)
+        sampled_by, rng = GibbsChains if gibbs else HmcChains, np.random.default_rng(stream)
         chains = None if frozen else sampled_by(network, rng, first if number == 0 else None)
         outputs, kernels, states = _run(
             network, chains, inputs, at, how.samples, how.burn, min(how.sources, how.samples)
@@ -233,8 +233,8 @@ def _neurons(start: Literal["prior"] | ArrayLike, dimension: int) -> Floats | No
 
 
 def _run(
-    network: Network,
-    chains: Chains | GibbsChains | None,
+    network: SampledStage,
+    chains: HmcChains | GibbsChains | None,
     inputs: Floats,
     at: Indices,
     samples: int,
@@ -274,7 +274,7 @@ def _run(
     return np.stack(outputs), np.stack(kernels), np.stack(states or [network.mean], axis=1)
 
 
-def _observe(network: Network, weights: Floats, inputs: Floats, at: Indices) -> tuple[Floats, Floats]:
+def _observe(network: SampledStage, weights: Floats, inputs: Floats, at: Indices) -> tuple[Floats, Floats]:
     """Return E f given the weights, Φ(·, train) M⁻¹ y, (R, n), and Φ (R, n, n)."""
     φ = np.asarray(network.act.phi(weights @ inputs.T), dtype=float)
     kernel = np.swapaxes(φ, 1, 2) @ φ / weights.shape[1]

@@ -22,7 +22,7 @@ LONGEST = 0.25  # eight rotations by it make two radians, beyond a quarter of a 
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class SampledStage:
     """The stage that is sampled.
 
     Attributes:
@@ -65,10 +65,10 @@ class Network:
         return energy, ((φ @ inverse / width - self.gamma**2 * s * v[:, None, :]) * slope) @ self.inputs
 
 
-class Chains:
+class HmcChains:
     """One chain per replica, all moved together; states are weights (R, N, d), at first `start` or the prior's."""
 
-    def __init__(self, network: Network, rng: np.random.Generator, start: Floats | None = None):
+    def __init__(self, network: SampledStage, rng: np.random.Generator, start: Floats | None = None):
         self.network, self._rng = network, rng
         prior = network.mean + rng.standard_normal(network.mean.shape) / np.sqrt(network.tightness)
         self.weights = prior if start is None else start

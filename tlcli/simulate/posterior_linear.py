@@ -8,7 +8,7 @@ prior plus a correction by the P residuals.
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.simulate.posterior_hmc import Network
+from tlcli.simulate.posterior_hmc import SampledStage
 
 
 class GibbsChains:
@@ -16,7 +16,7 @@ class GibbsChains:
 
     acceptance = 1.0
 
-    def __init__(self, network: Network, rng: np.random.Generator, start: Floats | None = None):
+    def __init__(self, network: SampledStage, rng: np.random.Generator, start: Floats | None = None):
         self.network, self._rng = network, rng
         prior = network.mean + rng.standard_normal(network.mean.shape) / np.sqrt(network.tightness)
         self.weights = prior if start is None else start

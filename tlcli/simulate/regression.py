@@ -1,7 +1,7 @@
 """The finite-D experiment behind linear transfer: real Gaussian data, real regressions, no large-D formula.
 
 Stage 1 fits the source data; by the boost identity (docs/theory.md, Section 2, true for any data) the
-features it leaves are M = k I + chi n n^T with n = beta1/|beta1|. `tlcli.simulate.population` tests that
+features it leaves are M = k I + chi n n^T with n = beta1/|beta1|. `tlcli.simulate.unreduced` tests that
 identity on the un-reduced dynamics; here it makes D = 1000 cheap. Stage 2 trains a readout on these frozen
 features, from zero output. Losses are mean squared errors: test |beta* - beta|^2, train |y - X beta|^2 / P
 on the noisy labels.

@@ -32,7 +32,7 @@ from tlcli.simulate.trials import Estimate, summarise, trial_rng
 from tlcli.training import TransferSettings
 
 if TYPE_CHECKING:
-    from tlcli.tasks.transfer import TransferData
+    from tlcli.tasks.transfer_tasks import TransferData
 
 
 LOSSES = ("loss", "source_loss", "train_loss", "source_train_loss", "baseline")

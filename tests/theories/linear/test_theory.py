@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tlcli.errors import DomainError, UsageError
+from tlcli.linear.linear_transfer import transfer_ansatz, transfer_exact
 from tlcli.linear.pretraining import pretrain
 from tlcli.linear.stages import joint
 from tlcli.linear.structured import structured_transfer
-from tlcli.linear.transfer import transfer_ansatz, transfer_exact
 from tlcli.linear.two_time import spectral_two_time
 from tlcli.status import Status
 from tlcli.tasks.spectra import power_law

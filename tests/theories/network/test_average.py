@@ -8,9 +8,9 @@ import pytest
 
 from tests.cli.conftest import call
 from tlcli.dmft.ensemble import Numerics
+from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.dmft.pool import pool_kernels
 from tlcli.dmft.regression import kernel_regression
-from tlcli.dmft.transfer import solve_transfer
 from tlcli.sweep.forms import WRONG
 from tlcli.theories.network.average import check_record
 from tlcli.theories.network.points import data_of

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.theories.records import experiments_of, merged, placed
-from tlcli.dmft.transfer import solve_transfer
+from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
 from tlcli.options.columns import COLUMNS, SAMPLED, SPREAD
@@ -17,7 +17,7 @@ from tlcli.status import Phase, Status
 from tlcli.sweep.grids import parse_values
 from tlcli.sweep.runner import Placed, evaluate
 from tlcli.sweep.seeds import point_seed
-from tlcli.tasks.transfer import transfer_data
+from tlcli.tasks.transfer_tasks import transfer_data
 from tlcli.theories.network import points as network
 from tlcli.theories.network import results as network_results
 from tlcli.theories.network.experiment import WideNetworks

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from tlcli.arrays import Floats, Indices
 from tlcli.bayes.population.everywhere import neurons_of, row_space
 from tlcli.bayes.population.jumps import Mixture, fit
-from tlcli.bayes.population.run import Run, Stage, Trips, fields, refreshed, sample
+from tlcli.bayes.population.run import Run, SourceStage, Trips, fields, refreshed, sample
 from tlcli.bayes.population.start import walk
 from tlcli.bayes.population.target_run import Tied, neurons_at, sample_target, with_lobes
 from tlcli.bayes.population.tilt import Tilt
@@ -28,7 +28,7 @@ def source_neurons(act: Activation, x: Floats, rows: Indices, v: Floats, gamma: 
     basis = row_space(x, rows)
     b = x[rows] @ basis / np.sqrt(x.shape[1])
     tilt = Tilt(act, b.astype(np.float32), sphere=act.homogeneous)
-    stage = Stage(tilt, np.zeros(len(v)), gamma, 1.0, act.odd)
+    stage = SourceStage(tilt, np.zeros(len(v)), gamma, 1.0, act.odd)
     with threadpool_limits(1, user_api="blas"):
         umbrella, chains = walk(tilt, v, gamma, fields(tilt, _REACH), _CHAINS, rng, odd=act.odd)
         run = Run(v, v, umbrella, Mixture.none(), chains, None, Trips(_CHAINS, 1.0))
@@ -53,8 +53,8 @@ def target_neurons(
     own = scaled @ basis
     tilt = Tilt(act, (own / np.sqrt(precision)).astype(np.float32), (means @ scaled.T).astype(np.float32))
     labels = np.zeros(len(v))
-    tied = Tied(Stage(tilt, labels, gamma, 1.0, act.odd), means, means @ basis)
-    alone = Stage(Tilt(act, own.astype(np.float32)), labels, gamma, 1.0, act.odd)
+    tied = Tied(SourceStage(tilt, labels, gamma, 1.0, act.odd), means, means @ basis)
+    alone = SourceStage(Tilt(act, own.astype(np.float32)), labels, gamma, 1.0, act.odd)
     with threadpool_limits(1, user_api="blas"):
         run = with_lobes(tied, alone, precision, v, _REACH, rng)
         sample_target(run, _MOVES)

@@ -27,7 +27,7 @@ _LOBES = 1.0  # a tilt of exp(½u²) with |u| below one has no second maximum
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class SourceStage:
     """One source problem in the row space of its inputs: measures, labels (P,), γ, β, and whether φ is odd."""
 
     tilt: Tilt
@@ -85,7 +85,7 @@ class Run:
     atoms: Atoms | None = None
 
 
-def first_run(stage: Stage, seed: np.random.SeedSequence, *, chains: int, moves: int, rounds: int = 8) -> Run:
+def first_run(stage: SourceStage, seed: np.random.SeedSequence, *, chains: int, moves: int, rounds: int = 8) -> Run:
     """Go from nothing to a frozen umbrella near the saddle.
 
     Args:
@@ -131,7 +131,7 @@ def fields(tilt: Tilt, largest: float) -> Floats:
     return np.arange(int(np.clip(np.ceil(largest + 4), 6, HIGHEST_FIELD)) + 1, dtype=float)
 
 
-def improve(stage: Stage, run: Run, pool: Pool, others: Sequence[Pool] = ()) -> None:
+def improve(stage: SourceStage, run: Run, pool: Pool, others: Sequence[Pool] = ()) -> None:
     """Replace run.v by the maximum of the pool's dual; `others` as in `solved`."""
     found, run.cuts, run.atoms = solved(stage, pool, run.v, run.cuts, others=others)
     run.newton = float(np.linalg.norm(found.v - run.v) / max(np.linalg.norm(found.v), 1e-300))
@@ -140,7 +140,7 @@ def improve(stage: Stage, run: Run, pool: Pool, others: Sequence[Pool] = ()) -> 
 
 
 def solved(
-    stage: Stage, pool: Pool, start: Floats, cuts: Cuts | None, groups: int = 1, others: Sequence[Pool] = ()
+    stage: SourceStage, pool: Pool, start: Floats, cuts: Cuts | None, groups: int = 1, others: Sequence[Pool] = ()
 ) -> tuple[Solved, Cuts | None, Atoms | None]:
     """Return the maximum of the pool's dual from `start` (P,), and on the sphere the cuts and the condensate.
 
@@ -167,7 +167,7 @@ def solved(
     return found, cuts, kept if len(kept.mass) else None
 
 
-def extend(stage: Stage, run: Run, moves: int, burn: int) -> None:
+def extend(stage: SourceStage, run: Run, moves: int, burn: int) -> None:
     """Sample `moves` more under the frozen umbrella (after `burn`) and solve on the whole pool."""
     if burn:
         sample(stage, run, burn, frozen=True)
@@ -177,7 +177,7 @@ def extend(stage: Stage, run: Run, moves: int, burn: int) -> None:
     improve(stage, run, run.pool)
 
 
-def share_cuts(stage: Stage, runs: list[Run]) -> None:
+def share_cuts(stage: SourceStage, runs: list[Run]) -> None:
     """Solve both runs again with the directions that either has found: the search for them is no proof of absence."""
     if runs[0].cuts is None or runs[1].cuts is None:
         return
@@ -189,7 +189,7 @@ def share_cuts(stage: Stage, runs: list[Run]) -> None:
 
 
 def sample(
-    stage: Stage, run: Run, moves: int, *, trips: Trips | None = None, frozen: bool = False
+    stage: SourceStage, run: Run, moves: int, *, trips: Trips | None = None, frozen: bool = False
 ) -> tuple[Pool, Trips]:
     """Move the chains under the run's umbrella; return the pool of every fifth state and the round trips.
 
@@ -218,7 +218,7 @@ def sample(
     return Pool(np.stack(states), np.stack(biases)), count
 
 
-def refreshed(stage: Stage, run: Run, pool: Pool) -> Ladder:
+def refreshed(stage: SourceStage, run: Run, pool: Pool) -> Ladder:
     """Return the ladder with log Z(a_k) at run.v from the pool, extended or trimmed to where p(a) matters."""
     nodes = run.ladder.nodes
     if not stage.tilt.sphere and run.ladder.tail() > -_MARGIN and np.abs(nodes).max() < HIGHEST_FIELD:

@@ -18,7 +18,7 @@ from tlcli.bayes.domain import refuse_growth, refuse_tilt
 from tlcli.bayes.population.certificate import Check, check, relative, spreads, verdict
 from tlcli.bayes.population.everywhere import kernel_everywhere, neurons_of, outside, row_space
 from tlcli.bayes.population.pool import Pool
-from tlcli.bayes.population.run import Run, Stage, extend, first_run, share_cuts, solved
+from tlcli.bayes.population.run import Run, SourceStage, extend, first_run, share_cuts, solved
 from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import (
     CONVERGED,
@@ -97,7 +97,7 @@ def population_source(
     b = points @ basis / np.sqrt(points.shape[1])
     refuse_growth(act, b[at], y, float(gamma), basis)
     tilt = Tilt(act, b[at].astype(np.float32), sphere=act.homogeneous)
-    stage = Stage(tilt, y / unit, float(gamma) * unit, float(beta), act.odd)
+    stage = SourceStage(tilt, y / unit, float(gamma) * unit, float(beta), act.odd)
     seeds = np.random.SeedSequence(seed).spawn(3)
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
@@ -199,7 +199,7 @@ def floor_of(checks: list[Check]) -> float:
 
 
 def _record(
-    stage: Stage, x: Floats, at, basis: Floats, runs: list[Run], checks: list[Check], rng, verdict_, moves: int
+    stage: SourceStage, x: Floats, at, basis: Floats, runs: list[Run], checks: list[Check], rng, verdict_, moves: int
 ) -> PopulationSaddle:
     y, γ, β = stage.labels, stage.gamma, stage.beta
     pools = [_pool(r) for r in runs]

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from tlcli.bayes.domain import refuse_growth, refuse_tilt
 from tlcli.bayes.population.certificate import SPREADS, Check, check, relative, spreads, verdict
 from tlcli.bayes.population.everywhere import kernel_everywhere, outside, row_space
-from tlcli.bayes.population.run import Stage
+from tlcli.bayes.population.run import SourceStage
 from tlcli.bayes.population.source import PopulationSaddle, check_finite_beta, floor_of, population_source, regression
 from tlcli.bayes.population.target_run import TargetRun, Tied, first_target_run, judged_pool, mean_log_z, neurons_at
 from tlcli.bayes.population.tilt import Tilt
@@ -107,11 +107,11 @@ def population_target(
     refuse_growth(act, own, y, float(gamma), basis)
     b = own / np.sqrt(precision)
     seeds = np.random.SeedSequence(seed).spawn(3)
-    alone = Stage(Tilt(act, own.astype(np.float32)), y / unit, γ, float(beta), act.odd)
+    alone = SourceStage(Tilt(act, own.astype(np.float32)), y / unit, γ, float(beta), act.odd)
 
     def tied(centres: Floats) -> Tied:
         offset = (centres @ scaled[at].T).astype(np.float32)
-        stage = Stage(Tilt(act, b.astype(np.float32), offset), y / unit, γ, float(beta), act.odd)
+        stage = SourceStage(Tilt(act, b.astype(np.float32), offset), y / unit, γ, float(beta), act.odd)
         return Tied(stage, centres, centres @ basis)
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:

@@ -10,7 +10,7 @@ from tlcli.bayes.population.jumps import Mixture, fit, jump
 from tlcli.bayes.population.ladder import Square
 from tlcli.bayes.population.moves import Chains, hmc, start_chains
 from tlcli.bayes.population.pool import Pool
-from tlcli.bayes.population.run import KEEP, Run, Stage, Trips, fields, refreshed, sample
+from tlcli.bayes.population.run import KEEP, Run, SourceStage, Trips, fields, refreshed, sample
 from tlcli.bayes.population.slaved import slaved
 from tlcli.bayes.population.start import walk
 from tlcli.bayes.population.target_jumps import GroupMixture, adapt
@@ -26,7 +26,7 @@ class Tied:
     """A target tied to G source neurons: its problem (the tilt has one offset per neuron), the means αw̄_i of its
     weights (G, D), and their coordinates in the row space of its inputs, `centre` (G, r)."""
 
-    stage: Stage
+    stage: SourceStage
     means: Floats
     centre: Floats
 
@@ -52,7 +52,7 @@ class TargetRun:
     hits: float = 0.0
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> SourceStage:
         """The target problem."""
         return self.tied.stage
 
@@ -76,7 +76,7 @@ def _adapted(lobes: tuple[Mixture, Floats] | None, centre: Floats, precision: fl
 
 def first_target_run(
     tied: Tied,
-    alone: Stage,
+    alone: SourceStage,
     precision: float,
     seed: np.random.SeedSequence,
     *,
@@ -108,7 +108,7 @@ def first_target_run(
 
 
 def with_lobes(
-    tied: Tied, alone: Stage, precision: float, v: Floats, largest: float, rng: np.random.Generator
+    tied: Tied, alone: SourceStage, precision: float, v: Floats, largest: float, rng: np.random.Generator
 ) -> TargetRun:
     """Return a start at v (P,) with fresh chains and the proposals of lobes that reach to |γs| = `largest`."""
     lobes = _lobes(alone, v, largest, rng) if precision < STIFF else None
@@ -184,7 +184,7 @@ def mean_log_z(run: TargetRun, *, nodes: int = 12, moves: int = 20) -> float:
     return total
 
 
-def _lobes(alone: Stage, v: Floats, largest: float, rng) -> tuple[Mixture, Floats]:
+def _lobes(alone: SourceStage, v: Floats, largest: float, rng) -> tuple[Mixture, Floats]:
     """Fit the lobes of a network that learns the target alone, at the target's v; return them and log Z at their
     fields."""
     umbrella, chains = walk(alone.tilt, v, alone.gamma, fields(alone.tilt, largest), 512, rng, odd=alone.odd)

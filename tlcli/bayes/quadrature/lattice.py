@@ -26,7 +26,7 @@ class TooLarge(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class QuadratureMoments:
     """Moments of p(z) ∝ N(z) exp(½γ²s²), s = v·φ(Bz), averaged over the source where there is one.
 
     Attributes:
@@ -103,7 +103,7 @@ class SourceLattice:
         s = self._phi @ v
         return self._base + 0.5 * self.gamma**2 * s**2, s
 
-    def moments(self, v: Floats) -> Moments | None:
+    def moments(self, v: Floats) -> QuadratureMoments | None:
         """Return the moments at v (P,); None where they do not exist."""
         log_p, s = self._log_density(v)
         top = float(log_p.max())
@@ -113,7 +113,7 @@ class SourceLattice:
         mean = self._phi.T @ (p * s)
         kernel = (self._phi * p[:, None]).T @ self._phi
         spread = (self._phi * (p * s**2)[:, None]).T @ self._phi - np.outer(mean, mean)
-        return Moments(top + np.log(total), kernel, spread)
+        return QuadratureMoments(top + np.log(total), kernel, spread)
 
     def grown(self, v: Floats) -> Box | None:
         """A wider box if the tilted density has not decayed at the faces, otherwise None (raises TooLarge)."""
@@ -180,7 +180,7 @@ class TargetLattice:
             out = np.moveaxis(np.tensordot(matrix.T if back else matrix, out, axes=(1, k)), 0, k)
         return out.reshape(-1, *table.shape[1:])
 
-    def moments(self, v: Floats) -> Moments | None:
+    def moments(self, v: Floats) -> QuadratureMoments | None:
         """Return the moments at v (P,); None where a conditional normaliser is too small for a number."""
         tilt, s, coupling, log_scale = self._factors(v)
         z_bar = self._along(coupling, tilt)
@@ -193,7 +193,7 @@ class TargetLattice:
         means = self._along(coupling, (tilt * s)[:, None] * self._phi)[keep] / z_bar[keep][:, None]
         kernel = (self._phi * p[:, None]).T @ self._phi
         spread = (self._phi * (p * s**2)[:, None]).T @ self._phi - (means * weight[keep][:, None]).T @ means
-        return Moments(float(weight[keep] @ (np.log(z_bar[keep]) + log_scale[keep])), kernel, spread)
+        return QuadratureMoments(float(weight[keep] @ (np.log(z_bar[keep]) + log_scale[keep])), kernel, spread)
 
     def probabilities(self, v: Floats) -> Floats:
         """Probabilities of the nodes `z` averaged over the source, (M,), summing to 1."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.polynomial.hermite_e import hermegauss
 
 from tlcli.arrays import Floats
-from tlcli.bayes.quadrature.lattice import LARGEST, Moments, TooLarge, mesh
+from tlcli.bayes.quadrature.lattice import LARGEST, QuadratureMoments, TooLarge, mesh
 from tlcli.dmft.activations import Activation
 
 _STEPS = 12  # Newton steps towards the modes; nodes are exact wherever they stand, only fewer suffice near the mode
@@ -65,7 +65,7 @@ class TargetLocal:
         total = p.sum(axis=1, keepdims=True)
         return np.log(total[:, 0]) + top[:, 0], p / total, s
 
-    def moments(self, v: Floats) -> Moments:
+    def moments(self, v: Floats) -> QuadratureMoments:
         """Return the moments at v (P,)."""
         log_z, p, s = self._weights(v)
         φ = self._phi.reshape(*p.shape, -1)
@@ -73,7 +73,7 @@ class TargetLocal:
         joint = (self._p[:, None] * p).ravel()
         kernel = (self._phi * joint[:, None]).T @ self._phi
         spread = (self._phi * (joint * s.ravel() ** 2)[:, None]).T @ self._phi - (means * self._p[:, None]).T @ means
-        return Moments(float(self._p @ log_z), kernel, spread)
+        return QuadratureMoments(float(self._p @ log_z), kernel, spread)
 
     def probabilities(self, v: Floats) -> Floats:
         """Probabilities of the nodes `z` averaged over the source, (S·Q,), summing to 1."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.bayes.quadrature.lattice import Moments
+from tlcli.bayes.quadrature.lattice import QuadratureMoments
 from tlcli.errors import ConvergenceError
 
 STEPS = 200
@@ -25,7 +25,7 @@ class Maximum:
     """
 
     v: Floats
-    moments: Moments
+    moments: QuadratureMoments
     value: float
     decrement: float
     steps: int
@@ -40,7 +40,7 @@ def solve_spd(matrix: Floats, right: Floats) -> Floats:
     return np.asarray(np.linalg.solve(factor.T, np.linalg.solve(factor, right)), dtype=float)
 
 
-def gap_at(moments: Moments, v: Floats, labels: Floats, gamma: float, inverse_beta: float) -> float:
+def gap_at(moments: QuadratureMoments, v: Floats, labels: Floats, gamma: float, inverse_beta: float) -> float:
     """Primal minus dual at any v (P,): ½γ²rᵀA⁻¹r with A = Φ(v) + I/β and r = y - Av, nats per neuron."""
     A = moments.kernel + inverse_beta * np.eye(len(v))
     r = labels - A @ v
@@ -48,7 +48,7 @@ def gap_at(moments: Moments, v: Floats, labels: Floats, gamma: float, inverse_be
 
 
 def maximise(
-    moments_of: Callable[[Floats], Moments | None],
+    moments_of: Callable[[Floats], QuadratureMoments | None],
     labels: Floats,
     gamma: float,
     inverse_beta: float,
@@ -68,7 +68,7 @@ def maximise(
     if gamma == 0:
         return Maximum(solve_spd(moments.kernel + identity, labels), moments, 0.0, 0.0, 1)
 
-    def value_at(at: Floats, found: Moments) -> float:
+    def value_at(at: Floats, found: QuadratureMoments) -> float:
         return float(gamma**2 * (at @ labels - 0.5 * inverse_beta * at @ at) - found.log_z)
 
     value, decrement, steps = value_at(v, moments), np.inf, 0

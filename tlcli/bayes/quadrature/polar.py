@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special
 
 from tlcli.arrays import Floats
-from tlcli.bayes.quadrature.lattice import Moments
+from tlcli.bayes.quadrature.lattice import QuadratureMoments
 from tlcli.dmft.activations import Activation
 
 _CHUNK = 2_000_000  # numbers in one block of (source neurons, angles)
@@ -90,7 +90,7 @@ class SourcePolar:
         p = self.weight * self.curvature(v) ** (-0.5 * self.rank)
         return p / p.sum()
 
-    def moments(self, v: Floats) -> Moments | None:
+    def moments(self, v: Floats) -> QuadratureMoments | None:
         """Return the moments at v (P,); None where the tilt is not normalisable."""
         κ, n = self.curvature(v), self.rank
         if κ.min() <= 0:
@@ -100,7 +100,7 @@ class SourcePolar:
         mean = self._phi.T @ (p * (n / κ) * s)
         kernel = (self._phi * (p * n / κ)[:, None]).T @ self._phi
         spread = (self._phi * (p * s**2 * n * (n + 2) / κ**2)[:, None]).T @ self._phi - np.outer(mean, mean)
-        return Moments(float(np.log(mass.sum() / self.weight.sum())), kernel, spread)
+        return QuadratureMoments(float(np.log(mass.sum() / self.weight.sum())), kernel, spread)
 
     def quadratic_nodes(self, v: Floats) -> tuple[Floats, Floats]:
         """Nodes and weights that integrate functions homogeneous of degree 2 exactly in r: (u (M, r), p E r² (M,))."""
@@ -167,7 +167,7 @@ class TargetPolar:
             log_z = np.log(total[:, 0]) + top[:, 0] + constant
             yield block, log_z, mass / total, rays[n + 1] / rays[n - 1] / A, rays[n + 3] / rays[n - 1] / A**2
 
-    def moments(self, v: Floats) -> Moments | None:
+    def moments(self, v: Floats) -> QuadratureMoments | None:
         """Return the moments at v (P,); None where the tilt is not normalisable."""
         A = self.curvature(v)
         if A.min() <= 0:
@@ -182,7 +182,7 @@ class TargetPolar:
             means = (p * r2 * s) @ self._phi
             between += (means * p_source[:, None]).T @ means
         kernel = (self._phi * second[:, None]).T @ self._phi
-        return Moments(log_z, kernel, (self._phi * (fourth * s**2)[:, None]).T @ self._phi - between)
+        return QuadratureMoments(log_z, kernel, (self._phi * (fourth * s**2)[:, None]).T @ self._phi - between)
 
     def quadratic_nodes(self, v: Floats) -> tuple[Floats, Floats]:
         """Nodes and weights that integrate functions homogeneous of degree 2 exactly in r: (u (M, r), p E r² (M,))."""

@@ -13,8 +13,8 @@ from tlcli.bayes.quadrature.polar import SourcePolar, TargetPolar
 from tlcli.bayes.quadrature.rules import (
     CRITICAL,
     Measure,
+    QuadratureStage,
     Rule,
-    Stage,
     lattice_step,
     refuse_source,
     refuse_tilt,
@@ -41,7 +41,9 @@ class _Escaped(Exception):
         self.v = v
 
 
-def refined(stage: Stage, rule_of: Callable[[Stage, int], Rule], box: Box, accuracy: float | None) -> Saddle:
+def refined(
+    stage: QuadratureStage, rule_of: Callable[[QuadratureStage, int], Rule], box: Box, accuracy: float | None
+) -> Saddle:
     """Solve on finer and finer rules until two agree.
 
     `rule_of` gives the rule of a stage at a level, `box` is where a lattice starts and `accuracy` the largest relative
@@ -84,7 +86,7 @@ def refined(stage: Stage, rule_of: Callable[[Stage, int], Rule], box: Box, accur
     return _record(stage, found, kernel, (difference, wanted), (gap, floor), {"newton_steps": steps, "level": previous})
 
 
-def tied(stage: Stage, pre: Stage, accuracy: float | None) -> Saddle:
+def tied(stage: QuadratureStage, pre: QuadratureStage, accuracy: float | None) -> Saddle:
     """δ = ∞: the hidden weights are the source's, v = (Φ̄ + I/β)⁻¹y and F = ½γ²y·v.
 
     `pre` is the source, with v in the place of the labels. Raises as `refined`.
@@ -128,7 +130,7 @@ def tied(stage: Stage, pre: Stage, accuracy: float | None) -> Saddle:
     return _record(stage, found, kernel, (difference, wanted), (gap, floor), {"newton_steps": 1, "level": level})
 
 
-def _solved(stage: Stage, rule: Rule, box: Box, start: Floats) -> tuple[Maximum, Measure, Box]:
+def _solved(stage: QuadratureStage, rule: Rule, box: Box, start: Floats) -> tuple[Maximum, Measure, Box]:
     """Maximise the dual on one rule; a lattice grows until its density has decayed at the faces."""
     steps = 0
     while True:
@@ -152,7 +154,7 @@ def _solved(stage: Stage, rule: Rule, box: Box, start: Floats) -> tuple[Maximum,
         box, start = wider, found.v
 
 
-def _largest_gamma(stage: Stage, rule_of: Callable[[Stage, int], Rule], box: Box) -> float:
+def _largest_gamma(stage: QuadratureStage, rule_of: Callable[[QuadratureStage, int], Rule], box: Box) -> float:
     """Bisect for the largest γ whose saddle is normalisable, to 5 % of it (0 if it is below 1/64 of this γ)."""
     low, high = 0.0, stage.gamma
     while high - low > 0.05 * high and high > stage.gamma / 64:
@@ -167,7 +169,7 @@ def _largest_gamma(stage: Stage, rule_of: Callable[[Stage, int], Rule], box: Box
 
 
 def _record(
-    stage: Stage,
+    stage: QuadratureStage,
     found: Maximum,
     kernel: Floats,
     difference: tuple[float, float],
@@ -220,7 +222,7 @@ def _at_rest(found: Maximum) -> bool:
     return found.decrement <= 1e-12 * (1.0 + abs(found.value))
 
 
-def _remedy(stage: Stage) -> str:
+def _remedy(stage: QuadratureStage) -> str:
     """What lowers the number of nodes: a smaller tilt or, at β = ∞, noise in the labels."""
     noise = ", or use a finite beta" if stage.inverse_beta == 0 else " or beta"
     if stage.delta == 0:

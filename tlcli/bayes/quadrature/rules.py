@@ -27,7 +27,7 @@ CRITICAL = 1.0 - (REACH / WIDEST) ** 2  # γ²s∞²/(1+δ) at which the density
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class QuadratureStage:
     """One stage: directions B (P, r) of its training points in the basis (D, r), labels (P,), γ, 1/β and δ.
 
     `b` (n, r) and `covariance` (n, n) are the two parts of all points (`split_points`), `at` the training rows.
@@ -62,7 +62,7 @@ class Stage:
 Rule = tuple[Callable[[Box, Floats], Measure], Callable[[Measure, Floats], Floats]]
 
 
-def refuse_growth(stage: Stage) -> None:
+def refuse_growth(stage: QuadratureStage) -> None:
     """Refuse activations whose tilt has no normalisation at any richness."""
     if stage.gamma > 0 and np.any(stage.labels) and not stage.act.lipschitz:
         u, _ = steepest_ray(stage.act, stage.directions, stage.labels)
@@ -78,7 +78,7 @@ def lattice_step(directions: Floats, level: int) -> float:
     return 0.3 / 1.4**level / max(1.0, float(np.linalg.norm(directions, axis=1).max(initial=0.0)))
 
 
-def _kernel(stage: Stage, z: Floats, p: Floats, level: int) -> Floats:
+def _kernel(stage: QuadratureStage, z: Floats, p: Floats, level: int) -> Floats:
     largest = float(np.diagonal(stage.covariance).max())
     if stage.act.smooth and not stage.polar:
         z, p = condensed(z, p, float(np.linalg.norm(stage.b, axis=1).max(initial=0.0)))
@@ -86,13 +86,13 @@ def _kernel(stage: Stage, z: Floats, p: Floats, level: int) -> Floats:
     return all_points_kernel(stage.act, stage.b, stage.covariance, z, p, order=order, kinked=stage.polar)
 
 
-def _polar_kernel(stage: Stage, measure: SourcePolar | TargetPolar, v: Floats, level: int) -> Floats:
+def _polar_kernel(stage: QuadratureStage, measure: SourcePolar | TargetPolar, v: Floats, level: int) -> Floats:
     if np.any(stage.covariance):
         return _kernel(stage, *measure.layered_nodes(v, 0.2 / 1.4**level), level)
     return _kernel(stage, *measure.quadratic_nodes(v), level)
 
 
-def source_rule(stage: Stage, level: int) -> Rule:
+def source_rule(stage: QuadratureStage, level: int) -> Rule:
     """Return the rule of a source at a level 0, 1, ... of fineness."""
     if stage.polar:
         measure = SourcePolar(stage.act, stage.directions, stage.gamma, stage.sphere(10 * 2**level))
@@ -104,7 +104,7 @@ def source_rule(stage: Stage, level: int) -> Rule:
     )
 
 
-def target_rule(stage: Stage, pre: Stage, level: int, source_level: int = 0) -> Rule:
+def target_rule(stage: QuadratureStage, pre: QuadratureStage, level: int, source_level: int = 0) -> Rule:
     """Return the rule of a target; `pre` is its source, with v in the place of the labels.
 
     The source's lattice is at least as fine as `source_level`, on which its v was found: at another v the weights of
@@ -156,7 +156,7 @@ def target_rule(stage: Stage, pre: Stage, level: int, source_level: int = 0) -> 
     return build, lambda m, v: _kernel(stage, m.z, m.probabilities(v), level)  # type: ignore[union-attr]
 
 
-def _frozen(stage: Stage, neurons: tuple[Floats, Floats]) -> Floats:
+def _frozen(stage: QuadratureStage, neurons: tuple[Floats, Floats]) -> Floats:
     """v (P,) of the target at δ = ∞, where it keeps the source's neurons: z (S, r) with probabilities (S,)."""
     φ = np.asarray(stage.act.phi(neurons[0] @ stage.directions.T), dtype=float)
     ridge = max(stage.inverse_beta, 1e-10) * np.eye(len(stage.labels))
@@ -174,7 +174,7 @@ def _trimmed(axes: list[Floats], p: Floats) -> tuple[list[Floats], Floats]:
     return kept, table / table.sum()
 
 
-def settled(pre: Stage, step: float, box: Box) -> SourceLattice:
+def settled(pre: QuadratureStage, step: float, box: Box) -> SourceLattice:
     """The measure of a source with known v (kept in `labels`) on a box outside which it has decayed."""
     while True:
         measure = SourceLattice(pre.act, pre.directions, pre.gamma, box, step)
@@ -188,13 +188,13 @@ def settled(pre: Stage, step: float, box: Box) -> SourceLattice:
         box = wider
 
 
-def refuse_source(measure: SourcePolar, pre: Stage) -> None:
+def refuse_source(measure: SourcePolar, pre: QuadratureStage) -> None:
     """Refuse a source whose v (in `labels`) leaves the domain on a polar rule."""
     if measure.curvature(pre.labels).min() <= 0:
         refuse_tilt(pre, pre.labels, None)
 
 
-def refuse_tilt(stage: Stage, v: Floats, largest: float | None) -> None:
+def refuse_tilt(stage: QuadratureStage, v: Floats, largest: float | None) -> None:
     """Refuse a v (P,) at which the exponent of the tilt is not bounded, or so nearly that no lattice holds it."""
     u, steep = steepest_ray(stage.act, stage.directions, v)
     reached = stage.gamma**2 * steep / (1.0 + stage.delta)

@@ -20,7 +20,7 @@ from tlcli.arrays import Floats, Indices
 from tlcli.bayes.quadrature.lattice import REACH, Box
 from tlcli.bayes.quadrature.outside import split_points
 from tlcli.bayes.quadrature.refine import refined, tied
-from tlcli.bayes.quadrature.rules import Stage, refuse_growth, source_rule, target_rule
+from tlcli.bayes.quadrature.rules import QuadratureStage, refuse_growth, source_rule, target_rule
 from tlcli.bayes.saddle import Saddle, check_beta, check_delta, check_gamma, check_problem, mean_weight
 from tlcli.dmft.activations import Activation
 from tlcli.errors import DomainError
@@ -56,7 +56,7 @@ def quadrature_source(
     check_gamma(gamma)
     check_beta(beta)
     basis = _row_space(points, at)
-    stage = Stage(act, *split_points(points, basis), basis, at, y, float(gamma), 1.0 / float(beta))
+    stage = QuadratureStage(act, *split_points(points, basis), basis, at, y, float(gamma), 1.0 / float(beta))
     refuse_growth(stage)
     rank = basis.shape[1]
     return refined(stage, source_rule, Box((-REACH,) * rank, (REACH,) * rank), accuracy)
@@ -105,10 +105,12 @@ def quadrature_target(
     check_beta(beta)
     basis = _joint_space(points, at1, at)
     b, covariance = split_points(points, basis)
-    pre = Stage(act, b, covariance, basis, at1, v1, float(source_gamma), 0.0)
+    pre = QuadratureStage(act, b, covariance, basis, at1, v1, float(source_gamma), 0.0)
     # The part of a weight outside the row space is Gaussian in both stages: variance α² + 1/(1+δ) (1 at δ = inf).
     α, own = float(mean_weight(delta)), 1.0 / (1.0 + float(delta))
-    stage = Stage(act, b, covariance * (α**2 + own), basis, at, y, float(gamma), 1.0 / float(beta), float(delta))
+    stage = QuadratureStage(
+        act, b, covariance * (α**2 + own), basis, at, y, float(gamma), 1.0 / float(beta), float(delta)
+    )
     for each in (pre, stage):
         refuse_growth(each)
     if np.isinf(delta):

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from tlcli.arrays import Floats
 from tlcli.linear.classify.channels import Channel
-from tlcli.linear.classify.saddle import Problem, Saddle, map_of, solve, solve_map
+from tlcli.linear.classify.saddle import ClassifierProblem, ClassifierSaddle, map_of, solve, solve_map
 
 _FIRST_RIDGE = 1e-3
 _MOST = 60  # divisions by four
@@ -43,7 +43,7 @@ def _separability(tau: float, flips: float) -> float:
     return 1 / float(found.fun)
 
 
-def maximum_margin(problem: Problem) -> Saddle:
+def maximum_margin(problem: ClassifierProblem) -> ClassifierSaddle:
     """Solve for the maximum margin below the threshold: the hinge loss at a falling ridge, then its limit.
 
     Started elsewhere the equations of the limit lead to V = 0.
@@ -65,4 +65,4 @@ def maximum_margin(problem: Problem) -> Saddle:
         calls[rows] += found.calls
     x[:, 0] += np.log(problem.alpha * ridge)
     last = solve_map(map_of(hard, problem, 0), x)
-    return Saddle(last.x, last.norm, calls + last.calls)
+    return ClassifierSaddle(last.x, last.norm, calls + last.calls)

@@ -14,7 +14,16 @@ from tlcli.arrays import Floats
 from tlcli.errors import DomainError
 from tlcli.linear.classify.channels import Channel, State, log_loss
 from tlcli.linear.classify.margin import maximum_margin, separability
-from tlcli.linear.classify.saddle import TOLERANCE, Problem, Saddle, map_of, solve, solve_map, square_start, sums
+from tlcli.linear.classify.saddle import (
+    TOLERANCE,
+    ClassifierProblem,
+    ClassifierSaddle,
+    map_of,
+    solve,
+    solve_map,
+    square_start,
+    sums,
+)
 from tlcli.linear.domain import FINITE_NON_NEGATIVE, POSITIVE, require
 from tlcli.status import Status
 
@@ -100,7 +109,7 @@ def _check(names: dict[str, ArrayLike], spikes: Sequence[ArrayLike], overlaps2: 
             )
 
 
-def _problem(rows: Floats, count: int) -> Problem:
+def _problem(rows: Floats, count: int) -> ClassifierProblem:
     alpha, ridge, bulk, tau, flips = rows[:, :5].T
     values = bulk[:, None] + rows[:, 5 : 5 + count]
     overlaps2 = rows[:, 5 + count :]
@@ -111,10 +120,10 @@ def _problem(rows: Floats, count: int) -> Problem:
         )
     rest = np.maximum(1 - np.sum(overlaps2, axis=1, keepdims=True), 0.0)
     weights = np.concatenate([rest, overlaps2], axis=1)
-    return Problem(alpha, ridge, bulk, values, weights, 1 / np.sqrt(1 + tau**2), flips)
+    return ClassifierProblem(alpha, ridge, bulk, values, weights, 1 / np.sqrt(1 + tau**2), flips)
 
 
-def _classify(loss: Loss, problem: Problem, tau: Floats) -> Classified:
+def _classify(loss: Loss, problem: ClassifierProblem, tau: Floats) -> Classified:
     """Divide the points by what has to be solved: nothing, the loss itself, or the maximum margin."""
     threshold = separability(tau, problem.flips)
     blank = np.full(problem.size, np.nan)
@@ -134,7 +143,7 @@ def _classify(loss: Loss, problem: Problem, tau: Floats) -> Classified:
     return out
 
 
-def _unlearned(loss: Loss, problem: Problem) -> dict[str, Floats]:
+def _unlearned(loss: Loss, problem: ClassifierProblem) -> dict[str, Floats]:
     """Return what a readout without features does: it predicts zero."""
     zero, half = np.zeros(problem.size), np.full(problem.size, 0.5)
     start = {"square": 0.5, "logistic": np.log(2), "hinge": 1.0, "margin": np.nan}[loss]
@@ -145,7 +154,7 @@ def _unlearned(loss: Loss, problem: Problem) -> dict[str, Floats]:
     return parts
 
 
-def _trained(loss: Loss, problem: Problem) -> dict[str, Floats]:
+def _trained(loss: Loss, problem: ClassifierProblem) -> dict[str, Floats]:
     """Return the answer of a loss with its ridge."""
     channel = Channel(loss)
     bare = (problem.ridge == 0) & (problem.bulk == 0)
@@ -170,7 +179,7 @@ def _trained(loss: Loss, problem: Problem) -> dict[str, Floats]:
     return parts
 
 
-def _at_the_margin(problem: Problem, found: Saddle) -> None:
+def _at_the_margin(problem: ClassifierProblem, found: ClassifierSaddle) -> None:
     """Put the maximum margin, of which V is αλV, into unsolved points with next to no ridge."""
     lost = np.flatnonzero((found.residual > TOLERANCE) & (problem.bulk > 0) & (problem.ridge > 0))
     lost = lost[problem.alpha[lost] < separability(np.sqrt(1 / problem.c[lost] ** 2 - 1), problem.flips[lost])]
@@ -182,7 +191,7 @@ def _at_the_margin(problem: Problem, found: Saddle) -> None:
         found.x[lost], found.residual[lost] = again.x, again.norm
 
 
-def _separated(loss: Loss, problem: Problem) -> dict[str, Floats]:
+def _separated(loss: Loss, problem: ClassifierProblem) -> dict[str, Floats]:
     """Return the maximum margin: of itself, of the hinge loss without ridge, or as the logistic loss's direction."""
     found = maximum_margin(problem)
     state = problem.state(found.x)
@@ -199,7 +208,7 @@ def _separated(loss: Loss, problem: Problem) -> dict[str, Floats]:
     return parts
 
 
-def readout_norm2(problem: Problem, v: Floats, q: Floats, m: Floats) -> Floats:
+def readout_norm2(problem: ClassifierProblem, v: Floats, q: Floats, m: Floats) -> Floats:
     """Return |θ|² = β·M⁻¹β of the maximum margin at the channel's answer."""
     x = problem.eigenvalues
     pull = 1 / problem.alpha

@@ -31,7 +31,7 @@ _COARSE, _LOOSE = 1e-6, 1e-2  # residuals of what is only a start
 
 
 @dataclass(frozen=True)
-class Problem:
+class ClassifierProblem:
     """Points (n,): α, λ, the kernel's bulk k and its eigenvalues s_j = k + c_j (n, spikes), c and flips.
 
     `weights` (n, 1 + spikes) are the squared overlaps of the teacher: of the rest, then r_j².
@@ -50,9 +50,9 @@ class Problem:
         """Number of points."""
         return len(self.alpha)
 
-    def take(self, at: Indices | Flags) -> "Problem":
+    def take(self, at: Indices | Flags) -> "ClassifierProblem":
         """Return some of the points."""
-        return Problem(*(getattr(self, f.name)[at] for f in fields(self)))
+        return ClassifierProblem(*(getattr(self, f.name)[at] for f in fields(self)))
 
     @property
     def eigenvalues(self) -> Floats:
@@ -66,7 +66,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Saddle:
+class ClassifierSaddle:
     """A solution: x (n, 3), its residual with the finest integrals, and the evaluations of T."""
 
     x: Floats
@@ -87,7 +87,7 @@ class Sums(NamedTuple):
     variance: Floats
 
 
-def sums(problem: Problem, v: Floats, pull: Floats) -> Sums:
+def sums(problem: ClassifierProblem, v: Floats, pull: Floats) -> Sums:
     """Return the kernel sums at v̂ (n,); `pull` is λ, or 1/α for the hard margin (αλ → 1)."""
     with np.errstate(divide="ignore"):
         g = 1 / (v[:, None] + pull[:, None] / problem.eigenvalues)
@@ -95,12 +95,12 @@ def sums(problem: Problem, v: Floats, pull: Floats) -> Sums:
     return Sums(g[:, 0], mean, np.sum(problem.weights * (g - mean[:, None]) ** 2, axis=1))
 
 
-def pull_of(channel: Channel, problem: Problem) -> Floats:
+def pull_of(channel: Channel, problem: ClassifierProblem) -> Floats:
     """Return what the kernel sums have as λ."""
     return 1 / problem.alpha if channel.name == "margin" else problem.ridge
 
 
-def step(channel: Channel, problem: Problem, x: Floats, count: int) -> tuple[Floats, Response]:
+def step(channel: Channel, problem: ClassifierProblem, x: Floats, count: int) -> tuple[Floats, Response]:
     """Return T(x) (n, 3) and the channel's answer."""
     answer = channel.response(problem.state(x), count)
     g = sums(problem, answer.v, pull_of(channel, problem))
@@ -109,7 +109,7 @@ def step(channel: Channel, problem: Problem, x: Floats, count: int) -> tuple[Flo
     return np.log(np.maximum(np.stack([g.bulk, m, S], axis=1), _LEAST_S)), answer
 
 
-def square_start(problem: Problem, ridge: Floats) -> Floats:
+def square_start(problem: ClassifierProblem, ridge: Floats) -> Floats:
     """Return x of the square loss, a closed form: κ₂ of the ridge regression on the labels (n, 3)."""
     kappa, shrinkage, _ = effective_ridge(problem.alpha, problem.bulk, ridge)
     g0 = signal_of(problem.c, problem.flips)
@@ -211,12 +211,12 @@ def _advance(evaluate: Map, x: Floats, F: Floats, J: Floats, norm: Floats, live:
     return full, calls
 
 
-def map_of(channel: Channel, problem: Problem, count: int) -> Map:
+def map_of(channel: Channel, problem: ClassifierProblem, count: int) -> Map:
     """Return T of some of the points."""
     return lambda x, rows: step(channel, problem.take(rows), x, count)[0]
 
 
-def solve(channel: Channel, problem: Problem) -> Saddle:
+def solve(channel: Channel, problem: ClassifierProblem) -> ClassifierSaddle:
     """Solve a loss with a ridge λ > 0 (λ = 0 above the threshold of separability) at every point.
 
     The number of nodes of logistic integrals grows until the residual with twice as many is below the tolerance too:
@@ -225,10 +225,10 @@ def solve(channel: Channel, problem: Problem) -> Saddle:
     parts = [
         _solve(channel, problem.take(np.arange(i, min(i + CHUNK, problem.size)))) for i in range(0, problem.size, CHUNK)
     ]
-    return Saddle(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Saddle)))
+    return ClassifierSaddle(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(ClassifierSaddle)))
 
 
-def _solve(channel: Channel, problem: Problem) -> Saddle:
+def _solve(channel: Channel, problem: ClassifierProblem) -> ClassifierSaddle:
     coarse, *finer = channel.ladder
     tolerance = _COARSE if finer else TOLERANCE
     evaluate = map_of(channel, problem, coarse)
@@ -244,10 +244,10 @@ def _solve(channel: Channel, problem: Problem) -> Saddle:
             all_[lost] = part
     if finer:
         _refine(channel, problem, found, finer)
-    return Saddle(found.x, found.norm, found.calls)
+    return ClassifierSaddle(found.x, found.norm, found.calls)
 
 
-def _refine(channel: Channel, problem: Problem, found: Found, counts: Sequence[int]) -> None:
+def _refine(channel: Channel, problem: ClassifierProblem, found: Found, counts: Sequence[int]) -> None:
     """Solve with more and more nodes, in place: a point is done where twice as many confirm its residual."""
     rows = np.arange(problem.size)
     for count, twice in itertools.pairwise(counts):
@@ -261,7 +261,7 @@ def _refine(channel: Channel, problem: Problem, found: Found, counts: Sequence[i
             return
 
 
-def _continue(channel: Channel, problem: Problem, tolerance: float, count: int) -> Found:
+def _continue(channel: Channel, problem: ClassifierProblem, tolerance: float, count: int) -> Found:
     """Follow the solution from λ = 1 to a small ridge, with the last two as prediction."""
     last = np.maximum(problem.ridge, _LEAST_RIDGE)
     first = np.maximum(1.0, last)

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tlcli.bayes.observables import Problem
-from tlcli.bayes.transfer import route_of
+from tlcli.bayes.bayes_transfer import route_of
+from tlcli.bayes.observables import BayesProblem
 from tlcli.dmft.activations import activation
 from tlcli.sweep.runner import Task
 from tlcli.theories.network.points import data_of
@@ -78,7 +78,7 @@ class _Shape:
     @classmethod
     def of(cls, p: Mapping[str, Any]) -> "_Shape":
         data: Any = data_of(p)
-        act, problem = activation(p["activation"]), Problem.of(data)
+        act, problem = activation(p["activation"]), BayesProblem.of(data)
         counts = len(data.y_source), len(data.y_target), len(data.x_test)
         easy = act.smooth and not act.homogeneous
         return cls(*counts, data.x_target.shape[1], route_of(act, problem), easy)

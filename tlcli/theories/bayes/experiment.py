@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from tlcli.arrays import Floats
-from tlcli.bayes.observables import Problem
+from tlcli.bayes.observables import BayesProblem
 from tlcli.dmft.activations import activation
 from tlcli.errors import ConvergenceError, UsageError
 from tlcli.sweep.forms import check_numbers, with_errors
@@ -107,7 +107,7 @@ def run(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[st
 
     p = parameters
     data: Any = data_of({**p, "seed": p["data_seed"]})
-    problem = Problem.of(data)
+    problem = BayesProblem.of(data)
     common = _chains(p)
     first, second = (int(s) for s in seeds.generate_state(2, np.uint64))
     both = sample_posterior(
@@ -149,7 +149,7 @@ def expected_cost(parameters: Mapping[str, Any]) -> tuple[float, float]:
 
     p = parameters
     data: Any = data_of({**p, "seed": p["data_seed"]})
-    problem, common = Problem.of(data), _chains(p)
+    problem, common = BayesProblem.of(data), _chains(p)
     few = min(4, common["replicas"])
 
     def trial(moves: int) -> float:
@@ -181,7 +181,7 @@ def _chains(p: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _measured(data: Any, problem: Problem, source: Any, target: Any, alone: Any) -> dict[str, float]:
+def _measured(data: Any, problem: BayesProblem, source: Any, target: Any, alone: Any) -> dict[str, float]:
     p = problem
     unit1, unit2 = (y / max(float(np.linalg.norm(y)), 1e-300) for y in (p.y1, p.y2))
     known1, known2 = (np.flatnonzero(np.isfinite(y)) for y in (data.y_test_source, data.y_test_target))

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from tlcli.bayes.bayes_transfer import ROUTES, BayesNumerics, BayesResult, BayesSettings, solve_bayes
 from tlcli.bayes.densities import densities
-from tlcli.bayes.observables import CERTIFICATE, NEEDS, Problem
-from tlcli.bayes.transfer import ROUTES, BayesNumerics, BayesResult, BayesSettings, solve_bayes
+from tlcli.bayes.observables import CERTIFICATE, NEEDS, BayesProblem
 from tlcli.errors import UsageError
 from tlcli.sweep.forms import check_notes, check_numbers, check_texts
 from tlcli.sweep.runner import Task
@@ -171,7 +171,7 @@ def arrays_of(
         dual = saddle.v if saddle is not None and saddle.converged else np.full(size, np.nan)
         out[f"dual_{name}"] = dual[at]
     route = str(found.info["route"])
-    out |= densities(route, Problem.of(data), settings, found.source, found.target, seed)
+    out |= densities(route, BayesProblem.of(data), settings, found.source, found.target, seed)
     if "bin_edges" in out:
         out["variance_start"] = np.array(np.mean(np.sum(data.x_target**2, axis=1)) / data.x_target.shape[1])
     outputs = []

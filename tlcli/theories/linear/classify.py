@@ -8,8 +8,8 @@ import numpy as np
 
 from tlcli.arrays import Floats
 from tlcli.errors import UsageError
+from tlcli.linear.classify.label_transfer import ClassTransfer, label_signal, transfer_labels, transfer_labels_ansatz
 from tlcli.linear.classify.readout import LOSSES
-from tlcli.linear.classify.transfer import ClassTransfer, label_signal, transfer_labels, transfer_labels_ansatz
 from tlcli.linear.pretraining import collapse_ratio
 from tlcli.theories.base import ClosedForm, Columns, Experiment, Parameters
 from tlcli.theories.linear.constants import admissible, constants
@@ -75,7 +75,7 @@ class Classify(_Classify):
     collapses: ClassVar[bool] = True
 
     def evaluate(self, p: Parameters) -> Columns:
-        """Return `tlcli.linear.classify.transfer.transfer_labels`."""
+        """Return `tlcli.linear.classify.label_transfer.transfer_labels`."""
         rest = {name: p[name] for name in _SOURCE if name != "source_labels"}
         found = transfer_labels(p["alpha1"], p["alpha2"], labels=p["source_labels"], **rest, **_shared(p))
         source = found.pretrained
@@ -108,7 +108,7 @@ class ClassifyAnsatz(_Classify):
     partial: ClassVar[bool] = True
 
     def evaluate(self, p: Parameters) -> Columns:
-        """Return `tlcli.linear.classify.transfer.transfer_labels_ansatz`."""
+        """Return `tlcli.linear.classify.label_transfer.transfer_labels_ansatz`."""
         c = constants(p)
         found = _free(p, c)
         given = {f"{name}_value": value for name, value in c.items() if isinstance(p[name], str)}

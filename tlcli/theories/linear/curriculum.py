@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tlcli.errors import DomainError, RecipeError
-from tlcli.linear.stages import Stage, check_gram, run_stages
+from tlcli.linear.stages import LinearStage, check_gram, run_stages
 from tlcli.options import OPTIONS, STAGE_OPTIONS
 from tlcli.sweep.grids import parse_values
 from tlcli.theories.base import ClosedForm, Columns, Experiment, Parameters
@@ -64,7 +64,7 @@ def curriculum(stages: Sequence[Mapping[str, Any]], gram: Sequence[Sequence[floa
 
 def _evaluate(p: Parameters, teachers: Sequence[int], gram: Any) -> Columns:
     stages = [
-        Stage(teacher - 1, *(p[f"{field}_{number}"] for field in FIELDS))
+        LinearStage(teacher - 1, *(p[f"{field}_{number}"] for field in FIELDS))
         for number, teacher in enumerate(teachers, start=1)
     ]
     results = run_stages(stages, gram, init_scale=p["init_scale"])

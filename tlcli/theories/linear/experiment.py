@@ -275,10 +275,10 @@ def _spectrum(p: Mapping[str, Any], dim: int) -> Any:
 
 
 def _exact_population(p: dict[str, Any], seed: int) -> Any:
-    from tlcli.simulate.population import simulate_population
+    from tlcli.simulate.unreduced import simulate_unreduced
 
     size, alone = _size(p), "pretraining" in p
-    found = simulate_population({**_frozen_target(p), "mode": "frozen"}, **size, seed=seed)
+    found = simulate_unreduced({**_frozen_target(p), "mode": "frozen"}, **size, seed=seed)
     return _source_only(found) if alone else found
 
 
@@ -303,7 +303,7 @@ def _frozen_target(p: dict[str, Any]) -> dict[str, Any]:
 
 
 def _joint_population(p: dict[str, Any], seed: int) -> Any:
-    from tlcli.simulate.population import simulate_curriculum, simulate_population
+    from tlcli.simulate.unreduced import simulate_curriculum, simulate_unreduced
 
     size = _size(p)
     if "teachers" in p:
@@ -320,7 +320,7 @@ def _joint_population(p: dict[str, Any], seed: int) -> Any:
         ]
         found = simulate_curriculum(stages, p["gram"], **size, seed=seed, init_scale=p["init_scale"])
         return {"loss": found["loss"]}
-    return simulate_population({**_joint_target(p), "mode": "joint"}, **size, seed=seed)
+    return simulate_unreduced({**_joint_target(p), "mode": "joint"}, **size, seed=seed)
 
 
 def _joint_network(p: dict[str, Any], seed: int) -> Any:

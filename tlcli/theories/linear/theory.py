@@ -7,8 +7,8 @@ import numpy as np
 
 from tlcli.errors import DomainError
 from tlcli.linear.ansatz import check_alignment
+from tlcli.linear.linear_transfer import Transfer, transfer_ansatz, transfer_exact
 from tlcli.linear.pretraining import Pretrained, collapse_ratio, pretrain
-from tlcli.linear.transfer import Transfer, transfer_ansatz, transfer_exact
 from tlcli.status import SOLVED, Status, phase_of
 from tlcli.theories.base import Case, ClosedForm, Columns, Experiment, Findings, Floats, Parameters
 from tlcli.theories.linear.constants import admissible, constants
@@ -248,7 +248,7 @@ class Exact(_Tuned):
     collapses: ClassVar[bool] = True
 
     def evaluate(self, p: Parameters) -> Columns:
-        """Return `tlcli.linear.transfer.transfer_exact`."""
+        """Return `tlcli.linear.linear_transfer.transfer_exact`."""
         return _exact(p)
 
     def kernel(self, p: Parameters, columns: Columns) -> tuple[Floats, Floats, Any]:
@@ -274,7 +274,7 @@ class Ansatz(_Tuned):
     partial: ClassVar[bool] = True
 
     def evaluate(self, p: Parameters) -> Columns:
-        """Return `tlcli.linear.transfer.transfer_ansatz`."""
+        """Return `tlcli.linear.linear_transfer.transfer_ansatz`."""
         return _ansatz(p)
 
     def kernel(self, p: Parameters, columns: Columns) -> tuple[Floats, Floats, Any]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tlcli.arrays import Floats, Indices
-from tlcli.averages.grid import Axes, Curve, averaged, error_of_mean
+from tlcli.averages.grid import AveragedLosses, GridAxes, averaged, error_of_mean
 from tlcli.averages.homogeneous import Homogeneous
 from tlcli.dmft.pool import pool_kernels
 from tlcli.errors import UsageError
@@ -241,7 +241,7 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
     """
     p = parameters
     data, rows, notes = _pools(p)
-    axes = Axes(p["sizes"], p["ridges"], p["noises"], p["times"], summed=p["reduction"] == "sum")
+    axes = GridAxes(p["sizes"], p["ridges"], p["noises"], p["times"], summed=p["reduction"] == "sum")
     found = pool_kernels(data, points.settings_of({**p, "rule": "frozen"}), points.numerics_of(p), max(p["sizes"]))
     if found.message:
         return {"status": "failed", "message": found.message}
@@ -291,7 +291,9 @@ def check_record(parameters: Mapping[str, Any], record: Mapping[str, Any]) -> No
             raise ValueError(f"{name} is no mapping")
 
 
-def _statistics(curves: Sequence[tuple[Curve, Curve]], factor: Floats, spread: Floats) -> dict[str, Floats]:
+def _statistics(
+    curves: Sequence[tuple[AveragedLosses, AveragedLosses]], factor: Floats, spread: Floats
+) -> dict[str, Floats]:
     """Return means over pools and their errors, from the curves with and without pre-training on every pool."""
     losses = np.array([own.losses for own, _ in curves]) * factor[..., None]
     starts = np.array([scratch.losses for _, scratch in curves])
@@ -316,14 +318,14 @@ def _statistics(curves: Sequence[tuple[Curve, Curve]], factor: Floats, spread: F
     return out
 
 
-def _learnt(curves: Sequence[tuple[Curve, Curve]], axes: Axes, power: float) -> Floats:
+def _learnt(curves: Sequence[tuple[AveragedLosses, AveragedLosses]], axes: GridAxes, power: float) -> Floats:
     """Return how much of its effect at rest the neurons' noise has at every time: at first the kernel does nothing."""
     loss = np.mean([own.losses.mean(axis=-1) for own, _ in curves], axis=0)
     share = np.clip(1 - loss / power, 0.0, 1.0)
     return np.where(np.isinf(np.asarray(axes.times, dtype=float)), 1.0, share)
 
 
-def _paired(own: Curve, scratch: Curve) -> Floats:
+def _paired(own: AveragedLosses, scratch: AveragedLosses) -> Floats:
     """Return the error of the gain from the number of subsets: both kernels see the same ones, or neither any."""
     out = np.hypot(own.extra, scratch.extra)
     for at in own.by_subset.keys() & scratch.by_subset.keys():
@@ -331,7 +333,7 @@ def _paired(own: Curve, scratch: Curve) -> Floats:
     return out
 
 
-def _neurons(kernels: Floats, labels: Floats, rows: Sequence[Indices], axes: Axes) -> tuple[Floats, Floats]:
+def _neurons(kernels: Floats, labels: Floats, rows: Sequence[Indices], axes: GridAxes) -> tuple[Floats, Floats]:
     """Return the factor that takes the 1/S bias off a loss, and its relative error from the neurons (sizes, ...).
 
     Jackknife over the repeats, on the homogeneous losses at rest: relative changes of a kernel's noise are the same to

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tlcli.dmft.field import thread_count
+from tlcli.dmft.network_transfer import planned
 from tlcli.dmft.plan import Plan
-from tlcli.dmft.transfer import planned
 from tlcli.sweep.runner import Task, evaluate
 from tlcli.theories.network.points import data_of, numerics_of, settings_of
 

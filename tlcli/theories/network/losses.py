@@ -12,7 +12,7 @@ import numpy as np
 
 from tlcli.errors import UsageError
 from tlcli.losses import Loss, loss_of
-from tlcli.tasks.transfer import LabelKind, label_kinds
+from tlcli.tasks.transfer_tasks import LabelKind, label_kinds
 from tlcli.theories.base import Case
 from tlcli.training import TransferSettings
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from tlcli.dmft.activations import activation
 from tlcli.dmft.devices import cuda
 from tlcli.dmft.ensemble import Numerics
+from tlcli.dmft.network_transfer import check_two_time, moments_of, solve_transfer
 from tlcli.dmft.settings import check_steps
-from tlcli.dmft.transfer import check_two_time, moments_of, solve_transfer
 from tlcli.errors import UsageError, digits
 from tlcli.options import OPTIONS
 from tlcli.options.columns import SAMPLED
@@ -29,7 +29,7 @@ from tlcli.sweep.runner import Task
 from tlcli.tasks.arrays import ROWS
 from tlcli.tasks.cifar import cifar_location
 from tlcli.tasks.data import DEFAULT_PTEST
-from tlcli.tasks.transfer import TransferData, transfer_data
+from tlcli.tasks.transfer_tasks import TransferData, transfer_data
 from tlcli.theories.base import Case
 from tlcli.theories.network.layers import LAYER_COLUMNS
 from tlcli.theories.network.losses import check_losses

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tests.bayes.problems import SETTINGS, problem_a, problem_b
-from tlcli.bayes import transfer
+from tlcli.bayes import bayes_transfer
+from tlcli.bayes.bayes_transfer import BayesNumerics, BayesSettings, route_of, solve_bayes
 from tlcli.bayes.densities import densities
-from tlcli.bayes.observables import NEEDS, Problem, certificate_of, errors_of
+from tlcli.bayes.observables import NEEDS, BayesProblem, certificate_of, errors_of
 from tlcli.bayes.population.draws import source_neurons, target_neurons
 from tlcli.bayes.saddle import NOT_CONVERGED, Saddle
-from tlcli.bayes.transfer import BayesNumerics, BayesSettings, route_of, solve_bayes
 from tlcli.bayes.whitened import whitened
 from tlcli.dmft.activations import activation
 from tlcli.errors import ConvergenceError, DomainError, UsageError
@@ -40,7 +40,7 @@ def settings(name, phi, **more):
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    transfer._MEMORY.clear()
+    bayes_transfer._MEMORY.clear()
 
 
 def orthonormal(points, y1, y2, rows2=None):
@@ -88,20 +88,22 @@ def test_problem_b_goes_by_quadrature(name, phi, second):
 
 
 def test_the_route():
-    a, b = Problem.of(data_of(problem_a())), Problem.of(data_of(problem_b()))
+    a, b = BayesProblem.of(data_of(problem_a())), BayesProblem.of(data_of(problem_b()))
     assert route_of(activation("linear"), b) == "linear"
     assert route_of(activation("erf"), a) == "population"
     assert route_of(activation("erf"), b) == "quadrature"
     assert route_of(activation("relu"), b) == "quadrature"
     rng = np.random.default_rng(0)
     few, many = (
-        Problem(rng.standard_normal((n, 3)), np.array([0]), np.array([1]), np.arange(2, n), np.ones(1), np.ones(1), b"")
+        BayesProblem(
+            rng.standard_normal((n, 3)), np.array([0]), np.array([1]), np.arange(2, n), np.ones(1), np.ones(1), b""
+        )
         for n in (6, 30)
     )
     assert (few.outside, many.outside) == (4, 28)
     assert [route_of(activation("relu"), p) for p in (few, many)] == ["quadrature", "population"]
     assert route_of(activation("erf"), many) == "quadrature", "smooth functions have a series"
-    assert Problem.of(data_of(problem_a())).key == a.key
+    assert BayesProblem.of(data_of(problem_a())).key == a.key
     assert a.key != b.key
 
 
@@ -170,7 +172,7 @@ def test_losses_and_alignments_from_the_matrices():
 
 def test_a_source_and_a_target_alone_are_solved_once(monkeypatch):
     calls = []
-    monkeypatch.setattr(transfer, "linear_source", _counted(transfer.linear_source, calls))
+    monkeypatch.setattr(bayes_transfer, "linear_source", _counted(bayes_transfer.linear_source, calls))
     data = data_of(problem_a())
     for delta in (0.0, 0.5, 3.0, math.inf):
         solve_bayes(data, settings("A1", "linear", delta=delta))
@@ -200,7 +202,7 @@ def _uncertified(function):
 
 
 def test_what_is_not_certified_has_no_number(monkeypatch):
-    monkeypatch.setattr(transfer, "linear_target", _uncertified(transfer.linear_target))
+    monkeypatch.setattr(bayes_transfer, "linear_target", _uncertified(bayes_transfer.linear_target))
     found = solve_bayes(data_of(problem_a()), settings("A1", "linear"))
     assert found.status == "not_converged"
     assert found.message == "target: raise the budget."
@@ -211,14 +213,14 @@ def test_what_is_not_certified_has_no_number(monkeypatch):
 
 
 def test_an_unsolved_source_leaves_the_baseline(monkeypatch):
-    original = transfer.linear_source
+    original = bayes_transfer.linear_source
 
     def failing(x, rows, y, gamma, beta):
         if len(y) == 6:
             raise ConvergenceError("the chains do not settle.")
         return original(x, rows, y, gamma, beta)
 
-    monkeypatch.setattr(transfer, "linear_source", failing)
+    monkeypatch.setattr(bayes_transfer, "linear_source", failing)
     found = solve_bayes(data_of(problem_a()), settings("A1", "linear"))
     assert found.source is None
     assert found.target is None
@@ -351,7 +353,7 @@ def test_the_certificate_is_that_of_the_worst_stage():
 
 def test_densities_of_linear_networks_are_those_of_their_kernel():
     points = problem_a()
-    problem = Problem.of(data_of(points))
+    problem = BayesProblem.of(data_of(points))
     networks = settings("A1", "linear")
     found = solve_bayes(data_of(points), networks)
     out = densities("linear", problem, networks, found.source, found.target)
@@ -372,7 +374,7 @@ def test_densities_of_linear_networks_are_those_of_their_kernel():
 def test_densities_of_the_quadrature_have_the_moments_of_its_kernel(phi):
     """Neurons drawn at the quadrature's v give its kernel within 4 standard errors; those of γ = 0.5 do not."""
     points, act = problem_b(), activation(phi)
-    problem, networks = Problem.of(data_of(points)), settings("B2", phi)
+    problem, networks = BayesProblem.of(data_of(points)), settings("B2", phi)
     found = solve_bayes(data_of(points), networks)
     out = densities("quadrature", problem, networks, found.source, found.target)
     for stage in ("stage1", "stage2"):
@@ -398,7 +400,7 @@ def test_the_sampled_route_agrees_with_the_quadrature(monkeypatch):
     """Problem B by both: free energies to 0.02 nats, overlaps to 3 %; a coupling of zero is five times as far."""
     points = dataclasses.replace(problem_b(), y_test=np.array([1.0, -1.0]))
     exact = solve_bayes(data_of(points), settings("B1", "tanh"))
-    monkeypatch.setattr(transfer, "route_of", lambda act, problem: "population")
+    monkeypatch.setattr(bayes_transfer, "route_of", lambda act, problem: "population")
     found = solve_bayes(data_of(points), settings("B1", "tanh"), BayesNumerics(seed=1, moves=100))
     assert found.status == "converged", found.message
     assert found.info["route"] == "population"
@@ -419,6 +421,6 @@ def test_the_sampled_route_agrees_with_the_quadrature(monkeypatch):
     for name in ("loss", "baseline", "train_loss", "source_train_loss"):
         assert abs(found.values[name] - exact.values[name]) < 4 * found.errors[f"{name}_se"]
         assert found.errors[f"{name}_se"] < 0.1 * exact.values[name]
-    transfer._MEMORY.clear()
+    bayes_transfer._MEMORY.clear()
     alone = solve_bayes(data_of(points), settings("B1", "tanh"), BayesNumerics(seed=1, moves=100, threads=1))
     assert alone.values == found.values, "threads change no number"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tlcli.errors import DomainError
 from tlcli.linear.finetuning import finetune
-from tlcli.linear.transfer import transfer_ansatz, transfer_exact
+from tlcli.linear.linear_transfer import transfer_ansatz, transfer_exact
 from tlcli.status import Phase, Status
 
 ALPHA2 = np.array([0.1, 0.5, 0.9])

@@ -19,7 +19,7 @@ from tlcli.bayes.observables import (
     NEEDS,
     SOURCE,
     TARGET,
-    Problem,
+    BayesProblem,
     certificate_of,
     errors_of,
     values_of,
@@ -118,7 +118,7 @@ class BayesResult:
         return " ".join(self.reasons)
 
 
-def route_of(act: Activation, problem: Problem) -> str:
+def route_of(act: Activation, problem: BayesProblem) -> str:
     """Return which of `ROUTES` solves the problem."""
     if act.kind == "linear":
         return "linear"
@@ -148,7 +148,7 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
         DomainError: every stage is refused; the message starts with the first of them.
     """
     how = numerics or BayesNumerics()
-    act, problem = activation(settings.activation), Problem.of(data)
+    act, problem = activation(settings.activation), BayesProblem.of(data)
     route = route_of(act, problem)
     solver = _Solver(act, problem, settings, how, route)
     saddles, errors = solver.stages()
@@ -193,7 +193,7 @@ class _Solver:
     """
 
     act: Activation
-    problem: Problem
+    problem: BayesProblem
     settings: BayesSettings
     numerics: BayesNumerics
     route: str

@@ -5,9 +5,9 @@ import pytest
 from scipy.optimize import brentq
 
 from tlcli.errors import DomainError
+from tlcli.linear.classify.label_transfer import best_ridge, transfer_labels, transfer_labels_ansatz
 from tlcli.linear.classify.readout import classify
 from tlcli.linear.classify.source import pretrain_labels
-from tlcli.linear.classify.transfer import best_ridge, transfer_labels, transfer_labels_ansatz
 from tlcli.linear.pretraining import pretrain
 from tlcli.status import Phase, Status
 

@@ -43,7 +43,7 @@ DEFAULTS: dict[str, Value] = {
 
 
 @dataclass(frozen=True)
-class Stage:
+class DataStage:
     """One training stage on actual data, lasting `duration` (inf: until nothing moves)."""
 
     data: Data
@@ -67,7 +67,7 @@ class State:
         return self.gamma * self.beta
 
 
-def run_full(stages: Sequence[Stage], dim: int, init_scale: float = 1.0, rtol: float = 1e-9) -> list[State]:
+def run_full(stages: Sequence[DataStage], dim: int, init_scale: float = 1.0, rtol: float = 1e-9) -> list[State]:
     """Integrate M, m and beta = b/gamma through the stages; the states after each. gamma = 0 is the lazy limit.
 
     Raises ConvergenceError if a stage of infinite duration has not settled after `MAX_STEPS` steps.
@@ -126,7 +126,7 @@ def gradient_of(data: Data, dim: int) -> Callable[[Floats], Floats]:
     return lambda beta: u - s @ beta
 
 
-def simulate_population(point: Point, *, dim: int, trials: int, seed: int) -> dict[str, Estimate]:
+def simulate_unreduced(point: Point, *, dim: int, trials: int, seed: int) -> dict[str, Estimate]:
     """Source then target stage of an infinitely wide network on actual Gaussian data of dimension `dim`.
 
     `point` needs alpha1, alpha2 and may set the names in `DEFAULTS` (gamma2 defaults to gamma0; init_scale
@@ -148,9 +148,9 @@ def simulate_population(point: Point, *, dim: int, trials: int, seed: int) -> di
 
     def trial(rng: np.random.Generator) -> dict[str, float]:
         teacher1, teacher2 = teachers_with_gram(rng, np.array([[1.0, q["rho"]], [q["rho"], 1.0]]), dim)
-        source = Stage(draw(rng, teacher1, p1, q["sigma1"]), q["gamma0"], q["t1"], q["weight_decay"])
+        source = DataStage(draw(rng, teacher1, p1, q["sigma1"]), q["gamma0"], q["t1"], q["weight_decay"])
         data2 = draw(rng, teacher2, p2, q["sigma2"])
-        target = Stage(data2, gamma2, q["t2"], q["weight_decay2"])
+        target = DataStage(data2, gamma2, q["t2"], q["weight_decay2"])
         if mode == "joint":
             first, second = run_full([source, target], dim, q["init_scale"])
             end, fresh = second.beta, run_full([target], dim, q["init_scale"])[0].beta
@@ -229,7 +229,7 @@ def simulate_curriculum(
         run = []
         for row in plan:
             data = draw(rng, teachers[int(row["teacher"])], samples_of(row["alpha"], dim), row["sigma"])
-            run.append(Stage(data, row["gamma"], row["time"], row["weight_decay"]))
+            run.append(DataStage(data, row["gamma"], row["time"], row["weight_decay"]))
         betas = np.array([state.beta for state in run_full(run, dim, init_scale)])
         loss = np.sum((betas[:, None, :] - teachers) ** 2, axis=-1)
         return {"loss": loss, "norm2": np.sum(betas**2, axis=-1)}

@@ -8,16 +8,16 @@ import pytest
 from scipy import stats
 from scipy.special import roots_hermitenorm
 
-from tlcli.dmft import transfer
+from tlcli.dmft import network_transfer
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics, solve
 from tlcli.dmft.lazy import initial_kernels, lazy_solution
+from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.dmft.regression import adaptive_predictor, kernel_regression
 from tlcli.dmft.settings import Setup, check_steps
-from tlcli.dmft.transfer import solve_transfer
 from tlcli.dmft.two_layer import Problem
 from tlcli.errors import UsageError
-from tlcli.tasks.transfer import transfer_data
+from tlcli.tasks.transfer_tasks import transfer_data
 from tlcli.training import TransferSettings
 
 DATA = transfer_data("linear", "hermite:2", dim=4, rho=0.5, noise1=0.0, noise2=0.1, p1=10, p2=8, ptest=30, seed=0)
@@ -220,7 +220,7 @@ def test_the_frozen_kernel_of_a_nearly_lazy_source_has_its_exact_start(monkeypat
     distance = abs(exact["gain"][-1])
     assert distance < 1e-3 * exact["baseline"][-1]
     assert distance < 4 * exact["gain_se"][-1] + 1e-4
-    monkeypatch.setattr(transfer.Parts, "_corrected_kernels", lambda self, found: None)
+    monkeypatch.setattr(network_transfer.Parts, "_corrected_kernels", lambda self, found: None)
     sampled = solve_transfer(DATA, settings, QUICK).columns
     assert abs(sampled["gain"][-1]) > 10 * distance
 
@@ -236,7 +236,7 @@ def test_a_kernel_that_forgot_its_start_is_no_better_corrected(more, monkeypatch
     """Corrected or not, the answer is the same within the stated errors."""
     settings = replace(BASIC, target="frozen", times2=(np.inf,), **more)
     chosen = solve_transfer(DATA, settings, QUICK).columns
-    monkeypatch.setattr(transfer.Parts, "_corrected_kernels", lambda self, found: None)
+    monkeypatch.setattr(network_transfer.Parts, "_corrected_kernels", lambda self, found: None)
     plain = solve_transfer(DATA, settings, QUICK).columns
     error = np.hypot(plain["loss_se"][-1], chosen["loss_se"][-1])
     assert abs(plain["loss"][-1] - chosen["loss"][-1]) < 3 * error
@@ -455,7 +455,7 @@ def test_an_accuracy_that_was_missed_is_tried_once_more(monkeypatch, reached, ne
         calls.append(numerics.accuracy)
         return result
 
-    monkeypatch.setattr(transfer, "_solve_transfer", solved)
+    monkeypatch.setattr(network_transfer, "_solve_transfer", solved)
     found = solve_transfer(DATA, BASIC, Numerics(accuracy=0.01, neurons=neurons))
     assert calls == pytest.approx(asked)
     assert found.info["accuracy"] == 0.01
@@ -471,7 +471,7 @@ def test_a_second_attempt_beyond_reach_leaves_the_first(monkeypatch):
             raise UsageError("too many neurons.")
         return result
 
-    monkeypatch.setattr(transfer, "_solve_transfer", solved)
+    monkeypatch.setattr(network_transfer, "_solve_transfer", solved)
     assert solve_transfer(DATA, BASIC, Numerics(accuracy=0.01)) is result
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from tlcli.errors import DomainError, UsageError
 from tlcli.tasks.data import Purpose, stream
-from tlcli.tasks.transfer import TransferData, check_tasks, transfer_data
+from tlcli.tasks.transfer_tasks import TransferData, check_tasks, transfer_data
 
 ARRAYS = ("x_source", "y_source", "x_target", "y_target", "x_test", "y_test_source", "y_test_target")
 NOTHING = {"dim": None, "p1": None, "p2": None, "ptest": None}
