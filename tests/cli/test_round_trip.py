@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tlcli.options import LINEAR_SOLVERS, OPTIONS
 from tlcli.theories.linear.classify import Classify
-from tlcli.theories.linear.theory import BY_NAME, Joint, Pretraining, Structured
+from tlcli.theories.linear.theory import BY_NAME, JointTheory, Pretraining, Structured
 
 
 def fed_back(folder):
@@ -86,7 +86,7 @@ _JOINT_SLOW = {"t1": ("0", "1.5"), "t2": ("0", "2"), "times": ("0", "0,1,2"), "g
 _THEORIES = {
     **BY_NAME,
     "linear-classify": Classify,
-    "linear-joint": Joint,
+    "linear-joint": JointTheory,
     "linear-structured": Structured,
     "pretraining": Pretraining,
 }

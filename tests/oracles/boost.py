@@ -5,16 +5,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.simulate.unreduced import DataStage, State, carried, evolve, gradient_of
+from tlcli.simulate.unreduced import DataStage, UnreducedState, carried, evolve, gradient_of
 
 
-def run_boost(stages: Sequence[DataStage], dim: int, init_scale: float = 1.0, rtol: float = 1e-9) -> list[State]:
+def run_boost(
+    stages: Sequence[DataStage], dim: int, init_scale: float = 1.0, rtol: float = 1e-9
+) -> list[UnreducedState]:
     """Integrate (*) alone, for beta = b/gamma; M and m follow from the boost.
 
     dbeta/dt = (s + k) g + gamma^2 beta (beta.g)/(s + k) - 2 decay beta, since (s - k)/|b|^2 = 1/(s + k).
     """
     state = np.append(np.zeros(dim), init_scale**2)
-    out: list[State] = []
+    out: list[UnreducedState] = []
     for stage in stages:
         gradient, gamma, decay = gradient_of(stage.data, dim), stage.gamma, stage.weight_decay
 
@@ -36,5 +38,5 @@ def run_boost(stages: Sequence[DataStage], dim: int, init_scale: float = 1.0, rt
         beta, k = state[:-1].copy(), float(state[-1])
         b = gamma * beta
         s = float(np.hypot(k, np.linalg.norm(b)))
-        out.append(State(k * np.eye(dim) + np.outer(b, b) / (s + k), s, beta, gamma))
+        out.append(UnreducedState(k * np.eye(dim) + np.outer(b, b) / (s + k), s, beta, gamma))
     return out

@@ -13,7 +13,7 @@ from tlcli.options.commands import COMMANDS
 from tlcli.report.provenance import recipe_hash
 from tlcli.run.job import DEFAULT_DIM, prepare
 from tlcli.run.recipe import parse_recipe
-from tlcli.theories.linear.theory import TwoTime
+from tlcli.theories.linear.theory import TwoTimeTheory
 from tlcli.theories.registry import ENTRIES, Entry
 
 
@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_refused(command, flags, message):
 
 
 def test_a_solver_without_experiments(monkeypatch):
-    bare = Entry("linear-two-time", ("finetune-loss",), lambda asked: TwoTime(experiments=()))
+    bare = Entry("linear-two-time", ("finetune-loss",), lambda asked: TwoTimeTheory(experiments=()))
     monkeypatch.setitem(ENTRIES, ("finetune-loss", "linear-two-time"), bare)
     with pytest.raises(UsageError, match="linear-two-time has no experiment; leave out --simulate"):
         job(solver="linear-two-time", times="1,2", simulate=True)

@@ -3,7 +3,7 @@ import pytest
 
 from tlcli.errors import DomainError, UsageError
 from tlcli.linear.linear_transfer import transfer_ansatz, transfer_exact
-from tlcli.simulate.predictors import Data, Features, dense_predictor, fit
+from tlcli.simulate.predictors import Features, RegressionData, dense_predictor, fit
 from tlcli.simulate.regression import draw, simulate_ansatz, simulate_regression, train_source
 
 DIM = 400
@@ -18,7 +18,7 @@ def agree(estimate, theory, limit=4.0):
 @pytest.mark.parametrize("bulk", [1.0, 0.3])
 def test_fast_solvers_equal_the_dense_one(samples, ridge, bulk):
     rng = np.random.default_rng(0)
-    data = Data(rng.standard_normal((samples, 40)), rng.standard_normal(samples))
+    data = RegressionData(rng.standard_normal((samples, 40)), rng.standard_normal(samples))
     q = np.linalg.qr(rng.standard_normal((40, 2)))[0]
     c = np.array([[2.0, 0.5], [0.5, 0.1]])
     covariance = bulk * np.eye(40) + q @ c @ q.T
@@ -33,7 +33,10 @@ def test_fast_solvers_equal_the_dense_one(samples, ridge, bulk):
 def test_infinite_spike_and_population():
     rng = np.random.default_rng(1)
     n = np.linalg.qr(rng.standard_normal((40, 1)))[0]
-    for data in (Data(rng.standard_normal((20, 40)), rng.standard_normal(20)), Data(None, rng.standard_normal(40))):
+    for data in (
+        RegressionData(rng.standard_normal((20, 40)), rng.standard_normal(20)),
+        RegressionData(None, rng.standard_normal(40)),
+    ):
         for ridge in (0.0, 0.4):
             limit = fit(data, Features(1.0, n, np.array([[np.inf]])), 1.0, ridge=ridge)[0]
             large = fit(data, Features(1.0, n, np.array([[1e9]])), 1.0, ridge=ridge)[0]
@@ -98,7 +101,7 @@ def test_sample_permutation_and_rotation_leave_the_source_alone():
     order, rotation = rng.permutation(20), np.linalg.qr(rng.standard_normal((30, 30)))[0]
     for options in ({}, {"weight_decay": 0.2}, {"t1": 1.0}):
         one = train_source(data, 1.5, **options)
-        two = train_source(Data(data.x[order] @ rotation, data.y[order]), 1.5, **options)
+        two = train_source(RegressionData(data.x[order] @ rotation, data.y[order]), 1.5, **options)
         np.testing.assert_allclose(one.beta @ rotation, two.beta, atol=1e-7)
         assert one.spike == pytest.approx(two.spike, rel=1e-7)
 

@@ -26,12 +26,12 @@ class Console:
         """Say what failed where work goes on."""
         print(f"error: {text}", file=sys.stderr, flush=True)
 
-    def progress(self, label: str) -> "Progress":
+    def progress(self, label: str) -> "ProgressBar":
         """Return a progress display: a bar on a terminal, else a line per ten percent."""
-        return Progress(label, self.quiet)
+        return ProgressBar(label, self.quiet)
 
 
-class Progress:
+class ProgressBar:
     """Context manager whose `update(done, total)` shows how far a sweep is."""
 
     def __init__(self, label: str, quiet: bool) -> None:
@@ -43,7 +43,7 @@ class Progress:
         self._stored: int | None = None
         self._start = time.monotonic()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressBar":
         if not self.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._open_bar()
         return self
@@ -61,7 +61,7 @@ class Progress:
     def _open_bar(self) -> None:
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
+        from rich.progress import ProgressBar as RichProgress
 
         bar = RichProgress(
             TextColumn("{task.description}"),

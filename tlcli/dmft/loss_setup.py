@@ -5,16 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Flags, Floats, Indices
 from tlcli.dmft.settings import Setup, in_order
 from tlcli.dmft.two_layer import Stage
 from tlcli.errors import UsageError
 from tlcli.losses import Objective, loss_of
 from tlcli.losses.base import Loss
 from tlcli.losses.labels import class_numbers, encode, objective_of
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +24,8 @@ class Side:
 
     loss: Loss
     objective: Objective
-    train: Array
-    test: Array
+    train: Floats
+    test: Floats
     classes: int | None
 
     @property
@@ -36,7 +34,7 @@ class Side:
         return self.train.shape[1:]
 
     @property
-    def known(self) -> NDArray[np.bool_]:
+    def known(self) -> Flags:
         """Which test points (n,) have a label of this task."""
         return np.asarray(np.isfinite(self.test) if self.test.ndim == 1 else np.isfinite(self.test).all(axis=1))
 
@@ -111,7 +109,7 @@ class LossSetup(Setup):
         return replace(found, plain=plain)
 
     @functools.cached_property
-    def groups(self) -> dict[str, tuple[NDArray[np.int_], Array]]:
+    def groups(self) -> dict[str, tuple[Indices, Floats]]:
         """Points and labels whose alignment with the kernel is taken: of more than two classes centred one-hot ones."""
         first, second = self.sides
         test = self.test[second.known]
@@ -123,7 +121,7 @@ class LossSetup(Setup):
         return in_order(found)
 
 
-def _aligned(labels: Array, classes: int | None) -> Array:
+def _aligned(labels: Floats, classes: int | None) -> Floats:
     if classes is None or classes == 2:
         return labels
     return np.eye(classes)[class_numbers(labels, classes)] - 1 / classes

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.loss_setup import LossSetup
@@ -25,8 +25,6 @@ from tlcli.dmft.settings import Data, Setup, check_steps
 from tlcli.dmft.two_time_kernels import check_size
 from tlcli.errors import UsageError, digits
 from tlcli.training import TransferSettings
-
-Array = NDArray[np.float64]
 
 
 def solve_transfer(
@@ -110,7 +108,7 @@ def check_two_time(settings: TransferSettings, moments: Sequence[frozenset[int]]
 
 
 def _parts(
-    data: Data, settings: TransferSettings, act: Any, x: Array, layers: bool, two_time: bool
+    data: Data, settings: TransferSettings, act: Any, x: Floats, layers: bool, two_time: bool
 ) -> Callable[..., Parts]:
     """Return what makes the parts: of the squared error of one output, or of any loss that is named."""
     if settings.loss1 is None and settings.loss2 is None:

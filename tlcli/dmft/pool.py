@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.network_transfer import moments_of
@@ -15,8 +15,6 @@ from tlcli.dmft.parts import _PER_SAMPLE, Parts
 from tlcli.dmft.settings import Data, Setup
 from tlcli.errors import DomainError
 from tlcli.training import TransferSettings
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +25,8 @@ class PoolKernels:
     `restless` that training ended before it came to rest as asked.
     """
 
-    kernels: Array
-    start: Array
+    kernels: Floats
+    start: Floats
     message: str
     info: dict[str, Any]
     restless: str = ""

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats
 from tlcli.dmft.estimates import spread_of
 from tlcli.dmft.field import to_numpy
 from tlcli.dmft.observe import Watch
 from tlcli.dmft.two_layer import View
 from tlcli.errors import UsageError
 
-Array = NDArray[np.float64]
 MOST = 4e6  # numbers of Φ at all pairs of times
 NAMES = ("phi_two_time", "g_two_time")
 
@@ -30,7 +29,7 @@ class TwoTimeWatch:
     """
 
     watch: Watch
-    seen: list[tuple[Array, Array]] = field(default_factory=list)
+    seen: list[tuple[Floats, Floats]] = field(default_factory=list)
 
     def begin(self) -> Self:
         """Return an observer of a population that has seen nothing yet."""
@@ -72,12 +71,12 @@ def two_time_arrays(
     retimed: Sequence[Mapping[str, Any]],
     moments: Sequence[frozenset[int]],
     times: Sequence[Sequence[float]],
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Array]:
     """Return Φ and G at all pairs of observed moments, (n_moment, n_moment, n, n), their errors and the moments.
 
     `observed`, `coarse` and `retimed` are those of both stages (`tlcli.dmft.ensemble.Solution`).
     """
-    out: dict[str, NDArray[Any]] = {}
+    out: dict[str, Array] = {}
     for name in NAMES:
         rows, errors, told = [], [], []
         for stage, seen in enumerate(observed):
@@ -100,7 +99,7 @@ def two_time_arrays(
     return out
 
 
-def _symmetric(lower: Array) -> Array:
+def _symmetric(lower: Floats) -> Floats:
     """Return K(t, t′) = K(t′, t)ᵀ from its part t′ <= t."""
     out = lower.copy()
     for i in range(len(lower)):

@@ -14,13 +14,13 @@ and at finite times each eigenvector n of C evolves alone, on the Marchenko–Pa
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tlcli.arrays import Floats
 from tlcli.linear.domain import FINITE_NON_NEGATIVE, NON_NEGATIVE, POSITIVE, require
 from tlcli.linear.finetuning import effective_ridge
 from tlcli.linear.frozen_dynamics import MAX_MODES, TOLERANCE, noise_left, remaining
 
-Floats = NDArray[np.float64]
 _LARGEST = 1e100  # an infinite spike is learned at once, and so is this one
 
 

@@ -8,14 +8,12 @@ readouts of which the centred outputs are taken (general losses, section 2).
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.losses.base import Loss
 
-Array = NDArray[np.float64]
 
-
-def centred_basis(classes: int) -> Array:
+def centred_basis(classes: int) -> Floats:
     """Return Helmert's orthonormal basis (C, C - 1) of the vectors of sum zero; C = 2: (1, -1)/sqrt(2)."""
     basis = np.zeros((classes, classes - 1))
     for k in range(1, classes):
@@ -34,35 +32,35 @@ class Objective:
     """
 
     loss: Loss
-    y: Array
-    weights: Array | None = None
-    basis: Array | None = None
+    y: Floats
+    weights: Floats | None = None
+    basis: Floats | None = None
 
     @property
     def readouts(self) -> int | None:
         """The number K of readouts, None for the single output of a scalar problem."""
         return None if self.y.ndim == 1 else self.y.shape[1] if self.basis is None else self.basis.shape[1]
 
-    def outputs(self, g: Array) -> Array:
+    def outputs(self, g: Floats) -> Floats:
         """Return f of coordinates g (..., K)."""
         return g if self.basis is None else g @ self.basis.T
 
-    def _weighted(self, values: Array) -> Array:
+    def _weighted(self, values: Floats) -> Floats:
         if self.weights is None:
             return values
         return values * (self.weights if values.ndim == 1 else self.weights[:, None])
 
-    def force(self, g: Array) -> Array:
+    def force(self, g: Floats) -> Floats:
         """Return omega Delta in readout coordinates, of the shape of g."""
         delta = self._weighted(self.loss.force(self.outputs(g), self.y))
         return delta if self.basis is None else delta @ self.basis
 
-    def bend(self, g: Array, d: Array) -> Array:
+    def bend(self, g: Floats, d: Floats) -> Floats:
         """Return the Hessian of the omega l times d in readout coordinates."""
         found = self._weighted(self.loss.bend(self.outputs(g), self.y, self.outputs(d)))
         return found if self.basis is None else found @ self.basis
 
-    def bend_trace(self, g: Array) -> float:
+    def bend_trace(self, g: Floats) -> float:
         """Return the mean over samples and readout coordinates of the Hessian's diagonal."""
         if self.y.ndim == 1 or not self.loss.vector:
             return float(np.mean(self.bend(g, np.ones_like(g))))
@@ -73,7 +71,7 @@ class Objective:
             total += float(np.mean(self.bend(g, unit)[:, k]))
         return total / g.shape[1]
 
-    def largest_bend(self, g: Array) -> Array:
+    def largest_bend(self, g: Floats) -> Floats:
         """Return the largest eigenvalue (P,) of every sample's Hessian."""
         if self.y.ndim == 1 or not self.loss.vector:
             found = self.bend(g, np.ones_like(g))
@@ -81,14 +79,14 @@ class Objective:
         columns = [self.bend(g, np.broadcast_to(unit, g.shape)) for unit in np.eye(g.shape[1])]
         return np.asarray(np.linalg.eigvalsh(np.stack(columns, axis=-1))[:, -1], dtype=float)
 
-    def value(self, g: Array) -> float:
+    def value(self, g: Floats) -> float:
         """Return sum_mu omega_mu l_mu."""
         each = self.loss.value(self.outputs(g), self.y)
         if each.ndim > 1:
             each = each.sum(axis=1)
         return float(np.sum(self._weighted(each)))
 
-    def conjugate(self, v: Array) -> float:
+    def conjugate(self, v: Floats) -> float:
         """Return sum_mu omega_mu l*(-v_mu / omega_mu) for v (P,) or (P, C) in the space of outputs."""
         scaled = v if self.weights is None else v / (self.weights if v.ndim == 1 else self.weights[:, None])
         each = self.loss.conjugate(scaled, self.y)

@@ -41,7 +41,7 @@ _QUIET = {"hoverinfo": "skip"}
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class SliderStep:
     """What the slider shows at one of its places: what this is called, and its traces."""
 
     label: str
@@ -67,7 +67,7 @@ def _picture(one: Picture, drawing: Drawing) -> "Figure":
     return _curves(one, drawing)
 
 
-def _figure(steps: Sequence[Step], layout: Mapping[str, Any], drawing: Drawing, subtitle: str = "") -> "Figure":
+def _figure(steps: Sequence[SliderStep], layout: Mapping[str, Any], drawing: Drawing, subtitle: str = "") -> "Figure":
     """Return a figure of which one step is seen; a slider chooses where there are several."""
     import plotly.graph_objects as go
 
@@ -144,7 +144,7 @@ def _maps(one: Picture, drawing: Drawing) -> "Figure":
     panels: Sequence[Any] = one.panels
     values = [panel.values for panel in panels]
     norm, cmap = colour_scale(values, spec.quantity in SIGNED, spec.quantity not in GAINS)
-    steps = [Step(facet_title(p.label, p.fixed), _map_traces(p, spec, norm, cmap)) for p in panels]
+    steps = [SliderStep(facet_title(p.label, p.fixed), _map_traces(p, spec, norm, cmap)) for p in panels]
     edges = [cells_of(panel, spec).edges for panel in panels]
     layout: dict[str, Any] = {"plot_bgcolor": "#cccccc", "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"}}
     for role, which, at in (("xaxis", "x", 0), ("yaxis", "y", 1)):
@@ -226,7 +226,7 @@ def _curves(one: Picture, drawing: Drawing) -> "Figure":
     log = spec.x in spec.log_axes
     colours = {key: to_hex(colour) for key, colour in lines.colours_of(panels, spec).items()}
     every = [curve for panel in panels for curve in panel.curves]
-    steps = [Step(facet_title(p.label, p.fixed), _panel_traces(p, spec, colours, log)) for p in panels]
+    steps = [SliderStep(facet_title(p.label, p.fixed), _panel_traces(p, spec, colours, log)) for p in panels]
     x = np.concatenate([curve.x[finite_axis(curve.x, log)] for curve in every])
     layout: dict[str, Any] = {"xaxis": _axis(spec.x, one, x, drawing.limits.get("x"))}
     values, beside = [c.drawn[1] for c in every], [part for c in every for part in lines.beside(c)]
@@ -317,7 +317,7 @@ def _time_course(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing,
     stages = sorted({int(stage) for trace in traces for stage in trace.stage[trace.time > 0]})
     hues = list(dict.fromkeys(tuple(trace.hue.items()) for trace in traces))
     colours = {hue: to_hex(colour) for hue, colour in zip(hues, palette(len(hues)), strict=True)}
-    steps = [Step(facet_title(row.label, row.fixed)) for row in rows]
+    steps = [SliderStep(facet_title(row.label, row.fixed)) for row in rows]
     for row, step in zip(rows, steps, strict=True):
         for column, stage in enumerate(stages, start=1):
             for style in (style for style in styles if stage in style.stages):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats
 from tlcli.report.files import atomic
 from tlcli.status import Phase, Status
 
@@ -30,7 +30,7 @@ class Block:
     that broadcasts to `shape`, or to one value (number or word) for all rows.
     """
 
-    axes: Mapping[str, NDArray[np.float64]]
+    axes: Mapping[str, Floats]
     columns: Mapping[str, Any]
     scales: Mapping[str, str]
     label: str | None = None
@@ -45,7 +45,7 @@ class Block:
         """Number of rows."""
         return math.prod(self.shape)
 
-    def full(self, name: str) -> NDArray[Any]:
+    def full(self, name: str) -> Array:
         """Return the column `name` at its full shape."""
         return np.broadcast_to(np.asarray(self.columns[name]), self.shape)
 
@@ -76,7 +76,7 @@ def write_csv(blocks: Sequence[Block], stream: TextIO, names: Sequence[str] | No
             stream.write("\n")
 
 
-def _joined(columns: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+def _joined(columns: Sequence[Array]) -> list[Array]:
     """Join neighbouring columns of text while that formats no cell more often than needed.
 
     Most columns of a grid are constant or depend on one axis only; joining them first makes writing a million
@@ -114,7 +114,7 @@ def _parts(block: Block, axis: int = 0) -> Iterator[Block]:
         yield from _parts(Block(axes, columns, block.scales, block.label), axis + 1)
 
 
-def cells_of(block: Block, name: str) -> NDArray[Any]:
+def cells_of(block: Block, name: str) -> Array:
     """Return the cells of one column as an object array no larger than the column itself."""
     ones = (1,) * max(1, len(block.axes))  # never 0-dimensional: NumPy unpacks such objects
     if name == "case" or name not in block.columns:
@@ -135,7 +135,7 @@ def cells_of(block: Block, name: str) -> NDArray[Any]:
     return _objects([_quoted(str(value)) for value in column.ravel().tolist()], shape)
 
 
-def _objects(texts: list[str], shape: tuple[int, ...]) -> NDArray[Any]:
+def _objects(texts: list[str], shape: tuple[int, ...]) -> Array:
     cells = np.empty(len(texts), dtype=object)
     cells[:] = texts
     return cells.reshape(shape)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array
 from tlcli.errors import MissingExtraError, UsageError, suggest
 from tlcli.options import OPTIONS
 from tlcli.report.drawing import HTML
@@ -73,10 +73,10 @@ class Result:
         return tuple(block.label for block in self.blocks if block.label is not None)
 
     @property
-    def axes(self) -> dict[str, NDArray[Any]]:
+    def axes(self) -> dict[str, Array]:
         """The several-valued axes, slowest first, with their values; `case` and `experiment` among them."""
         first = self._same_grid()
-        axes: dict[str, NDArray[Any]] = {"case": np.array(self.labels)} if len(self.blocks) > 1 else {}
+        axes: dict[str, Array] = {"case": np.array(self.labels)} if len(self.blocks) > 1 else {}
         axes |= {name: np.asarray(values) for name, values in first.axes.items()}
         if "experiment" in axes and "experiment" in first.columns:
             told = [_experiments(first, name) for name in ("experiment", "width") if name in first.columns]
@@ -89,7 +89,7 @@ class Result:
         """Lengths of the axes."""
         return tuple(len(values) for values in self.axes.values())
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
+    def __getitem__(self, name: str) -> Array:
         """Return a column as an array of the shape of `axes`; `status` and `phase` are words.
 
         Raises:
@@ -151,7 +151,7 @@ class Result:
         return out
 
     @cached_property
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, Array]:
         """Kernels, predictions and other matrices that fit no table; empty where there are none.
 
         Keys and shapes stand in docs/python.md. They are those of the NPZ file, but that training points of Bayesian
@@ -171,11 +171,11 @@ class Result:
         return found
 
     @cached_property
-    def matrices(self) -> list[dict[str, NDArray[Any]] | None]:
+    def matrices(self) -> list[dict[str, Array] | None]:
         """The arrays of every case with the values of the grid's axes; None where it has none."""
         if self.stored is not None:
             return list(self.stored["matrices"])
-        out: list[dict[str, NDArray[Any]] | None] = []
+        out: list[dict[str, Array] | None] = []
         for one in self.outcomes:
             found = one.case.theory.arrays(one.case, one.found)
             axes: dict[str, Any] = {name: one.case.grid.values[name].array for name in one.case.grid.axes}
@@ -361,7 +361,7 @@ class Result:
         return first
 
 
-def _column(block: Block, name: str) -> NDArray[Any]:
+def _column(block: Block, name: str) -> Array:
     """Return a column at its full shape, codes as words; NaN where the case lacks it."""
     if name not in block.columns:
         return np.full(block.shape, np.nan)
@@ -372,12 +372,12 @@ def _column(block: Block, name: str) -> NDArray[Any]:
     return values
 
 
-def _experiments(block: Block, name: str) -> NDArray[Any]:
+def _experiments(block: Block, name: str) -> Array:
     """Return a column once per experiment, which is the slowest axis."""
     return block.full(name).reshape(len(block.axes["experiment"]), -1)[:, 0]
 
 
-def _narrow(axes: tuple[str, ...], values: NDArray[Any]) -> tuple[tuple[str, ...], NDArray[Any]]:
+def _narrow(axes: tuple[str, ...], values: Array) -> tuple[tuple[str, ...], Array]:
     """Return the axes along which values differ, and the values on these."""
     for at in reversed(range(len(axes))):
         first = np.take(values, [0], axis=at)
@@ -391,7 +391,7 @@ def _texts(block: Block, name: str) -> list[str]:
     return [f"{value:.6g}" if isinstance(value, float) else str(value) for value in values]
 
 
-def _scalar(codes: NDArray[Any]) -> list[tuple[()]]:
+def _scalar(codes: Array) -> list[tuple[()]]:
     return [()] if int(codes) in _UNSOLVED else []
 
 

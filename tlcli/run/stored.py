@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array
 from tlcli.errors import RecipeError, UsageError
 from tlcli.options.commands import COMMANDS
 from tlcli.report.folder import strangers
@@ -100,7 +100,7 @@ def _block(case: Case, rows: Sequence[Row], folder: Path) -> Block:
     return Block(axes, columns, scales_of(case), case.label)
 
 
-def _column(name: str, cells: Sequence[str]) -> NDArray[Any]:
+def _column(name: str, cells: Sequence[str]) -> Array:
     if name in _CODES:
         return np.array([_CODES[name][cell] for cell in cells], dtype=np.int8)
     if name not in _TEXTS:
@@ -122,7 +122,7 @@ def _edges(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return out
 
 
-def _matrices(folder: Path, case: Case, index: int) -> dict[str, NDArray[Any]] | None:
+def _matrices(folder: Path, case: Case, index: int) -> dict[str, Array] | None:
     path = folder / archive_name(case, case.theory.archive, "npz", index)
     if not path.exists():
         return None
@@ -130,11 +130,11 @@ def _matrices(folder: Path, case: Case, index: int) -> dict[str, NDArray[Any]] |
         return {name: archive[name] for name in archive.files if name != "axis_order"}
 
 
-def _by_point(case: Case, matrices: Mapping[str, NDArray[Any]] | None) -> list[dict[str, NDArray[Any]] | None]:
+def _by_point(case: Case, matrices: Mapping[str, Array] | None) -> list[dict[str, Array] | None]:
     """Undo `PointByPoint.arrays`: return the arrays of every point; nothing where a theory has none by point."""
     if matrices is None or not isinstance(case.theory, PointByPoint):
         return []
-    out: list[dict[str, NDArray[Any]] | None] = []
+    out: list[dict[str, Array] | None] = []
     alone = {name.rpartition("_point")[0] for name in matrices if "_point" in name}
     whole = [n for n in matrices if n not in case.grid.axes and n.rpartition("_point")[0] not in alone]
     for index in range(case.grid.size):
@@ -159,7 +159,7 @@ def _layers(folder: Path, case: Case, index: int) -> list[Any]:
     return [_layer(groups.get(tuple(point[name] for name in axes), []), names) for point in case.grid.points()]
 
 
-def _layer(rows: Sequence[Row], names: Sequence[str]) -> dict[str, NDArray[Any]] | None:
+def _layer(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Array] | None:
     if not rows:
         return None
     depth = max(int(row["layer"]) for row in rows)

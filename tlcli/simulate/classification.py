@@ -14,7 +14,7 @@ from scipy.special import expit, log_expit, ndtr
 
 from tlcli.arrays import Floats
 from tlcli.errors import ConvergenceError, DomainError
-from tlcli.simulate.predictors import Data
+from tlcli.simulate.predictors import RegressionData
 from tlcli.simulate.regression import mix_teachers, train_source
 from tlcli.simulate.trials import Estimate, Point, complete_point, run_trials, samples_of, unit_vector
 
@@ -122,14 +122,14 @@ def signs(rng: np.random.Generator, output: Floats, noise: float, flips: float) 
 
 def _source(
     rng: np.random.Generator, teacher: Floats, samples: int | None, noise: float, flips: float, sign: bool
-) -> Data:
+) -> RegressionData:
     if samples is None:  # the population: only the covariance of labels and inputs matters
         g = (1 - 2 * flips) * np.sqrt(2 / np.pi) / np.sqrt(1 + noise**2) if sign else 1.0
-        return Data(None, g * teacher)
+        return RegressionData(None, g * teacher)
     x = rng.standard_normal((samples, len(teacher)))
     if sign:
-        return Data(x, signs(rng, x @ teacher, noise, flips))
-    return Data(x, x @ teacher + noise * rng.standard_normal(samples))
+        return RegressionData(x, signs(rng, x @ teacher, noise, flips))
+    return RegressionData(x, x @ teacher + noise * rng.standard_normal(samples))
 
 
 def _readouts(

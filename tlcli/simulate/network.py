@@ -17,7 +17,7 @@ import numpy as np
 
 from tlcli.arrays import Floats
 from tlcli.errors import ConvergenceError, DomainError
-from tlcli.simulate.predictors import Data, dense_predictor
+from tlcli.simulate.predictors import RegressionData, dense_predictor
 from tlcli.simulate.regression import draw
 from tlcli.simulate.trials import Estimate, Point, complete_point, run_trials, samples_of, trial_rng
 from tlcli.simulate.unreduced import DEFAULTS, DataStage, gradient_of, kernel_shape, teachers_with_gram, transfer_losses
@@ -87,7 +87,9 @@ def descend(network: LinearNetwork, stage: DataStage, safety: float = SAFETY) ->
     return LinearNetwork(w, a, gamma)
 
 
-def descend_readout(covariance: Floats, data: Data, ridge: float, duration: float, safety: float = SAFETY) -> Floats:
+def descend_readout(
+    covariance: Floats, data: RegressionData, ridge: float, duration: float, safety: float = SAFETY
+) -> Floats:
     """Gradient descent of a new readout on frozen features, from zero output; the output weights (D,) it ends with.
 
     A step of the readout moves the output weights by eta (M g - ridge beta), M = (1/N) W^T W. This is a linear

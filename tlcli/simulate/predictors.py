@@ -18,7 +18,7 @@ from tlcli.arrays import Floats
 
 
 @dataclass(frozen=True)
-class Data:
+class RegressionData:
     """Samples x (P, D) and labels y (P,).
 
     `x is None` is the population of N(0, I): y then holds X^T y / P (D,).
@@ -55,7 +55,7 @@ def flow_filter(z: Floats, ridge: float, time: float) -> Floats:
     return np.where(small, time, -np.expm1(-rate * time) / np.where(small, 1.0, rate))
 
 
-def dense_predictor(data: Data, covariance: Floats, *, ridge: float = 0.0, time: float = np.inf) -> Floats:
+def dense_predictor(data: RegressionData, covariance: Floats, *, ridge: float = 0.0, time: float = np.inf) -> Floats:
     """beta (D,) for any feature covariance (D, D), by one eigendecomposition on the smaller side."""
     x, y = data.x, data.y
     if x is not None and len(x) < x.shape[1]:
@@ -73,7 +73,7 @@ def dense_predictor(data: Data, covariance: Floats, *, ridge: float = 0.0, time:
 
 
 def fit(
-    data: Data, features: Features, baseline_bulk: float, *, ridge: float = 0.0, time: float = np.inf
+    data: RegressionData, features: Features, baseline_bulk: float, *, ridge: float = 0.0, time: float = np.inf
 ) -> tuple[Floats, Floats]:
     """Train on `features` and, on the same data, on the isotropic features `baseline_bulk` I.
 
@@ -86,7 +86,7 @@ def fit(
     return beta, bulk_only
 
 
-def _fit_pair(data: Data, features: Features, ridge: float, time: float) -> tuple[Floats, Floats]:
+def _fit_pair(data: RegressionData, features: Features, ridge: float, time: float) -> tuple[Floats, Floats]:
     """Weights on the features, and on their bulk alone, which shares the factorisation."""
     if data.x is None or np.isfinite(time):
         bulk_only = Features(features.bulk, features.directions, np.zeros_like(features.coupling))
@@ -150,7 +150,7 @@ def _low_rank(x: Floats, y: Floats, features: Features, ridge: float) -> Floats:
     return features.directions @ (root @ theta)
 
 
-def _by_spectrum(data: Data, features: Features, ridge: float, time: float) -> Floats:
+def _by_spectrum(data: RegressionData, features: Features, ridge: float, time: float) -> Floats:
     """Finite times, or the population: one dense eigendecomposition, or none."""
     k, u, coupling = features.bulk, features.directions, features.coupling
     if data.x is not None:

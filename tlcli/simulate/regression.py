@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 
 from tlcli.arrays import Floats
 from tlcli.errors import ConvergenceError, DomainError, UsageError, digits
-from tlcli.simulate.predictors import Data, Features, fit
+from tlcli.simulate.predictors import Features, RegressionData, fit
 from tlcli.simulate.trials import Estimate, Point, Value, complete_point, run_trials, samples_of, unit_vector
 
 DEFAULTS: dict[str, Value] = {
@@ -124,12 +124,12 @@ def simulate_ansatz(point: Point, *, dim: int, trials: int, seed: int) -> dict[s
     return run_trials(trial, trials, seed)
 
 
-def draw(rng: np.random.Generator, teacher: Floats, n_samples: int | None, sigma: float) -> Data:
+def draw(rng: np.random.Generator, teacher: Floats, n_samples: int | None, sigma: float) -> RegressionData:
     """Draw x ~ N(0, I) (P, D) and y = x.teacher + sigma eps; `n_samples=None` is the population."""
     if n_samples is None:
-        return Data(None, teacher)
+        return RegressionData(None, teacher)
     x = rng.standard_normal((n_samples, len(teacher)))
-    return Data(x, x @ teacher + sigma * rng.standard_normal(n_samples))
+    return RegressionData(x, x @ teacher + sigma * rng.standard_normal(n_samples))
 
 
 def mix_teachers(rng: np.random.Generator, teacher1: Floats, xi: Floats, rho: float, rho_xi: float) -> Floats:
@@ -142,7 +142,7 @@ def mix_teachers(rng: np.random.Generator, teacher1: Floats, xi: Floats, rho: fl
 
 
 def train_source(
-    data: Data, gamma0: float, weight_decay: float = 0.0, init_scale: float = 1.0, t1: float = np.inf
+    data: RegressionData, gamma0: float, weight_decay: float = 0.0, init_scale: float = 1.0, t1: float = np.inf
 ) -> SourceState:
     """Stage 1 on actual data, from zero output, at infinite width.
 
@@ -165,7 +165,7 @@ def train_source(
     return SourceState(beta, k, s - k, s)
 
 
-def least_norm(data: Data) -> Floats:
+def least_norm(data: RegressionData) -> Floats:
     """Minimum-norm interpolator (P < D) or least squares (P >= D), by Cholesky on the smaller side."""
     x, y = data.x, data.y
     if x is None:
@@ -175,7 +175,7 @@ def least_norm(data: Data) -> Floats:
     return cho_solve(cho_factor(x.T @ x, lower=True, overwrite_a=True), x.T @ y)
 
 
-def _modes(data: Data) -> tuple[Floats, Floats, Floats | None]:
+def _modes(data: RegressionData) -> tuple[Floats, Floats, Floats | None]:
     """Eigenvalues of X^T X / P, X^T y / P in their basis, and the basis (D, min(P, D)) or None: identity."""
     x, y = data.x, data.y
     if x is None:
@@ -189,7 +189,7 @@ def _modes(data: Data) -> tuple[Floats, Floats, Floats | None]:
     return ell, basis.T @ (x.T @ y) / p, basis
 
 
-def _decayed(data: Data, strength: float) -> Floats:
+def _decayed(data: RegressionData, strength: float) -> Floats:
     """Solve r |beta(r)| = weight_decay / gamma0; the left side grows from 0 to |X^T y / P|: one root."""
     ell, u, basis = _modes(data)
     if strength >= np.linalg.norm(u):  # below the threshold: features collapse
@@ -208,7 +208,7 @@ def _decayed(data: Data, strength: float) -> Floats:
     return b if basis is None else basis @ b
 
 
-def _finite_time(data: Data, gamma: float, decay: float, k0: float, t1: float) -> SourceState:
+def _finite_time(data: RegressionData, gamma: float, decay: float, k0: float, t1: float) -> SourceState:
     """Integrate Eq. (*) for beta = b/gamma, regular at gamma = 0, mode by mode.
 
     dbeta/dt = (s + k) g + gamma^2 beta (beta.g) / (s + k) - 2 decay beta, since (s - k)/|b|^2 = 1/(s + k).

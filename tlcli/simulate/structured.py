@@ -12,7 +12,7 @@ from scipy.linalg import eigh
 
 from tlcli.arrays import Floats
 from tlcli.errors import DomainError
-from tlcli.simulate.predictors import Data, Features, fit, flow_filter
+from tlcli.simulate.predictors import Features, RegressionData, fit, flow_filter
 from tlcli.simulate.regression import least_norm
 from tlcli.simulate.trials import Estimate, run_trials
 
@@ -74,13 +74,13 @@ class _Draws:
     sigmas: tuple[float, float]
     images: Images | None
 
-    def sample(self, rng: np.random.Generator, p: float, stage: int) -> Data:
+    def sample(self, rng: np.random.Generator, p: float, stage: int) -> RegressionData:
         """Draw p samples of stage 0 or 1."""
         if self.images is not None:
             rows = rng.integers(len(self.images.x), size=int(p))
-            return Data(self.images.x[rows], (self.images.y1, self.images.y2)[stage][rows])
+            return RegressionData(self.images.x[rows], (self.images.y1, self.images.y2)[stage][rows])
         x = rng.standard_normal((int(p), len(self.eigenvalues))) * np.sqrt(self.eigenvalues)
-        return Data(x, x @ self.teachers[stage] + self.sigmas[stage] * rng.standard_normal(int(p)))
+        return RegressionData(x, x @ self.teachers[stage] + self.sigmas[stage] * rng.standard_normal(int(p)))
 
 
 def _trial(
@@ -113,7 +113,7 @@ def _trial(
     }
 
 
-def regress(data: Data, root: Floats, ridge: float = 0.0) -> Floats:
+def regress(data: RegressionData, root: Floats, ridge: float = 0.0) -> Floats:
     """Ridge or minimum-norm regression on features x M^{1/2}; `root` = M^{1/2} (D, D), returns beta (D,).
 
     Repeated images make the kernel singular: null modes are left alone, as gradient flow leaves them.

@@ -19,7 +19,7 @@ from scipy.integrate import DOP853
 
 from tlcli.arrays import Floats
 from tlcli.errors import ConvergenceError, DomainError
-from tlcli.simulate.predictors import Data, dense_predictor
+from tlcli.simulate.predictors import RegressionData, dense_predictor
 from tlcli.simulate.regression import draw
 from tlcli.simulate.trials import Estimate, Point, Value, complete_point, run_trials, samples_of, unit_vector
 
@@ -46,14 +46,14 @@ DEFAULTS: dict[str, Value] = {
 class DataStage:
     """One training stage on actual data, lasting `duration` (inf: until nothing moves)."""
 
-    data: Data
+    data: RegressionData
     gamma: float
     duration: float = np.inf
     weight_decay: float = 0.0
 
 
 @dataclass(frozen=True)
-class State:
+class UnreducedState:
     """The population after a stage: covariance M (D, D), m = <a^2>, output weights beta = b/gamma (D,)."""
 
     covariance: Floats
@@ -67,14 +67,16 @@ class State:
         return self.gamma * self.beta
 
 
-def run_full(stages: Sequence[DataStage], dim: int, init_scale: float = 1.0, rtol: float = 1e-9) -> list[State]:
+def run_full(
+    stages: Sequence[DataStage], dim: int, init_scale: float = 1.0, rtol: float = 1e-9
+) -> list[UnreducedState]:
     """Integrate M, m and beta = b/gamma through the stages; the states after each. gamma = 0 is the lazy limit.
 
     Raises ConvergenceError if a stage of infinite duration has not settled after `MAX_STEPS` steps.
     """
     k = init_scale**2
     state = np.concatenate([(k * np.eye(dim)).ravel(), [k], np.zeros(dim)])
-    out: list[State] = []
+    out: list[UnreducedState] = []
     for stage in stages:
         gradient, gamma, decay = gradient_of(stage.data, dim), stage.gamma, stage.weight_decay
 
@@ -95,11 +97,11 @@ def run_full(stages: Sequence[DataStage], dim: int, init_scale: float = 1.0, rto
         state[dim * dim + 1 :] = carried(out, gamma, dim)
         state = evolve(rhs, state, stage.duration, rtol)
         cov = state[: dim * dim].reshape(dim, dim).copy()
-        out.append(State(cov, float(state[dim * dim]), state[dim * dim + 1 :].copy(), gamma))
+        out.append(UnreducedState(cov, float(state[dim * dim]), state[dim * dim + 1 :].copy(), gamma))
     return out
 
 
-def carried(done: Sequence[State], gamma: float, dim: int) -> Floats:
+def carried(done: Sequence[UnreducedState], gamma: float, dim: int) -> Floats:
     """Return beta at the start of a stage: the readout, so b = gamma beta, is carried over.
 
     Raises DomainError for gamma = 0 after a stage that left an output.
@@ -114,7 +116,7 @@ def carried(done: Sequence[State], gamma: float, dim: int) -> Floats:
     return before.b / gamma
 
 
-def gradient_of(data: Data, dim: int) -> Callable[[Floats], Floats]:
+def gradient_of(data: RegressionData, dim: int) -> Callable[[Floats], Floats]:
     """Return beta -> g = X^T (y - X beta) / P, through whichever of X (P, D) and X^T X (D, D) is smaller."""
     x, y = data.x, data.y
     if x is None:

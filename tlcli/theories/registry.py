@@ -141,9 +141,9 @@ def _classify(asked: Asked) -> "Theory":
 
 def _joint(asked: Asked) -> "Theory":
     from tlcli.theories.linear.curriculum import curriculum
-    from tlcli.theories.linear.theory import Joint
+    from tlcli.theories.linear.theory import JointTheory
 
-    return curriculum(asked.stages, asked.gram) if asked.stages else Joint()
+    return curriculum(asked.stages, asked.gram) if asked.stages else JointTheory()
 
 
 def _structured(asked: Asked) -> "Theory":

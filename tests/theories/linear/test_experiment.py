@@ -8,7 +8,7 @@ import pytest
 from tests.theories.records import check_experiments, experiments_of
 from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
-from tlcli.theories.linear.experiment import Network, Regression, run
+from tlcli.theories.linear.experiment import FiniteNetworks, Regression, run
 
 SETTINGS = {"dim": None, "trials": 3, "width": OPTIONS["width"].parse("20,40")}
 
@@ -17,8 +17,8 @@ def test_one_task_per_point_and_variant(case):
     found = case(simulate=True, experiment="network,regression", gamma0="1,2", rho="0,0.5,1")
     tasks, variants = experiments_of(found, SETTINGS, seed=7)
     assert variants == [
-        {"experiment": "network", "width": 20, "dim": Network.dim, "trials": 3},
-        {"experiment": "network", "width": 40, "dim": Network.dim, "trials": 3},
+        {"experiment": "network", "width": 20, "dim": FiniteNetworks.dim, "trials": 3},
+        {"experiment": "network", "width": 40, "dim": FiniteNetworks.dim, "trials": 3},
         {"experiment": "regression", "dim": Regression.dim, "trials": 3},
     ]
     assert len(tasks) == 18

@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Indices
 from tlcli.dmft.deep.run import Scene, Sight
 from tlcli.dmft.observe import density_of, gaussian_density
 from tlcli.dmft.regression import kernel_alignment
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +23,10 @@ class DeepWatch:
     drawn anew.
     """
 
-    groups: Mapping[str, tuple[Index, Array]]
-    points: Index
-    trained: Index
-    density: Index
+    groups: Mapping[str, tuple[Indices, Floats]]
+    points: Indices
+    trained: Indices
+    density: Indices
     moments: Sequence[frozenset[int]]
     plain: bool = False
 
@@ -78,7 +75,7 @@ class DeepWatch:
         return out
 
 
-def _movement(scene: Scene, layer: int, phi: Array) -> float:
+def _movement(scene: Scene, layer: int, phi: Floats) -> float:
     """Return how far Phi^l has turned from what it was before all training."""
     origin = scene.start.origin[layer]
     return 1.0 - float(np.sum(phi * origin)) / float(np.linalg.norm(phi) * np.linalg.norm(origin))

@@ -12,22 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats, Indices
 from tlcli.dmft.deep.aside import forward_alone
 from tlcli.dmft.deep.field import DeepField, Training, Weights
 from tlcli.dmft.deep.hidden import NOTHING, Ablation, Hidden
 from tlcli.dmft.deep.lazy import InitialKernels
-from tlcli.dmft.deep.space import Axes, Fields, without
+from tlcli.dmft.deep.space import Axes, without
 from tlcli.dmft.deep.start import Start
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int_]
 
 BLOCK = 1024  # points looked at at once
 
 
-def first_layer(start: Start, weights: Weights, points: Index) -> Fields:
+def first_layer(start: Start, weights: Weights, points: Indices) -> Array:
     """Return h^1 (n, size) at any points."""
     geometry, dtype = start.geometry, start.spaces[0].dtype
     first = geometry.moving[points].astype(dtype) @ weights.inputs
@@ -37,15 +34,17 @@ def first_layer(start: Start, weights: Weights, points: Index) -> Fields:
 
 
 def layer_above(
-    start: Start, weights: Weights, index: int, c: Array, rest: Fields | float, ablation: Ablation
-) -> Fields:
+    start: Start, weights: Weights, index: int, c: Floats, rest: Array | float, ablation: Ablation
+) -> Array:
     """Return h (n, size) above a hidden matrix from c = <in phi> and the image of the rest."""
     hidden = start.hidden[index]
     known = hidden.forward(c, weights.decay[index], weights.learned[index], ablation)
     return known + hidden.outs.space.dtype.type(weights.decay[index]) * rest
 
 
-def outputs(start: Start, weights: Weights, points: Index, ablations: Sequence[Ablation], known: bool = False) -> Array:
+def outputs(
+    start: Start, weights: Weights, points: Indices, ablations: Sequence[Ablation], known: bool = False
+) -> Floats:
     """Return <a phi> (n,) or (n, K) at points; `known`: nothing of them lies outside what was revealed."""
     out = [np.zeros((0, *weights.readout.shape[:-1]))]
     for first in range(0, len(points), BLOCK):
@@ -58,7 +57,7 @@ def outputs(start: Start, weights: Weights, points: Index, ablations: Sequence[A
     return np.concatenate(out)
 
 
-def _beyond(start: Start, index: int, phi: Fields, points: Index, known: bool) -> tuple[Array, Fields | float]:
+def _beyond(start: Start, index: int, phi: Array, points: Indices, known: bool) -> tuple[Floats, Array | float]:
     """Return c = <in phi> and the image of what phi adds to the features."""
     hidden = start.hidden[index]
     if known or isinstance(hidden.sink, Axes):  # what no axis knows has no part in the output
@@ -89,26 +88,26 @@ class Centre:
     """
 
     start: Start
-    rows: Index
-    others: Index
+    rows: Indices
+    others: Indices
     gamma: float
     ablations: Sequence[Ablation]
     decay: float
     frozen: int
     origin: Weights
     begin: Weights | None
-    carried: Array
-    _seen: dict[tuple[bool, bool], tuple[tuple[int, ...], Array]] = field(default_factory=dict)
+    carried: Floats
+    _seen: dict[tuple[bool, bool], tuple[tuple[int, ...], Floats]] = field(default_factory=dict)
 
-    def at_rows(self, t: float) -> Array:
+    def at_rows(self, t: float) -> Floats:
         """Return the shift of f (P,) at the training points."""
         return self._shift(t, True)
 
-    def at_others(self, t: float) -> Array:
+    def at_others(self, t: float) -> Floats:
         """Return the shift of f at the other points."""
         return self._shift(t, False)
 
-    def _shift(self, t: float, known: bool) -> Array:
+    def _shift(self, t: float, known: bool) -> Floats:
         points = self.rows if known else self.others
         fading = math.exp(-self.decay * (self.start.depth + 1 - self.frozen) * t)
         zero = self._kept(False, self.origin, known)
@@ -120,7 +119,7 @@ class Centre:
             return (carried * fading - total) / self.gamma
         return (carried * (fading - 1) - total + zero - self._kept(True, self.begin, known)) / self.gamma
 
-    def _kept(self, begin: bool, state: Weights, known: bool) -> Array:
+    def _kept(self, begin: bool, state: Weights, known: bool) -> Floats:
         """Return the outputs of a state, kept until something more is revealed."""
         # What an exact network's tables do not know has no part in its outputs.
         sampled = not isinstance(self.start.spaces[0], Axes)
@@ -131,7 +130,7 @@ class Centre:
         return self._seen[begin, known][1]
 
 
-def lacking(start: Start, weights: Weights, coords_rows: Index, exact: InitialKernels, frozen: int) -> Array:
+def lacking(start: Start, weights: Weights, coords_rows: Indices, exact: InitialKernels, frozen: int) -> Floats:
     """Return what the sample's tangent kernel (n_point, P) between all points and `coords_rows` lacks at `weights`.
 
     The sample's is the derivative of its own `outputs` along the training of a stage whose first `frozen` layers are
@@ -140,7 +139,7 @@ def lacking(start: Start, weights: Weights, coords_rows: Index, exact: InitialKe
     return _exact_kernel(start, coords_rows, exact, frozen) - tangent(start, weights, coords_rows, frozen)
 
 
-def _exact_kernel(start: Start, rows: Index, exact: InitialKernels, frozen: int) -> Array:
+def _exact_kernel(start: Start, rows: Indices, exact: InitialKernels, frozen: int) -> Floats:
     g = start.geometry
     columns = np.searchsorted(start.trained, rows)
     below = [g.moving @ g.moving[rows].T + g.still @ g.still[rows].T, *(phi[:, columns] for phi in exact.phi)]
@@ -149,7 +148,7 @@ def _exact_kernel(start: Start, rows: Index, exact: InitialKernels, frozen: int)
     )
 
 
-def tangent(start: Start, weights: Weights, rows: Index, frozen: int = 0) -> Array:
+def tangent(start: Start, weights: Weights, rows: Indices, frozen: int = 0) -> Floats:
     """Return d<a phi>(x) / dJ_nu (n_point, P) under the velocity of a pull J_nu at the training points `rows`."""
     training = Training(start.geometry.moving[rows], np.zeros(len(rows)), 1.0, 1.0, frozen=frozen)
     field_ = DeepField(start.act, start.spaces, start.hidden, training)
@@ -171,13 +170,13 @@ def tangent(start: Start, weights: Weights, rows: Index, frozen: int = 0) -> Arr
 class _Answer:
     """phi of the last layer, c = <in phi> and d = <out g> per hidden matrix, g of the lowest layer asked for."""
 
-    phi: Fields
-    c: list[Array]
-    d: list[Array | None]
-    g: Fields
+    phi: Array
+    c: list[Floats]
+    d: list[Floats | None]
+    g: Array
 
 
-def _answer(start: Start, weights: Weights, points: Index, known: bool, lowest: int) -> _Answer:
+def _answer(start: Start, weights: Weights, points: Indices, known: bool, lowest: int) -> _Answer:
     """Return how `outputs` at some points depend on all weights: its own chain rule, which reveals nothing."""
     h = first_layer(start, weights, points)
     phi, slope = start.act.both(h)
@@ -189,7 +188,7 @@ def _answer(start: Start, weights: Weights, points: Index, known: bool, lowest: 
         slopes.append(slope)
         cs.append(c)
     g = slope * weights.readout
-    ds: list[Array | None] = [None] * len(start.hidden)
+    ds: list[Floats | None] = [None] * len(start.hidden)
     for index in range(len(start.hidden) - 1, lowest - 1, -1):
         hidden = start.hidden[index]
         d = hidden.sink.inner(g, hidden.outs.rows)
@@ -200,7 +199,7 @@ def _answer(start: Start, weights: Weights, points: Index, known: bool, lowest: 
     return _Answer(phis[-1], cs, ds, g)
 
 
-def _through_rest(start: Start, index: int, hidden: Hidden, phi: Fields, g: Fields, points: Index) -> Fields:
+def _through_rest(start: Start, index: int, hidden: Hidden, phi: Array, g: Array, points: Indices) -> Array:
     """Return the part of W(0)^T g along what phi adds to the features, whose length times noise is its image."""
     rest = without(hidden.source, phi, hidden.ins.rows, hidden.is_feature)
     size = np.sqrt(np.einsum("ms,ms->m", rest, rest).astype(float) * hidden.source.weight)
@@ -208,7 +207,7 @@ def _through_rest(start: Start, index: int, hidden: Hidden, phi: Fields, g: Fiel
     return (along / np.maximum(size, math.sqrt(np.finfo(float).tiny)))[:, None].astype(g.dtype) * rest
 
 
-def _overlap(start: Start, points: Index, rows: Index, at: _Answer, trained: _Answer, frozen: int) -> Array:
+def _overlap(start: Start, points: Indices, rows: Indices, at: _Answer, trained: _Answer, frozen: int) -> Floats:
     theta = start.spaces[-1].inner(at.phi, trained.phi)
     for index, hidden in enumerate(start.hidden):
         back, other = at.d[index], trained.d[index]

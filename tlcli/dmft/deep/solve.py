@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from tlcli.arrays import Floats, Indices
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.deep.lazy import InitialKernels
 from tlcli.dmft.deep.run import Lazy, Observer, run_stages
@@ -27,8 +27,6 @@ from tlcli.dmft.integrate import Control
 from tlcli.dmft.two_layer import Stage, StageRun
 from tlcli.errors import UsageError
 from tlcli.training import Surgery
-
-Array = NDArray[np.float64]
 
 _PER_RANK = 10  # samples per revealed direction: below, the bias r/S of the responses shows
 _MOST = 20_000  # samples per layer and repeat that are taken unasked
@@ -171,7 +169,7 @@ class DeepEnsemble:
     act: Activation
     geometry: Geometry
     depth: int
-    trained: NDArray[np.int_]
+    trained: Indices
     numerics: Numerics
     initial: Callable[[], InitialKernels]
     starts: list[Start] = field(default_factory=list)
@@ -277,7 +275,7 @@ class DeepEnsemble:
         chosen: Plan,
         observe: Observer | None,
         lazy: Lazy | None,
-    ) -> list[tuple[Array, dict[str, Any]]] | None:
+    ) -> list[tuple[Floats, dict[str, Any]]] | None:
         """Look at the first repeat, and integrate it, more coarsely; return `moved`, None where that breaks off.
 
         Both runs have the same weights, hidden matrices and noise: what changes is time steps and truncation alone.

@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats, Indices
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.deep.hidden import Hidden
-from tlcli.dmft.deep.space import Axes, Fields, Samples, Space, without
+from tlcli.dmft.deep.space import Axes, Samples, Space, without
 from tlcli.dmft.geometry import Geometry
-
-Array = NDArray[np.float64]
 
 Readouts = tuple[int | None, int | None]  # of the first stage and of a new head; None: a single output
 
@@ -38,16 +36,16 @@ class Start:
     geometry: Geometry
     spaces: Sequence[Space]
     hidden: list[Hidden]
-    inputs: Fields
-    still: Fields
-    readout: Fields
-    redrawn: Fields
+    inputs: Array
+    still: Array
+    readout: Array
+    redrawn: Array
     tol: float
-    trained: NDArray[np.int_]
+    trained: Indices
     seed: int = 0
-    origin: list[Array] = field(default_factory=list)
+    origin: list[Floats] = field(default_factory=list)
     counts: dict[int, list[int]] = field(default_factory=dict)
-    _noise: dict[int, tuple[Fields, int]] = field(default_factory=dict)
+    _noise: dict[int, tuple[Array, int]] = field(default_factory=dict)
     _renewed: dict[int, "Start"] = field(default_factory=dict)
 
     @property
@@ -88,7 +86,7 @@ class Start:
         out._renewed = {above: twin(start) for above, start in self._renewed.items()}
         return out
 
-    def noise(self, index: int, points: NDArray[np.int_], backward: bool = False) -> Fields:
+    def noise(self, index: int, points: Indices, backward: bool = False) -> Array:
         """Return the Gaussians of `points` that stand in for a hidden matrix where nothing was revealed.
 
         They lie off the known responses (on the way back: off the known features).
@@ -132,7 +130,7 @@ class Start:
         new = self._renewed[above]
         self.inputs, self.still, self.hidden, self._noise = new.inputs, new.still, list(new.hidden), new._noise
 
-    def _outside(self, count: int) -> Fields:
+    def _outside(self, count: int) -> Array:
         """Return the input weights outside the row space of the training data, which nothing moves."""
         space = self.spaces[0]
         return space.normal(count) if isinstance(space, Samples) else space.start(count)
@@ -144,7 +142,7 @@ def sampled(
     depth: int,
     neurons: int,
     rng: np.random.Generator,
-    trained: NDArray[np.int_],
+    trained: Indices,
     *,
     tol: float = 0.03,
     dtype: str = "float32",
@@ -163,7 +161,7 @@ def exact(
     act: Activation,
     geometry: Geometry,
     depth: int,
-    trained: NDArray[np.int_],
+    trained: Indices,
     *,
     tol: float = 1e-12,
     size: int | None = None,
@@ -184,7 +182,7 @@ def _begin(
     geometry: Geometry,
     spaces: Sequence[Space],
     tol: float,
-    trained: NDArray[np.int_],
+    trained: Indices,
     readouts: Readouts,
 ) -> Start:
     hidden = [Hidden(below, above, tol) for below, above in itertools.pairwise(spaces)]

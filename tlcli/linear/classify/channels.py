@@ -25,7 +25,7 @@ _CACHED = 1 << 15  # numbers of an array
 _FLAT = 1e-12  # an interval below it has the density at its place, not a difference of probabilities
 
 
-class State(NamedTuple):
+class ClassifierState(NamedTuple):
     """The three scalars, and what the labels add: V, m = β·β*₂, S = |β|² − m², c = (1 + τ²)^{−1/2}, flips f."""
 
     V: Floats
@@ -54,9 +54,9 @@ class State(NamedTuple):
         """g₀ = (1 − 2f) c √(2/π), the covariance of a label with the teacher's output."""
         return signal_of(self.c, self.flips)
 
-    def __getitem__(self, at: object) -> "State":  # type: ignore[override]
+    def __getitem__(self, at: object) -> "ClassifierState":  # type: ignore[override]
         """Return the state of some points."""
-        return State(*(x[at] for x in (self.V, self.m, self.S, self.c, self.flips)))  # type: ignore[index]
+        return ClassifierState(*(x[at] for x in (self.V, self.m, self.S, self.c, self.flips)))  # type: ignore[index]
 
 
 def signal_of(c: Floats, flips: Floats) -> Floats:
@@ -72,20 +72,20 @@ class Response(NamedTuple):
     m: Floats
 
 
-class Training(NamedTuple):
+class TrainingScores(NamedTuple):
     """Mean loss and share of errors on the training points."""
 
     loss: Floats
     error: Floats
 
 
-def _square(x: State) -> Response:
+def _square(x: ClassifierState) -> Response:
     w = 1 / (1 + x.V)
     g = x.signal
     return Response(w, (1 - 2 * g * x.m + x.q) * w**2, g * w)
 
 
-def _active(x: State, low: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
+def _active(x: ClassifierState, low: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
     """Return ∫p, ∫(1 − u)²p and E_ξ[1 − sξ] over the margins between √q low and √q high."""
     root, s = np.sqrt(x.q), x.s
     f0, f1, f2 = moments_between(low, high, x.a, x.flips)
@@ -94,7 +94,7 @@ def _active(x: State, low: Floats, high: Floats) -> tuple[Floats, Floats, Floats
     return f0, f0 - 2 * root * f1 + x.q * f2, ndtr(t1) - ndtr(t0) + s * (density(t1) - density(t0))
 
 
-def _hinge(x: State) -> Response:
+def _hinge(x: ClassifierState) -> Response:
     root, V = np.sqrt(x.q), np.maximum(x.V, _TINY)
     low, high = (1 - V) / root, 1 / root
     f0, squares, linear = _active(x, low, high)
@@ -106,7 +106,7 @@ def _hinge(x: State) -> Response:
     return Response(v, below + np.where(flat, 0.0, squares / V**2), x.signal * (lowest + np.where(flat, 0, linear / V)))
 
 
-def _margin(x: State) -> Response:
+def _margin(x: ClassifierState) -> Response:
     root, s = np.sqrt(x.q), np.maximum(x.s, _TINY)
     f0, f1, f2 = moments_between(np.full_like(root, -np.inf), 1 / root, x.a, x.flips)
     squares = f0 - 2 * root * f1 + x.q * f2
@@ -140,7 +140,7 @@ def proximal(u: Floats, V: Floats) -> Floats:
     return p
 
 
-def nodes_of(x: State, count: int) -> _Nodes:
+def nodes_of(x: ClassifierState, count: int) -> _Nodes:
     """Integrate over proximal points, not margins: u = p − Vσ(−p) is explicit (trapezoid in t, p = p₀ + h sinh t).
 
     The nodes cluster where the label's probability changes, at u = 0 over a width of s.
@@ -170,7 +170,7 @@ def nodes_of(x: State, count: int) -> _Nodes:
     return _Nodes(p, u, sigma, slope, labels, measure / (ROOT_2PI * s)[:, None])
 
 
-def _logistic(x: State, count: int) -> Response:
+def _logistic(x: ClassifierState, count: int) -> Response:
     parts = []
     for rows in _blocks(len(x.m), count):
         part = x[rows]
@@ -188,7 +188,7 @@ def _blocks(rows: int, count: int) -> list[slice]:
     return [slice(i, i + size) for i in range(0, rows, size)]
 
 
-def _softplus_mean(x: State, fresh: bool) -> Floats:
+def _softplus_mean(x: ClassifierState, fresh: bool) -> Floats:
     """Return E_p[log(1 + e^{−p(u)})], or of the margins u of fresh points, with as many nodes as it takes."""
     out = np.full_like(x.m, np.inf)
     rows = np.arange(len(out))
@@ -206,7 +206,7 @@ def _softplus_mean(x: State, fresh: bool) -> Floats:
     return out
 
 
-def log_loss(x: State) -> Floats:
+def log_loss(x: ClassifierState) -> Floats:
     """Return E_p[log(1 + e^{−u})] of fresh points."""
     return _softplus_mean(x._replace(V=np.zeros_like(x.V)), fresh=True)
 
@@ -222,13 +222,13 @@ class Channel:
         """Numbers of nodes of its integrals, coarse to fine; a single 0 where they are closed forms."""
         return (32, 64, 128, 256, 512, 1024) if self.name == "logistic" else (0,)
 
-    def response(self, x: State, count: int) -> Response:
+    def response(self, x: ClassifierState, count: int) -> Response:
         """Return v̂, q̂, m̂ per unit of α."""
         if self.name == "logistic":
             return _logistic(x, count)
         return {"square": _square, "hinge": _hinge, "margin": _margin}[self.name](x)
 
-    def training(self, x: State) -> Training:
+    def training(self, x: ClassifierState) -> TrainingScores:
         """Return what the readout does on its training points."""
         root, V = np.sqrt(x.q), x.V
         zero = np.zeros_like(V)
@@ -242,6 +242,6 @@ class Channel:
             f0, f1, _ = moments_below(low, x.a, x.flips)
             loss, edge = (1 - V) * f0 - root * f1, np.minimum(-V, 1 - V)
         else:
-            return Training(zero, zero)
+            return TrainingScores(zero, zero)
         error = moments_below(edge / root, x.a, x.flips)[0]
-        return Training(np.maximum(loss, 0.0), np.maximum(error, 0.0))
+        return TrainingScores(np.maximum(loss, 0.0), np.maximum(error, 0.0))

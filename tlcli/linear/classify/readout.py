@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlcli.arrays import Floats
 from tlcli.errors import DomainError
-from tlcli.linear.classify.channels import Channel, State, log_loss
+from tlcli.linear.classify.channels import Channel, ClassifierState, log_loss
 from tlcli.linear.classify.margin import maximum_margin, separability
 from tlcli.linear.classify.saddle import (
     TOLERANCE,
@@ -163,7 +163,7 @@ def _trained(loss: Loss, problem: ClassifierProblem) -> dict[str, Floats]:
         x, residual = square_start(problem, problem.ridge), np.zeros(problem.size)
         # Infinite V and S are limits, not overflow of the exponential.
         V, m, S = np.exp(x).T
-        state = State(V / problem.alpha, m, S, problem.c, problem.flips)
+        state = ClassifierState(V / problem.alpha, m, S, problem.c, problem.flips)
     else:
         found = solve(channel, problem)
         if loss == "hinge":
@@ -217,7 +217,7 @@ def readout_norm2(problem: ClassifierProblem, v: Floats, q: Floats, m: Floats) -
     return m**2 * np.sum(problem.weights * g**2 / x, axis=1) + q * bulk**2 / (problem.alpha * problem.bulk)
 
 
-def _observed(x: State, residual: Floats) -> dict[str, Floats]:
+def _observed(x: ClassifierState, residual: Floats) -> dict[str, Floats]:
     """Return what fresh points see of a solution; NaN where it is none."""
     angle, noisy = np.arctan2(np.sqrt(x.S), x.m) / np.pi, np.arctan2(x.s, x.c * x.m) / np.pi
     parts = {

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tlcli.arrays import Flags, Floats, Indices
-from tlcli.linear.classify.channels import Channel, Response, State, signal_of
+from tlcli.linear.classify.channels import Channel, ClassifierState, Response, signal_of
 from tlcli.linear.finetuning import effective_ridge
 
 Map = Callable[[Floats, Indices], Floats]
@@ -59,10 +59,10 @@ class ClassifierProblem:
         """All eigenvalues (n, 1 + spikes), the bulk's first."""
         return np.concatenate([self.bulk[:, None], self.values], axis=1)
 
-    def state(self, x: Floats) -> State:
+    def state(self, x: Floats) -> ClassifierState:
         """Return the scalars of x (n, 3)."""
         V, m, S = np.exp(np.clip(x, -690, 690)).T
-        return State(V / self.alpha, m, S, self.c, self.flips)
+        return ClassifierState(V / self.alpha, m, S, self.c, self.flips)
 
 
 @dataclass(frozen=True)

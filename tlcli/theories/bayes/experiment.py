@@ -42,7 +42,7 @@ _SOURCES = 8  # states of each source network around which a target is sampled
 _RAREST = 1e-4  # probability of the largest drift of a table's point, of chains at rest; below it they are not
 
 
-class Posterior(Experiment):
+class FinitePosteriors(Experiment):
     """Posteriors of networks of finite width, sampled on the data."""
 
     name = "posterior"

@@ -11,7 +11,7 @@ from tlcli.theories.amounts import shown_size, shown_time
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.bayes import points, results
 from tlcli.theories.bayes.cost import cost_of
-from tlcli.theories.bayes.experiment import Posterior
+from tlcli.theories.bayes.experiment import FinitePosteriors
 from tlcli.theories.bayes.whitened import Whitened, whitened_theory
 from tlcli.theories.network.theory import network_theory
 
@@ -97,7 +97,7 @@ def bayes_theory(command: str, name: str | None, get: Callable[[str], Any]) -> B
     return BayesTheory(
         name,
         (*parameters, "activation", *_NETWORK, "draws"),
-        experiments=(Posterior(),),
+        experiments=(FinitePosteriors(),),
         archive="kernels",
         words={"layout": layout},
         hidden=("ptest", "raw_inputs", "drop_columns", "colour", "nets", "optimal_delta", *sampled, *outputs),

@@ -4,14 +4,13 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Flags, Floats
 from tlcli.errors import UsageError
 from tlcli.linear.error_correlations import error_overlaps, spectral, two_time_error
 from tlcli.theories.base import Case, Columns, Parameters
 from tlcli.theories.linear.constants import constants
 
-Floats = NDArray[np.float64]
 _MOST = 5e7  # numbers of one array of correlations
 _TWO_TIME = ("corr_v", "corr_delta", "remaining", "remaining_bulk")
 
@@ -87,6 +86,6 @@ def _outer(x: Any, outer: tuple[int, ...], timed: bool, inner: int = 0) -> Float
     return np.broadcast_to(x, (*outer, *own)).reshape(-1, *own)
 
 
-def _scale_free(p: Parameters) -> NDArray[np.bool_]:
+def _scale_free(p: Parameters) -> Flags:
     """Return where the kernel is infinite and only its shape has a meaning."""
     return np.isinf(p["gamma0"]) & (p.get("kernel") == "ntk")

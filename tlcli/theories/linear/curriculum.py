@@ -11,7 +11,7 @@ from tlcli.linear.stages import LinearStage, check_gram, run_stages
 from tlcli.options import OPTIONS, STAGE_OPTIONS
 from tlcli.sweep.grids import parse_values
 from tlcli.theories.base import ClosedForm, Columns, Experiment, Parameters
-from tlcli.theories.linear.experiment import Population
+from tlcli.theories.linear.experiment import UnreducedDynamics
 
 FIELDS = ("alpha", "gamma", "duration", "sigma", "weight_decay")
 
@@ -21,7 +21,7 @@ class Curriculum(ClosedForm):
     """Any number of stages, each on a teacher of its own: `teachers` by stage, from 1, and their Gram matrix."""
 
     cheap: ClassVar[bool] = False
-    experiments: tuple[Experiment, ...] = (Population(),)
+    experiments: tuple[Experiment, ...] = (UnreducedDynamics(),)
 
     def evaluate(self, p: Parameters) -> Columns:
         """Return `tlcli.linear.stages.run_stages`, with the axes stage and task last."""

@@ -120,7 +120,7 @@ class Classification(_Linear):
             )
 
 
-class Population(_Linear):
+class UnreducedDynamics(_Linear):
     """The un-reduced population dynamics on actual data."""
 
     name = "population"
@@ -132,7 +132,7 @@ class Population(_Linear):
     )
 
 
-class Network(_Linear):
+class FiniteNetworks(_Linear):
     """Networks of finite width."""
 
     name = "network"

@@ -5,15 +5,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tlcli.arrays import Floats
 from tlcli.errors import DomainError
 from tlcli.linear.ansatz import check_alignment
 from tlcli.linear.linear_transfer import Transfer, transfer_ansatz, transfer_exact
 from tlcli.linear.pretraining import Pretrained, collapse_ratio, pretrain
 from tlcli.status import SOLVED, Status, phase_of
-from tlcli.theories.base import Case, ClosedForm, Columns, Experiment, Findings, Floats, Parameters
+from tlcli.theories.base import Case, ClosedForm, Columns, Experiment, Findings, Parameters
 from tlcli.theories.linear.constants import admissible, constants
 from tlcli.theories.linear.correlations import ansatz_kernel, check_size, correlation_arrays, exact_kernel
-from tlcli.theories.linear.experiment import Network, Population, Regression
+from tlcli.theories.linear.experiment import FiniteNetworks, Regression, UnreducedDynamics
 from tlcli.theories.linear.structured import structured_columns
 from tlcli.theories.linear.two_time import two_time_arrays, two_time_columns
 
@@ -194,7 +195,7 @@ class Pretraining(_Linear):
     parameters: tuple[str, ...] = (*_SOURCE, "time")
     quantity: str = "spike"
     archive: str = "kernel"
-    experiments: tuple[Experiment, ...] = (Regression(), Population(), Network())
+    experiments: tuple[Experiment, ...] = (Regression(), UnreducedDynamics(), FiniteNetworks())
 
     def evaluate(self, p: Parameters) -> Columns:
         """Return what `tlcli.linear.pretraining.pretrain` leaves behind."""
@@ -244,7 +245,7 @@ class Exact(_Tuned):
         *("ridge", "t1", "time"),
     )
     archive: str = "correlations"
-    experiments: tuple[Experiment, ...] = (Regression(), Population(), Network())
+    experiments: tuple[Experiment, ...] = (Regression(), UnreducedDynamics(), FiniteNetworks())
     collapses: ClassVar[bool] = True
 
     def evaluate(self, p: Parameters) -> Columns:
@@ -287,7 +288,7 @@ class Ansatz(_Tuned):
 
 
 @dataclass(frozen=True, eq=False)
-class Joint(_Linear):
+class JointTheory(_Linear):
     """Both stages learn features."""
 
     name: str = "linear-joint"
@@ -295,7 +296,7 @@ class Joint(_Linear):
         *("alpha1", "alpha2", "rho", "gamma0", "gamma2", "sigma1", "sigma2", "weight_decay", "weight_decay2"),
         *("init_scale", "t1", "time"),
     )
-    experiments: tuple[Experiment, ...] = (Population(), Network())
+    experiments: tuple[Experiment, ...] = (UnreducedDynamics(), FiniteNetworks())
     cheap: ClassVar[bool] = False
     partial: ClassVar[bool] = True
 
@@ -326,7 +327,7 @@ class Structured(_Linear):
 
 
 @dataclass(frozen=True, eq=False)
-class TwoTime(_Linear):
+class TwoTimeTheory(_Linear):
     """The two-time DMFT of linear regression."""
 
     name: str = "linear-two-time"
@@ -355,7 +356,7 @@ def pretraining(with_target: bool, with_size: bool) -> Pretraining:
     return Pretraining(parameters=(first, *target, *rest))
 
 
-BY_NAME = {theory.name: theory for theory in (Exact, Ansatz, TwoTime)}
+BY_NAME = {theory.name: theory for theory in (Exact, Ansatz, TwoTimeTheory)}
 
 
 def structured(spectrum: str) -> Structured:
