@@ -7,12 +7,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-<<<<<<< HEAD
-from tlcli.bayes.observables import Problem, errors_of, values_of
-from tlcli.bayes.population import target as target_module
-=======
 from tlcli.bayes.observables import BayesProblem, errors_of, values_of
->>>>>>> e90c406 (Classes and modules have names of their own)
+from tlcli.bayes.population import target as target_module
 from tlcli.bayes.population.source import population_source
 from tlcli.bayes.quadrature.solve import quadrature_source, quadrature_target
 from tlcli.dmft.activations import activation

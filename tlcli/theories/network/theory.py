@@ -13,13 +13,8 @@ from tlcli.errors import UsageError
 from tlcli.sweep.runner import Placed, Task
 from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2
 from tlcli.tasks.gaussian import is_gaussian
-<<<<<<< HEAD
 from tlcli.tasks.transfer_tasks import check_tasks
 from tlcli.theories.amounts import shown_size, shown_time
-=======
-from tlcli.tasks.transfer_tasks import check_tasks
-from tlcli.theories.amounts import shown_size
->>>>>>> e90c406 (Classes and modules have names of their own)
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.network import points, results
 from tlcli.theories.network.average import AveragedNetwork
