@@ -55,6 +55,18 @@ def test_a_table_in_time_decides_by_two_standard_errors():
     assert "no difference" in said[1]
 
 
+def test_a_grid_in_time_says_where_stopping_early_is_better_and_when():
+    loss = [[9.0, 0.5, 0.2, 0.3], [9.0, 0.5, 0.4, 0.2], [9.0, 0.1, 0.4, 0.5], [9.0, 0.3, 0.29, 0.3]]
+    columns = gains(loss, np.ones((4, 4)), stage=[1, 2, 2, 2], time=[3.0, 0.0, 2.0, 4.0], loss_se=np.full((4, 4), 0.02))
+    axes = {"gamma2": [1.0, 2.0, 3.0, 4.0], "record": [0, 1, 2, 3]}
+    said = verdict([block(axes, **columns, gain_se=np.full((4, 4), 0.02))])
+    assert "; loss is less before the end at 2 of 4 points: 0.1 to 0.2 at t = 0 to 2" in said
+    columns["loss"] = np.array([loss[0]] * 4)
+    assert "before the end at all 4 points: 0.2 at t = 2" in verdict([block(axes, **columns)])
+    columns["loss"] = np.array([loss[1]] * 4)
+    assert "before the end" not in verdict([block(axes, **columns)])
+
+
 def test_the_best_time_is_told_only_where_it_is_better_beyond_its_error():
     columns = gains([[9.0, 0.5, 0.2, 0.3]], [[1.0, 1.0, 1.0, 1.0]], stage=[1, 2, 2, 2], time=[3.0, 0.0, 2.0, 4.0])
     axes = {"gamma0": [1.0], "record": [0, 1, 2, 3]}

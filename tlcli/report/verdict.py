@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tlcli.arrays import Floats
 from tlcli.options.columns import BASELINES, judged
 from tlcli.report.numbers import number, span, with_error
 from tlcli.report.records import RECORD, final
@@ -41,7 +42,9 @@ def _of_case(block: Block, edges: Sequence[Mapping[str, Any]], default: str) -> 
     theory = _theory(block)
     end = final(theory)
     if "gain" in end.columns:
-        parts = [_point(end, theory) if end.size == 1 else _grid(end, edges)]
+        parts = [_point(end) if end.size == 1 else _grid(end, edges)]
+        if RECORD in theory.axes:
+            parts[0] += _earlier(theory, _loss(end))
         parts += [_best(end, name) for name in _STRENGTHS]
     else:
         parts = [_quantity(end, name) for name in _shown(end, default)]
@@ -80,15 +83,19 @@ def _gain(block: Block) -> str:
     return "gain_error" if "gain_error" in block.columns else "gain"
 
 
+def _loss(block: Block) -> str:
+    """Return the column that the gain of the phase belongs to."""
+    return "error" if _gain(block) == "gain_error" else judged(block.columns)
+
+
 def _at(block: Block, name: str, where: tuple[int, ...]) -> str:
     return with_error(block.full(name)[where], error_of(block, name)[where])
 
 
-def _point(end: Block, whole: Block) -> str:
-    """Return the answer of a single point: its losses, what they mean, and the best time to stop."""
+def _point(end: Block) -> str:
+    """Return the answer of a single point: its losses and what they mean."""
     where = (0,) * len(end.shape)
-    gain = _gain(end)
-    name = "error" if gain == "gain_error" else judged(end.columns)
+    gain, name = _gain(end), _loss(end)
     baseline = BASELINES.get(name, "baseline")
     baseline = baseline if baseline in end.columns else "baseline"
     phase = Phase(int(_phases(end)[where]))
@@ -98,20 +105,36 @@ def _point(end: Block, whole: Block) -> str:
     )
     if phase not in (Phase.UNKNOWN, Phase.COLLAPSED):
         text += f", {gain.replace('_', ' in ')} {_at(end, gain, where)}"
-    return text + (_earlier(whole, name) if RECORD in whole.axes else "")
+    return text
 
 
 def _earlier(block: Block, name: str) -> str:
     """Return the least loss of the target stage, where it is below the last by more than two standard errors."""
-    target = block.full("stage").ravel() == 2 if "stage" in block.columns else np.full(block.size, True)
-    losses, times = (block.full(n).ravel()[target] for n in (name, "time"))
-    if not np.isfinite(losses).any():
+    found, words = _stops(block, name), name.replace("_", " ")
+    count = block.size // block.shape[-1]
+    if not len(found):
         return ""
-    errors = np.nan_to_num(error_of(block, name).ravel()[target])
-    best = int(np.nanargmin(losses))
-    if not losses[-1] - losses[best] > 2.0 * errors[best]:
-        return ""
-    return f"; least {name.replace('_', ' ')} {with_error(losses[best], errors[best])} at t = {number(times[best])}"
+    losses, errors, times = found.T
+    if count == 1:
+        return f"; least {words} {with_error(losses[0], errors[0])} at t = {number(times[0])}"
+    where = f"{len(found)} of {count} points" if len(found) < count else f"all {count} points"
+    return f"; {words} is less before the end at {where}: {span(losses)} at t = {span(times)}"
+
+
+def _stops(block: Block, name: str) -> Floats:
+    """Return the least value of a column, its error and its time, (n, 3), at the points where it comes early."""
+    rows = [block.full(n).reshape(-1, block.shape[-1]) for n in (name, "time")]
+    rows += [error_of(block, name).reshape(rows[0].shape)]
+    stages = block.full("stage").reshape(rows[0].shape) if "stage" in block.columns else np.full(rows[0].shape, 2)
+    found = []
+    for losses, times, errors, stage in zip(*rows, stages, strict=True):
+        target = stage == 2
+        losses, times, errors = losses[target], times[target], np.nan_to_num(errors[target])
+        if np.isfinite(losses).any():
+            best = int(np.nanargmin(losses))
+            if losses[-1] - losses[best] > 2.0 * errors[best]:
+                found.append((losses[best], errors[best], times[best]))
+    return np.array(found, dtype=float).reshape(-1, 3)
 
 
 def _grid(block: Block, edges: Sequence[Mapping[str, Any]]) -> str:
