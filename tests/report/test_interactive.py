@@ -112,6 +112,25 @@ def test_curves_have_the_points_of_the_table_on_smooth_lines_and_the_experiments
     assert layout["title"]["text"].startswith("mine &lt;/script&gt; &lt;b&gt;")
 
 
+def test_zero_and_infinity_have_places_and_whole_numbers_nothing_between(tmp_path):
+    flags = {"whitened": "labels", "label_overlap": "0.9", "gamma0": "3", "delta": "0,log:0.1:10:5,inf"}
+    run("bayes-saddle", tmp_path / "a", format="html", **flags)
+    data, layout = parts(tmp_path / "a" / "figure.html")
+    axis = layout["xaxis"]
+    assert {axis["ticktext"][0], axis["ticktext"][-1]} | set(axis["ticktext"]) >= {"0", "∞"}
+    (points,) = [t for t in data if "customdata" in t]
+    assert np.isfinite(array(points["x"])).all(), "places on the axis"
+    column = re.findall(r"delta = %\{customdata\[(\d+)\]", points["hovertemplate"])[0]
+    np.testing.assert_array_equal(array(points["customdata"])[:, int(column)], tlcli.load(tmp_path / "a").axes["delta"])
+    recipe = {
+        "command": "finetune-loss",
+        "stages": [{"teacher": i, "alpha": 1, "gamma": 1, "duration": 2} for i in (1, 2)],
+    }
+    recipe |= {"gram": [[1, 0.5], [0.5, 1]], "format": "html", "solver": "linear-joint", "x": "stage"}
+    tlcli.run(recipe).save(tmp_path / "b")
+    assert parts(tmp_path / "b" / "figure.html")[1]["xaxis"]["dtick"] == 1
+
+
 def test_a_time_course_has_both_stages_and_the_networks(tmp_path):
     flags = {"source": "linear", "target": "linear", "dim": "4", "p1": "6", "p2": "4", "ptest": "20", "t1": "1"}
     flags |= {"t2": "1", "neurons": "16", "repeats": "2", "gamma2": "0.5,1", "simulate": True, "width": "16"}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tlcli.options.columns import label_of, short_symbol
 from tlcli.report import curves as lines
+from tlcli.report.boundary import WHOLE
 from tlcli.report.draw import Picture, pictures
 from tlcli.report.drawing import Drawing
 from tlcli.report.ends import ticks_of
@@ -130,6 +131,8 @@ def _axis(name: str, picture: Picture, values: Floats, limits: tuple[float, floa
     log = name in picture.spec.log_axes
     axis: dict[str, Any] = {"title": {"text": page_text(label_of(name))}, "zeroline": False, "ticks": "outside"}
     axis |= _logarithmic(float(values.min()), float(values.max())) if log else {}
+    if name in WHOLE:
+        axis["dtick"] = 1
     if name in picture.places:
         marks = ticks_of(picture.places[name])
         axis |= {"tickvals": list(marks), "ticktext": [page_text(text) for text in marks.values()]}
@@ -242,6 +245,7 @@ def _curves(one: Picture, drawing: Drawing) -> "Figure":
 def _value_axis(title: str, drawing: Drawing, values: Sequence[Floats], beside: Sequence[Floats]) -> dict[str, Any]:
     log, limits = value_axis(drawing, values, beside)
     axis: dict[str, Any] = {"title": {"text": title}, "ticks": "outside", "zeroline": True, "zerolinecolor": "#888888"}
+    axis["exponentformat"] = "power"  # no prefixes of units: losses have none
     axis |= _logarithmic(*limits) if log and limits else {}
     if limits is not None:
         axis["range"] = [float(np.log10(v)) for v in limits] if log else list(limits)
