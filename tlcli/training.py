@@ -74,6 +74,8 @@ class TransferSettings:
     `depth` is the number of hidden layers; `freeze` and `reinit_from` are those of `Surgery`; so is `ablate`, which
     leaves out a part of the theory and which no experiment has. `loss1`, `loss2`: the losses of the stages by name
     (`tlcli.losses`), with `label_smoothing` and `class_weights`; None in both is the squared error of one output.
+    `batch`, `momentum`: stochastic gradient descent on minibatches of `batch` points (`tlcli.batches`; None: all), with
+    velocity v := m v + (1 - m) force, so that small steps are gradient flow at the same times for any momentum m.
 
     Raises:
         UsageError: an unknown choice. DomainError: a number outside its range, times that are not ascending or that do
@@ -97,6 +99,8 @@ class TransferSettings:
     loss2: str | None = _of(None, "frozen", "rich", asked=True)
     label_smoothing: float = _of(0.0, asked=True)
     class_weights: str = _of("none", asked=True)
+    batch: int | None = _of(None, asked=True)
+    momentum: float = _of(0.0, asked=True)
     target: str = "rich"
     times1: tuple[float, ...] = (100.0,)
     times2: tuple[float, ...] = (100.0,)
@@ -119,6 +123,12 @@ class TransferSettings:
                 f"gamma0 = 0 with weight_decay = {self.weight_decay:g}: a lazy network's features only decay; use a "
                 "positive gamma0 or no weight decay on the source."
             )
+        if not 0 <= self.momentum < 1:
+            raise DomainError(f"momentum = {self.momentum:g} must be at least 0 and below 1.")
+        if self.stochastic and self.gamma0 == 0:
+            raise UsageError(
+                "gamma0 = 0: lazy networks are solved exactly, without steps; leave --batch and --momentum."
+            )
         self.surgery.check(self.depth)
         if self.surgery != Surgery() and (self.regresses or self.gamma0 == 0 or not self.times2):
             raise UsageError(
@@ -130,6 +140,11 @@ class TransferSettings:
             ends.append(self.times2[-1])
         if not all(math.isfinite(end) for end in ends):
             raise DomainError("a network is trained for a finite time; give --t1 and --t2, or --times.")
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether training is descent in steps that gradient flow does not have: on minibatches, or with momentum."""
+        return self.batch is not None or self.momentum > 0
 
     @property
     def second_gamma(self) -> float:

@@ -37,6 +37,7 @@ class Drive:
     if given, is added to f at the active points; `response` (P, P), if given, adds response @ I with
     dI/dt = s Delta - 2 lambda I, see docs/references.md, Lazy control variate. `objective` is the loss, in
     whose coordinates f and Delta then are, (P,) or (P, K); None is half the squared distance from `labels`.
+    `sampled(t)` (P,), if given, are weights of the points at the step from t: those of a minibatch.
     """
 
     coords: Floats
@@ -47,6 +48,14 @@ class Drive:
     shift: Callable[[float], Floats] | None = None
     response: Floats | None = None
     objective: Objective | None = None
+    sampled: Callable[[float], Floats] | None = None
+
+    def now(self, t: float, delta: Floats) -> Floats:
+        """Return what of Delta trains at time t: with `sampled` weights (P,) of the points that of a minibatch."""
+        if self.sampled is None:
+            return delta
+        weights = self.sampled(t)
+        return delta * (weights if delta.ndim == 1 else weights[:, None])
 
     @property
     def unit(self) -> float:
@@ -191,7 +200,7 @@ class Field(Arithmetic):
         """Return dz/dt."""
         self.evaluations += 1
         d, xp = self.drive, self.xp
-        delta = self.residual(t, z)
+        delta = d.now(t, self.residual(t, z))
         pull = self.asarray(d.scale * d.gamma * delta)
         drift = pull[:, None] * self._coords
         u, a = self.split(z)

@@ -63,7 +63,8 @@ class Control:
     In a stage of richness (gamma times the rms label) g < 1 the weights move g times less than the output does: `until`
     is g times that there, and with `scaled` the tolerance too, since an error of the state counts 1/g times in f. With
     `idle`, a stiff run ends where what is left to move, at the speed of the moment, is less than this part of the
-    tolerance. `reached`, of losses without a minimum, is the mean training loss at which a stage ends.
+    tolerance. `reached`, of losses without a minimum, is the mean training loss at which a stage ends. `momentum` m of
+    gradient descent: steps are along v := m v + (1 - m) dz/dt, from v = 0.
     """
 
     method: str = "rkc"
@@ -74,9 +75,12 @@ class Control:
     scaled: bool = False
     idle: float = 0.0
     reached: float | None = None
+    momentum: float = 0.0
 
-    def of_stage(self, richness: float) -> "Control":
-        """Return the control of a stage of this richness."""
+    def of_stage(self, richness: float, momentum: float = 0.0) -> "Control":
+        """Return the control of a stage of this richness and momentum of gradient descent."""
+        if momentum:
+            return replace(self.of_stage(richness), momentum=momentum)
         if richness >= 1:
             return self
         tolerance = max(1e-8, self.tolerance * richness) if self.scaled else self.tolerance
@@ -383,12 +387,16 @@ def _euler(field: Dynamics, z: Any, end: float, control: Control, accept: Callab
     dt = control.dt or 0.2 / rate
     stable = min(dt / 2, 1.0 / max(rate, 1e-300))
     count = max(1, math.ceil(end / dt * (1 - 1e-12)))
-    start = field.rms(z)
+    start, kick = field.rms(z), None
     for k in range(count):
         t, t_new = k * dt, end if k == count - 1 else (k + 1) * dt
         velocity = field(t, z)
         if _settled(field, t, z, velocity, control):
             return Outcome(z, t, True, k)
+        if control.momentum:
+            m = control.momentum
+            kick = field.combine((1 - m, velocity), *([] if kick is None else [(m, kick)]))
+            velocity = kick
         new = field.combine((1.0, z), (t_new - t, velocity))
         size = field.rms(new)
         if not size < 1e3 * (start + 1):

@@ -21,7 +21,7 @@ from tlcli.dmft.loss_setup import LossSetup
 from tlcli.dmft.loss_transfer import LossParts
 from tlcli.dmft.parts import Parts, TransferResult
 from tlcli.dmft.plan import Plan
-from tlcli.dmft.settings import Data, Setup, check_steps
+from tlcli.dmft.settings import Data, Setup, check_descent, check_steps
 from tlcli.dmft.two_time_kernels import check_size
 from tlcli.errors import UsageError, digits
 from tlcli.training import TransferSettings
@@ -48,6 +48,7 @@ def solve_transfer(
         UsageError: settings that exclude each other, an unknown word, a kernel time that is not recorded, or a recorded
             time between two steps of gradient descent.
     """
+    check_descent(settings, numerics.integrator, numerics.dt, numerics.until)
     if numerics.integrator == "euler" and numerics.dt is not None:
         check_steps(settings, numerics.dt)
     result = _solve_transfer(data, settings, numerics, predictions, kernel_times, layers, two_time)

@@ -4,12 +4,13 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcli.batches import Batches
 from tlcli.dmft.deep.solve import DeepEnsemble, deep_plan
 from tlcli.dmft.ensemble import Numerics, Solution, sample_kernels, solve
 from tlcli.dmft.estimates import Piece, estimate, pieces_of, spread_of, time_change
@@ -114,7 +115,19 @@ class Parts:
             if found.retimed_observed is not None:
                 self.retimed[stage] = found.retimed_observed[stage - first]
 
+    def _descent(self, stages: list[Stage]) -> list[Stage]:
+        """Return stages with the minibatches and the momentum of stochastic gradient descent."""
+        s, n = self.setup.settings, self.numerics
+        out = []
+        for stage in stages:
+            which = 1 if np.array_equal(stage.rows, self.setup.source) else 2
+            batches = None if s.batch is None else Batches(len(stage.rows), s.batch, n.seed, n.draw, which)
+            out.append(replace(stage, batches=batches, momentum=s.momentum))
+        return out
+
     def _solve(self, stages: list[Stage], watch: Any) -> Solution:
+        if self.setup.settings.stochastic:
+            stages = self._descent(stages)
         if self.setup.settings.deep:
             # The baseline is a whole network: surgery belongs to the transfer.
             surgery = self.setup.settings.surgery if len(stages) > 1 else Surgery()

@@ -85,6 +85,21 @@ def check_steps(settings: TransferSettings, dt: float) -> None:
             )
 
 
+def check_descent(settings: TransferSettings, integrator: str, dt: float | None, until: float | None) -> None:
+    """Refuse minibatches and momentum without the steps that they are made of.
+
+    Raises:
+        UsageError: another integrator than euler, no step, or an end at rest, which a minibatch does not know.
+    """
+    if not settings.stochastic:
+        return
+    name = f"batch = {settings.batch}" if settings.batch is not None else f"momentum = {settings.momentum:g}"
+    if integrator != "euler" or dt is None:
+        raise UsageError(f"{name} is of gradient descent in steps; give --integrator euler and --dt, their length.")
+    if until is not None:
+        raise UsageError(f"{name}: steps of stochastic descent know no rest (--until {until:g}); give --t1 and --t2.")
+
+
 @dataclass(eq=False)
 class Setup:
     """The points of a transfer in one array: source training, target training, test.

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcli.batches import Batches
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.field import Drive, Field, Threads, to_numpy
 from tlcli.dmft.geometry import Geometry
@@ -30,6 +31,7 @@ class Stage:
     the start of the stage, the last its duration; `scale` s = 1/P (mean loss) or 1 (summed); `decay` lambda of that
     loss. `readout`: carry, carry-centred (the output minus what it was at the start) or reset (redrawn). `objective` is
     the loss, None the squared error of one output; then `labels` are what it trains on and f has its coordinates.
+    `batches` and `momentum` are those of stochastic gradient descent.
     """
 
     rows: NDArray[np.int_]
@@ -40,6 +42,15 @@ class Stage:
     decay: float = 0.0
     readout: str = "carry"
     objective: Objective | None = None
+    batches: Batches | None = None
+    momentum: float = 0.0
+
+    def sampled(self, dt: float | None) -> Callable[[float], Array] | None:
+        """Return the weights (P,) of the points at the step of length `dt` from a time; None where all are trained."""
+        batches = self.batches
+        if batches is None or dt is None:
+            return None
+        return lambda t: batches.weights(round(t / dt))
 
     @property
     def readouts(self) -> int | None:
@@ -177,7 +188,7 @@ def run_population(
     """
     if isinstance(observe, Remembering):
         observe = observe.begin()
-    way = _Way(problem, machine or Machine(), population)
+    way = _Way(problem, machine or Machine(), population, control.dt)
     runs: list[StageRun] = []
     for index, stage in enumerate(problem.stages):
         if stage.readout == "reset" and index:
@@ -185,7 +196,8 @@ def run_population(
             way.reset(index, redrawn)
         recorder = way.enter(index, corrections[index] if corrections else Correction(), observe)
         if halve is None:
-            how = replace(control.of_stage(stage.richness), reached=None if stage.rests else control.until)
+            how = control.of_stage(stage.richness, stage.momentum)
+            how = replace(how, reached=None if stage.rests else control.until)
             outcome = integrate(recorder.field, way.z, float(stage.times[-1]), how, recorder.on_step)
         else:
             outcome = halved(recorder.field, way.z, halve[index].outcome, control.method, recorder.on_step)
@@ -204,8 +216,8 @@ def run_population(
 class _Way:
     """A population on its way through the stages: its state z, and what a stage leaves to the next ones."""
 
-    def __init__(self, problem: Problem, machine: Machine, population: Population) -> None:
-        self.problem, self.machine, self.population = problem, machine, population
+    def __init__(self, problem: Problem, machine: Machine, population: Population, dt: float | None) -> None:
+        self.problem, self.machine, self.population, self.dt = problem, machine, population, dt
         self.z: Any = np.concatenate([population.hidden.ravel(), population.readout.ravel()])
         self.still, self.fading = None, 1.0
         self.carried = np.zeros(_shape(problem, 0))  # what the lazy control variate has added, times gamma
@@ -224,8 +236,8 @@ class _Way:
         """Begin stage `index`: bring z into its form; return the recorder, which has kept the start."""
         problem, stage = self.problem, self.problem.stages[index]
         shift = _shift(extra.shift, self.carried / stage.gamma)
-        moving, loss = problem.geometry.moving[stage.rows], stage.objective
-        drive = Drive(moving, stage.labels, stage.gamma, stage.scale, stage.decay, objective=loss)
+        moving, loss, sampled = problem.geometry.moving[stage.rows], stage.objective, stage.sampled(self.dt)
+        drive = Drive(moving, stage.labels, stage.gamma, stage.scale, stage.decay, objective=loss, sampled=sampled)
         field_ = self._field(drive)
         self.z = field_.asarray(self.z)
         if self.population.still.shape[1]:

@@ -70,7 +70,7 @@ class VectorField(Field):
         """Return dz/dt."""
         self.evaluations += 1
         d, xp = self.drive, self.xp
-        delta = self.residual(t, z)
+        delta = d.now(t, self.residual(t, z))
         pull = self.asarray(d.scale * d.gamma * delta)
         u, a = self.split(z)
         out = np.empty(self.length, dtype=self.dtype) if xp is np else None

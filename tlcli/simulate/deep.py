@@ -37,7 +37,14 @@ class DeepExperiment(NetworkExperiment):
 
 
 def simulate_networks(
-    data: "TransferData", training: TransferSettings, *, width: int, nets: int, seed: int, dt: float | None = None
+    data: "TransferData",
+    training: TransferSettings,
+    *,
+    width: int,
+    nets: int,
+    seed: int,
+    dt: float | None = None,
+    sampled: tuple[int, int] = (0, 0),
 ) -> dict[str, Estimate]:
     """Train `nets` networks of `width` neurons per hidden layer on the source, then on the target of `data`.
 
@@ -53,7 +60,8 @@ def simulate_networks(
     The step: unless `dt` states one, network 0 is trained with the step and half of it, and the step is halved,
     up to `HALVINGS` times, until no recorded loss changes by more than half of its standard error over networks,
     held between 0.1% and 1% of that loss at its largest. The spread is foreseen from the first `PILOTS` networks.
-    `step_error` is what the largest change was for the step that was used, whether or not this sufficed.
+    `step_error` is what the largest change was for the step that was used, whether or not this sufficed. `sampled` are
+    the seed and the draw of the data, on which minibatches depend.
 
     Returns (mean, standard error over networks; NaN for one network) of the mean squared errors loss (target,
     test points), source_loss, train_loss, source_train_loss (training points with their noise), baseline and
@@ -65,10 +73,12 @@ def simulate_networks(
         DomainError: gamma0 = 0, a width or step that no network has, or a stage without training points.
         ConvergenceError: the training diverges, or needs too many steps.
     """
-    return estimate(experiment_of(training, width, dt), data, nets, seed)
+    return estimate(experiment_of(training, width, dt, sampled), data, nets, seed)
 
 
-def experiment_of(training: TransferSettings, width: int, dt: float | None) -> NetworkExperiment:
+def experiment_of(
+    training: TransferSettings, width: int, dt: float | None, sampled: tuple[int, int] = (0, 0)
+) -> NetworkExperiment:
     """Return networks of the depth of a training."""
     kind = DeepExperiment if training.depth > 1 or training.freeze or training.reinit_from is not None else None
-    return (kind or NetworkExperiment)(training, width, dt)
+    return (kind or NetworkExperiment)(training, width, dt, sampled)

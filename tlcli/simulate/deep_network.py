@@ -64,6 +64,11 @@ class DeepNetwork(Network):
         """The weights of layers 1 .. L: w, W^1, .., W^{L-1}."""
         return [self.weights, *self.hidden]
 
+    @property
+    def arrays(self) -> list[Array]:
+        """All weights."""
+        return [*self.layers, self.readout]
+
     def ahead(self, xs: Array) -> Passes:
         """Return the forward pass at inputs xs (P, D), already over sqrt(D)."""
         inputs, slopes, last, signal = [], [], xs.T, xs.T

@@ -118,6 +118,8 @@ class LossNetworks:
             safety=SAFETY / 2**halvings,
             dt=None if dt is None else dt / 2**halvings,
             stage=name,
+            batches=self.experiment.batches(stage + 1, len(rows)),
+            momentum=s.momentum,
         )
         own, passive = [], []
         for _ in path:

@@ -17,14 +17,15 @@ the mean and 1/sqrt(N) in one network.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from tlcli.arrays import Floats
+from tlcli.arrays import Floats, Indices
+from tlcli.batches import Batches
 from tlcli.dmft.activations import Activation, activation
 from tlcli.errors import ConvergenceError, DomainError, UsageError
 from tlcli.losses.objective import Objective
@@ -48,11 +49,20 @@ HALVINGS = 3
 
 @dataclass(frozen=True)
 class NetworkExperiment:
-    """Networks of `width` neurons in each layer, trained with steps of length `dt` (None: chosen as training goes)."""
+    """Networks of `width` neurons in each layer, trained with steps of length `dt` (None: chosen as training goes).
+
+    `sampled`: the seed and the draw of the data that minibatches depend on.
+    """
 
     training: TransferSettings
     width: int
     dt: float | None = None
+    sampled: tuple[int, int] = (0, 0)
+
+    def batches(self, stage: int, points: int) -> Batches | None:
+        """Return the minibatches of a stage, 1 or 2, of so many points; None without."""
+        size = self.training.batch
+        return None if size is None else Batches(points, size, *self.sampled, stage)
 
     def __post_init__(self) -> None:
         activation(self.training.activation)
@@ -83,6 +93,11 @@ class Network:
     weights: Floats
     readout: Floats
     phi: Activation
+
+    @property
+    def arrays(self) -> list[Floats]:
+        """All weights."""
+        return [self.weights, self.readout]
 
     def blocks(self, points: int) -> Iterator[slice]:
         """Yield consecutive ranges of neurons whose preactivations at `points` inputs fit the cache."""
@@ -182,6 +197,14 @@ class Pull:
         """Return Delta = -dl/df, weighted."""
         return self.labels - f if self.objective is None else self.objective.force(f - self.rest)
 
+    def at(self, rows: Indices) -> "Pull":
+        """Return the same of some samples."""
+        rest = self.rest[rows] if isinstance(self.rest, np.ndarray) else self.rest
+        loss = self.objective
+        if loss is not None:
+            loss = replace(loss, y=loss.y[rows], weights=None if loss.weights is None else loss.weights[rows])
+        return Pull(self.labels[rows], rest, loss)
+
     @property
     def curvature(self) -> float:
         """The largest curvature that a sample's loss can have."""
@@ -203,6 +226,8 @@ def descend(
     safety: float = SAFETY,
     dt: float | None = None,
     stage: str = "training",
+    batches: Batches | None = None,
+    momentum: float = 0.0,
 ) -> Iterator[float]:
     """Train `net` in place on inputs x (P, D) and labels y (P,), or any loss; yield at each of the recorded `times`.
 
@@ -210,22 +235,25 @@ def descend(
     kernel (divided by P for the mean loss, times the largest curvature of the loss), found by power iteration, plus
     the growth rate of the readout and the weight decay. It is measured again as training goes, since feature learning
     raises it 10 to 100 times.
-    `dt` replaces it by a fixed step. The last step before a recorded time is shortened to end on it.
+    `dt` replaces it by a fixed step. The last step before a recorded time is shortened to end on it. `batches` are the
+    samples that each step sees, and `momentum` the part of its velocity that it keeps.
 
     Raises:
         ConvergenceError: the training diverges, or needs more than `MAX_STEPS` steps.
     """
-    (n_points, dim), width = x.shape, len(net.readout)
-    xs = x / np.sqrt(dim)
-    share = 1.0 / n_points if reduction == "mean" else 1.0
+    xs, width, share = x / np.sqrt(x.shape[1]), len(net.readout), 1.0 / len(x) if reduction == "mean" else 1.0
     aim = y if isinstance(y, Pull) else Pull(y)
+    whole, part, weight, kicks = xs, aim, 1.0, _Kicks(net, momentum)
     pace = _Pace(net, xs, share * aim.curvature, safety, decay)
     time, step, steps, limit = 0.0, 0.0, 0, np.inf
     advice = "use a smaller dt" if dt is not None else "use a smaller gamma, a shorter time or an explicit dt"
     for end in times:
         while time < end:
+            if batches is not None:
+                rows = batches.rows(steps)
+                xs, part, weight = whole[rows], aim.at(rows), len(whole) / len(rows)
             passes, f = net.forward(xs)
-            delta = aim.force(f / (gamma * width))
+            delta = weight * part.force(f / (gamma * width))
             error = float(np.vdot(delta, delta))
             if steps == 0:
                 limit = 1e12 * (error + float(np.vdot(aim.labels, aim.labels)) + 1e-300)
@@ -245,9 +273,29 @@ def descend(
                 step, time = end - time, end
             else:
                 time += step
-            net.update(passes, xs, pull, force, step, decay)
+            kicks.update(passes, xs, pull, force, step, decay)
             steps += 1
         yield end
+
+
+class _Kicks:
+    """The updates of a network with momentum m: v := m v + (1 - m) step, from v = 0."""
+
+    def __init__(self, net: Network, momentum: float) -> None:
+        self.net, self.momentum = net, momentum
+        self.velocities = [np.zeros_like(array) for array in net.arrays] if momentum else []
+
+    def update(self, passes: Any, xs: Floats, pull: Floats, force: Floats, step: float, decay: float) -> None:
+        """Make one step, in place."""
+        if not self.momentum:
+            self.net.update(passes, xs, pull, force, step, decay)
+            return
+        before = [array.copy() for array in self.net.arrays]
+        self.net.update(passes, xs, pull, force, step, decay)
+        for array, old, v in zip(self.net.arrays, before, self.velocities, strict=True):
+            v *= self.momentum
+            v += (1 - self.momentum) * (array - old)
+            array[...] = old + v
 
 
 class _Pace:
@@ -316,6 +364,7 @@ def train_networks(
         "reduction": e.reduction,
         "safety": SAFETY / 2**halvings,
         "dt": None if experiment.dt is None else experiment.dt / 2**halvings,
+        "momentum": e.momentum,
     }
     target = slice(p1, p1 + p2)
 
@@ -323,7 +372,8 @@ def train_networks(
         if e.regresses:
             return frozen_outputs(net, x, target, data.y_target, e.times2, e.kernel, e.second_ridge, e.reduction)
         y = data.y_target + rest[target]
-        path = descend(net, data.x_target, y, e.times2, gamma=gamma2, decay=e.weight_decay2, stage=stage, **step)
+        more = {**step, "batches": experiment.batches(2, p2)}
+        path = descend(net, data.x_target, y, e.times2, gamma=gamma2, decay=e.weight_decay2, stage=stage, **more)
         return np.array([_finite(net.outputs(x, gamma2), t, stage) - rest for t in path])
 
     n1, n2 = len(e.times1), len(e.times2)
@@ -340,6 +390,7 @@ def train_networks(
                 gamma=e.gamma0,
                 decay=e.weight_decay,
                 stage="stage 1",
+                batches=experiment.batches(1, p1),
                 **step,
             )
             for record, t in enumerate(path):

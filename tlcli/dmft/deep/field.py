@@ -47,7 +47,7 @@ class Training:
     from the labels. `shift(t)` is added to f; the first `frozen` layers (the input weights first) neither learn nor
     decay.
     `response` (P, P), if given, is what the sample's tangent kernel lacks: response @ J / gamma is added to f, with J
-    the integral of the pull gamma s Delta.
+    the integral of the pull gamma s Delta. `sampled(t)` (P,), if given, are weights of the points at the step from t.
     """
 
     coords: Array
@@ -59,6 +59,14 @@ class Training:
     frozen: int = 0
     response: Array | None = None
     objective: Objective | None = None
+    sampled: Callable[[float], Array] | None = None
+
+    def now(self, t: float, delta: Array) -> Array:
+        """Return what of Delta trains at time t: with `sampled` weights (P,) of the points that of a minibatch."""
+        if self.sampled is None:
+            return delta
+        weights = self.sampled(t)
+        return delta * (weights if delta.ndim == 1 else weights[:, None])
 
     @property
     def readouts(self) -> int | None:
@@ -273,7 +281,7 @@ class DeepField:
         self.evaluations += 1
         d, weights = self.training, self.unpack(z)
         found = self.forward(t, weights)
-        force = d.gamma * d.scale * d.force(self.output(found, z))
+        force = d.gamma * d.scale * d.now(t, d.force(self.output(found, z)))
         pull, along = sizes_of(force) if self.several else (force, None)
         lowest = max(0, d.frozen - 1)  # the lowest layer whose g is needed
         gs, ds = self.backward(weights, found, lowest, along) if d.frozen < self.depth else ([], [])

@@ -243,6 +243,7 @@ class _Course:
             frozen,
             None if response is None else response[stage.rows],
             stage.objective,
+            stage.sampled(self.control.dt),
         )
         field_ = DeepField(start.act, start.spaces, start.hidden, trained, ablations)
         control = self._control(stage)
@@ -282,7 +283,8 @@ class _Course:
         return lacking(self.start, past.origin, stage.rows, self.lazy.kernels, frozen)
 
     def _control(self, stage: Stage) -> Control:
-        control, size = self.control.of_stage(stage.richness), self.control.tolerance * min(1.0, stage.richness)
+        control = self.control.of_stage(stage.richness, stage.momentum)
+        size = self.control.tolerance * min(1.0, stage.richness)
         control = replace(control, reached=None if stage.rests else control.until)
         return replace(control, tolerance=max(_FINEST, size)) if control.scaled else control
 

@@ -88,9 +88,10 @@ def run(p: Mapping[str, Any], seed: int) -> Any:
     from tlcli.simulate.loss_networks import simulate_losses
 
     data, settings, nets = data_of({**p, "seed": p["data_seed"]}), settings_of(p), int(p["nets"])
+    width, sampled = int(p["width"]), (int(p["data_seed"]), int(p["draw"]))
     if settings.loss1 is None and settings.loss2 is None:
-        return simulate_networks(data, settings, width=int(p["width"]), nets=nets, seed=seed, dt=p["dt"])
-    experiment = experiment_of(settings, int(p["width"]), p["dt"])
+        return simulate_networks(data, settings, width=width, nets=nets, seed=seed, dt=p["dt"], sampled=sampled)
+    experiment = experiment_of(settings, width, p["dt"], sampled)
     return simulate_losses(data, experiment, nets=nets, seed=seed, measured=measured_of(p))
 
 

@@ -19,7 +19,7 @@ from tlcli.dmft.activations import activation
 from tlcli.dmft.devices import cuda
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.network_transfer import check_two_time, moments_of, solve_transfer
-from tlcli.dmft.settings import check_steps
+from tlcli.dmft.settings import check_descent, check_steps
 from tlcli.errors import UsageError, digits
 from tlcli.options import OPTIONS
 from tlcli.options.columns import SAMPLED
@@ -209,6 +209,7 @@ def check_points(case: Case) -> None:
         cuda()
     for point in case.grid.points():
         settings = settings_of(parameters_of(case, point))
+        check_descent(settings, numerics.integrator, numerics.dt, numerics.until)
         if numerics.integrator == "euler" and numerics.dt is not None:
             check_steps(settings, numerics.dt)
         times = np.array([*settings.times1, *settings.times2])
