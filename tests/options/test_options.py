@@ -30,6 +30,8 @@ GOOD = {
     "flips1": "0,0.1",
     "flips2": "0,0.1",
     "depth": "1,2",
+    "batch": "4,8",
+    "momentum": "0,0.5",
     "freeze": "0,1",
     "reinit_from": "0,1",
     "ablate": "memory",

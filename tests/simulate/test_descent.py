@@ -24,7 +24,7 @@ def numerics(dt, **words):
 def test_networks_take_the_steps_of_the_theory(loss, depth, momentum):
     """Every loss within 4 errors and what a network more or less would change; other minibatches do not fit."""
     data = data_of((3, 3) if loss else (2, 2))
-    settings = settings_of(loss1=loss, loss2=loss, depth=depth, batch=4, momentum=momentum, readout="carry", gamma0=1.5)
+    settings = settings_of(loss1=loss, loss2=loss, depth=depth, batch=4 if loss else 1, momentum=momentum, readout="carry", gamma0=1.5)
     ours = solve_transfer(data, settings, numerics(0.5, neurons=2048 if depth == 1 else 1024)).columns
     width, nets = (400, 10) if depth == 1 else (150, 10)
 
@@ -43,7 +43,7 @@ def test_networks_take_the_steps_of_the_theory(loss, depth, momentum):
 
     assert worst((1, 0)) < 4
     if depth == 1 and loss is None:
-        assert worst((77, 0)) > 6, "the twin: other minibatches"
+        assert worst((77, 0)) > 8, "the twin: other minibatches"
 
 
 def test_gradient_flow_is_the_limit_of_small_steps():
