@@ -7,7 +7,7 @@ from tests.simulate.test_loss_networks import data_of, settings_of
 from tlcli.batches import Batches
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics
-from tlcli.dmft.transfer import solve_transfer
+from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.errors import DomainError, UsageError
 from tlcli.simulate.deep import experiment_of, simulate_networks
 from tlcli.simulate.loss_networks import simulate_losses
@@ -24,7 +24,9 @@ def numerics(dt, **words):
 def test_networks_take_the_steps_of_the_theory(loss, depth, momentum):
     """Every loss within 4 errors and what a network more or less would change; other minibatches do not fit."""
     data = data_of((3, 3) if loss else (2, 2))
-    settings = settings_of(loss1=loss, loss2=loss, depth=depth, batch=4 if loss else 1, momentum=momentum, readout="carry", gamma0=1.5)
+    settings = settings_of(
+        loss1=loss, loss2=loss, depth=depth, batch=4 if loss else 1, momentum=momentum, readout="carry", gamma0=1.5
+    )
     ours = solve_transfer(data, settings, numerics(0.5, neurons=2048 if depth == 1 else 1024)).columns
     width, nets = (400, 10) if depth == 1 else (150, 10)
 

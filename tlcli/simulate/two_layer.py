@@ -233,17 +233,16 @@ def descend(
 
     The step is `safety` over the fastest rate of the current network: the largest eigenvalue of its tangent
     kernel (divided by P for the mean loss, times the largest curvature of the loss), found by power iteration, plus
-    the growth rate of the readout and the weight decay. It is measured again as training goes, since feature learning
-    raises it 10 to 100 times.
-    `dt` replaces it by a fixed step. The last step before a recorded time is shortened to end on it. `batches` are the
-    samples that each step sees, and `momentum` the part of its velocity that it keeps.
+    the growth rate of the readout and the weight decay, measured again as training goes: feature learning raises it 10
+    to 100 times. `dt` replaces it by a fixed step. The last step before a record is shortened to end on it. `batches`
+    are the samples that each step sees, and `momentum` the part of its velocity that it keeps.
 
     Raises:
         ConvergenceError: the training diverges, or needs more than `MAX_STEPS` steps.
     """
     xs, width, share = x / np.sqrt(x.shape[1]), len(net.readout), 1.0 / len(x) if reduction == "mean" else 1.0
-    aim = y if isinstance(y, Pull) else Pull(y)
-    whole, part, weight, kicks = xs, aim, 1.0, _Kicks(net, momentum)
+    part = aim = y if isinstance(y, Pull) else Pull(y)
+    whole, weight, kicks = xs, 1.0, _Kicks(net, momentum)
     pace = _Pace(net, xs, share * aim.curvature, safety, decay)
     time, step, steps, limit = 0.0, 0.0, 0, np.inf
     advice = "use a smaller dt" if dt is not None else "use a smaller gamma, a shorter time or an explicit dt"
@@ -261,8 +260,7 @@ def descend(
                 raise ConvergenceError(
                     f"{stage}: gradient descent diverged at t = {time:.4g}, step {step:.3g}; {advice}."
                 )
-            pull = gamma * share * delta
-            force = net.force(passes, pull)
+            force = net.force(passes, pull := gamma * share * delta)
             step = pace.next(passes, pull, force) if dt is None else dt
             if steps + (end - time) / step > MAX_STEPS:
                 raise ConvergenceError(
@@ -366,17 +364,16 @@ def train_networks(
         "dt": None if experiment.dt is None else experiment.dt / 2**halvings,
         "momentum": e.momentum,
     }
-    target = slice(p1, p1 + p2)
+    target, n1, n2 = slice(p1, p1 + p2), len(e.times1), len(e.times2)
 
     def second_stage(net: Network, rest: Floats, stage: str) -> Floats:
         if e.regresses:
             return frozen_outputs(net, x, target, data.y_target, e.times2, e.kernel, e.second_ridge, e.reduction)
         y = data.y_target + rest[target]
-        more = {**step, "batches": experiment.batches(2, p2)}
-        path = descend(net, data.x_target, y, e.times2, gamma=gamma2, decay=e.weight_decay2, stage=stage, **more)
+        how = {**step, "batches": experiment.batches(2, p2), "decay": e.weight_decay2}
+        path = descend(net, data.x_target, y, e.times2, gamma=gamma2, stage=stage, **how)
         return np.array([_finite(net.outputs(x, gamma2), t, stage) - rest for t in path])
 
-    n1, n2 = len(e.times1), len(e.times2)
     f, scratch = np.empty((len(nets), n1 + n2, len(x))), np.full((len(nets), n2, len(x)), np.nan)
     # One BLAS thread: the sums then do not depend on the machine. Overflows are caught as divergence.
     with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
