@@ -155,7 +155,7 @@ def test_maps_show_the_best_coupling_inside_the_grid_only():
 def test_positions_are_those_of_the_block():
     table = block()
     ends = ends_of(table.axes["delta"])
-    moved = placed(table, ends)
+    moved = placed(table, ends, "delta")
     assert moved.scales["delta"] == "log"
     assert moved.columns["loss"] is table.columns["loss"]
     assert np.isfinite(moved.axes["delta"]).all()

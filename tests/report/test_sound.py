@@ -64,7 +64,7 @@ def test_a_good_table_has_no_fault(faults, tmp_path):
         ("0.125", "٣", "line 3, column 'loss': '٣' is no number"),
         ("inf,0.8", "-3,0.8", "line 3, column 'alpha1': alpha1 = -3 is not allowed; it must be > 0"),
         ("inf,0.8", "nan,0.8", "line 3, column 'alpha1': nan is no value of a parameter"),
-        ("0.01,8,neutral", "0.01,0.5,neutral", "line 3, column 'trials': 0.5 is no whole number from 1"),
+        ("0.01,8,neutral", "0.01,0.5,neutral", "line 3, column 'trials': trials = 0.5 is not allowed; it must be"),
         ("1e-12", "nan", "line 3, column 'residual': nan in a row whose status is converged"),
         ("1e-12", "-2", "line 3, column 'residual': -2 is below 0, which a square is not"),
         (GOOD[GOOD.index("one,inf") :], "", None),

@@ -227,8 +227,6 @@ SPREAD_CLASSIFIED = (*SPREAD, *CLASSIFIED[3:9], "source_error")
 DIFFERENCES = ("gain", "gain_error", "gain_calibrated")  # paired over test points, too
 # What a column is without pre-training.
 BASELINES = {"loss": "baseline", "error": "baseline_error", "loss_calibrated": "baseline_calibrated"}
-# Columns that belong to all couplings delta of a grid at once.
-PER_DELTA = ("delta_opt", "loss_opt", "train_loss_opt", "delta_low", "delta_high")
 COLUMNS |= {
     f"{name}_se": Column(f"{name}_se", f"error of the {name}", f"Standard error of {name} from the sampled neurons.")
     for name in dict.fromkeys((*SAMPLED, *CLASSIFIED, *OVERLAPS))

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tlcli.arrays import Floats
-from tlcli.report.ends import DELTA
 from tlcli.report.kernels import Planned, Shown, draw_densities, kernel_scale, part_of
 from tlcli.report.style import facet_title, new_figure, number
 
@@ -33,7 +32,7 @@ def _picked(shown: Sequence[Shown], rows: int, columns: int) -> list[tuple[Any, 
     """Return at most `rows` points of the other axes at equal steps, each with as many couplings less one."""
     lines: dict[Any, list[Shown]] = {}
     for one in shown:
-        rest = tuple((name, value) for name, value in one.fixed.items() if name != DELTA)
+        rest = tuple((name, value) for name, value in one.fixed.items() if name != "delta")
         lines.setdefault((one.label, rest), []).append(one)
     picked = [list(lines.items())[i] for i in _steps(len(lines), rows)]
     return [(key, [line[i] for i in _steps(len(line), columns - 1)]) for key, line in picked]
@@ -57,8 +56,10 @@ def draw_kernel_grid(shown: Sequence[Shown]) -> Figure | None:
         image = _draw_table(axes[0], source, line[0].arrays["labels_source"], norm, cmap)
         for one, axis in zip(line, axes[1:], strict=False):
             image = _draw_table(axis, _tables(one)[1], one.arrays["labels_target"], norm, cmap)
-            if DELTA in one.fixed or row == 0:
-                axis.set_title(rf"$\delta$ = {number(one.fixed[DELTA])}" if DELTA in one.fixed else r"target $\Phi$")
+            if "delta" in one.fixed or row == 0:
+                axis.set_title(
+                    rf"$\delta$ = {number(one.fixed['delta'])}" if "delta" in one.fixed else r"target $\Phi$"
+                )
         for spare in axes[1 + len(line) :]:
             spare.set_axis_off()
         axes[0].set_title(r"source $\bar\Phi$")

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tlcli.arrays import Floats, Indices
+from tlcli.options.axes import has_ends
 from tlcli.options.columns import short_symbol
 from tlcli.report.boundary import WHOLE, signs
 from tlcli.report.drawing import Drawing
@@ -169,16 +170,16 @@ def _draw_baseline(axis: Axes, curve: Curve, colour: Any, log: bool, style: Mapp
 
 
 def best_mark(curve: Curve, log: bool, x: str) -> str | None:
-    """Return a star where the best value stands on the axis; for delta < or > where it lies to the left or right of it.
+    """Return a star where the best value stands on the axis, < or > where it lies to the left or right of it.
 
-    The ends of the range of gamma0 are no optimum, those of delta are. None where nothing is to be marked.
+    The ends of a grid are no optimum, but where 0 and infinity are values they are. None where nothing is to be marked.
     """
     if curve.best is None or np.isnan(curve.best[0]) or not np.isfinite(curve.best[1]):
         return None
     shown = curve.x[standing(curve.x, log)]
     if not shown.size:
         return None
-    if x != "delta":
+    if not has_ends(x):
         return "*" if shown[0] < curve.best[0] < shown[-1] else None
     return "<" if curve.best[0] < shown[0] else ">" if curve.best[0] > shown[-1] else "*"
 

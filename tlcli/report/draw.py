@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tlcli.arrays import Array, Floats, Indices
+from tlcli.options.axes import BEST, best_columns, has_ends
 from tlcli.options.columns import BASELINES, judged
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
 from tlcli.report.drawing import Drawing
-from tlcli.report.ends import DELTA, Ends, ends_of, ends_of_best, ends_of_grids, mark_ends, placed, summarised
+from tlcli.report.ends import Ends, ends_of, ends_of_best, ends_of_grids, mark_ends, placed, summarised
 from tlcli.report.facets import fixed_text, pages
 from tlcli.report.frame import uneven
 from tlcli.report.kernels import Planned
@@ -115,14 +116,12 @@ def _places(blocks: Sequence[Block], spec: FigureSpec) -> dict[str, Ends]:
     places: dict[str, Ends | None] = {}
     for name in (spec.x, spec.y) if spec.y is not None else (spec.x,):
         grids = [np.asarray(block.axes[name], dtype=float) for block in blocks]
-        places[name] = ends_of(np.concatenate(grids)) if name == DELTA else ends_of_grids(grids)
+        places[name] = ends_of(np.concatenate(grids)) if has_ends(name) else ends_of_grids(grids)
     searched = spec.quantity.removesuffix("_opt")
-    if searched in _SEARCHED and spec.quantity.endswith("_opt") and spec.kind == "curves" and spec.x != searched:
+    if searched in BEST and spec.quantity.endswith("_opt") and spec.kind == "curves" and spec.x != searched:
         places[searched] = ends_of_best(blocks, searched)
     return {name: ends for name, ends in places.items() if ends is not None}
 
-
-_SEARCHED = (DELTA, "gamma0")
 
 # Drawn instead of a default whose every value is unknown, as losses are without test labels.
 _INSTEAD = ("train_loss", "target_overlap")
@@ -231,21 +230,19 @@ def _optimum(
 ) -> tuple[Floats | None, str]:
     """Return the best value of an axis of a map and the axis: 0 or infinity beyond it, NaN where nothing helps."""
     order = (spec.x, str(spec.y))
-    searched = next((name for name in order if f"{name}_opt" in block.columns), "gamma0")
-    if f"{searched}_opt" not in block.columns or spec.quantity not in (*GAINS, "loss", "error"):
+    searched = next((name for name in order if f"{name}_opt" in block.columns), "")
+    if not searched or spec.quantity not in (*GAINS, "loss", "error"):
         return None, searched
-    along = order.index(searched) if searched in order else 1
+    along = order.index(searched)
 
     def line(name: str, least: bool = False) -> Floats:
         column = np.asarray(_column(block, name, index, order), dtype=float)
         return column.min(axis=along) if least else np.take(column, 0, axis=along)
 
-    if searched not in order:
-        return None, searched
     best = line(f"{searched}_opt").copy()
     low, high = block.axes[searched].min(), block.axes[searched].max()
     at = places.get(searched)
-    bound = searched == DELTA  # of a grid of couplings an end is a bound, not a place, unless it is 0 or infinity
+    bound = has_ends(searched)  # an end of such a grid is a bound, not a place, unless it is 0 or infinity
     with np.errstate(invalid="ignore"):
         best[(best <= low) & (bound and (at is None or at.zero is None)) | (best < low)] = 0.0
         best[(best >= high) & (bound and (at is None or at.infinity is None)) | (best > high)] = np.inf
@@ -321,8 +318,9 @@ def _curve(
         return None if found is None else found[at]
 
     ranges = None
-    if spec.quantity == "delta_opt" and "delta_low" in block.columns:
-        pair = [_column(block, name, index, order)[at] for name in ("delta_low", "delta_high")]
+    best_of, *bounds = best_columns(spec.quantity.removesuffix("_opt"))
+    if spec.quantity == best_of and bounds[0] in block.columns:
+        pair = [_column(block, name, index, order)[at] for name in bounds]
         ranges = np.array(pair, dtype=float)
     return Curve(
         x,

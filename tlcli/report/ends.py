@@ -10,11 +10,9 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from tlcli.arrays import Floats
-from tlcli.options.columns import PER_DELTA
+from tlcli.options.axes import best_columns, summarised_axis
 from tlcli.report.tables import Block
 
-DELTA = "delta"
-_PLACED = ("delta_opt", "delta_low", "delta_high")
 _UNEVEN = 0.06  # steps of a geometric grid of rounded numbers may differ by this part
 _SPAN = 8.0  # couplings that span more than this factor stand on a logarithmic axis
 
@@ -71,9 +69,9 @@ def ends_of_grids(grids: Sequence[Floats]) -> Ends | None:
     return None if found.zero is None and infinity is None else replace(found, infinity=infinity)
 
 
-def placed(block: Block, ends: Ends, axis: str = DELTA) -> Block:
+def placed(block: Block, ends: Ends, axis: str) -> Block:
     """Return the block with the values of an axis, and the best of them, at their positions on it."""
-    moved = _PLACED if axis == DELTA else (f"{axis}_opt",)
+    moved = best_columns(axis)
     columns = {name: _keep_ends(ends, c) if name in moved else c for name, c in block.columns.items()}
     axes = {name: ends.place(values) if name == axis else values for name, values in block.axes.items()}
     return Block(axes, columns, {**block.scales, axis: "log"}, block.label)
@@ -86,19 +84,16 @@ def _keep_ends(ends: Ends, values: Any) -> Floats:
     return np.where(np.isnan(at), array, at)
 
 
-def ends_of_best(blocks: Sequence[Block], name: str = DELTA) -> Ends | None:
+def ends_of_best(blocks: Sequence[Block], name: str) -> Ends | None:
     """Return how the best values of an axis, and their ranges, stand on an axis; None where it is linear."""
-    columns = _PLACED if name == DELTA else (f"{name}_opt",)
-    found = [np.ravel(block.columns[column]) for block in blocks for column in columns if column in block.columns]
+    found = [np.ravel(block.columns[c]) for block in blocks for c in best_columns(name) if c in block.columns]
     return ends_of(np.concatenate(found)) if found else None
 
 
 def summarised(block: Block, quantity: str | None) -> Block:
     """Return the block without the axis whose best value is drawn: that belongs to all its values at once."""
-    name = "gamma0" if quantity == "gamma0_opt" else DELTA
-    if quantity not in (*PER_DELTA, "gamma0_opt") or name not in block.axes:
-        return block
-    if quantity == "loss_opt" and DELTA not in block.axes:
+    name = summarised_axis(quantity)
+    if name not in block.axes:
         return block
     at = list(block.axes).index(name)
     axes = {axis: values for axis, values in block.axes.items() if axis != name}

@@ -59,7 +59,7 @@ class MapPanel:
     label: str | None
     fixed: Mapping[str, Any]
     exact: bool = True
-    searched: str = "gamma0"
+    searched: str = ""
     error: Floats | None = None
     breaks: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
     rows: Indices | None = None

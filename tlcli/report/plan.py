@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tlcli.errors import UsageError, suggest
+from tlcli.options.axes import has_ends
 from tlcli.options.columns import label_of
 from tlcli.report.drawing import Drawing
 from tlcli.report.tables import Block
@@ -159,8 +160,8 @@ def _check_blocks(blocks: Sequence[Block], first: Block, shown: Sequence[str], q
 
 
 def _has_two(block: Block, name: str) -> bool:
-    """Whether values of an axis can be told apart in a figure; 0 and infinity have places on one of couplings."""
-    return name == "delta" or int(np.isfinite(block.axes[name]).sum()) >= 2
+    """Whether values of an axis can be told apart in a figure; 0 and infinity have places on some."""
+    return has_ends(name) or int(np.isfinite(block.axes[name]).sum()) >= 2
 
 
 def _plain_axes(block: Block) -> list[str]:

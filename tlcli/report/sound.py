@@ -44,7 +44,7 @@ def _parameters() -> set[str]:
 
 
 _TEXTS = {"case", "experiment", "kind", "refined", "other", "set"}
-_COUNTS = {"width", "nets", "trials", "dim", "p1", "p2", "draws", "depth", "stage", "task"}
+_COUNTS = {"stage", "task"}  # besides options, whose domains are their own
 # Every solved row has a finite number here (a baseline may be infinite where pre-training tames it).
 _FINITE = (
     "loss",

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tlcli.arrays import Floats
+from tlcli.options.axes import BEST
 from tlcli.options.columns import BASELINES, judged
 from tlcli.report.numbers import number, span, with_error
 from tlcli.report.records import RECORD, final
@@ -13,7 +14,6 @@ from tlcli.report.tables import Block
 from tlcli.status import Phase, Status
 
 _EXPERIMENT = "experiment"
-_STRENGTHS = ("gamma0", "delta")  # what one is free to choose: the tool says which value is best
 _UNSOLVED = (Status.NOT_CONVERGED, Status.FAILED)
 _MEANS = {
     Phase.POSITIVE: "helps",
@@ -45,7 +45,7 @@ def _of_case(block: Block, edges: Sequence[Mapping[str, Any]], default: str) -> 
         parts = [_point(end) if end.size == 1 else _grid(end, edges)]
         if RECORD in theory.axes:
             parts[0] += _earlier(theory, _loss(end))
-        parts += [_best(end, name) for name in _STRENGTHS]
+        parts += [_best(end, name) for name in BEST]  # what one is free to choose
     else:
         parts = [_quantity(end, name) for name in _shown(end, default)]
     return "; ".join([*(part for part in parts if part), *_reservations(end)])

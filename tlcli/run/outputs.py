@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tlcli.errors import TlcliError, UsageError, suggest
 from tlcli.options import DRAWN, OPTIONS
-from tlcli.options.columns import DIFFERENCES, PER_DELTA
+from tlcli.options.axes import summarised_axis
+from tlcli.options.columns import DIFFERENCES
 from tlcli.options.option import Option
 from tlcli.report.drawing import FORMATS, HTML, Drawing, read_drawing
 from tlcli.report.files import atomic
@@ -51,7 +52,7 @@ def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
     drawn = {part.strip() for part in (s["quantity"] or "").split(",")}
     for name in (name for name, option in OPTIONS.items() if option.ends):  # what has its own axis is drawn along it
         varied = job.command != "phase-diagram" and all(name in case.grid.axes for case in job.cases)
-        if varied and name not in roles.values() and not drawn & set(PER_DELTA):
+        if varied and name not in roles.values() and name not in map(summarised_axis, drawn):
             roles = {"x": name, **roles}
     unit = "summed-loss" if any(case.words.get("reduction") == "sum" for case in job.cases) else "mean-loss"
     quantity = job.cases[0].theory.quantity
