@@ -16,9 +16,11 @@ from tlcli.status import SOLVED, Status, phase_of
 from tlcli.sweep.forms import check_notes, check_numbers, check_texts
 from tlcli.sweep.runner import Placed, Task
 from tlcli.tasks.polynomial import is_polynomial
+from tlcli.theories.amounts import shown_time
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.draws import by_point, refuse_if_all_failed
 from tlcli.theories.network import points
+from tlcli.theories.network.cost import expected_seconds_of_averages
 
 FUNCTION = "tlcli.theories.network.average:point"
 POOLS = 4  # of tasks that are drawn; several small pools cost less than a large one, and tell their error
@@ -93,6 +95,13 @@ class AveragedNetwork(PointByPoint):
                 "--neurons where theirs does, or accept it with a larger --accuracy."
             )
         return out
+
+    def estimate(self, case: Case, tasks: Sequence[Task], left: Sequence[Task], workers: int) -> list[str]:
+        """Return the time of the networks that are left."""
+        if not left:
+            return []
+        workers = min(workers, len(left))
+        return [f"{shown_time(expected_seconds_of_averages(left, _REPEATS) / workers)} on {workers} worker(s)"]
 
     def memory(self, tasks: Sequence[Task]) -> float:
         """Return the bytes of the kernels of one network between the points of its pools, and of the work on them."""

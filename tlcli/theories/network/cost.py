@@ -6,7 +6,7 @@ that of repeats; so what a point takes follows from what two repeats of it take.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tlcli.dmft.field import thread_count
@@ -23,11 +23,30 @@ _AGAIN = 0.6  # of a repeat: the look at the error of the integration
 
 def expected_seconds(tasks: Sequence[Task]) -> float:
     """Return the seconds that all tasks take one after the other, from a few spread over them; 0 where none is left."""
+    return _from_some(tasks, _of_point)
+
+
+def expected_seconds_of_averages(tasks: Sequence[Task], repeats: int) -> float:
+    """Return the same of networks averaged over samples: the work on the kernel does not grow with the repeats."""
+
+    def of_task(task: Task) -> float:
+        wanted = int(task.parameters.get("repeats") or repeats)
+        two = _seconds(task, {**task.parameters, "repeats": min(_PAIR, wanted)})
+        if wanted <= _PAIR or two > _LONG:
+            return two * max(1.0, wanted / _PAIR)
+        four = _seconds(task, {**task.parameters, "repeats": min(2 * _PAIR, wanted)})
+        return max(two, two + (four - two) / _PAIR * (wanted - _PAIR))
+
+    return _from_some(tasks, of_task)
+
+
+def _from_some(tasks: Sequence[Task], seconds: Callable[[Task], float]) -> float:
+    """Return the seconds of all tasks from those of up to three at equal steps; fewer, where these take long."""
     count = min(_LOOKED_AT, len(tasks))
-    spent, found = time.perf_counter(), list[float]()
+    start, found = time.perf_counter(), list[float]()
     for i in range(count):
-        found.append(_of_point(tasks[(2 * i + 1) * len(tasks) // (2 * count)]))
-        if time.perf_counter() - spent > _LONG:
+        found.append(seconds(tasks[(2 * i + 1) * len(tasks) // (2 * count)]))
+        if time.perf_counter() - start > _LONG:
             break
     return len(tasks) * sum(found) / len(found) if found else 0.0
 
