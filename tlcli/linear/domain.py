@@ -13,6 +13,7 @@ Test = Callable[[Floats], Flags]
 POSITIVE: tuple[Test, str] = (lambda x: x > 0, "positive (inf is allowed)")
 NON_NEGATIVE: tuple[Test, str] = (lambda x: x >= 0, "zero or positive (inf is allowed)")
 FINITE_NON_NEGATIVE: tuple[Test, str] = (lambda x: (x >= 0) & np.isfinite(x), "zero or positive, and finite")
+SQUARED: tuple[Test, str] = (lambda x: (x >= 0) & (x <= 1e150), "zero or positive, and at most 1e150")
 
 
 _AT_THRESHOLD = 1e-12  # nearer to 1 than this, alpha cannot be told from 1: losses of noise would have four digits

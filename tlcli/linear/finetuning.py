@@ -73,12 +73,13 @@ def effective_ridge(alpha2: ArrayLike, bulk: ArrayLike = 1.0, ridge: ArrayLike =
     """
     k, λ = np.asarray(bulk, dtype=float), np.asarray(ridge, dtype=float)
     c = 1.0 / np.asarray(alpha2, dtype=float)
-    kappa, shrinkage = positive_root(λ + k * excess(alpha2), λ, k)
+    with np.errstate(invalid="ignore"):  # 0·∞ where 1/α is beyond floats
+        kappa, shrinkage = positive_root(λ + k * excess(alpha2), λ, k)
     f, taken = _bulk_ratio(kappa, k)
     return Regularisation(kappa, shrinkage, shrinkage + c * f * taken)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # beyond floats is inf or nan, and its status says so
+@np.errstate(over="ignore")  # beyond floats is inf, and its status says so
 def finetune(
     alpha2: ArrayLike,
     spikes: Sequence[ArrayLike] = (),
@@ -145,7 +146,8 @@ def _bulk_ratio(kappa: Floats, k: Floats) -> tuple[Floats, Floats]:
     total = kappa + k
     empty = total == 0
     total = np.where(empty, 1.0, total)
-    return np.where(empty, 1.0, kappa / total), k / total
+    with np.errstate(invalid="ignore"):  # where the sum is beyond floats
+        return np.where(empty, 1.0, kappa / total), k / total
 
 
 def _converged(problem: _Problem) -> Finetuned:
@@ -158,7 +160,8 @@ def _converged(problem: _Problem) -> Finetuned:
         amplify = 1.0 / one_minus_d
     gain_unit = np.where(edge, 1.0, f * np.where(edge, 1.0, amplify))  # f/(1−d) → 1 from below the edge
     bulk_unit = gain_unit * f
-    noise = np.where(σ == 0, 0.0, σ**2 * np.where(σ == 0, 0.0, (taken**2 / α) * amplify))
+    with np.errstate(invalid="ignore"):  # where σ² or 1/α is beyond floats
+        noise = np.where(σ == 0, 0.0, σ**2 * np.where(σ == 0, 0.0, (taken**2 / α) * amplify))
 
     rest, gain, loss = norm2, np.float64(0.0), noise
     for cj, rj2 in zip(c, r2, strict=True):
@@ -171,7 +174,8 @@ def _converged(problem: _Problem) -> Finetuned:
     with np.errstate(invalid="ignore"):
         train = shrinkage**2 * (loss + σ**2)
     train = np.where(ridgeless, 0.0, train) if np.any(ridgeless & edge) else train
-    right_side = λ + κ * taken / α
+    with np.errstate(invalid="ignore"):  # where κ or 1/α is beyond floats
+        right_side = λ + κ * taken / α
     scale = np.maximum(κ, right_side)
     bulk_loss = norm2 * bulk_unit + noise
     infinite = np.isinf(loss) if np.any(edge) else np.zeros((), dtype=bool)
@@ -198,12 +202,13 @@ def _spike_units(
             left = np.where(g == 0, 0.0, factor * g * g)
             return np.where(missing == 0, 0.0, factor * missing * (f + g)), left
     inverse = 1.0 / total
-    g = κ * inverse
-    left = g * g
-    left *= np.where(edge, 0.0, amplify)
-    inverse *= c * gain_unit
-    g += f
-    inverse *= g
+    with np.errstate(invalid="ignore"):  # where κ, c or 1/(1 − d) is beyond floats
+        g = κ * inverse
+        left = g * g
+        left *= np.where(edge, 0.0, amplify)
+        inverse *= c * gain_unit
+        g += f
+        inverse *= g
     return inverse, left
 
 
@@ -212,8 +217,9 @@ def _at_time(problem: _Problem, t: Floats) -> Finetuned:
     α, k, σ, λ, norm2, c, r2 = problem
     bulk = frozen_dynamics.direction_loss(α, k, 0.0, λ, t)
     noise = frozen_dynamics.noise_loss(α, k, λ, t)
-    rest, loss, gain = norm2, σ**2 * noise.test, np.float64(0.0)
-    train, change = σ**2 * noise.train, norm2 * bulk.change + σ**2 * noise.change
+    with np.errstate(invalid="ignore"):  # where σ² is beyond floats
+        rest, loss, gain = norm2, σ**2 * noise.test, np.float64(0.0)
+        train, change = σ**2 * noise.train, norm2 * bulk.change + σ**2 * noise.change
     for cj, rj2 in zip(c, r2, strict=True):
         spike = frozen_dynamics.direction_loss(α, k, cj, λ, t)
         rest = rest - rj2
@@ -222,5 +228,7 @@ def _at_time(problem: _Problem, t: Floats) -> Finetuned:
         change = change + rj2 * spike.change
     rest = np.maximum(rest, 0.0)
     loss, train = loss + rest * bulk.test, train + rest * bulk.train
-    status = np.where(change > 1e-7, Status.NOT_CONVERGED, Status.CONVERGED).astype(np.int8)
-    return Finetuned(loss, train, norm2 * bulk.test + σ**2 * noise.test, np.asarray(gain), worst(status), change)
+    with np.errstate(invalid="ignore"):
+        bulk_loss = norm2 * bulk.test + σ**2 * noise.test
+    status = np.where(change <= 1e-7, Status.CONVERGED, Status.NOT_CONVERGED).astype(np.int8)
+    return Finetuned(loss, train, bulk_loss, np.asarray(gain), worst(status), change)

@@ -50,7 +50,7 @@ def _decay(a: Floats, ridge: Floats, time: Floats) -> tuple[Floats, Floats]:
     """φ(a+λ, t) and ψ = 1 − aφ for eigenvalues (n,) against (λ, t) pairs (m, 1), without cancellation."""
     x = a + ridge
     safe = np.where(x > 0, x, 1.0)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # times and rates whose product is beyond floats
         phi = np.where(x > 0, -np.expm1(-x * time) / safe, time)
         psi = np.where(x > 0, (ridge + a * np.exp(-x * time)) / safe, 1.0)
     return phi, psi
@@ -79,11 +79,17 @@ def remaining(α: float, k: float, c: float, n: int, ridge: Floats, time: Floats
         psi = _decay(np.array([c]), ridge, time)[1]
         return Remaining(psi, np.zeros(len(time)), psi, np.ones(1), 0.0)
     nodes, weights = marchenko_pastur(α, n)
-    ell, v, atom = nodes[:-1], np.sqrt(weights[:-1] * nodes[:-1]), weights[-1]
+    with np.errstate(invalid="ignore"):  # 0·∞ where 1/α is beyond floats
+        ell, v, atom = nodes[:-1], np.sqrt(weights[:-1] * nodes[:-1]), weights[-1]
     if c == 0:
         psi = _decay(k * ell, ridge, time)[1]
         return Remaining(psi * np.sqrt(weights[:-1]), np.ones(len(time)), psi * v, weights[:-1], atom)
-    a, q_matrix = np.linalg.eigh(np.diag(k * ell) + c * np.outer(v, v))
+    with np.errstate(over="ignore", invalid="ignore"):
+        matrix = np.diag(k * ell) + c * np.outer(v, v)
+    if not np.isfinite(matrix).all():  # 1/α or the kernel is beyond floats
+        unknown = np.full((len(time), n), np.nan)
+        return Remaining(unknown, unknown[:, 0], unknown, weights[:-1], atom)
+    a, q_matrix = np.linalg.eigh(matrix)
     q = v @ q_matrix
     phi, psi = _decay(np.maximum(a, 0.0), ridge, time)
     psi *= q
@@ -129,13 +135,15 @@ def noise_left(α: float, k: float, n: int, ridge: Floats, time: Floats) -> Nois
 def _noise(α: float, k: float, c: float, n: int, ridge: Floats, time: Floats) -> tuple[Floats, Floats]:
     """Test and train part of unit label noise at the (λ, t) pairs (m, 1)."""
     left = noise_left(α, k, n, ridge, time)
-    test = np.square(left.on_test) @ left.test_weights / α
-    return test, np.square(left.on_train) @ left.train_weights / α + left.untouched
+    with np.errstate(over="ignore", invalid="ignore"):  # where 1/α is beyond floats
+        test = np.square(left.on_test) @ left.test_weights / α
+        return test, np.square(left.on_train) @ left.train_weights / α + left.untouched
 
 
 def _modes_needed(α: float, k: float, longest: float) -> int:
     """Modes for 1e-9: the Gaussian e^{−2ktℓ} at the lower edge must be resolved, or the law itself."""
-    of_time = 7.0 * np.sqrt(k * longest / np.sqrt(α)) + 16.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        of_time = 7.0 * np.sqrt(k * longest / np.sqrt(α)) + 16.0
     return int(np.clip(np.fmin(of_time, float(nodes_needed(α, 1e-10)) + 16.0), 16, MAX_MODES))
 
 
@@ -174,7 +182,8 @@ def _doubled(
     while True:
         n = min(2 * n, MAX_MODES)
         new = solver(α, k, c, n, ridge, time)
-        change = np.maximum(np.abs(new[0] - old[0]), np.abs(new[1] - old[1]))
+        with np.errstate(invalid="ignore"):  # both may be infinite
+            change = np.maximum(np.abs(new[0] - old[0]), np.abs(new[1] - old[1]))
         if n == MAX_MODES or np.all(change <= TOLERANCE * np.maximum(1.0, new[0])):
             return new[0], new[1], change
         old = new

@@ -154,7 +154,8 @@ def march(system: System, step: Floats, *, active: Flags, order: int, max_steps:
         with np.errstate(divide="ignore"):
             factor = _SAFETY * error ** (-1.0 / order)
         factor = np.clip(np.nan_to_num(factor, nan=_SHRINK, posinf=_GROW), _SHRINK, _GROW)
-        step[points] = trial * factor
+        with np.errstate(over="ignore"):  # limits what it may be
+            step[points] = trial * factor
         steps[points] += accepted
         status[points[finished]] = Status.CONVERGED
         points = points[~finished & (step[points] > 0)]

@@ -35,7 +35,7 @@ class Transfer:
     pretrained: Pretrained | None
 
 
-@np.errstate(over="ignore", invalid="ignore")  # beyond floats is inf or nan, and its status says so
+@np.errstate(over="ignore")  # beyond floats is inf, and its status says so
 def transfer_exact(
     alpha1: ArrayLike,
     alpha2: ArrayLike,
@@ -86,7 +86,7 @@ def transfer_exact(
     return _compare(target, baseline, dead, source)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # beyond floats is inf or nan, and its status says so
+@np.errstate(over="ignore")  # beyond floats is inf, and its status says so
 def transfer_ansatz(
     alpha1: ArrayLike,
     alpha2: ArrayLike,
@@ -139,7 +139,7 @@ def _compare(target: Finetuned, untrained: Finetuned, dead: Flags, source: Pretr
     if source is not None:
         status = worst(status, source.status)
     # Numbers beyond floats: infinite losses are said to be so, and what has no number is not solved.
-    solved = status == Status.CONVERGED
+    solved = (status == Status.CONVERGED) | (status == Status.COLLAPSED)
     status = np.where(solved & np.isinf(both), np.int8(Status.DIVERGED), status)
     status = np.where(solved & np.isnan(both), np.int8(Status.NOT_CONVERGED), status)
     return Transfer(

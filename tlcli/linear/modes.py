@@ -35,7 +35,8 @@ def bulk_after(bulk0: ArrayLike, decay: ArrayLike, time: ArrayLike) -> Floats:
 
     A ridgeless fit on k I + χ n nᵀ has another limit for k → 0⁺ than at k = 0, which no finite time reaches.
     """
-    lost = np.minimum(2.0 * np.asarray(decay, dtype=float) * np.asarray(time, dtype=float), _FADED)
+    with np.errstate(over="ignore", invalid="ignore"):  # faded all the same; 0·∞ is not asked for
+        lost = np.minimum(2.0 * np.asarray(decay, dtype=float) * np.asarray(time, dtype=float), _FADED)
     return np.asarray(bulk0, dtype=float) * np.exp(-lost)
 
 
@@ -47,23 +48,25 @@ class Modes:
         self.alpha, self.tolerance, self.rule = alpha, tolerance, radau(stages)
         self.times = np.concatenate([times, duration[:, None]], axis=1)
         self.ell, self.weight = marchenko_pastur(alpha, n_nodes)
-        s2 = self.sigma**2 / alpha
-        self.noise = np.where(self.ell > 0, self.weight, 0.0) * s2[:, None]  # weight of N² ℓ/C²
-        self.noise_over = np.divide(self.noise, self.ell, where=self.ell > 0, out=np.zeros_like(self.ell))
-        self.power = self.weight * self.ell + self.noise
-        # Noise that training never removes: outside the column space of X, and at ℓ = 0 within it (a quadrature
-        # correction near α = 1, see `marchenko_pastur`).
-        zero_modes = self.weight[:, -1] - np.maximum(0.0, 1.0 - alpha)
-        self.outside = self.sigma**2 * np.maximum(0.0, 1.0 - 1.0 / alpha) + s2 * zero_modes
+        with np.errstate(over="ignore", invalid="ignore"):  # noise beyond floats: the step, then the status, tells
+            s2 = self.sigma**2 / alpha
+            self.noise = np.where(self.ell > 0, self.weight, 0.0) * s2[:, None]  # weight of N² ℓ/C²
+            self.noise_over = np.divide(self.noise, self.ell, where=self.ell > 0, out=np.zeros_like(self.ell))
+            self.power = self.weight * self.ell + self.noise
+            # Noise that training never removes: outside the column space of X, and at ℓ = 0 within it (a quadrature
+            # correction near α = 1, see `marchenko_pastur`).
+            zero_modes = self.weight[:, -1] - np.maximum(0.0, 1.0 - alpha)
+            self.outside = self.sigma**2 * np.maximum(0.0, 1.0 - 1.0 / alpha) + s2 * zero_modes
         n = alpha.size
         self.x = np.zeros(self.ell.shape)  # C of young points, C − 1 of the others
         self.young = np.ones(n, dtype=bool)
         self.t, self.tau, self.phi, self.mu = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
-        spread = self.gamma * self.start
-        total = self.bulk0 + np.sqrt(self.bulk0**2 + spread**2)
-        # Neither bulk nor predictor, or no time: nothing moves.
-        self.frozen = total == 0
-        self.q = 1.0 / np.where(self.frozen, 1.0, total)
+        with np.errstate(over="ignore"):  # as above
+            spread = self.gamma * self.start
+            total = self.bulk0 + np.sqrt(self.bulk0**2 + spread**2)
+            # Neither bulk nor predictor, or no time: nothing moves.
+            self.frozen = total == 0
+            self.q = 1.0 / np.where(self.frozen, 1.0, total)
         self.out = np.full((n, self.times.shape[1], N_OUTPUTS), np.nan)
         self.residual = np.full(n, np.inf)
         self.collapsed = np.zeros(n, dtype=bool)
@@ -73,6 +76,7 @@ class Modes:
             self._record(still, column, none, self.x[still], none + 1.0, self.q[still])
         self.residual[self.frozen] = 0.0
 
+    @np.errstate(over="ignore", invalid="ignore")  # rates beyond floats: no step, and the status tells
     def first_step(self) -> Floats:
         """Step in τ that resolves the fastest mode, the growth from zero and the carried predictor."""
         m2 = np.einsum("nk,nk->n", self.power, self.ell) + 1.0
@@ -85,10 +89,12 @@ class Modes:
         ]
         return 0.1 / np.max(rates, axis=0)
 
+    @np.errstate(over="ignore", divide="ignore", invalid="ignore")  # as above
     def limit(self, points: Indices) -> Floats:
         """Do not shoot far past the last recorded time."""
         return 2.0 * (self.times[points, -1] - self.t[points]) / self.q[points]
 
+    @np.errstate(over="ignore", invalid="ignore")  # as above
     def carried(self, points: Indices, shift: Floats) -> Floats:
         """E·a·exp(μ shift) at τ + shift (n, p): shape (n, K, p)."""
         clock = (self.tau[points, None] + shift)[:, None, :]
@@ -170,6 +176,7 @@ class Modes:
         """∫C, ∫E, |β|², test loss, train loss from C (or C − 1) and E (n, K); shape (n, 5)."""
         return self._moments_of(points, *self._split(points, x), e)
 
+    @np.errstate(over="ignore", invalid="ignore")  # as in `first_step`
     def _moments_of(self, points: Indices, c: Floats, gap: Floats, e: Floats) -> Floats:
         w, r = self.weight[points], self.r[points]
         noise, outside = self.noise[points], self.outside[points]
@@ -196,7 +203,8 @@ class Modes:
         tau, phi = self.tau[points] + shift, self.phi[points] + self.mu[points] * shift - np.log(a)
         self.out[points, column] = np.column_stack([moments, bulk, tau, phi])
         # s² = k² + γ²|β|² ⇔ 1 = 2kq + (γ|β|q)²: not used by the integration, so it measures its error.
-        self.residual[points] = np.abs(1.0 - 2.0 * bulk * q - self.gamma[points] ** 2 * moments[:, 2] * q**2)
+        with np.errstate(over="ignore", invalid="ignore"):  # squares beyond floats are no small residual
+            self.residual[points] = np.abs(1.0 - 2.0 * bulk * q - self.gamma[points] ** 2 * moments[:, 2] * q**2)
 
     def _bury(self, points: Indices) -> Flags:
         """Has weight decay removed everything? Then all times still ahead are recorded: see `_fade`."""
@@ -214,6 +222,7 @@ class Modes:
         self.residual[points[dead]] = 0.0
         return dead
 
+    @np.errstate(over="ignore", invalid="ignore")  # as in `first_step`
     def _fade(self, points: Indices, column: int) -> None:
         """Record a later time of features that have died: their force is constant, g = −∇L(β = 0) =: |g| ĝ.
 
@@ -264,7 +273,7 @@ class Modes:
         # The distance still to go is the speed times τ (power laws) or over the slowest rate, if that is less.
         slowest = np.min(np.where(ell > 0, ell, np.inf), axis=1) - np.minimum(mu[:, 0], 0.0)
         ahead = np.minimum(np.maximum(1.0, self.tau[points]), 1.0 / slowest)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             change = np.where(speed2 > 0, np.sqrt(np.maximum(speed2, 0.0) / norm2) * ahead, 0.0)
         done = ~self.collapsed[points] & faded & (change <= _STOP + 4e-15 * ahead)
         ends = points[done]
@@ -318,7 +327,12 @@ class _Collocation:
             m, jacobian, defect = self._linearised(a, q)
             usable = np.isfinite(jacobian).all(axis=(1, 2)) & np.isfinite(defect).all(axis=1)
             jacobian[~usable], defect[~usable] = np.eye(2 * p), 0.0
-            delta = np.linalg.solve(jacobian, defect[..., None])[..., 0]
+            try:
+                delta = np.linalg.solve(jacobian, defect[..., None])[..., 0]
+            except np.linalg.LinAlgError:  # some point is far beyond what its equations can resolve
+                usable &= np.linalg.slogdet(jacobian)[0] != 0
+                jacobian[~usable], defect[~usable] = np.eye(2 * p), 0.0
+                delta = np.linalg.solve(jacobian, defect[..., None])[..., 0]
             a, q = a - delta[:, :p], q - delta[:, p:]
             change = np.max(np.abs(delta) / np.concatenate([a, q], axis=1), axis=1)
             change[~usable | np.any((a <= 0) | (q <= 0), axis=1)] = np.inf

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import elementwise
 
 from tlcli.errors import DomainError, suggest
-from tlcli.linear.domain import FINITE_NON_NEGATIVE, NON_NEGATIVE, POSITIVE, at_threshold, require
+from tlcli.linear.domain import FINITE_NON_NEGATIVE, NON_NEGATIVE, POSITIVE, SQUARED, at_threshold, require
 from tlcli.linear.spectrum import resolvent
 from tlcli.status import Status
 
@@ -77,12 +77,13 @@ def check_domain(
     """Raise `tlcli.errors.DomainError` for the first parameter outside the theory (NaN always is)."""
     require(POSITIVE, alpha1=alpha1)
     require(NON_NEGATIVE, gamma0=gamma0, t1=t1)
-    require(FINITE_NON_NEGATIVE, sigma1=sigma1, init_scale=init_scale, weight_decay=weight_decay)
+    require(FINITE_NON_NEGATIVE, sigma1=sigma1, weight_decay=weight_decay)
+    require(SQUARED, init_scale=init_scale)
     if kernel not in KERNELS:
         raise DomainError(f"kernel '{kernel}' is unknown{suggest(kernel, KERNELS)}: use feature or ntk.")
 
 
-@np.errstate(over="ignore", invalid="ignore")  # beyond floats is inf or nan, and its status says so
+@np.errstate(over="ignore")  # beyond floats is inf, and its status says so
 def pretrain(
     alpha1: ArrayLike,
     gamma0: ArrayLike,
@@ -120,8 +121,8 @@ def collapse_ratio(alpha1: ArrayLike, gamma0: ArrayLike, weight_decay: ArrayLike
     """(γ₀/λ)√(1 + (1 + σ₁²)/α₁): features survive weight decay, t → ∞, iff it exceeds 1. Broadcasts."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         strength = np.asarray(gamma0, dtype=float) / np.asarray(weight_decay, dtype=float)
-    largest = np.sqrt(1.0 + (1.0 + np.square(sigma1)) / np.asarray(alpha1, dtype=float))
-    return np.asarray(strength * largest)
+        largest = np.sqrt(1.0 + (1.0 + np.square(sigma1)) / np.asarray(alpha1, dtype=float))
+        return np.asarray(strength * largest)
 
 
 def _interpolator(α: Floats, σ: Floats, κ: Floats) -> _Predictor:
@@ -190,10 +191,11 @@ def _solve_ridge(α: Floats, σ: Floats, log_ε: Floats) -> tuple[Floats, Floats
 
     c = 1.0 / α
     # r²ν ≤ r (1 + cσ²)/4 from below; from above 1 + c + cσ² − r²ν ≤ (2/r)(m₃ + cσ² m₂), moments m of the law.
-    lower = np.log(4.0) + 2.0 * log_ε - np.log1p(c * σ**2) - 0.1
-    top = 1.0 + c * (1.0 + σ**2)
-    gap = np.maximum(-np.expm1(2.0 * log_ε - np.log(top)), 1e-17) * top
-    upper = np.log(2.0 * (1.0 + 3.0 * c + c * c + c * σ**2 * (1.0 + c))) - np.log(gap) + 0.1
+    with np.errstate(invalid="ignore"):  # where c or cσ² is beyond floats
+        lower = np.log(4.0) + 2.0 * log_ε - np.log1p(c * σ**2) - 0.1
+        top = 1.0 + c * (1.0 + σ**2)
+        gap = np.maximum(-np.expm1(2.0 * log_ε - np.log(top)), 1e-17) * top
+        upper = np.log(2.0 * (1.0 + 3.0 * c + c * c + c * σ**2 * (1.0 + c))) - np.log(gap) + 0.1
     bracket = (np.maximum(lower, -690.0), np.maximum(upper, lower + 1.0))
     found = elementwise.find_root(
         excess, bracket, args=(α, σ, log_ε), tolerances={"xatol": 2e-15, "xrtol": 4e-16, "fatol": 0.0}
@@ -220,7 +222,8 @@ def _early_stopped(α: Floats, γ: Floats, σ: Floats, κ: Floats, λ: Floats, t
         weight_decay=λ,
     )
     # The square root of a difference that is all rounding would look like a noise direction.
-    noise2 = run.norm2 - run.overlap**2
+    with np.errstate(invalid="ignore"):  # both may be infinite
+        noise2 = run.norm2 - run.overlap**2
     noise2 = np.where(noise2 > 1e-14 * run.norm2, noise2, 0.0)
     state = _Predictor(run.overlap, run.norm2, noise2, run.bulk, run.train_loss, run.status, run.residual)
     if not np.any(np.isinf(γ)):

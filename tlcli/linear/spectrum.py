@@ -52,7 +52,8 @@ def marchenko_pastur(alpha: ArrayLike, n_nodes: int | None = None) -> tuple[Floa
     nodes = np.empty((*alpha.shape, n_nodes + 1))
     weights = np.empty_like(nodes)
     # 1 + c + 2√c cos θ without the cancellation at the lower edge.
-    nodes[..., :-1] = (1.0 - root_c) ** 2 + 4.0 * root_c * np.cos(theta / 2) ** 2
+    with np.errstate(over="ignore"):  # alpha whose inverse is beyond floats
+        nodes[..., :-1] = (1.0 - root_c) ** 2 + 4.0 * root_c * np.cos(theta / 2) ** 2
     nodes[..., -1] = 0.0
     weights[..., :-1] = (2.0 / (n_nodes + 1)) * np.sin(theta) ** 2 / nodes[..., :-1]
     missing = np.maximum(1.0 - weights[..., :-1].sum(axis=-1), 0.0)
@@ -77,7 +78,8 @@ def resolvent(alpha: ArrayLike, ridge: ArrayLike) -> Resolvent:
     c = 1.0 / np.asarray(alpha, dtype=float)
     kappa, shrinkage = positive_root(ridge + excess(alpha), ridge, np.float64(1.0))
     # 1 − d = r/κ + cκ/(1+κ)²: a sum of positive terms.
-    return Resolvent(kappa, shrinkage, shrinkage + c * kappa / (1.0 + kappa) ** 2)
+    with np.errstate(invalid="ignore"):  # where κ² is beyond floats
+        return Resolvent(kappa, shrinkage, shrinkage + c * kappa / (1.0 + kappa) ** 2)
 
 
 def positive_root(p: Floats, ridge: Floats, bulk: Floats | np.float64) -> tuple[Floats, Floats]:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlcli.arrays import Flags, Floats
 from tlcli.errors import DomainError
-from tlcli.linear.domain import FINITE_NON_NEGATIVE, at_threshold, require
+from tlcli.linear.domain import SQUARED, at_threshold, require
 from tlcli.linear.dynamics import StageSolution, integrate_stage
 from tlcli.linear.pretraining import pretrain
 from tlcli.status import Status, worst
@@ -106,7 +106,7 @@ def run_stages(
     loss. Raises `DomainError`, also for gamma = 0 after a stage that left an output: b/gamma would be infinite.
     """
     gram = check_gram(gram)
-    require(FINITE_NON_NEGATIVE, init_scale=init_scale)
+    require(SQUARED, init_scale=init_scale)
     n_teachers = gram.shape[-1]
     recorded = _times_per_stage(times, len(stages))
     bulk: Floats = np.square(np.asarray(init_scale, dtype=float))
@@ -126,6 +126,8 @@ def run_stages(
         else:
             unknown = ~(lost | np.isfinite(spread) & np.isfinite(bulk) & np.isfinite(direction).all(axis=-1))
             start = _rescaled(np.where(lost | unknown, 0.0, spread), gamma_before, stage.gamma, number)
+            unknown = unknown | ~np.isfinite(start)
+            start = np.where(unknown, 0.0, start)
             along = np.clip(np.where(unknown, 0.0, direction[..., stage.teacher]), -1.0, 1.0)
             run = _later(stage, start, np.where(unknown, 1.0, bulk), along, at)
             run = _without(run, unknown)
@@ -158,8 +160,9 @@ def _rescaled(spread: Floats, before: ArrayLike, after: ArrayLike, number: int) 
             f"gamma = 0 in stage {number} after a stage with gamma > 0: the carried output b/gamma is infinite; "
             "use a small positive gamma."
         )
-    ratio = np.divide(before, after, out=np.ones(np.broadcast_shapes(before.shape, after.shape)), where=after > 0)
-    return ratio * spread
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond floats it is unknown, and so is what follows
+        ratio = np.divide(before, after, out=np.ones(np.broadcast_shapes(before.shape, after.shape)), where=after > 0)
+        return ratio * spread
 
 
 def _first(stage: LinearStage, bulk: Floats, init_scale: ArrayLike, times: Floats) -> StageSolution:
