@@ -44,9 +44,9 @@ def test_nothing_is_silenced_at_ordinary_parameters(kernel, monkeypatch):
 
 def test_a_nan_is_silenced_only_where_numbers_are_beyond_floats(monkeypatch):
     """Whole functions ignore overflow, which makes infinity; a nan that is born where none is expected must warn."""
-    for function in (pretrain, finetune, transfer.transfer_exact, transfer.transfer_ansatz):
+    for function in (pretrain, finetune, linear_transfer.transfer_exact, linear_transfer.transfer_ansatz):
         with np.errstate(all="raise", under="ignore"):
-            monkeypatch.setattr(transfer, "check_alignment", lambda *_: np.float64(np.inf) - np.inf)
+            monkeypatch.setattr(linear_transfer, "check_alignment", lambda *_: np.float64(np.inf) - np.inf)
             monkeypatch.setattr("tlcli.linear.pretraining.check_domain", lambda *_, **__: np.float64(np.inf) - np.inf)
             monkeypatch.setattr("tlcli.linear.finetuning.require", lambda *_, **__: np.float64(np.inf) - np.inf)
             with pytest.raises(FloatingPointError, match="invalid value"):
@@ -64,7 +64,7 @@ def test_inputs_at_the_ends_of_the_floats_do_not_warn():
     rng = np.random.default_rng(5)
     for _ in range(300):
         point = {name: values[rng.integers(len(values))] for name, values in many.items()}
-        found = transfer.transfer_exact(**point, rho=0.6, time=[np.inf, 1.0, 1e300][rng.integers(3)])
+        found = linear_transfer.transfer_exact(**point, rho=0.6, time=[np.inf, 1.0, 1e300][rng.integers(3)])
         solved = found.status in (Status.CONVERGED, Status.COLLAPSED)
         assert np.isfinite([found.loss, found.baseline, found.gain]).all() or not solved, point
 
