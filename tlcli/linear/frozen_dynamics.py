@@ -103,7 +103,8 @@ def _direction(α: float, k: float, c: float, n: int, ridge: Floats, time: Float
     if c == 0 and k > 0:  # diagonal: the weights need no root
         nodes, weights = marchenko_pastur(α, n)
         ψ2 = np.square(_decay(k * nodes[:-1], ridge, time)[1])
-        v = np.sqrt(weights[:-1] * nodes[:-1])
+        with np.errstate(invalid="ignore"):  # as above
+            v = np.sqrt(weights[:-1] * nodes[:-1])
         return ψ2 @ weights[:-1] + weights[-1], ψ2 @ (v * v)
     left = remaining(α, k, c, n, ridge, time)
     return np.square(left.on_modes).sum(axis=1) + left.atom * left.on_atom**2, np.square(left.on_train).sum(axis=1)
@@ -128,8 +129,10 @@ def noise_left(α: float, k: float, n: int, ridge: Floats, time: Floats) -> Nois
     nodes, weights = marchenko_pastur(α, n)
     ell, w = nodes[:-1], weights[:-1]
     phi, psi = _decay(k * ell, ridge, time)
+    with np.errstate(invalid="ignore"):  # as above
+        power = w * ell
     # Train: P − (number of positive modes) directions of the noise are never touched.
-    return NoiseLeft(k * phi, w * ell, psi, w, 1.0 - w.sum() / α)
+    return NoiseLeft(k * phi, power, psi, w, 1.0 - w.sum() / α)
 
 
 def _noise(α: float, k: float, c: float, n: int, ridge: Floats, time: Floats) -> tuple[Floats, Floats]:

@@ -133,7 +133,8 @@ def _interpolator(α: Floats, σ: Floats, κ: Floats) -> _Predictor:
     noise2 = q * (1.0 - q) + noise
     status = np.where(np.isinf(noise2), Status.DIVERGED, Status.CONVERGED).astype(np.int8)
     # (1 − q/α)²(L + σ²) with L = (1 − q)² + ν n₂², free of cancellation.
-    train = np.where(α > 1, σ**2 * (1.0 - 1.0 / α), 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # where σ² or 1/α is beyond floats
+        train = np.where(α > 1, σ**2 * (1.0 - 1.0 / α), 0.0)
     return _Predictor(q, q * q + noise2, noise2, κ**2, train, status, np.zeros(noise2.shape))
 
 
