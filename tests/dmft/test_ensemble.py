@@ -244,6 +244,23 @@ def test_the_error_in_time_is_at_least_the_true_one(tolerance):
         assert np.max(np.abs(f[0] - true[0])) > 0.02 * np.max(np.abs(other - same)), "not far too large either"
 
 
+def test_the_error_in_time_is_seen_where_one_step_reaches_every_record():
+    """Both tolerances take the whole stage at once: no difference between them says anything."""
+    stage = replace(FLAT.stages[0], times=np.array([0.0, 0.025, 0.05]))
+    short = Problem(FLAT.act, FLAT.geometry, [stage])
+    numerics = Numerics("sobol", 64, 2, tolerance=0.02)
+    found, exact = solve(short, numerics), solve(short, replace(numerics, integrator="dop853", tolerance=1e-12))
+    assert found.steps == 2, "one step of either population"
+    assert found.retimed is not None
+    ((same, other),) = found.retimed
+    wrong = np.max(np.abs(found.f[0][0] - exact.f[0][0]), axis=1)
+    stated = np.max(np.abs(other - same), axis=1)
+    np.testing.assert_array_equal(same, found.f[0][0])
+    assert np.all(wrong[1:] > 0)
+    assert np.all(wrong[1:] <= 2 * stated[1:])
+    assert stated[-1] < 5 * wrong[-1], "not far too large either"
+
+
 # ---------------------------------------------------------------------------------------------------- lazy limit
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from tlcli.arrays import Floats
@@ -19,7 +20,7 @@ from tlcli.dmft.estimates import Piece, averaged, estimate
 from tlcli.dmft.field import Drive, Field, Threads, thread_count
 from tlcli.dmft.frozen_field import deviation, freeze, stream
 from tlcli.dmft.geometry import Geometry
-from tlcli.dmft.integrate import Control
+from tlcli.dmft.integrate import Control, error_factor
 from tlcli.dmft.lazy import initial_ntk
 from tlcli.dmft.plan import Numerics, Plan, plan
 from tlcli.dmft.population import Population, coarser, quadrature, sample, scaled
@@ -153,12 +154,48 @@ def _again_in_time(
 
     The second is the first plus the error of the integration. A smooth dynamics is integrated more loosely: the error,
     which grows at least with the cube root of the tolerance, is less than what changes, and twice the half of it is
-    stated. With kinks a tighter run says how much the flips of single neurons matter. None where the run breaks off.
+    stated. With kinks a tighter run says how much the flips of single neurons matter. Records within steps that both
+    tolerances take alike are compared with those of halved steps instead. None where the run breaks off.
     """
     factor, share = (8.0, 0.5) if problem.act.smooth else (0.25, 1.0)
     control = replace(chosen.control, tolerance=chosen.control.tolerance * factor)
     runs = _train(problem, numerics, replace(chosen, control=control), timed, observe, threads).runs
-    return None if any(run.outcome.message for run in runs) else moved(timed.runs, runs, share)
+    if any(run.outcome.message for run in runs):
+        return None
+    found = moved(timed.runs, runs, share)
+    if not _blind(problem, found):
+        return found
+    runs = _train(problem, numerics, chosen, timed, observe, threads, timed.runs).runs
+    if any(run.outcome.message for run in runs):
+        return found
+    finer = moved(timed.runs, runs, error_factor(chosen.control.method, problem.act.smooth))
+    return [_filled(*pair) for pair in zip(found, finer, strict=True)]
+
+
+_Looks = tuple[Floats, dict[str, Any]]  # f and what was observed, (2, record, ...) each
+
+
+def _blind(problem: Problem, looks: Sequence[_Looks]) -> bool:
+    """Whether a record after the start is the same in both looks."""
+    return any(
+        bool(np.any(_same(f)[np.asarray(stage.times) > 0])) for stage, (f, _) in zip(problem.stages, looks, strict=True)
+    )
+
+
+def _same(pair: Any) -> NDArray[np.bool_]:
+    """Return which records (n,) of two looks (2, n, ...) are the same."""
+    return np.asarray((pair[0] == pair[1]).reshape(len(pair[0]), -1).all(axis=1))
+
+
+def _filled(looks: _Looks, others: _Looks) -> _Looks:
+    """Return the looks, the records that are the same in both from the `others`."""
+
+    def fill(pair: Any, other: Any) -> Any:
+        same = _same(pair)
+        return np.where(same.reshape(1, -1, *(1,) * (pair.ndim - 2)), other, pair)
+
+    seen = {name: fill(pair, others[1][name]) if name in others[1] else pair for name, pair in looks[1].items()}
+    return fill(looks[0], others[0]), seen
 
 
 def moved(
@@ -264,12 +301,18 @@ def _run_repeat(
 
 
 def _train(
-    problem: Problem, numerics: Numerics, chosen: Plan, start: _Repeat, observe: Observer | None, threads: Threads
+    problem: Problem,
+    numerics: Numerics,
+    chosen: Plan,
+    start: _Repeat,
+    observe: Observer | None,
+    threads: Threads,
+    halve: Sequence[StageRun] | None = None,
 ) -> _Repeat:
-    """Return a repeat with the runs of its population and corrections."""
+    """Return a repeat with the runs of its population and corrections; `halve` as in `run_population`."""
     machine = _machine(numerics, chosen, threads)
     p, more = start.population, start.corrections
-    runs = run_population(problem, p, chosen.control, machine, more, observe, start.redrawn)
+    runs = run_population(problem, p, chosen.control, machine, more, observe, start.redrawn, halve)
     return _Repeat(p, start.redrawn, runs, more)
 
 
