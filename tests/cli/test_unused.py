@@ -57,6 +57,7 @@ REFUSED = [
         "--class-weights balanced has no effect: the labels of linear are no classes",
     ),
     (f"{NETWORK} --loss1 mse --loss2 huber:1", "--loss mse", "--loss mse has no effect beside --loss1 and --loss2"),
+    (NETWORK, "--population quadrature", "--repeats 2 has no effect with --population quadrature"),
     (f"{NETWORK} --gamma2 0,1", "--kernel ntk", None),
     (f"{NETWORK} --gamma2 0,1", "--readout reset", None),
     (f"phase-diagram {LINEAR.partition(' ')[2]}", "--optimal-delta", "--optimal-delta: linear-exact has no delta"),

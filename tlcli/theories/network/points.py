@@ -267,6 +267,11 @@ def _refuse_without_effect(numerics: Numerics, points: Sequence[TransferSettings
             f"--readout {points[0].readout} has no effect on frozen features, whose readout is learnt from zero; leave "
             "it out."
         )
+    if numerics.population == "quadrature" and numerics.repeats is not None:
+        raise UsageError(
+            f"--repeats {numerics.repeats} has no effect with --population quadrature, a rule without chance, whose "
+            "error is the distance from coarser ones; leave it out."
+        )
     if not all(point.deep for point in points):
         return
     if all(point.gamma0 == 0 and (point.regresses or not point.times2) for point in points):
