@@ -14,7 +14,7 @@ _SIDE = 6  # panels in a row or column
 
 # Values that switch something off are not worth a reader's time, nor is it that there is one of a thing.
 _SILENT = {"init_scale": 1.0, "draws": 1.0}
-_COUNTED = ("draws", "trials", "nets", "modes")
+_COUNTED = ("draws", "trials", "nets", "modes", "steps")
 
 
 class Panel(Protocol):
