@@ -131,18 +131,21 @@ class Hidden:
 
     def _novel(self, space: Space, x: Array, table: Table, chosen: Flags, known: Floats) -> Array:
         """Return orthonormal fields that complete the `chosen` rows of a table to span x, up to the tolerance."""
-        gram = space.inner(x, x)
-        scale = self.tol**2 * max(float(np.trace(gram)) / len(x), 1e-300)
-        residual = gram - known[:, chosen] @ known[:, chosen].T
-        # Most looks of samples find nothing new; the trace bounds the eigenvalues. The difference has rounding errors.
-        lost = not np.trace(residual) > scale or np.linalg.eigvalsh(residual)[-1] <= scale
-        if lost and not space.exact:
-            return x[:0]
-        rest = without(space, x, table.rows, chosen)
         if space.exact:  # a Gram matrix does not resolve directions below the root of rounding
+            scale = self.tol**2 * max(float(np.vdot(x, x)) / len(x), 1e-300)
+            rest = without(space, x, table.rows, chosen, known)
+            if np.vdot(rest, rest) < 0.999 * scale:  # it bounds all squares, and most looks find nothing new
+                return x[:0]
             _, sizes, vectors = np.linalg.svd(rest, full_matrices=False)
             new = vectors[sizes**2 > scale]
         else:
+            gram = space.inner(x, x)
+            scale = self.tol**2 * max(float(np.trace(gram)) / len(x), 1e-300)
+            residual = gram - known[:, chosen] @ known[:, chosen].T
+            # Most looks find nothing new; the trace bounds the eigenvalues. The difference has rounding errors.
+            if not np.trace(residual) > scale or np.linalg.eigvalsh(residual)[-1] <= scale:
+                return x[:0]
+            rest = without(space, x, table.rows, chosen, known)
             values, vectors = np.linalg.eigh(space.inner(rest, rest))
             keep = values > scale
             new = ((vectors[:, keep] / np.sqrt(values[keep])).T).astype(x.dtype) @ rest

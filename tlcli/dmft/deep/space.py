@@ -92,11 +92,16 @@ class Axes:
 Space = Samples | Axes
 
 
-def without(space: Space, z: Fields, rows: Fields, chosen: NDArray[np.bool_]) -> Fields:
-    """Return the fields z less their projection on the `chosen` rows (n, size), which are orthonormal."""
+def without(
+    space: Space, z: Fields, rows: Fields, chosen: NDArray[np.bool_], known: NDArray[np.float64] | None = None
+) -> Fields:
+    """Return the fields z less their projection on the `chosen` rows (n, size), which are orthonormal.
+
+    `known` is <z rows> (m, n), where the caller has it.
+    """
     if not chosen.any():
         return z
-    parts = space.inner(z, rows)
+    parts = space.inner(z, rows) if known is None else known.copy()
     parts[:, ~chosen] = 0  # cheaper than a copy of the chosen rows
     return z - parts.astype(z.dtype) @ rows
 
