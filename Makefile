@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Without fig4-cifar10, whose data must be downloaded first: `make figures-cifar10`.
-RECIPES := $(filter-out recipes/fig4-cifar10.yaml,$(sort $(wildcard recipes/*.yaml)))
+# Without those on CIFAR-10, whose data must be downloaded first: `make figures-cifar10`.
+RECIPES := $(filter-out recipes/%-cifar10.yaml,$(sort $(wildcard recipes/*.yaml)))
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
@@ -51,7 +51,7 @@ figures: $(READY)
 # Downloads 170 MB on first use; with TLCLI_CIFAR10 set, the archive or folder that it names is read instead.
 figures-cifar10: $(READY)
 	test -n "$$TLCLI_CIFAR10" || $(BIN)/python -m tlcli.tasks.cifar
-	$(BIN)/tlcli run recipes/fig4-cifar10.yaml --output results/figures --jobs 2
+	$(BIN)/tlcli run recipes/fig2-cifar10.yaml recipes/fig4-cifar10.yaml --output results/figures --jobs 2
 
 # All figures of the documentation on one sheet, docs/_build/contact-sheet.png.
 contact-sheet: $(READY)

@@ -43,23 +43,27 @@ DEEP = {"activation": "linear", "dim": 6, "p1": 10, "ptest": 100, "t1": "5", "t2
 CI_FLAGS: dict[str, dict[str, Any]] = {
     "digits-spectrum": {"trials": "4"},
     "fig3a": SMALL,
+    "fig3a-forgetting": {**FEW, "dim": 10, "p1": 100, "p2": 40, "gamma0": "0.5,2", "t2": "60"},
     "fig3b": {**SMALL, "p1": 200, "p2": 20},
     "fig4a": {**IMAGES, **TWO_NETS},
     "fig4b": {**IMAGES, **TWO_NETS, "t1": "20"},
     "fig4c": {**IMAGES, "t1": "20"},
     "fig4-cifar10": {**IMAGES, "p1": 60, "ptest": 80},
-    "fig2b": {**FROZEN, "p2": "40,160", "gamma0": "0.5,2"},
-    "fig2c": {**FROZEN, "p2": "40,160", "gamma0": "0.5,2"},
+    "fig2b": {**FROZEN, "p2": "40,160", "gamma0": "0.5,2", "neurons": 512, "pool": 330},
+    "fig2c": {**FROZEN, "p2": "40,160", "gamma0": "0.5,2", "neurons": 512, "pool": 330},
+    "fig2-cifar10": {**FROZEN, "p1": "20,60", "p2": "8,16", "gamma0": "0.5,2", "neurons": 300, "pool": 80, "t1": "20"},
     "deep-transfer": {**DEEP, "p2": 6, "depth": "1,2,3"},
     "deep-freeze": {**DEEP, "p2": "4,10", "draws": 2},
     "deep-ablation": {**DEEP, "p2": 6, "nets": 2, "width": "32"},
     "fig9": {**FROZEN, "p2": "40,80", "gamma0": "0.5,3"},
     "fig11": {"draws": 2, "delta": "0,log:0.1:1000:5,inf"},
+    "fig11-equal": {"draws": 2, "delta": "0,log:0.1:1000:5,inf"},
     "fig12": {"draws": 2, "x": "delta=log:0.1:100:5", "y": "gamma2=log:0.1:10:5"},
     "fig13": {"draws": 3, "delta": "0,log:0.1:100:4,inf", "rho": "0,0.5,1"},
     "fig14": {"p1": "30", "p2": "20"},
+    "fig14-same": {"p1": "30", "p2": "20"},
 }
-BAYES = ("fig11", "fig12", "fig13", "fig14", "bayes-whitened")
+BAYES = ("fig11", "fig11-equal", "fig12", "fig13", "fig14", "fig14-same", "bayes-whitened")
 NETWORKS = tuple(name for name in CI_FLAGS if name.startswith(("fig", "deep")) and name not in BAYES)
 
 # (relative, absolute) tolerance per column: closed forms to rounding, the rest to what its algorithm promises.

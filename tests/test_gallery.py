@@ -61,8 +61,113 @@ def alignment():
     ]
 
 
+def cell(name, key, digits=2, **wanted):
+    """One number of a table, as the gallery writes it; a gain with its error: of neurons and pool, or of draws."""
+    (value,) = pick(name, key, **wanted)
+    text = f"{value:.{digits}f}"
+    if key != "gain":
+        return text
+    errors = [float(pick(name, error, **wanted)[0]) for error in ("gain_se", "gain_draw_se") if error in rows(name)[0]]
+    return f"{text} ± {max(errors):.{digits}f}"
+
+
+def frozen_digits():
+    """Losses meet at the small ridge and stay apart at the large one."""
+    said = []
+    for name in ("fig2b", "fig2c"):
+        small, large = (pick(name, "loss", p2=320, ridge=ridge) for ridge in (1e-4, 0.01))
+        assert np.ptp(small) < 0.01
+        assert np.ptp(large) > 0.09
+        said += [f"{small.min():.3f} to {small.max():.3f}", f"{large.min():.2f} to {large.max():.2f}"]
+        assert np.all(np.diff(large) < 0), "the richer the better"
+        said += [
+            cell(name, "gain", 3, p2=320, ridge=1e-4, gamma0=5),
+            cell(name, "gain", 3, p2=320, ridge=0.01, gamma0=5),
+        ]
+        said += [
+            cell(name, "gain", 3, p2=10, ridge=1e-4, gamma0=5),
+            cell(name, "gain", 3, p2=20, ridge=1e-4, gamma0=0.5),
+        ]
+    return said
+
+
+def forgetting():
+    """The richer, the more is forgotten and the better the target; the mean of both losses has a flat optimum."""
+    name, end = "fig3a-forgetting", {"case": "pre-trained", "stage": 2, "time": 200}
+    forgotten, loss = (pick(name, key, **end) for key in ("source_loss", "loss"))
+    before = pick(name, "source_loss", case="pre-trained", stage=1, time=100)
+    assert np.all(np.diff(forgotten) > 0)
+    assert np.all(np.diff(loss) < 0)
+    assert before.max() < 0.02
+    both = (forgotten + loss) / 2
+    gamma = pick(name, "gamma0", **end)
+    return [
+        ", ".join(f"{v:.2f}" for v in forgotten),
+        ", ".join(f"{v:.2f}" for v in loss),
+        ", ".join(f"{v:.2f}" for v in both),
+        f"least at $\\gamma = {gamma[both.argmin()]:g}$",
+        cell(name, "gain", gamma0=4, **end),
+        cell(name, "gain", gamma0=0.25, **end),
+    ]
+
+
+def small_target_richness():
+    """A lazy target gains as much as a rich one from a rich source; only if both are lazy is the gain small."""
+    said = []
+    for gamma2 in (0.05, 3):
+        said.append(cell("fig11", "gain", case="rich source, $\\rho = 1$", gamma2=gamma2, delta=np.inf))
+    little, much = (pick("fig11-equal", "gain", gamma0=gamma, delta=np.inf)[0] for gamma in (0.05, 3))
+    assert little < 0.12 * much
+    ends = [
+        pick("fig11", "gain", case="rich source, $\\rho = 1$", gamma2=gamma, delta=np.inf)[0] for gamma in (0.05, 3)
+    ]
+    assert abs(ends[0] - ends[1]) < 0.01
+    return said
+
+
+def equal_richness():
+    """Gains at infinite coupling."""
+    return [cell("fig11-equal", "gain", gamma0=gamma, delta=np.inf) for gamma in (0.05, 0.3, 1, 3)]
+
+
+def valley():
+    """The best coupling of every target richness, and the loss there."""
+    found = []
+    for gamma2 in np.unique(pick("fig12", "gamma2", case="rich")):
+        loss, delta = (pick("fig12", key, case="rich", gamma2=gamma2) for key in ("loss", "delta"))
+        found.append((loss.min(), delta[loss.argmin()]))
+    losses, deltas = np.array(found).T
+    assert np.all(np.diff(deltas) >= 0)
+    assert deltas[-3] < 100 == deltas[-2] == deltas[-1]
+    assert np.all(pick("fig12", "delta_opt", case="lazy") == 100)
+    return [
+        f"from {deltas[0]:.2g} at $\\gamma_2 = 0.1$ to {deltas[-3]:.2g} at 3.2",
+        f"{losses.min():.3f} to {losses.max():.3f}",
+    ]
+
+
+def clustering(name):
+    """Alignments with the labels, of the source and of the target at no and at infinite coupling, lazy and rich."""
+    said = []
+    for key, delta in (("source_alignment", 0), ("target_alignment", 0), ("target_alignment", np.inf)):
+        lazy, rich = (cell(name, key, gamma0=gamma, delta=delta) for gamma in (0.1, 5))
+        said.append(f"from {lazy} to {rich}")
+    assert np.all(np.diff(pick(name, "source_alignment", delta=0)) > 0)
+    assert np.all(np.diff(pick(name, "target_alignment", delta=0)) > 0)
+    return said
+
+
 # What each section must say, made of its table.
-SAYS = {"fig1b-alignment": alignment}
+SAYS = {
+    "fig1b-alignment": alignment,
+    "fig2b": frozen_digits,
+    "fig3a-forgetting": forgetting,
+    "fig11": small_target_richness,
+    "fig11-equal": equal_richness,
+    "fig12": valley,
+    "fig14": lambda: clustering("fig14"),
+    "fig14-same": lambda: clustering("fig14-same"),
+}
 
 
 @pytest.mark.parametrize("name", SAYS)

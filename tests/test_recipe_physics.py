@@ -363,10 +363,25 @@ def test_fig4_cifar10_learns_the_classes_of_a_file_of_that_format():
 
 
 @pytest.mark.parametrize("name", ["fig2b", "fig2c"])
-def test_fig2_richer_features_of_digits_help_their_readout(name):
-    little, much = (chosen(name, gamma0=value, p2="160") for value in ("0.5", "2"))
-    assert little["gain"] > 2 * little["gain_se"]  # of two repeats and two draws
-    assert much["gain"] > little["gain"] + 2 * np.hypot(little["gain_se"], much["gain_se"])
+def test_fig2_curves_meet_at_the_small_ridge_alone(name):
+    small, large = (chosen(name, ridge=ridge, p2="160") for ridge in ("0.0001", "0.01"))
+    assert np.ptp([*small["loss"], small["baseline"][0]]) < 0.02
+    assert large["gain"][1] > large["gain"][0] + 2 * np.hypot(*large["gain_se"])
+    assert large["gain"][0] > 2 * large["gain_se"][0] > 0
+    assert np.all(small["gain"] < large["gain"] / 2)
+
+
+def test_fig2_cifar10_learns_the_classes_of_a_file_of_that_format():
+    few, more = (chosen("fig2-cifar10", p1="60", gamma0="2", ridge="0.0001", p2=p2) for p2 in ("8", "16"))
+    assert more["loss"] < few["loss"] - 2 * np.hypot(few["loss_se"], more["loss_se"])
+
+
+def test_fig3a_richer_networks_forget_more():
+    lazy, rich = (chosen("fig3a-forgetting", case="pre-trained", stage="2", gamma0=value) for value in ("0.5", "2"))
+    margin = 4 * np.hypot(lazy["source_loss_se"][-1], rich["source_loss_se"][-1])
+    assert rich["source_loss"][-1] > lazy["source_loss"][-1] + margin
+    assert rich["source_loss"][0] < 0.1
+    assert rich["loss"][-1] < lazy["loss"][-1]
 
 
 def test_fig9_data_rich_features_help_and_data_poor_ones_do_not():
@@ -393,6 +408,28 @@ def test_fig11_related_tasks_help_and_a_rich_source_helps_more():
     for row in run("fig11").rows:
         if row["delta"] == "0":
             assert float(row["gain"]) == 0
+
+
+def test_fig11_equal_nearly_lazy_networks_hand_over_little():
+    ends = [chosen("fig11-equal", gamma0=gamma0, delta="inf") for gamma0 in ("0.05", "0.3", "1", "3")]
+    gains = [float(end["gain"][0]) for end in ends]
+    assert gains == sorted(gains)
+    assert 0 < gains[0] < 0.2 * gains[-1]
+
+
+def test_fig14_same_both_kernels_cluster_by_the_same_labels():
+    rows = run("fig14-same").rows
+    for key in ("source_alignment", "target_alignment"):
+        aligned = [float(row[key]) for row in rows if row["delta"] == "0"]
+        assert aligned == sorted(aligned)
+    arrays = run("fig14-same").arrays
+    n1 = arrays["labels_source"].shape[-1]
+    for index in np.ndindex(arrays["kernel_target"].shape[:2]):
+        labels = np.concatenate([arrays["labels_source"][index], arrays["labels_target"][index]])
+        same = labels[:, None] == labels
+        for name, part in (("kernel_source", slice(0, n1)), ("kernel_target", slice(n1, None))):
+            kernel, equal = arrays[name][index][part, part], same[part, part]
+            assert kernel[equal].mean() > kernel[~equal].mean()
 
 
 def test_fig12_a_richer_target_wants_a_stronger_coupling():
