@@ -37,6 +37,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # The lower bounds of pyproject.toml are true: an environment of just these versions runs every command.

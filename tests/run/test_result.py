@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray
 
 import tlcli
 from tests.cli.conftest import call
@@ -268,8 +269,6 @@ def test_importing_costs_nothing_and_optional_packages_are_asked_for_in_one_sent
 
 
 def test_pandas_and_xarray():
-    pytest.importorskip("pandas")
-    xarray = pytest.importorskip("xarray")
     r = tlcli.finetune_loss(alpha1=0.5, alpha2=[0.3, 0.6, 0.8], gamma0=RICH)
     frame = r.to_pandas()
     assert tuple(frame.columns) == r.columns

@@ -168,14 +168,18 @@ class Field(Arithmetic):
 
         def one(i: int) -> Floats:
             block = self.blocks[i]
-            h = matmul(self.xp, u[block, :], self._coords.T, self._h[i] if self._h[i] is not None else self._phi[i])
-            if self.act.slope_needs_input:
-                self._h[i] = h
-            self._phi[i] = apply(self.act, h, self._phi[i], self.xp)
-            return to_numpy(self._weighted(a[block], block) @ self._phi[i])
+            return to_numpy(self._weighted(a[block], block) @ self._features(u, i))
 
         parts = self.threads.map(one, range(len(self.blocks)), self.size * self.n_train)
         return np.sum(parts, axis=0, dtype=float) / self.drive.gamma
+
+    def _features(self, u: Any, i: int) -> Any:
+        """Fill the buffers of block i with phi (and h); return phi."""
+        h = matmul(self.xp, u[self.blocks[i], :], self._coords.T, self._phi[i] if self._h[i] is None else self._h[i])
+        if self.act.slope_needs_input:
+            self._h[i] = h
+        self._phi[i] = apply(self.act, h, self._phi[i], self.xp)
+        return self._phi[i]
 
     def _corrected(self, t: float, z: Any, f: Floats) -> Floats:
         if self.drive.shift is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.dmft.field import Field, apply, bend_of, free_rate, matmul, slope_of, to_numpy
+from tlcli.dmft.field import Field, bend_of, free_rate, matmul, slope_of, to_numpy
 
 
 class VectorField(Field):
@@ -50,12 +50,8 @@ class VectorField(Field):
 
         def one(i: int) -> Floats:
             block = self.blocks[i]
-            h = matmul(self.xp, u[block, :], self._coords.T, self._h[i] if self._h[i] is not None else self._phi[i])
-            if self.act.slope_needs_input:
-                self._h[i] = h
-            self._phi[i] = apply(self.act, h, self._phi[i], self.xp)
             own = a[block, :] if self._weights is None else self._weighted(a[block, :], block)
-            return to_numpy(own.T @ self._phi[i])
+            return to_numpy(own.T @ self._features(u, i))
 
         parts = self.threads.map(one, range(len(self.blocks)), self.size * self.n_train)
         total = self.drive.gamma * (self.size if self._weights is None else 1.0)
