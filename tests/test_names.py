@@ -15,19 +15,9 @@ LATER = {
     "bayes/population/source.py",
     "bayes/population/target.py",
     "bayes/population/target_run.py",
-    "dmft/deep/field.py",
-    "dmft/deep/run.py",
     "dmft/deep/space.py",
-    "dmft/parts.py",
-    "dmft/settings.py",
-    "dmft/two_layer.py",
-    "linear/frozen_dynamics.py",
-    "linear/pretraining.py",
     "report/interactive.py",
     "report/network.py",
-    "run/outputs.py",
-    "simulate/deep_network.py",
-    "theories/network/points.py",
 }
 
 

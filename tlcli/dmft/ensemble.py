@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from tlcli.arrays import Floats
+from tlcli.arrays import Flags, Floats
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.estimates import Piece, averaged, estimate
 from tlcli.dmft.field import Drive, Field, Threads, thread_count
@@ -182,7 +181,7 @@ def _blind(problem: Problem, looks: Sequence[_Looks]) -> bool:
     )
 
 
-def _same(pair: Any) -> NDArray[np.bool_]:
+def _same(pair: Any) -> Flags:
     """Return which records (n,) of two looks (2, n, ...) are the same."""
     return np.asarray((pair[0] == pair[1]).reshape(len(pair[0]), -1).all(axis=1))
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats, Indices
 from tlcli.batches import Batches
 from tlcli.dmft.deep.solve import DeepEnsemble, deep_plan
 from tlcli.dmft.ensemble import Numerics, Solution, sample_kernels, solve
@@ -23,8 +23,6 @@ from tlcli.dmft.two_layer import Problem, Stage
 from tlcli.dmft.two_time_kernels import two_time_arrays
 from tlcli.errors import DomainError
 from tlcli.training import Surgery
-
-Array = NDArray[np.float64]
 
 # Neurons of one population per target sample of a frozen kernel: eight of them leave a bias of 1/40, which the
 # jackknife takes off to the second order.
@@ -44,8 +42,8 @@ class TransferResult:
     integration in it), notes.
     """
 
-    columns: dict[str, NDArray[Any]]
-    arrays: dict[str, NDArray[Any]]
+    columns: dict[str, Array]
+    arrays: dict[str, Array]
     status: str
     message: str
     info: dict[str, Any]
@@ -158,7 +156,7 @@ class Parts:
             return 0
         return math.ceil(_PER_SAMPLE * len(self.setup.target) * max(1.0, 1e-2 / self.numerics.accuracy))
 
-    def _lazy_source(self) -> Array:
+    def _lazy_source(self) -> Floats:
         setup, s = self.setup, self.setup.settings
         return lazy_solution(
             setup.act,
@@ -172,19 +170,19 @@ class Parts:
             depth=s.depth,
         )
 
-    def _initial(self) -> Array:
+    def _initial(self) -> Floats:
         """Return the frozen kernel at initialisation, all points x target."""
         found = self.setup.initial
         return (found.phi[-1] if self.setup.settings.kernel == "feature" else found.ntk)[:, self.setup.target]
 
-    def _frozen_kernel(self, phi: Array, g: Array) -> Array:
+    def _frozen_kernel(self, phi: Floats, g: Floats) -> Floats:
         """Return the frozen kernel of a two-layer network, all points x target."""
         if self.setup.settings.kernel == "feature":
             return phi
         x = self.setup.x
         return phi + (x @ x[self.setup.target].T / x.shape[1]) * g
 
-    def _regress(self, kernel: Array) -> Array:
+    def _regress(self, kernel: Floats) -> Floats:
         s, data = self.setup.settings, self.setup.data
         return kernel_regression(
             kernel[self.setup.target], kernel, data.y_target, ridge=s.second_ridge, time=s.times2, reduction=s.reduction
@@ -211,7 +209,7 @@ class Parts:
                 return pieces_of(corrected, self._regress, None, later)
         return pieces_of(found, self._regress, None, later)
 
-    def _last_kernels(self, observed: dict[str, Any]) -> Array:
+    def _last_kernels(self, observed: dict[str, Any]) -> Floats:
         """Return the frozen kernel of every repeat (repeat, point, target)."""
         columns = self.setup.target
         if self.setup.settings.deep:
@@ -220,7 +218,7 @@ class Parts:
         pairs = zip(observed["phi"], observed["g"], strict=True)
         return np.array([self._frozen_kernel(phi[-1][:, columns], g[-1][:, columns]) for phi, g in pairs])
 
-    def _corrected_kernels(self, found: Array) -> Array | None:
+    def _corrected_kernels(self, found: Floats) -> Floats | None:
         """Add what the samples' kernels lack at initialisation, where they still are near it.
 
         With weight decay, or after long training, the kernel has forgotten its start and the sum is further off:
@@ -241,7 +239,7 @@ class Parts:
         """Join what was found; `predictions` as in `solve_transfer`."""
         s = self.setup.settings
         stages = [1] * len(s.times1) + [2] * len(s.times2)
-        columns: dict[str, NDArray[Any]] = {
+        columns: dict[str, Array] = {
             "stage": np.array(stages),
             "time": np.array([*s.times1, *s.times2], dtype=float),
         }
@@ -267,9 +265,9 @@ class Parts:
     def _pieces(self) -> list[Piece]:
         return [*self.outputs, *([self.baseline] if self.baseline is not None else [])]
 
-    def _measured(self) -> tuple[dict[str, NDArray[Any]], list[Array]]:
+    def _measured(self) -> tuple[dict[str, Array], list[Floats]]:
         """Return the columns of losses and the gain, and the part of the integration in the judged ones."""
-        columns: dict[str, NDArray[Any]] = {}
+        columns: dict[str, Array] = {}
         pieces = self._pieces()
         statistics = self._losses()
         for name, statistic in statistics.items():
@@ -282,21 +280,21 @@ class Parts:
         columns["gain"] = columns["baseline"] - columns["loss"]
         return columns, [time_change(pieces, statistics[name]) for name in self._judged(columns)]
 
-    def _predicted(self, pieces: Sequence[Piece]) -> dict[str, NDArray[Any]]:
+    def _predicted(self, pieces: Sequence[Piece]) -> dict[str, Array]:
         """Return the predictions at all points and records, with their errors."""
         value, error = estimate(pieces, lambda f: np.concatenate(f[: len(self.outputs)]))
         return {"predictions": value, "predictions_se": error}
 
-    def _losses(self) -> dict[str, Callable[[list[Array]], Array]]:
+    def _losses(self) -> dict[str, Callable[[list[Floats]], Floats]]:
         """Return name -> statistic of the mean outputs [stage 1, (stage 2, (baseline))], one number per record."""
         setup, data = self.setup, self.setup.data
         n1, n2 = len(setup.settings.times1), len(setup.settings.times2)
 
-        def over(points: NDArray[np.int_], labels: Array) -> Callable[[list[Array]], Array]:
+        def over(points: Indices, labels: Floats) -> Callable[[list[Floats]], Floats]:
             keep = np.isfinite(labels)
             chosen, y = points[keep], labels[keep]
 
-            def statistic(f: list[Array]) -> Array:
+            def statistic(f: list[Floats]) -> Floats:
                 both = np.concatenate(f[: len(self.outputs)])
                 return np.mean((both[:, chosen] - y) ** 2, axis=1) if len(y) else np.full(n1 + n2, np.nan)
 
@@ -304,7 +302,7 @@ class Parts:
 
         target = over(setup.test, data.y_test_target)
 
-        def scratch(f: list[Array]) -> Array:
+        def scratch(f: list[Floats]) -> Floats:
             if self.baseline is None:
                 return np.full(n1 + n2, np.nan)
             alone = [np.full_like(f[0], np.nan), f[-1]]
@@ -319,7 +317,7 @@ class Parts:
             "gain": lambda f: scratch(f) - target(f),
         }
 
-    def _alignments(self) -> dict[str, NDArray[Any]]:
+    def _alignments(self) -> dict[str, Array]:
         s, out = self.setup.settings, {}
         counts = (len(s.times1), len(s.times2))
         names = [f"{group}_alignment" for group in ("source", "target", "test")]
@@ -341,7 +339,7 @@ class Parts:
             out[name], out[f"{name}_se"] = np.concatenate(values), np.concatenate(errors)
         return out
 
-    def _seen(self, observed: Sequence[dict[str, Any] | None], name: str, stage: int, count: int) -> Array:
+    def _seen(self, observed: Sequence[dict[str, Any] | None], name: str, stage: int, count: int) -> Floats:
         """Return the alignment (repeat, record); a frozen kernel keeps that of the end of stage 1, or of the start."""
         here, before = observed[stage] or {}, observed[0] or {}
         if name in here:
@@ -353,7 +351,7 @@ class Parts:
             return np.full((1, count), np.nan)
         return np.full((2, count), self.setup.start_alignments[name])
 
-    def _distances(self, outputs: Sequence[Array]) -> Array:
+    def _distances(self, outputs: Sequence[Floats]) -> Floats:
         """Return at the end of a stage with weight decay the rms distance from the adaptive-kernel predictor."""
         setup, s = self.setup, self.setup.settings
         n1, n2 = len(s.times1), len(s.times2)
@@ -375,7 +373,7 @@ class Parts:
                 out[at] = float(np.sqrt(np.mean((f - wanted) ** 2)))
         return out
 
-    def _at_rest(self, stage: int, phi: Array, rows: NDArray[np.int_], decay: float) -> Array:
+    def _at_rest(self, stage: int, phi: Floats, rows: Indices, decay: float) -> Floats:
         """Return what a network at rest with the feature kernel phi, points x trained points, would predict."""
         data = self.setup.data
         labels = data.y_target if stage else data.y_source
@@ -386,12 +384,12 @@ class Parts:
         labels = self.setup.data.y_target if len(self.setup.target) else self.setup.data.y_source
         return float(np.mean(np.square(labels)))
 
-    def _arrays(self) -> dict[str, NDArray[Any]]:
+    def _arrays(self) -> dict[str, Array]:
         """Return kernels, densities and what their rows and columns are."""
         setup = self.setup
         kept, start = setup.kept, setup.initial
         data = setup.data
-        out: dict[str, NDArray[Any]] = {
+        out: dict[str, Array] = {
             "points": kept,
             "n_source": np.array(len(setup.source)),
             "n_target": np.array(len(setup.target)),
@@ -435,7 +433,7 @@ class Parts:
             out |= two_time_arrays(self.observed, self.coarse_observed, self.retimed, self.moments, times)
         return out
 
-    def _single_layer(self, arrays: dict[str, NDArray[Any]], kept: NDArray[np.int_]) -> dict[str, NDArray[Any]]:
+    def _single_layer(self, arrays: dict[str, Array], kept: Indices) -> dict[str, Array]:
         """Return the arrays of one hidden layer under the names that those of deep networks have."""
         x, found = self.setup.x, {}
         below = x[kept] @ x[self.setup.trained].T / x.shape[1]
@@ -448,17 +446,17 @@ class Parts:
                     found[f"ntk_{word}"] = join(arrays[key], below * arrays[f"g_{word}"])
         return found
 
-    def _judged(self, columns: dict[str, NDArray[Any]]) -> tuple[str, ...]:
+    def _judged(self, columns: dict[str, Array]) -> tuple[str, ...]:
         """Return the losses whose errors count; without labels of the test points the training loss has to do."""
         return ("loss", "baseline") if np.any(np.isfinite(columns["loss"])) else ("train_loss",)
 
-    def _info(self, columns: dict[str, NDArray[Any]], changes: Sequence[Array]) -> dict[str, Any]:
+    def _info(self, columns: dict[str, Array], changes: Sequence[Floats]) -> dict[str, Any]:
         """Return what `TransferResult.info` holds; `changes` of the judged losses by the integration in time."""
         judged = self._judged(columns)
         # In the unit of the labels, whose choice changes nothing.
         unit = self._unit() or 1.0
 
-        def largest(errors: Sequence[Array]) -> float:
+        def largest(errors: Sequence[Floats]) -> float:
             ratios = [e / np.maximum(unit, np.abs(columns[name])) for name, e in zip(judged, errors, strict=True)]
             return float(np.nanmax(ratios)) if np.any(np.isfinite(ratios)) else math.nan
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Indices
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.deep.lazy import InitialKernels, initial_deep_kernels
 from tlcli.dmft.deep.observe import DeepWatch
@@ -21,8 +21,6 @@ from tlcli.dmft.two_time_kernels import TwoTimeWatch
 from tlcli.errors import UsageError, digits
 from tlcli.training import TransferSettings
 
-Array = NDArray[np.float64]
-
 _MOST_ALIGNED = 200  # test points in the alignment
 _MOST_KEPT = 300  # test points in the kernels that are kept
 
@@ -31,37 +29,37 @@ class Data(Protocol):
     """Inputs and labels of a transfer, see `tlcli.tasks.transfer_tasks.TransferData`."""
 
     @property
-    def x_source(self) -> Array:
+    def x_source(self) -> Floats:
         """Inputs (P1, D)."""
         ...
 
     @property
-    def y_source(self) -> Array:
+    def y_source(self) -> Floats:
         """Labels (P1,)."""
         ...
 
     @property
-    def x_target(self) -> Array:
+    def x_target(self) -> Floats:
         """Inputs (P2, D)."""
         ...
 
     @property
-    def y_target(self) -> Array:
+    def y_target(self) -> Floats:
         """Labels (P2,)."""
         ...
 
     @property
-    def x_test(self) -> Array:
+    def x_test(self) -> Floats:
         """Inputs (n, D)."""
         ...
 
     @property
-    def y_test_source(self) -> Array:
+    def y_test_source(self) -> Floats:
         """Labels (n,), NaN where there is none."""
         ...
 
     @property
-    def y_test_target(self) -> Array:
+    def y_test_target(self) -> Floats:
         """Labels (n,), NaN where there is none."""
         ...
 
@@ -111,12 +109,12 @@ class Setup:
     data: Data
     settings: TransferSettings
     act: Activation
-    x: Array
+    x: Floats
     layers: bool = False
     two_time: bool = False
-    source: NDArray[np.int_] = field(init=False)
-    target: NDArray[np.int_] = field(init=False)
-    test: NDArray[np.int_] = field(init=False)
+    source: Indices = field(init=False)
+    target: Indices = field(init=False)
+    test: Indices = field(init=False)
 
     def __post_init__(self) -> None:
         p1, p2 = len(self.data.y_source), len(self.data.y_target)
@@ -130,7 +128,7 @@ class Setup:
         return None, None
 
     @property
-    def trained(self) -> NDArray[np.int_]:
+    def trained(self) -> Indices:
         """Indices of all training points, the source's first."""
         return np.concatenate([self.source, self.target])
 
@@ -153,12 +151,12 @@ class Setup:
         return TwoTimeWatch(found) if self.two_time else found
 
     @property
-    def kept(self) -> NDArray[np.int_]:
+    def kept(self) -> Indices:
         """The points whose kernels are written: all that are trained on, and the first test points."""
         return np.concatenate([self.trained, self.test[:_MOST_KEPT]])
 
     @functools.cached_property
-    def groups(self) -> dict[str, tuple[NDArray[np.int_], Array]]:
+    def groups(self) -> dict[str, tuple[Indices, Floats]]:
         """Points and labels whose alignment with the kernel is taken."""
         labelled = self.test[np.isfinite(self.data.y_test_target)][:_MOST_ALIGNED]
         groups = {
@@ -185,7 +183,7 @@ class Setup:
         return out | {f"layer{layer}_movement": 0.0 for layer in range(1, depth + 1)}
 
 
-def in_order(groups: dict[str, tuple[NDArray[np.int_], Array]]) -> dict[str, tuple[NDArray[np.int_], Array]]:
+def in_order(groups: dict[str, tuple[Indices, Floats]]) -> dict[str, tuple[Indices, Floats]]:
     """Return the groups that have an alignment, at most `_MOST_ALIGNED` test points among them."""
     groups = {name: (g[0][:_MOST_ALIGNED], g[1][:_MOST_ALIGNED]) if name == "test" else g for name, g in groups.items()}
     return {name: g for name, g in groups.items() if len(g[0]) and np.any(g[1] != 0)}

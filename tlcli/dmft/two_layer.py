@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats, Indices
 from tlcli.batches import Batches
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.field import Drive, Field, Threads, to_numpy
@@ -19,8 +19,6 @@ from tlcli.dmft.integrate import Control, Outcome, Step, halved, integrate
 from tlcli.dmft.population import Population
 from tlcli.dmft.vector_field import VectorField
 from tlcli.losses.objective import Objective
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +32,10 @@ class Stage:
     `batches` and `momentum` are those of stochastic gradient descent.
     """
 
-    rows: NDArray[np.int_]
-    labels: Array
+    rows: Indices
+    labels: Floats
     gamma: float
-    times: Array
+    times: Floats
     scale: float
     decay: float = 0.0
     readout: str = "carry"
@@ -45,7 +43,7 @@ class Stage:
     batches: Batches | None = None
     momentum: float = 0.0
 
-    def sampled(self, dt: float | None) -> Callable[[float], Array] | None:
+    def sampled(self, dt: float | None) -> Callable[[float], Floats] | None:
         """Return the weights (P,) of the points at the step of length `dt` from a time; None where all are trained."""
         batches = self.batches
         if batches is None or dt is None:
@@ -92,8 +90,8 @@ class Correction:
     `shift(t)` (n_point,) or None; `response` (n_point, P) of the lazy control variate or None.
     """
 
-    shift: Callable[[float], Array] | None = None
-    response: Array | None = None
+    shift: Callable[[float], Floats] | None = None
+    response: Floats | None = None
 
 
 @dataclass(eq=False)
@@ -105,9 +103,9 @@ class StageRun:
     been redrawn `observed` holds "old_outputs", what the source's readout makes of the features that the target moves.
     """
 
-    f: Array
+    f: Floats
     observed: dict[str, list[Any]]
-    path: list[tuple[float, Array]]
+    path: list[tuple[float, Floats]]
     outcome: Outcome
     evaluations: int
     steps: int = 0
@@ -130,16 +128,16 @@ class View:
             return None
         return self.fading * (self.still @ self.field.asarray(self.geometry.still[points]).T)
 
-    def outputs(self, readout: NDArray[Any] | None = None) -> Array:
+    def outputs(self, readout: Array | None = None) -> Floats:
         """Return the population's own f (n_point,) at all points, or what another readout makes of its features."""
         return self.field.outputs(self.state, self.geometry.moving, self._still(slice(None)), readout)
 
-    def kernels(self, points: Any, others: Any, plain: bool = False) -> tuple[Array, Array]:
+    def kernels(self, points: Any, others: Any, plain: bool = False) -> tuple[Floats, Floats]:
         """Return Phi and G between two index sets of points; `plain`: the G of a readout drawn anew."""
         c, still = self.geometry.moving, (self._still(points), self._still(others))
         return self.field.kernels(self.state, c[points], c[others], *still, plain)
 
-    def preactivations(self, points: Any) -> Array:
+    def preactivations(self, points: Any) -> Floats:
         """Return h (S, n_point)."""
         u, _ = self.field.split(self.state)
         h = u @ self.field.asarray(self.geometry.moving[points]).T
@@ -176,7 +174,7 @@ def run_population(
     machine: Machine | None = None,
     corrections: Sequence[Correction] | None = None,
     observe: Observer | None = None,
-    redrawn: Array | None = None,
+    redrawn: Floats | None = None,
     halve: Sequence[StageRun] | None = None,
 ) -> list[StageRun]:
     """Train one population through all stages.
@@ -223,7 +221,7 @@ class _Way:
         self.carried = np.zeros(_shape(problem, 0))  # what the lazy control variate has added, times gamma
         self.old: _OldHead | None = None
 
-    def reset(self, index: int, redrawn: Array) -> None:
+    def reset(self, index: int, redrawn: Floats) -> None:
         """Draw the readout anew before stage `index`."""
         z, n_hidden = to_numpy(self.z), self.population.hidden.size
         if self.problem.stages[index].objective is not None:
@@ -272,7 +270,7 @@ class _Way:
         return kind(self.problem.act, people.size, drive, people.weights, m.dtype, m.xp, m.device, m.threads)
 
 
-def _mirrored(population: Population, hidden: NDArray[Any], redrawn: Array) -> tuple[Population, NDArray[Any]]:
+def _mirrored(population: Population, hidden: Array, redrawn: Floats) -> tuple[Population, Array]:
     """Return every neuron twice, with the readouts +a and -a: a redrawn readout starts from f = 0 exactly."""
     twice = Population(
         np.concatenate([population.hidden] * 2),
@@ -293,7 +291,7 @@ def _shape(problem: Problem, index: int) -> tuple[int, ...]:
 class _OldHead:
     """The readout (S,) or (S, K) that the source has left, and its gamma."""
 
-    readout: NDArray[Any]
+    readout: Array
     gamma: float
 
 
@@ -309,19 +307,19 @@ class _Own:
     def view(self, field_: Field, state: Any, t: float) -> View:
         return View(field_, state, self.geometry, self.still, self.fading * float(np.exp(-self.decay * t)))
 
-    def __call__(self, field_: Field, state: Any, t: float) -> Array:
+    def __call__(self, field_: Field, state: Any, t: float) -> Floats:
         return self.view(field_, state, t).outputs()
 
 
-def _shift(tau: Callable[[float], Array] | None, offset: Array) -> Callable[[float], Array]:
+def _shift(tau: Callable[[float], Floats] | None, offset: Floats) -> Callable[[float], Floats]:
     return (lambda t: offset) if tau is None else (lambda t: offset + tau(t))
 
 
-def _minus(shift: Callable[[float], Array], start: Array) -> Callable[[float], Array]:
+def _minus(shift: Callable[[float], Floats], start: Floats) -> Callable[[float], Floats]:
     return lambda t: shift(t) - start
 
 
-def _at(shift: Callable[[float], Array], rows: NDArray[np.int_]) -> Callable[[float], Array]:
+def _at(shift: Callable[[float], Floats], rows: Indices) -> Callable[[float], Floats]:
     return lambda t: shift(t)[rows]
 
 
@@ -332,15 +330,15 @@ class _Recorder:
     stage: Stage
     field: Field
     own: _Own
-    shift: Callable[[float], Array]
-    response: Array | None
+    shift: Callable[[float], Floats]
+    response: Floats | None
     observe: Observer | None
     old: _OldHead | None = None
 
     def __post_init__(self) -> None:
         self.f = np.full((len(self.stage.times), *_shape(self.problem, self.index)), np.nan)
         self.observed: dict[str, list[Any]] = {}
-        self.path: list[tuple[float, Array]] = []
+        self.path: list[tuple[float, Floats]] = []
         self.next = 0
 
     def on_step(self, step: Step) -> None:

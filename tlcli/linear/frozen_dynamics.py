@@ -14,11 +14,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tlcli.arrays import Floats
 from tlcli.linear.spectrum import marchenko_pastur, nodes_needed
 
-Floats = NDArray[np.float64]
 TOLERANCE = 1e-9
 MAX_MODES = 1024
 _RANK_ONE = 1e-12  # below this k/c, v is an eigenvector of A to rounding

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import elementwise
 
+from tlcli.arrays import Flags, Floats
 from tlcli.errors import DomainError, suggest
 from tlcli.linear.domain import FINITE_NON_NEGATIVE, NON_NEGATIVE, POSITIVE, SQUARED, at_threshold, require
 from tlcli.linear.spectrum import resolvent
 from tlcli.status import Status
 
-Floats = NDArray[np.float64]
 Kernel = Literal["feature", "ntk"]
 KERNELS = ("feature", "ntk")
 
@@ -46,7 +46,7 @@ class Pretrained:
     c_cross: Floats  # χ n₁ n₂
     c_noise: Floats  # χ n₂²
     train_loss: Floats  # mean squared residual on the noisy labels: what sets the noise's covariance [12]
-    scale_free: NDArray[np.bool_]  # the kernel diverges and only its shape I + n nᵀ is meaningful
+    scale_free: Flags  # the kernel diverges and only its shape I + n nᵀ is meaningful
     status: NDArray[np.int8]
     residual: Floats
 
@@ -183,7 +183,7 @@ def _ridge_predictor(α: Floats, γ: Floats, σ: Floats, λ: Floats) -> _Predict
     )
 
 
-def _solve_ridge(α: Floats, σ: Floats, log_ε: Floats) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
+def _solve_ridge(α: Floats, σ: Floats, log_ε: Floats) -> tuple[Floats, Floats, Floats, Flags]:
     """Overlap, noise part, residual |r√ν/ε − 1| and success above the collapse; all of shape (n,)."""
 
     def excess(log_r: Floats, α: Floats, σ: Floats, log_ε: Floats) -> Floats:
@@ -244,7 +244,7 @@ def _early_stopped(α: Floats, γ: Floats, σ: Floats, κ: Floats, λ: Floats, t
     return _select(np.isinf(γ), at_once, state)
 
 
-def _select(where: NDArray[np.bool_], yes: _Predictor, no: _Predictor) -> _Predictor:
+def _select(where: Flags, yes: _Predictor, no: _Predictor) -> _Predictor:
     """Elementwise choice between two predictors."""
     if np.all(where):
         return yes

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Flags
 from tlcli.errors import TlcliError, UsageError, suggest
 from tlcli.options import DRAWN, OPTIONS
 from tlcli.options.axes import summarised_axis
@@ -362,7 +362,7 @@ def _axes_of_edges(job: Job, case: Case, found: Mapping[str, Any], blocks: Seque
     return [axis for axis in shown if axis is not None and axis in case.grid.axes]
 
 
-def _told(edge: BoundaryPoints) -> NDArray[np.bool_]:
+def _told(edge: BoundaryPoints) -> Flags:
     """Return which boundary points (n,) lie where there is transfer: elsewhere every gain is zero by definition."""
     keep = np.ones(len(edge.kind), dtype=bool)
     for name, values in edge.values.items():
@@ -371,7 +371,7 @@ def _told(edge: BoundaryPoints) -> NDArray[np.bool_]:
     return keep
 
 
-def _edge(edge: BoundaryPoints, keep: NDArray[np.bool_]) -> dict[str, Any]:
+def _edge(edge: BoundaryPoints, keep: Flags) -> dict[str, Any]:
     """Return the boundary points to `keep`."""
     return {**{n: v[keep] for n, v in edge.values.items()}, "kind": edge.kind[keep], "refined": edge.along}
 

@@ -16,13 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tlcli.arrays import Floats
 from tlcli.dmft.activations import Activation
 from tlcli.simulate.trials import trial_rng
 from tlcli.simulate.two_layer import Network
-
-Array = NDArray[np.float64]
 
 HELD = 1 << 20  # preactivations of a layer held at once where inputs can be taken in turns
 
@@ -37,11 +36,11 @@ class Passes:
     they are known.
     """
 
-    inputs: list[Array]
-    last: Array
-    slopes: list[Array]
-    back: list[Array | None] = field(default_factory=list)
-    moves: list[Array | None] = field(default_factory=list)
+    inputs: list[Floats]
+    last: Floats
+    slopes: list[Floats]
+    back: list[Floats | None] = field(default_factory=list)
+    moves: list[Floats | None] = field(default_factory=list)
 
     def at(self, points: ArrayLike) -> "Passes":
         """Return the forward pass at some of its points."""
@@ -56,20 +55,20 @@ class DeepNetwork(Network):
     Layer 1 is w, layer l + 1 is W^l. A frozen layer gets neither a gradient nor weight decay.
     """
 
-    hidden: list[Array] = field(default_factory=list)
+    hidden: list[Floats] = field(default_factory=list)
     frozen: int = 0
 
     @property
-    def layers(self) -> list[Array]:
+    def layers(self) -> list[Floats]:
         """The weights of layers 1 .. L: w, W^1, .., W^{L-1}."""
         return [self.weights, *self.hidden]
 
     @property
-    def arrays(self) -> list[Array]:
+    def arrays(self) -> list[Floats]:
         """All weights."""
         return [*self.layers, self.readout]
 
-    def ahead(self, xs: Array) -> Passes:
+    def ahead(self, xs: Floats) -> Passes:
         """Return the forward pass at inputs xs (P, D), already over sqrt(D)."""
         inputs, slopes, last, signal = [], [], xs.T, xs.T
         for w in self.layers:
@@ -79,9 +78,9 @@ class DeepNetwork(Network):
             signal = last / np.sqrt(len(w))
         return Passes(inputs, last, slopes)
 
-    def backward(self, passes: Passes, down_to: int = 1, top: Array | None = None) -> Passes:
+    def backward(self, passes: Passes, down_to: int = 1, top: Floats | None = None) -> Passes:
         """Add g^l of layers `down_to` .. L to `passes` and return it; `top` z^L (N, P) is the readout by default."""
-        back: list[Array | None] = [None] * len(passes.slopes)
+        back: list[Floats | None] = [None] * len(passes.slopes)
         z = self.readout[:, None] if top is None else top
         for layer in range(len(back), down_to - 1, -1):
             g = passes.slopes[layer - 1] * z
@@ -91,22 +90,22 @@ class DeepNetwork(Network):
         passes.back = back
         return passes
 
-    def forward(self, xs: Array) -> tuple[Passes, Array]:
+    def forward(self, xs: Floats) -> tuple[Passes, Floats]:
         """Return both passes at inputs xs (P, D), already over sqrt(D), and sum_i a_i phi(h^L_i) (P,)."""
         passes = self.backward(self.ahead(xs), self.frozen + 1)
         return passes, self.readout @ passes.last
 
-    def outputs(self, x: Array, gamma: float) -> Array:
+    def outputs(self, x: Floats, gamma: float) -> Floats:
         """Return f (n,) at the inputs x (n, D), on the output scale gamma."""
         xs, width = x / np.sqrt(x.shape[1]), len(self.readout)
         parts = [self.readout @ self.ahead(xs[points]).last for points in self._turns(len(x))]
         return np.concatenate([*parts, np.zeros(0)]) / (gamma * width)
 
-    def force(self, passes: Passes, pull: Array) -> Array:
+    def force(self, passes: Passes, pull: Floats) -> Floats:
         """Velocity (N,) of the readout, for pull = gamma Delta / P (P,)."""
         return passes.last @ pull
 
-    def growth(self, passes: Passes, pull: Array, force: Array) -> float:
+    def growth(self, passes: Passes, pull: Floats, force: Floats) -> float:
         """Relative rate at which the weights grow behind the input layer; the largest of all layers.
 
         A matrix W^l multiplies a typical vector by |W^l|/sqrt(N) (Frobenius norm), an aligned one by its norm: its
@@ -119,7 +118,7 @@ class DeepNetwork(Network):
                 rates.append(float(np.linalg.norm(move)) / gain)
         return max(rates)
 
-    def curvature(self, passes: Passes, xs: Array, v: Array, turns: int) -> tuple[float, Array]:
+    def curvature(self, passes: Passes, xs: Floats, v: Floats, turns: int) -> tuple[float, Floats]:
         """Largest eigenvalue of the tangent kernel (P, P) of all that trains and its vector, from `turns` products."""
         k, top = self.tangent(passes, passes), 0.0
         for _ in range(turns):
@@ -127,7 +126,7 @@ class DeepNetwork(Network):
             top = float(np.linalg.norm(v))
         return top, v
 
-    def update(self, passes: Passes, xs: Array, pull: Array, force: Array, step: float, decay: float) -> None:
+    def update(self, passes: Passes, xs: Floats, pull: Floats, force: Floats, step: float, decay: float) -> None:
         """Make one step of gradient descent, of length `step`, in place."""
         kept = 1.0 - step * decay
         for w, move in zip(self.layers, self._moves(passes, pull), strict=True):
@@ -140,7 +139,7 @@ class DeepNetwork(Network):
         self.readout *= kept
         self.readout += step * force
 
-    def tangent(self, one: Passes, other: Passes, kind: str = "ntk") -> Array:
+    def tangent(self, one: Passes, other: Passes, kind: str = "ntk") -> Floats:
         """Kernel (n, P) between the points of two passes, Phi^L + sum_l G^l Phi^{l-1} over the layers that train.
 
         `kind = "feature"` leaves Phi^L alone.
@@ -153,7 +152,7 @@ class DeepNetwork(Network):
                     k += (g.T @ g_other / width) * (phi.T @ phi_other)
         return k
 
-    def kernel(self, x: Array, train: slice, kind: str) -> Array:
+    def kernel(self, x: Floats, train: slice, kind: str) -> Floats:
         """Kernel (n, P) between the inputs x (n, D) and those of x[train], "feature" or "ntk" as in `tangent`."""
         xs = x / np.sqrt(x.shape[1])
         columns, _ = self.forward(xs[train])
@@ -164,7 +163,7 @@ class DeepNetwork(Network):
         for start in range(0, points, size):
             yield slice(start, start + size)
 
-    def _moves(self, passes: Passes, pull: Array) -> list[Array | None]:
+    def _moves(self, passes: Passes, pull: Floats) -> list[Floats | None]:
         """Velocity of each layer's weights, None for a frozen one; kept, since the step is chosen from it."""
         if not passes.moves:
             passes.moves = [
@@ -174,7 +173,7 @@ class DeepNetwork(Network):
         return passes.moves
 
 
-def draw_deep(seed: int, number: int, width: int, dim: int, depth: int, phi: Activation) -> tuple[DeepNetwork, Array]:
+def draw_deep(seed: int, number: int, width: int, dim: int, depth: int, phi: Activation) -> tuple[DeepNetwork, Floats]:
     """Draw network `number`: N(0, 1) weights, and a second readout (N,) for a readout that is reset.
 
     The draw depends on (seed, number) alone; with depth 1 it is that of the two-layer experiment.

@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.deep.hidden import NOTHING, Ablation, Hidden
-from tlcli.dmft.deep.space import Fields, Space
+from tlcli.dmft.deep.space import Space
 from tlcli.losses.objective import Objective
 from tlcli.losses.scores import margins
-
-Array = NDArray[np.float64]
 
 
 @dataclass(eq=False)
@@ -33,10 +31,10 @@ class Weights:
     matrix and, last, of the input weights outside the row space: what weight decay has left of the initial weights.
     """
 
-    inputs: Fields
-    readout: Fields
-    learned: list[Array]
-    decay: Array
+    inputs: Array
+    readout: Array
+    learned: list[Floats]
+    decay: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,18 +48,18 @@ class Training:
     the integral of the pull gamma s Delta. `sampled(t)` (P,), if given, are weights of the points at the step from t.
     """
 
-    coords: Array
-    labels: Array
+    coords: Floats
+    labels: Floats
     gamma: float
     scale: float
     decay: float = 0.0
-    shift: Callable[[float], Array] | None = None
+    shift: Callable[[float], Floats] | None = None
     frozen: int = 0
-    response: Array | None = None
+    response: Floats | None = None
     objective: Objective | None = None
-    sampled: Callable[[float], Array] | None = None
+    sampled: Callable[[float], Floats] | None = None
 
-    def now(self, t: float, delta: Array) -> Array:
+    def now(self, t: float, delta: Floats) -> Floats:
         """Return what of Delta trains at time t: with `sampled` weights (P,) of the points that of a minibatch."""
         if self.sampled is None:
             return delta
@@ -73,11 +71,11 @@ class Training:
         """The number K of readouts, None for a single output."""
         return None if self.objective is None else self.objective.readouts
 
-    def force(self, f: Array) -> Array:
+    def force(self, f: Floats) -> Floats:
         """Return Delta at outputs f."""
         return self.labels - f if self.objective is None else self.objective.force(f)
 
-    def bent(self, f: Array) -> Array | None:
+    def bent(self, f: Floats) -> Floats | None:
         """Return the largest eigenvalue (P,) of every point's Hessian; None where all are one."""
         return None if self.objective is None else self.objective.largest_bend(f)
 
@@ -89,11 +87,11 @@ class Pass:
     `output` (P,) or (P, K).
     """
 
-    h: list[Fields]
-    phi: list[Fields]
-    slope: list[Fields]
-    coefficients: list[Array]
-    output: Array
+    h: list[Array]
+    phi: list[Array]
+    slope: list[Array]
+    coefficients: list[Floats]
+    output: Floats
 
 
 class DeepField:
@@ -146,7 +144,7 @@ class DeepField:
             places[fresh] = self._length + np.arange(count)
             self._maps[index], self._length = places, self._length + count
 
-    def pack(self, weights: Weights) -> Array:
+    def pack(self, weights: Weights) -> Floats:
         """Return the flat state."""
         self._extend()
         z = np.zeros(self._length, dtype=self.dtype)
@@ -167,7 +165,7 @@ class DeepField:
             z[self._head - self.depth : self._head].astype(np.float64),
         )
 
-    def pulled(self, z: Any) -> Array:
+    def pulled(self, z: Any) -> Floats:
         """Return J (P,), the integral of the pull, where the training has a response."""
         return z[self._end : self._head - self.depth].astype(np.float64)
 
@@ -221,12 +219,12 @@ class DeepField:
             found.output = found.output + self.training.shift(t)
         return found
 
-    def output(self, found: Pass, z: Any) -> Array:
+    def output(self, found: Pass, z: Any) -> Floats:
         """Return f (P,) or (P, K) at the training points."""
         d = self.training
         return found.output if d.response is None else found.output + d.response @ self.pulled(z) / d.gamma
 
-    def residual(self, t: float, z: Any) -> Array:
+    def residual(self, t: float, z: Any) -> Floats:
         """Return Delta (P,) or (P, K) at the training points."""
         return self.training.force(self.output(self.forward(t, self.unpack(z)), z))
 
@@ -240,14 +238,14 @@ class DeepField:
         return objective.value(f) / len(f), bool(right.all())
 
     def backward(
-        self, weights: Weights, found: Pass, lowest: int = 0, along: Array | None = None
-    ) -> tuple[list[Fields], list[Array]]:
+        self, weights: Weights, found: Pass, lowest: int = 0, along: Floats | None = None
+    ) -> tuple[list[Array], list[Floats]]:
         """Return g of the layers from `lowest` (0: the first) to the last, and d = <out g> of the matrices above it.
 
         Of several outputs it is that of the readout `along` . a, with `along` (P, K) or the same (K,) for all points.
         """
         readout = weights.readout if along is None else along.astype(self.dtype) @ weights.readout
-        z: Fields = np.broadcast_to(readout, found.slope[-1].shape)
+        z: Array = np.broadcast_to(readout, found.slope[-1].shape)
         gs, ds = [found.slope[-1] * z], []
         response = np.zeros(len(z))  # B(t, t) of the matrix above: none comes from the readout
         for index in range(len(self.hidden) - 1, lowest - 1, -1):
@@ -262,7 +260,7 @@ class DeepField:
             ds.insert(0, d)
         return gs, ds
 
-    def _equal_time(self, index: int, weights: Weights, found: Pass, z: Fields, above: Array) -> Array:
+    def _equal_time(self, index: int, weights: Weights, found: Pass, z: Array, above: Floats) -> Floats:
         """Return B_nu,nu(t, t) = R <phi''(h) z> + R^2 B' <phi'(h)^2> (P,) of a hidden matrix.
 
         See docs/references.md, Single-site equations.
@@ -315,7 +313,7 @@ class DeepField:
             factors[index] = -d.decay * weights.decay[index]
         return out
 
-    def tangent_kernel(self, weights: Weights, found: Pass, along: Array | None = None) -> Array:
+    def tangent_kernel(self, weights: Weights, found: Pass, along: Floats | None = None) -> Floats:
         """Return Theta = Phi^L + sum of G^l o Phi^{l-1} over the layers that learn (P, P).
 
         Of several outputs it is the form of Theta along one unit direction of them per point (P, K), or for all (K,).
@@ -354,7 +352,7 @@ class DeepField:
         delta = d.force(f)
         if not np.all(np.isfinite(delta)):
             return math.inf, math.inf, math.inf
-        ways: list[Array | None] = [None]
+        ways: list[Floats | None] = [None]
         if self.several:
             ways = [sizes_of(delta)[1], np.linalg.svd(delta, full_matrices=False)[2][0]]
         thetas = [self.tangent_kernel(weights, found, along) for along in ways]
@@ -375,7 +373,7 @@ class DeepField:
         return rate + d.gamma * d.scale * size * mean + d.decay * (self.depth + 1), None
 
 
-def sizes_of(force: Array) -> tuple[Array, Array]:
+def sizes_of(force: Floats) -> tuple[Floats, Floats]:
     """Return the length (P,) of every point's force (P, K) and its direction (P, K), zero where there is none."""
     sizes = np.linalg.norm(force, axis=1)
     return sizes, force / np.where(sizes > 0, sizes, 1.0)[:, None]

@@ -6,21 +6,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats, Indices
 from tlcli.dmft.deep.aside import Aside, backward_aside, forward_aside
 from tlcli.dmft.deep.field import DeepField, Pass, Training, Weights
 from tlcli.dmft.deep.hidden import Ablation
 from tlcli.dmft.deep.lazy import InitialKernels
 from tlcli.dmft.deep.outputs import Centre, first_layer, lacking, layer_above, outputs, shrunk
-from tlcli.dmft.deep.space import Fields
 from tlcli.dmft.deep.start import Start
 from tlcli.dmft.integrate import Control, Outcome, Step, doubled, integrate
 from tlcli.dmft.two_layer import Stage, StageRun
 from tlcli.training import Surgery
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int_]
 
 _UNSTABLE = 2.0  # step times rate: the linearised descent grows beyond, though the dynamics may bend it back,
 _HOPELESS = 4.0  # which it hardly does from here on
@@ -36,12 +32,12 @@ def shape_of(readouts: int | None) -> tuple[int, ...]:
 class Sight:
     """All layers of a network at some points at one instant: per layer (n_point, size), g of every output."""
 
-    points: Index
-    h: list[Fields]
-    phi: list[Fields]
-    g: list[list[Fields]] = field(default_factory=list)
+    points: Indices
+    h: list[Array]
+    phi: list[Array]
+    g: list[list[Array]] = field(default_factory=list)
 
-    def rows(self, points: Index) -> Index:
+    def rows(self, points: Indices) -> Indices:
         """Return where `points` stand."""
         place = {int(p): i for i, p in enumerate(self.points)}
         return np.array([place[int(p)] for p in points], dtype=int)
@@ -53,11 +49,11 @@ class Scene:
 
     start: Start
     field: DeepField
-    active: Index
+    active: Indices
     weights: Weights
     time: float
 
-    def look(self, points: Index, backward: bool = False, plain: bool = False) -> Sight:
+    def look(self, points: Indices, backward: bool = False, plain: bool = False) -> Sight:
         """Return the fields at the active training points and at `points`, of which the others get their joint law.
 
         `plain`: what is sent back is that of a readout drawn anew.
@@ -78,21 +74,21 @@ class Scene:
         return sight
 
     def _sent_back(
-        self, readout: Fields, found: Pass, others: Index, slope: list[Fields], asides: list[Aside]
-    ) -> list[Fields]:
+        self, readout: Array, found: Pass, others: Indices, slope: list[Array], asides: list[Aside]
+    ) -> list[Array]:
         """Return g of one readout (size,) per layer, at the active points and at `others`."""
         active, _ = self.field.backward(replace(self.weights, readout=readout), found)
         g = self._backward(others, readout, slope, asides)
         return [np.concatenate([a, b]) for a, b in zip(active, g, strict=True)]
 
-    def outputs(self, points: Index) -> Array:
+    def outputs(self, points: Indices) -> Floats:
         """Return the network's own <a phi> (n,) at points that are not trained on now."""
         return outputs(self.start, self.weights, points, self.field.ablations)
 
-    def _above(self, index: int, c: Array, rest: Fields) -> Fields:
+    def _above(self, index: int, c: Floats, rest: Array) -> Array:
         return layer_above(self.start, self.weights, index, c, rest, self.field.ablations[index])
 
-    def _forward(self, points: Index) -> tuple[list[Fields], list[Fields], list[Fields], list[Aside]]:
+    def _forward(self, points: Indices) -> tuple[list[Array], list[Array], list[Array], list[Aside]]:
         start, first = self.start, first_layer(self.start, self.weights, points)
         h, (phi, slope) = [first], ([part] for part in start.act.both(first))
         asides = []
@@ -105,7 +101,7 @@ class Scene:
             asides.append(aside)
         return h, phi, slope, asides
 
-    def _backward(self, points: Index, readout: Fields, slope: list[Fields], asides: list[Aside]) -> list[Fields]:
+    def _backward(self, points: Indices, readout: Array, slope: list[Array], asides: list[Aside]) -> list[Array]:
         start, w = self.start, self.weights
         gs = [slope[-1] * readout]
         for index in range(len(start.hidden) - 1, -1, -1):
@@ -139,7 +135,7 @@ class _Past:
     weights: Weights
     origin: Weights
     faded: Weights
-    carried: Array
+    carried: Floats
     old: "_OldHead | None" = None
 
     def old_head(self, stage: Stage, weights: Weights) -> "_OldHead | None":
@@ -153,12 +149,12 @@ class _Past:
 class _OldHead:
     """A readout whose output (n_point,) or (n_point, K) is followed: less that of `zero`, plus `carried`."""
 
-    readout: Fields
+    readout: Array
     zero: Weights
-    carried: Array
+    carried: Floats
     gamma: float
 
-    def outputs(self, start: Start, weights: Weights, ablations: Sequence[Ablation]) -> Array:
+    def outputs(self, start: Start, weights: Weights, ablations: Sequence[Ablation]) -> Floats:
         """Return f of this readout on the features of `weights`, at all points."""
         points = np.arange(len(self.carried))
         now = outputs(start, replace(weights, readout=self.readout), points, ablations)
@@ -276,7 +272,7 @@ class _Course:
             return [Ablation(forget=count) for count in counts]
         return [Ablation(responses=word == "responses", equal_time=word == "equal-time")] * len(hidden)
 
-    def _response(self, index: int, stage: Stage, past: _Past, frozen: int) -> Array | None:
+    def _response(self, index: int, stage: Stage, past: _Past, frozen: int) -> Floats | None:
         """Return what the sample's tangent kernel lacks (n_point, P), None where it is no lazy network's."""
         if self.lazy is None or not self.lazy.stages[index] or np.any(past.origin.decay < 1):
             return None
@@ -342,7 +338,7 @@ class _Recorder:
     index: int
     stage: Stage
     centre: Centre
-    response: Array | None
+    response: Floats | None
     observe: Observer | None
     dt: float | None = None
     old: _OldHead | None = None

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats
 from tlcli.dmft.activations import activation
 from tlcli.dmft.devices import cuda
 from tlcli.dmft.ensemble import Numerics
@@ -79,9 +79,7 @@ def step_of(integrator: str | None, dt: float | None) -> float | None:
     return dt if integrator == "euler" else None
 
 
-def recorded(
-    line: NDArray[np.float64] | None, end: float, duration: float = DURATION, step: float | None = None
-) -> list[float]:
+def recorded(line: Floats | None, end: float, duration: float = DURATION, step: float | None = None) -> list[float]:
     """Return the recorded times of a stage that lasts to `end`, for its curve: those of `line`, or 31 times.
 
     The 31 are equally spaced from 0, or logarithmically where the stage has the length of one that ends at rest; with a
@@ -387,14 +385,14 @@ def check_record(p: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         unpack(record["arrays"])
 
 
-def pack(arrays: Mapping[str, NDArray[Any]]) -> str:
+def pack(arrays: Mapping[str, Array]) -> str:
     """Return arrays as text: an NPZ file in base64."""
     stream = io.BytesIO()
     np.savez(stream, **arrays)  # type: ignore[arg-type]
     return base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def unpack(text: str) -> dict[str, NDArray[Any]]:
+def unpack(text: str) -> dict[str, Array]:
     """Undo `pack`. Raises ValueError for a text that it cannot have made."""
     try:
         with np.load(io.BytesIO(base64.b64decode(text, validate=True))) as archive:
