@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Tests side by side share the cores: further threads of BLAS only wait for each other, and cost a third more CPU time.
@@ -14,3 +15,12 @@ settings.register_profile(
     "tlcli", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
 )
 settings.load_profile("tlcli")
+
+
+@pytest.fixture(scope="session")
+def recipe_runs(tmp_path_factory):
+    """The folder of `tests.recipe_regression.shared_run`, one for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "recipes"
+    folder.mkdir(exist_ok=True)
+    return folder

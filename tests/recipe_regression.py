@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 REFERENCE = ROOT / "tests" / "reference"
 MOST_ROWS = 300
+OUTCOME = "outcome.pickle"
 
 # Experiments and networks at a cost that CI can pay; the full-size figures come from `make figures`.
 FEW = {"neurons": 256, "repeats": 4, "accuracy": 1, "ptest": 200}
@@ -116,6 +117,19 @@ def run_recipe(path: Path, folder: Path) -> Outcome:
         code = execute(recipe.command, COMMANDS[recipe.command].options, recipe, flags)
     assert code == 0, f"{path.name} ended with exit code {code}"
     return Outcome(pinned_rows(folder / "table.csv"), pinned_rows(folder / "boundary.csv"), structures)
+
+
+def shared_run(name: str, base: Path) -> tuple[Outcome, Path]:
+    """Return what `run_recipe` finds, and its folder below `base`: tests of one session run a recipe once."""
+    done = base / name
+    if not done.exists():
+        with tempfile.TemporaryDirectory(dir=base) as private:
+            folder = Path(private, name)
+            outcome = run_recipe(ROOT / "recipes" / f"{name}.yaml", folder)
+            (folder / OUTCOME).write_bytes(pickle.dumps(outcome))
+            with contextlib.suppress(OSError):  # another worker was first; its run is the same
+                folder.rename(done)
+    return pickle.loads((done / OUTCOME).read_bytes()), done
 
 
 @contextlib.contextmanager

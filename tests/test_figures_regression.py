@@ -17,7 +17,7 @@ from tests.recipe_regression import (
     figure_tolerance,
     pinned_rows,
     read_reference,
-    run_recipe,
+    shared_run,
     structure,
     unlike,
 )
@@ -64,8 +64,8 @@ def test_all_recipes_are_there():
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipe_gives_its_pinned_table_and_figures(path, tmp_path):
-    found, reference = run_recipe(path, tmp_path), read_reference(path.stem)
+def test_recipe_gives_its_pinned_table_and_figures(path, recipe_runs):
+    (found, _), reference = shared_run(path.stem, recipe_runs), read_reference(path.stem)
     problems = differences(path.stem, found.table, reference.table)
     problems += differences(f"{path.stem} boundary", found.boundary, reference.boundary)
     assert not problems, "\n".join(problems[:20])

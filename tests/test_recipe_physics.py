@@ -1,23 +1,17 @@
 """Every recipe against what its figure is meant to show: whole tables, not the pinned rows."""
 
-import contextlib
 import csv
 import json
 import math
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from unittest.mock import patch
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from tests.recipe_regression import BAYES, CI_FLAGS, NETWORKS, RECIPES, data_of
+from tests.recipe_regression import BAYES, NETWORKS, RECIPES, shared_run
 from tlcli.linear.linear_transfer import transfer_exact
 from tlcli.options.commands import COMMANDS
-from tlcli.run.execute import execute
 from tlcli.run.job import prepare
 from tlcli.run.recipe import load_recipe
 
@@ -26,11 +20,6 @@ SADDLES = tuple(name for name in BAYES if name.startswith("fig"))
 EXACT = [name for name in PATHS if name not in (*NETWORKS, *SADDLES)]
 # Their features collapse under weight decay, where the gain jumps.
 COLLAPSING = ("collapse", "phase-alpha2-gamma0", "phase-alpha1-alpha2")
-
-
-def _closed(figure, path, facts, drawing):
-    plt.close(figure)
-    path.write_bytes(b"")  # the provenance has the hash of every file
 
 
 @dataclass(frozen=True)
@@ -48,21 +37,23 @@ def read(path):
         return list(csv.DictReader(stream))
 
 
+FOLDERS = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _runs(recipe_runs):
+    FOLDERS["all"] = recipe_runs
+
+
 @cache
 def run(name):
-    recipe = load_recipe(PATHS[name])
-    with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(TemporaryDirectory())
-        stack.enter_context(data_of(name))
-        stack.enter_context(patch("tlcli.report.writer.save", _closed))
-        flags = {"output": folder, "quiet": True, **CI_FLAGS.get(name, {})}
-        assert execute(recipe.command, COMMANDS[recipe.command].options, recipe, flags) == 0
-        about = json.loads(Path(folder, "provenance.json").read_text(encoding="utf-8"))
-        archive, arrays = Path(folder, "kernels.npz"), {}
-        if archive.exists():
-            with np.load(archive) as found:
-                arrays = {key: found[key] for key in found.files}
-        return Result(read(Path(folder, "table.csv")), read(Path(folder, "boundary.csv")), about["rows"], arrays)
+    _, folder = shared_run(name, FOLDERS["all"])
+    about = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    archive, arrays = folder / "kernels.npz", {}
+    if archive.exists():
+        with np.load(archive) as found:
+            arrays = {key: found[key] for key in found.files}
+    return Result(read(folder / "table.csv"), read(folder / "boundary.csv"), about["rows"], arrays)
 
 
 # Boundaries
