@@ -481,6 +481,34 @@ def test_classify_map_hurts_only_with_a_ridge_and_many_samples():
     assert np.all(gain[:, 0, -1] > 0.05)
 
 
+def test_classes_of_digits_start_from_ties_and_learn():
+    rows = run("digits-classes").rows
+    second = [row for row in rows if row["stage"] == "2"]
+    assert float(second[0]["error"]) == pytest.approx(0.8)
+    assert float(second[0]["loss"]) == pytest.approx(np.log(5), abs=1e-6)
+    assert float(second[-1]["error"]) < 0.5
+    assert all(row["sim_error"] for row in second)
+
+
+def test_the_three_losses_are_those_of_their_cases():
+    rows = run("loss-matters").rows
+    assert {row["case"]: row["loss_function2"] for row in rows} == {
+        "squared error": "mse",
+        "logistic": "logistic",
+        "softmax": "softmax",
+    }
+    last = [row for row in rows if row["stage"] == "2" and row["time"] == "10"]
+    assert all(float(row["gain"]) > 0 for row in last)
+
+
+def test_rich_features_of_other_digits_hurt():
+    column, at = table("classification-map", "p2", "gamma0")
+    gain = column("gain_error")
+    assert at["gamma0"].tolist() == [0.5, 2]
+    assert np.all(gain[:, 1] < gain[:, 0])
+    assert np.all(column("phase")[:, 1] == "negative")
+
+
 def test_classify_critical_crosses_where_the_table_says():
     edges = [row for row in run("classify-critical").boundary if row["refined"] == "rho"]
     found = {

@@ -21,7 +21,7 @@ from tlcli.report.frame import value_axis
 from tlcli.report.hover import hover
 from tlcli.report.maps import BEST, GAINS, NEUTRAL, NEUTRAL_WORDS, SIGNED, MapPanel, cells_of, colour_scale, on_scale
 from tlcli.report.markup import page_text
-from tlcli.report.network import Row, Style, Trace, time_courses
+from tlcli.report.network import Row, Style, Trace, loss_label, time_courses
 from tlcli.report.plan import FigureSpec
 from tlcli.report.records import drawn_by_time, final
 from tlcli.report.style import facet_title, finite_axis, named, number, palette
@@ -332,7 +332,7 @@ def _time_course(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing,
     values = [t.columns[s.name] for t in traces for s in styles]
     judged = [t.columns[s.name] for t in traces for s in styles if not s.name.endswith("train_loss")]
     y = _value_axis(
-        page_text(styles[0].label) if len(styles) == 1 else "mean squared error", drawing, judged or values, values
+        page_text(styles[0].label) if len(styles) == 1 else loss_label(traces), drawing, judged or values, values
     )
     width = 1 / max(1, len(stages))
     for column, stage in enumerate(stages, start=1):

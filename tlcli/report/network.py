@@ -167,7 +167,7 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, su
             axis.set_xlabel(f"time $t$ ({drawing.unit} units)")
         first = next(iter(axes.values()))
         if first.get_subplotspec().colspan.start == 0:  # pyright: ignore[reportOptionalMemberAccess]
-            first.set_ylabel(styles[0].label if bare else "mean squared error")
+            first.set_ylabel(styles[0].label if bare else loss_label(traces))
     outside = False
     judged = [style for style in styles if not style.name.endswith("train_loss")]  # may fall to nothing
     for axes, shared in _scales(rows, panels):
@@ -186,6 +186,12 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, su
     _legend(figure, colours, [] if bare else drawn, widths, [outside_handle()] if outside else [])
     head(figure, drawing.title, subtitle)
     return figure
+
+
+def loss_label(traces: Sequence[Trace]) -> str:
+    """Return what losses are called on an axis: those that are named are no squared errors."""
+    named = any(name.endswith("_test_se") for trace in traces for name in trace.columns)
+    return "loss" if named else "mean squared error"
 
 
 def _drawn_stages(traces: Sequence[Trace], styles: Sequence[Style]) -> list[int]:
