@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import numpy as np
-from tlcli.dmft.transfer import solve_transfer
 
 from tlcli.dmft.ensemble import Numerics
+from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.training import TransferSettings
 
 PROBLEMS, TESTED = 30, 4
