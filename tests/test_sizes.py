@@ -8,7 +8,6 @@ LINES, FILE = 60, 500
 
 # Loops that are one idea or were not divided yet. None may grow; who divides one takes it out.
 LONG = {
-    "bayes/population/dual.py newton": 63,
     "bayes/population/source.py population_source": 76,
     "bayes/population/target.py population_target": 104,
 }

@@ -11,7 +11,6 @@ from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.quadrature.solve import quadrature_source
 from tlcli.bayes.saddle import CONVERGED
 from tlcli.dmft.activations import activation
-from tlcli.errors import ConvergenceError
 from tlcli.simulate.posterior import sample_posterior
 
 RELU = activation("relu")
@@ -166,12 +165,14 @@ def test_a_condensate_is_certified_and_seen_at_finite_width(condensed):
     assert np.linalg.norm(net.kernel - bulk) / size > 2 * allowed
 
 
-def test_no_target_is_tied_to_a_condensate(condensed):
+def test_a_target_keeps_the_condensate_at_an_infinite_coupling(condensed):
     x, y, found = condensed
-    with pytest.raises(ConvergenceError, match="has condensed"):
-        population_target(RELU, x, np.arange(20), y, 1.5, 50.0, 1.0, found, seed=1)
     same = population_target(RELU, x, np.arange(20), y, 1.0, 50.0, np.inf, found, seed=1)
     np.testing.assert_allclose(same.v, np.linalg.solve(found.kernel + np.eye(20) / 50, y))
+    for directions, masses in found.condensates:
+        φ = np.maximum(directions @ x.T / np.sqrt(20), 0)
+        share = 1.5**2 * float(found.v @ ((φ.T * masses) @ φ) @ found.v) / found.info["square_saddle"]
+        assert share == pytest.approx(found.info["condensed"], abs=0.1)
 
 
 @pytest.mark.parametrize("seed", [0, 3])

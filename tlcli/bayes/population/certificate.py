@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tlcli.bayes.population.condense import Atoms
 from tlcli.bayes.population.dual import gram, moments
 from tlcli.bayes.population.pool import Pool
+from tlcli.bayes.population.target_condense import Dragged, Split
 from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED
 
@@ -55,9 +56,10 @@ def check(
     gamma: float,
     beta: float,
     groups: int = 1,
-    atoms: Atoms | None = None,
+    atoms: Atoms | Split | None = None,
+    dragged: Dragged | None = None,
 ) -> Check:
-    """Judge `v` (P,) and its condensate on `pool`.
+    """Judge `v` (P,) on `pool`, with its condensate, or with the atoms that a target of condensed source drags along.
 
     The noise is ½γ²tr(A⁻¹Cov r) by a delete-one jackknife over 16 sets of chains; the error of v is that of the step
     which the curvature of the dual makes of r.
@@ -65,6 +67,9 @@ def check(
     found = moments(tilt, pool, v, gamma, groups)
     identity = np.eye(len(labels)) / beta
     square, slack = found.square, 0.0
+    if dragged is not None:
+        bulk = found.kernel + identity
+        atoms = dragged.at(v, labels - bulk @ v, bulk + gamma**2 * found.spread)
     if atoms is not None:
         identity = identity + atoms.kernel
         square += float(v @ atoms.kernel @ v)

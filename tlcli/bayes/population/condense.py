@@ -54,7 +54,7 @@ class Cuts:
 
         The multipliers solve a non-negative quadratic programme of K variables.
         """
-        factor = _factor(curvature)
+        factor = factor_of(curvature)
         free = cho_solve(factor, gradient)
         if not len(self.z):
             return free, np.zeros(0)
@@ -67,7 +67,7 @@ class Cuts:
         return free - solved @ multiplier, multiplier * gamma**2 / _limit(rank)
 
 
-def _factor(curvature: Floats) -> Any:
+def factor_of(curvature: Floats) -> Any:
     """Return the Cholesky factor of a matrix that is positive definite up to the noise of its single-precision
     features: that much is added to the diagonal until it is."""
     added = 0.0
@@ -131,6 +131,19 @@ class Atoms:
         """The cuts that carry mass."""
         at = mass > 1e-9 * max(float(mass.max(initial=0.0)), 1e-300)
         return Atoms(cuts.z[at], cuts.features[at], mass[at])
+
+    def merged(self) -> "Atoms":
+        """Directions that are one to 1e-5 of their cosine, with the sum of their masses on the heaviest."""
+        order, kept, mass = np.argsort(-self.mass), [], []
+        size = float(np.sum(self.z[0] ** 2))
+        for j in order:
+            same = [i for i, k in enumerate(kept) if self.z[k] @ self.z[j] > (1 - 1e-5) * size]
+            if same:
+                mass[same[0]] += float(self.mass[j])
+            else:
+                kept.append(int(j))
+                mass.append(float(self.mass[j]))
+        return Atoms(self.z[kept], self.features[kept], np.array(mass))
 
     @property
     def kernel(self) -> Floats:

@@ -128,6 +128,17 @@ def _group_of(tilt: Tilt, pool: Pool, groups: int) -> NDArray[np.intp] | None:
     return np.repeat(np.arange(groups), pool.z.shape[1] // groups)
 
 
+def value_at(
+    tilt: Tilt, pool: Pool, v: Floats, labels: Floats, gamma: float, beta: float, groups: int
+) -> tuple[float, float]:
+    """Return the pool's dual at v (P,), nats, and the mean log ESS of its groups; -inf outside the domain."""
+    s = project(tilt, pool, v, groups)
+    _, log_z, ess = weights_of(tilt, gamma * s, pool.bias, groups)
+    if not np.all(np.isfinite(log_z)):
+        return -np.inf, -np.inf
+    return gamma**2 * float(v @ labels - v @ v / (2 * beta)) - float(log_z.mean()), float(np.log(ess).mean())
+
+
 class Solved(NamedTuple):
     """Result of `newton`: v (P,), the moments there, D(v), the size of the last full step in nats, whether the ESS
     guard cut it, and the masses of the cuts (K,)."""
@@ -164,11 +175,7 @@ def newton(
     identity = np.eye(len(labels)) / beta
 
     def value_of(v: Floats) -> tuple[float, float]:
-        s = project(tilt, pool, v, groups)
-        _, log_z, ess = weights_of(tilt, gamma * s, pool.bias, groups)
-        if not np.all(np.isfinite(log_z)):
-            return -np.inf, -np.inf
-        return gamma**2 * float(v @ labels - v @ v / (2 * beta)) - float(log_z.mean()), float(np.log(ess).mean())
+        return value_at(tilt, pool, v, labels, gamma, beta, groups)
 
     v = cuts.inside(start, gamma, tilt.rank)
     if tilt.sphere:

@@ -26,9 +26,19 @@ class Slaved:
 
 
 def slaved(
-    tilt: Tilt, labels: Floats, gamma: float, beta: float, rng: np.random.Generator, *, size: int, group=None
+    tilt: Tilt,
+    labels: Floats,
+    gamma: float,
+    beta: float,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    group=None,
+    known: float | Floats = 0.0,
 ) -> Slaved:
     """Run the flow, γ annealed from 0.15γ over the first half; halve the step until γ²Es² fits its saddle value to 6 %.
+
+    `known` (P, P) is a part of Φ that does not follow.
 
     Raises:
         ConvergenceError: it does not fit after five halvings.
@@ -37,7 +47,7 @@ def slaved(
     start = rng.standard_normal((size, tilt.rank), dtype=np.float32)
     balance = np.inf
     for _ in range(5):
-        found = _flow(tilt, labels, gamma, beta, rng, start, step, group)
+        found = _flow(tilt, labels, gamma, beta, rng, start, step, group, np.eye(len(labels)) / beta + known)
         balance = found.balance
         if abs(balance - 1) < 0.06:
             return found
@@ -48,7 +58,7 @@ def slaved(
     )
 
 
-def _flow(tilt: Tilt, labels: Floats, gamma: float, beta: float, rng, z: Singles, step: float, group) -> Slaved:
+def _flow(tilt: Tilt, labels: Floats, gamma: float, beta: float, rng, z: Singles, step: float, group, ridge) -> Slaved:
     steps, trajectories = 8, int(80 * 0.12 / step)
     v = np.zeros(len(labels))
     cos, sin = np.float32(np.cos(step)), np.float32(np.sin(step))
@@ -58,7 +68,7 @@ def _flow(tilt: Tilt, labels: Floats, gamma: float, beta: float, rng, z: Singles
 
     def force(at: Singles, g: float, near: Floats) -> tuple[Singles, Floats, Singles]:
         φ, dφ = tilt.both(tilt.preactivations(at, group))
-        now = following(tilt, φ, labels, g, beta, near)
+        now = following(tilt, φ, labels, g, beta, near, ridge)
         single = now.astype(np.float32)
         s = φ @ single
         dφ *= single
@@ -86,19 +96,19 @@ def _flow(tilt: Tilt, labels: Floats, gamma: float, beta: float, rng, z: Singles
     if tilt.sphere:  # v is inside the domain of its population whatever the step: nothing runs away
         return Slaved(mean, z, largest, 1.0)
     # v follows the population, so the average of γ²Es² over the run is compared with the saddle value of the average v.
-    saddle = gamma**2 * float(mean @ labels - mean @ mean / beta)
+    saddle = gamma**2 * float(mean @ labels - mean @ ridge @ mean)
     measured = _mean_square(tilt, z, mean, gamma, group)
     return Slaved(mean, z, largest, measured / saddle if saddle > 0 else 1.0)
 
 
-def following(tilt: Tilt, φ: Singles, labels: Floats, gamma: float, beta: float, near: Floats) -> Floats:
+def following(tilt: Tilt, φ: Singles, labels: Floats, gamma: float, beta: float, near: Floats, ridge=None) -> Floats:
     """Return v (P,) of equally weighted neurons with features φ (N, P): the maximum of their own dual.
 
     That is (Φ_N + I/β)⁻¹y; on the sphere Φ_N depends on v through the radii, and Newton steps from `near` (P,), kept
     inside the domain by backtracking, maximise γ²(v·y - |v|²/2β) - mean of the log tilt.
     """
     count, points = φ.shape
-    identity = np.eye(points) / beta
+    identity = np.eye(points) / beta if ridge is None else ridge
     if not tilt.sphere:
         return np.linalg.solve((φ.T @ φ).astype(float) / count + identity, labels)
 

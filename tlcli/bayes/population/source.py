@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from tlcli.bayes.domain import refuse_growth, refuse_tilt
 from tlcli.bayes.population.certificate import Check, check, relative, spreads, verdict
+from tlcli.bayes.population.condense import Atoms
 from tlcli.bayes.population.everywhere import kernel_everywhere, neurons_of, outside, row_space
 from tlcli.bayes.population.pool import Pool
 from tlcli.bayes.population.run import Run, SourceStage, extend, first_run, share_cuts, solved
@@ -44,10 +45,12 @@ _NEURON_NUMBERS = 12_000_000  # fewer neurons in high dimension: at most 50 MB
 class PopulationSaddle(Saddle):
     """A saddle point with `neurons` (N, D): equally weighted draws of w from its measure, for a target.
 
-    Where two starts were sampled, each half of the neurons is from the measure of one of them.
+    Where two starts were sampled, each half of the neurons is from the measure of one of them, and `condensates` has
+    what has condensed in either: directions w (K, D), and masses (K,).
     """
 
     neurons: Floats = field(default_factory=lambda: np.zeros((0, 0)), repr=False)
+    condensates: tuple[tuple[Floats, Floats], ...] = field(default=(), repr=False)
 
 
 def population_source(
@@ -250,6 +253,15 @@ def _record(
         status=status,
         message=message,
         info=info,
+        condensates=tuple(_condensate(r.atoms, basis) for r in runs) if atoms is not None else (),
         # The starts of a target take those of one start of the source each: their spread knows the source's error too.
         neurons=np.concatenate([neurons_of(tilt, _pool(r), r.v, γ, basis, _count(x) // 2, rng) for r in runs]),
     )
+
+
+def _condensate(atoms: Atoms | None, basis: Floats) -> tuple[Floats, Floats]:
+    """Return directions (K, D) and masses (K,) of one start's condensate; the same direction, found twice, is one."""
+    if atoms is None:
+        return np.zeros((0, len(basis))), np.zeros(0)
+    merged = atoms.merged()
+    return merged.z @ basis.T, merged.mass

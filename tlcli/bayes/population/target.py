@@ -19,6 +19,7 @@ from tlcli.bayes.population.certificate import SPREADS, Check, check, relative, 
 from tlcli.bayes.population.everywhere import kernel_everywhere, outside, row_space
 from tlcli.bayes.population.run import SourceStage
 from tlcli.bayes.population.source import PopulationSaddle, check_finite_beta, floor_of, population_source, regression
+from tlcli.bayes.population.target_condense import Dragged
 from tlcli.bayes.population.target_run import TargetRun, Tied, first_target_run, judged_pool, mean_log_z, neurons_at
 from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import (
@@ -32,7 +33,7 @@ from tlcli.bayes.saddle import (
     stationary,
 )
 from tlcli.dmft.activations import Activation
-from tlcli.errors import ConvergenceError, DomainError
+from tlcli.errors import DomainError
 
 Floats = NDArray[np.float64]
 
@@ -75,7 +76,7 @@ def population_target(
 
     Raises:
         DomainError: a bad value, or a tilt that is not normalisable (its direction is named).
-        ConvergenceError: the first population does not settle, or the source's measure has condensed.
+        ConvergenceError: the first population does not settle.
     """
     check_delta(delta)
     if delta == 0:
@@ -88,11 +89,6 @@ def population_target(
         same = {name: source.info[name] for name in SPREADS if name in source.info}
         info = {**known["info"], **same}
         return Saddle(**{**known, "status": source.status, "message": source.message, "info": info})
-    if source.info.get("condensed", 0.0) > 0:
-        raise ConvergenceError(
-            f"a part of {source.info['condensed']:.0%} of the source's gamma^2 E s^2 has condensed onto neurons with "
-            "unbounded weights, around which no target is solved: lower the source's gamma, or use delta = 0 or inf."
-        )
     neurons = source.neurons
     if neurons.ndim != 2 or neurons.shape[1] != points.shape[1] or len(neurons) < 64:
         raise DomainError(
@@ -109,10 +105,14 @@ def population_target(
     seeds = np.random.SeedSequence(seed).spawn(3)
     alone = SourceStage(Tilt(act, own.astype(np.float32)), y / unit, γ, float(beta), act.odd)
 
-    def tied(centres: Floats) -> Tied:
+    def tied(start: int, centres: Floats) -> Tied:
         offset = (centres @ scaled[at].T).astype(np.float32)
         stage = SourceStage(Tilt(act, b.astype(np.float32), offset), y / unit, γ, float(beta), act.odd)
-        return Tied(stage, centres, centres @ basis)
+        w, mass = source.condensates[start] if source.condensates else (np.zeros((0, points.shape[1])), np.zeros(0))
+        if not len(mass):
+            return Tied(stage, centres, centres @ basis)
+        dragged = Dragged(act, own, w @ basis, mass, γ, precision)
+        return Tied(stage, centres, centres @ basis, dragged, α * (w - w @ basis @ basis.T))
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
 
@@ -121,7 +121,7 @@ def population_target(
 
         sets = _subsets(neurons, _FEWEST)
         runs: list[TargetRun] = each(
-            lambda i: first_target_run(tied(α * sets[i]), alone, precision, seeds[i], moves=max(20, moves // 4))
+            lambda i: first_target_run(tied(i, α * sets[i]), alone, precision, seeds[i], moves=max(20, moves // 4))
         )
         status, message, checks = NOT_CONVERGED, "", []
         for level in range(doublings + 1):
@@ -130,14 +130,14 @@ def population_target(
                 if len(more[0]) == len(sets[0]):
                     break
                 sets = more
-                each(lambda i, sets=sets: runs[i].replace(tied(α * sets[i])))
+                each(lambda i, sets=sets: runs[i].replace(tied(i, α * sets[i])))
             each(lambda i: judged_pool(runs[i], moves, max(10, moves // 3)))
             checks = each(lambda i: _judge(runs[1 - i], runs[i].v))
             status, message = _verdict(runs, checks, len(y))
             if status != NOT_CONVERGED:
                 break
         neurons = np.concatenate(each(lambda i: neurons_at(runs[i], basis, 0)))
-        log_z = each(lambda i: mean_log_z(runs[i]))  # leaves the chains at a weak tilt
+        log_z = each(lambda i: _log_z(runs[i]))  # leaves the chains at a weak tilt
     for run in runs:
         refuse_tilt(act, b, unit * run.v, γ / unit, basis)
     found = _record(runs, points, at, basis, checks, log_z, (status, message), moves, precision, neurons, seeds[2])
@@ -162,7 +162,8 @@ def _judge(run: TargetRun, v: Floats) -> Check:
     if run.pool is None:
         raise ValueError("the run has no pool yet")
     stage = run.stage
-    return check(stage.tilt, run.pool, v, stage.labels, stage.gamma, stage.beta, groups=len(run.tied.centre))
+    problem = (stage.labels, stage.gamma, stage.beta, len(run.tied.centre))
+    return check(stage.tilt, run.pool, v, *problem, dragged=run.tied.dragged)
 
 
 def _verdict(runs: list[TargetRun], checks: list[Check], points: int) -> tuple[str, str]:
@@ -179,6 +180,19 @@ def _verdict(runs: list[TargetRun], checks: list[Check], points: int) -> tuple[s
     )
 
 
+def _log_z(run: TargetRun) -> float:
+    """Return mean log Z(v|w̄_i) at the v of sampling, and Σ m_k M_k of what is dragged along, nats."""
+    dragged = run.tied.dragged
+    return mean_log_z(run) + (0.0 if dragged is None else dragged.value(dragged.pieces(run.sampled)))
+
+
+def _dragged_share(runs: list[TargetRun], v: Floats, γ: float, β: float, y: Floats) -> dict[str, float]:
+    """Return `dragged`, the share of γ²E s² of what is dragged along from the source's condensate, if it has one."""
+    kernels = [r.split.kernel for r in runs if r.split is not None]
+    saddle = float(v @ y - v @ v / β)
+    return {"dragged": sum(float(v @ k @ v) for k in kernels) / max(len(runs) * saddle, 1e-300)} if kernels else {}
+
+
 def _record(runs, x, at, basis, checks, log_z, verdict_, moves, precision, neurons, seed) -> PopulationSaddle:
     stage = runs[0].stage
     y, γ, β = stage.labels, stage.gamma, stage.beta
@@ -191,9 +205,14 @@ def _record(runs, x, at, basis, checks, log_z, verdict_, moves, precision, neuro
         centre = run.tied.means @ x.T / np.sqrt(x.shape[1])
         parts = [kernel_everywhere(everywhere, z, np.full(len(z), 1 / len(z)), rest, rng, centre) for z in run.pool.z]
         kernels.append(np.mean(parts, axis=0))
+        if run.split is not None:
+            kernels[-1] += run.split.everywhere(stage.tilt.act, basis, run.tied.outside, x / np.sqrt(x.shape[1]))
     kernel = 0.5 * (kernels[0] + kernels[1])
     train = kernel[np.ix_(at, at)]
-    v = np.linalg.solve(train + np.eye(len(y)) / β, y)
+    if any(r.split is not None for r in runs):  # near the edge x* moves so fast with v that a mean of Φ is no saddle's
+        v = 0.5 * (runs[0].v + runs[1].v)
+    else:
+        v = np.linalg.solve(train + np.eye(len(y)) / β, y)
     duals = [γ**2 * (r.sampled @ y - r.sampled @ r.sampled / (2 * β)) - z for r, z in zip(runs, log_z, strict=True)]
     outputs, residual = stationary(kernel[:, at] @ v, at, y, v, β)
     info = {
@@ -209,6 +228,7 @@ def _record(runs, x, at, basis, checks, log_z, verdict_, moves, precision, neuro
         "spread_outputs": relative(y - runs[0].v / β, y - runs[1].v / β),
         "free_energies": [float(d) for d in duals],
         "acceptance": [list(r.acceptance) for r in runs],
+        **_dragged_share(runs, v, γ, β, y),
     }
     status, message = verdict_
     return PopulationSaddle(

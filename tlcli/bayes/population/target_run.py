@@ -1,6 +1,6 @@
 """One start of the target solver: every chain keeps its own source neuron, and samples the tilted measure directly."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,10 @@ from tlcli.bayes.population.pool import Pool
 from tlcli.bayes.population.run import KEEP, Run, SourceStage, Trips, fields, refreshed, sample
 from tlcli.bayes.population.slaved import slaved
 from tlcli.bayes.population.start import walk
+from tlcli.bayes.population.target_condense import Dragged, Split
+from tlcli.bayes.population.target_far import Far, far_lobes
 from tlcli.bayes.population.target_jumps import GroupMixture, adapt
+from tlcli.bayes.population.target_newton import dragged_newton
 
 Floats = NDArray[np.float64]
 
@@ -24,11 +27,16 @@ STIFF = 1e6  # δ from which the base Gaussians are so narrow that no jump is ne
 @dataclass(frozen=True, eq=False)
 class Tied:
     """A target tied to G source neurons: its problem (the tilt has one offset per neuron), the means αw̄_i of its
-    weights (G, D), and their coordinates in the row space of its inputs, `centre` (G, r)."""
+    weights (G, D), and their coordinates in the row space of its inputs, `centre` (G, r).
+
+    Of a condensed source, `dragged` has the atoms and `outside` (K, D) the part of their αẑ outside the row space.
+    """
 
     stage: SourceStage
     means: Floats
     centre: Floats
+    dragged: Dragged | None = None
+    outside: Floats | None = None
 
 
 @dataclass(eq=False)
@@ -36,7 +44,7 @@ class TargetRun:
     """State of one start: v (P,), v of sampling, chains (one per source neuron), proposals, pool, diagnostics.
 
     `lobes` are the proposals before they are adapted to source neurons, None where no jump is needed; `kernel` is Φ
-    (P, P) of the last pool at v.
+    (P, P) of the last pool at v, and `split` its part that is dragged along.
     """
 
     tied: Tied
@@ -50,6 +58,8 @@ class TargetRun:
     kernel: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     acceptance: tuple[float, float] = (0.0, 0.0)
     hits: float = 0.0
+    split: Split | None = None
+    far: Far | None = None
 
     @property
     def stage(self) -> SourceStage:
@@ -61,6 +71,20 @@ class TargetRun:
         self.tied, self.pool = tied, None
         self.chains = _fresh(tied, self.v, self.chains.step, self.chains.rng)
         self.mixture = _adapted(self.lobes, tied.centre, self.precision)
+        self.find_far(self.v, start=True)
+
+    def find_far(self, v: Floats, *, strength: float = 1.0, start: bool = False) -> None:
+        """Look for the lobes of long neurons at v (P,) under `strength` times the tilt, of a condensed source only;
+        `start` their chains there."""
+        if self.tied.dragged is None:
+            return
+        dragged = self.tied.dragged
+        if strength < 1:
+            dragged = replace(dragged, gamma=self.stage.gamma * np.sqrt(strength))
+        self.far = far_lobes(dragged, self.tied.centre, v)
+        if start:
+            self.far.start(self.chains)
+            self.chains.refresh(self.stage.tilt, self.v.astype(np.float32))
 
 
 def _fresh(tied: Tied, v: Floats, step: float, rng: np.random.Generator) -> Chains:
@@ -98,7 +122,9 @@ def first_target_run(
     """
     rng = np.random.default_rng(seed)
     stage, size = tied.stage, len(tied.centre)
-    begun = slaved(stage.tilt, stage.labels, stage.gamma, stage.beta, rng, size=size, group=np.arange(size))
+    known = 0.0 if tied.dragged is None else tied.dragged.untilted
+    problem = (stage.tilt, stage.labels, stage.gamma, stage.beta, rng)
+    begun = slaved(*problem, size=size, group=np.arange(size), known=known)
     run = with_lobes(tied, alone, precision, begun.v, begun.largest, rng)
     sample_target(run, moves)
     for n in range(rounds):
@@ -112,7 +138,10 @@ def with_lobes(
 ) -> TargetRun:
     """Return a start at v (P,) with fresh chains and the proposals of lobes that reach to |γs| = `largest`."""
     lobes = _lobes(alone, v, largest, rng) if precision < STIFF else None
-    return TargetRun(tied, precision, v, v, _fresh(tied, v, 0.15, rng), lobes, _adapted(lobes, tied.centre, precision))
+    mixture = _adapted(lobes, tied.centre, precision)
+    run = TargetRun(tied, precision, v, v, _fresh(tied, v, 0.15, rng), lobes, mixture)
+    run.find_far(v, start=True)
+    return run
 
 
 def neurons_at(run: TargetRun, basis: Floats, moves: int) -> Floats:
@@ -133,8 +162,14 @@ def solve_on(run: TargetRun, pool: Pool) -> None:
     """Replace run.v by the maximum of the pool's dual; weights are normalised per source neuron."""
     stage = run.stage
     groups = len(run.tied.centre)
-    found = newton(stage.tilt, pool, run.v, stage.labels, stage.gamma, stage.beta, groups, allowed=stage.allowed)
-    run.v, run.kernel = found.v, found.moments.kernel
+    problem = (stage.tilt, pool, run.v, stage.labels, stage.gamma, stage.beta, groups)
+    if run.tied.dragged is None:
+        found = newton(*problem, allowed=stage.allowed)
+        run.v, run.kernel = found.v, found.moments.kernel
+    else:
+        found, run.split = dragged_newton(*problem, run.tied.dragged)
+        run.v, run.kernel = found.v, found.moments.kernel + run.split.kernel
+        run.find_far(run.v)
 
 
 def judged_pool(run: TargetRun, moves: int, burn: int) -> None:
@@ -160,6 +195,8 @@ def sample_target(run: TargetRun, moves: int, *, frozen: bool = False, strength:
             chains.step = min(chains.step * float(np.exp(0.1 * (rates[-1] - 0.8))), 0.25)
         if run.mixture is not None:
             hits.append(jump(stage.tilt, chains, v, stage.gamma, tilt, run.mixture))
+        if run.far is not None:
+            run.far.jump(stage.tilt, chains, v, stage.gamma, tilt)
         if n % KEEP == KEEP - 1 or n == moves - 1:
             states.append(chains.z.copy())
             biases.append(tilt.bias(stage.gamma * chains.s.astype(float))[0])
@@ -178,6 +215,7 @@ def mean_log_z(run: TargetRun, *, nodes: int = 12, moves: int = 20) -> float:
     t, w = 0.5 * (1 + t), 0.5 * w
     total = 0.0
     for strength, weight in sorted(zip(t, w, strict=True), reverse=True):
+        run.find_far(run.sampled, strength=strength)
         sample_target(run, moves // 2, frozen=True, strength=strength)
         pool = sample_target(run, moves, frozen=True, strength=strength)
         total += weight * float(np.mean(pool.bias)) / strength
