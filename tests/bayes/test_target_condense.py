@@ -155,7 +155,9 @@ def chains_of_long_neurons(seed, jumps):
     w[:60] = rng.uniform(10, 30, 60)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     alpha, precision = delta / (1 + delta), 1 + delta
     offset = (alpha * w @ b.T).astype(np.float32)
-    stage = SourceStage(Tilt(RELU, (b / np.sqrt(precision)).astype(np.float32), offset), np.ones(5), 1.0, 10.0, odd=False)
+    stage = SourceStage(
+        Tilt(RELU, (b / np.sqrt(precision)).astype(np.float32), offset), np.ones(5), 1.0, 10.0, odd=False
+    )
     alone = SourceStage(Tilt(RELU, b.astype(np.float32)), np.ones(5), 1.0, 10.0, odd=False)
     dragged = Dragged(RELU, b, w[:1], np.ones(1), 1.0, precision) if jumps else None
     run = with_lobes(Tied(stage, alpha * w, alpha * w, dragged), alone, precision, v, 6.0, rng)

@@ -20,7 +20,7 @@ from tlcli.theories.base import Case
 from tlcli.theories.bayes.results import ERRORS
 from tlcli.theories.network.points import data_of, file_options, identity_of, pack, samples, unpack
 
-VERSION = "6"
+VERSION = "7"
 STORE = "bayes"
 FUNCTION = "tlcli.theories.bayes.points:point"
 
