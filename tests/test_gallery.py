@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 
 from tests.recipe_regression import CI_FLAGS, RECIPES
-from tests.test_recipe_physics import run
+from tests.test_recipe_physics import FOLDERS, run
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 TABLES = DOCS / "tables"  # of recipes that tests run at a smaller size: written with the figures, by docs/figures.py
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _the_runs_of_all_tests(recipe_runs):
+    FOLDERS["all"] = recipe_runs
 
 
 @cache

@@ -320,6 +320,15 @@ def test_fig3b_features_of_a_high_degree_do_not_help_a_low_one():
         assert end["loss"] > 2 * end["baseline"]
 
 
+def test_fig3b_no_curve_overfits_before_it_adapts():
+    for case in ("no pre-training", "pre-trained"):
+        for gamma2 in ("0.5", "2"):
+            found = chosen("fig3b", case=case, stage="2", gamma2=gamma2)
+            rise = found["loss"] - np.minimum.accumulate(found["loss"])
+            assert np.all(rise <= 2 * found["loss_se"])
+            assert found["loss"][-1] < found["loss"][0] - 10 * found["loss_se"][0]
+
+
 def test_fig4a_richer_networks_learn_faster_and_finite_ones_follow():
     lazy, rich = (chosen("fig4a", stage="2", gamma0=value) for value in ("0.3", "3"))
     later = lazy["time"] >= 2  # before, all learn with the kernel at initialisation
