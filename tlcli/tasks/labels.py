@@ -10,7 +10,6 @@ import numpy as np
 from tlcli.arrays import Floats
 from tlcli.errors import UsageError
 
-MEANINGS = ("auto", "classes", "regression")
 MOST = 100  # classes
 FEW = 20  # whole numbers with at most so many different values are classes
 

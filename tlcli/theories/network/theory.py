@@ -26,7 +26,6 @@ from tlcli.training import parameters as training_parameters
 
 _OUTPUTS = {"curve": ("kernels", "predictions"), "pretrain": ("kernels",), "end": ()}
 _HIDDEN = ("pool", "ptest", "raw_inputs", "drop_columns", "colour", *NUMERICS, "nets")
-_IF_GIVEN = ("loss", "classes", "regression")
 
 
 @dataclass(frozen=True, eq=False)
