@@ -253,15 +253,13 @@ class Field(Arithmetic):
         f = self.active(t, z)
         delta = d.force(f)
         a = self.split(z)[1]
-        v = np.ones(self.n_train) if start is None else start
-        v = v / np.linalg.norm(v)
-        top, last = 0.0, 0.0
         slopes: list[Any] = [None] * len(self.blocks)
-        for _ in range(sweeps):
+
+        def image(v: Floats) -> Floats:
             v_here = self.asarray(d.bend(f, v))
             spread = v_here[:, None] * self._coords
 
-            def one(i: int, v_here: Any = v_here, spread: Any = spread) -> Floats:
+            def one(i: int) -> Floats:
                 block = self.blocks[i]
                 if slopes[i] is None:
                     slopes[i] = slope_of(self.act, self._h[i], self._phi[i], xp)
@@ -271,15 +269,10 @@ class Field(Arithmetic):
                 part = to_numpy(mixed @ self._phi[i]).astype(float)
                 return part + np.sum(to_numpy(slopes[i].T @ tangent) * d.coords, axis=1, dtype=float)
 
-            image = np.sum(self.threads.map(one, range(len(self.blocks)), self.size * self.n_train), axis=0)
             self.evaluations += 1
-            top = float(np.linalg.norm(image))
-            if not np.isfinite(top) or top == 0.0:
-                break
-            v = image / top
-            if abs(top - last) < 0.02 * top:
-                break
-            last = top
+            return np.sum(self.threads.map(one, range(len(self.blocks)), self.size * self.n_train), axis=0)
+
+        top, v = power_iteration(image, np.ones(self.n_train) if start is None else start, sweeps)
         largest = None if d.objective is None else float(xp.max(xp.abs(a)))
         return d.scale * top + free_rate(d, delta, largest, bend_of(self.act)), v
 
@@ -349,6 +342,22 @@ class Field(Arithmetic):
 def bend_of(act: Activation) -> float:
     """Return the largest |phi''|, away from kinks; 1.5 where it is not known."""
     return 0.0 if act.homogeneous else {"tanh": 0.7699, "erf": 0.9679}.get(act.kind, 1.5)
+
+
+def power_iteration(image: Callable[[Floats], Floats], v: Floats, sweeps: int) -> tuple[float, Floats]:
+    """Return the largest eigenvalue of a linear map of v, to 2 %, after at most `sweeps` images, and its vector."""
+    v = v / np.linalg.norm(v)
+    top, last = 0.0, 0.0
+    for _ in range(sweeps):
+        found = image(v)
+        top = float(np.linalg.norm(found))
+        if not np.isfinite(top) or top == 0.0:
+            break
+        v = found / top
+        if abs(top - last) < 0.02 * top:
+            break
+        last = top
+    return top, v
 
 
 def free_rate(drive: Drive, delta: Floats, largest: float | None = None, bend: float = 1.0) -> float:

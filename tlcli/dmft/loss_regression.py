@@ -19,6 +19,7 @@ from scipy.integrate import solve_ivp
 
 from tlcli.arrays import Floats
 from tlcli.dmft.arithmetic import Arithmetic
+from tlcli.dmft.field import power_iteration
 from tlcli.dmft.integrate import Control, Step, integrate
 from tlcli.dmft.regression import FrozenKernel, force_scale, time_grid
 from tlcli.errors import ConvergenceError, DomainError
@@ -143,16 +144,7 @@ class _Flow(Arithmetic):
         """Return s lambda_max(psi^T H psi) + ridge by power iteration."""
         g = self.outputs(z.reshape(self.shape))
         v = np.random.default_rng(0).standard_normal(self.shape) if vector is None else vector
-        v, top, last = v / np.linalg.norm(v), 0.0, 0.0
-        for _ in range(sweeps):
-            image = self.psi.T @ self.bend(g, self.psi @ v)
-            top = float(np.linalg.norm(image))
-            if not top > 0:
-                break
-            v = image / top
-            if abs(top - last) < 0.02 * top:
-                break
-            last = top
+        top, v = power_iteration(lambda v: self.psi.T @ self.bend(g, self.psi @ v), v, sweeps)
         return self.scale * top + self.ridge, v
 
     def jacobian(self, t: float, z: Floats) -> Floats:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.dmft.field import Field, bend_of, free_rate, matmul, slope_of, to_numpy
+from tlcli.dmft.field import Field, bend_of, free_rate, matmul, power_iteration, slope_of, to_numpy
 
 
 class VectorField(Field):
@@ -103,14 +103,12 @@ class VectorField(Field):
         d, xp = self.drive, self.xp
         f = self.active(t, z)
         delta, a = d.force(f), self.split(z)[1]
-        v = np.ones((self.n_train, self.width)) + np.eye(self.n_train, self.width) if start is None else start
-        v = v / np.linalg.norm(v)
-        top, last = 0.0, 0.0
         slopes = [slope_of(self.act, h, phi, xp) for h, phi in zip(self._h, self._phi, strict=True)]
-        for _ in range(sweeps):
+
+        def image(v: Floats) -> Floats:
             v_here = self.asarray(d.bend(f, v))
 
-            def one(i: int, v_here: Any = v_here) -> Floats:
+            def one(i: int) -> Floats:
                 block = self.blocks[i]
                 own = self._weighted(a[block, :], block)
                 mixed = self._weighted(self._phi[i] @ v_here, block)
@@ -118,15 +116,11 @@ class VectorField(Field):
                 back = slopes[i] * (tangent @ self._coords.T)
                 return to_numpy(self._phi[i].T @ mixed + back.T @ own).astype(float)
 
-            image = np.sum(self.threads.map(one, range(len(self.blocks)), self.size * self.n_train), axis=0)
             self.evaluations += 1
-            top = float(np.linalg.norm(image))
-            if not np.isfinite(top) or top == 0.0:
-                break
-            v = image / top
-            if abs(top - last) < 0.02 * top:
-                break
-            last = top
+            return np.sum(self.threads.map(one, range(len(self.blocks)), self.size * self.n_train), axis=0)
+
+        first = np.ones((self.n_train, self.width)) + np.eye(self.n_train, self.width) if start is None else start
+        top, v = power_iteration(image, first, sweeps)
         largest = float(xp.max(xp.sum(a * a, axis=1))) ** 0.5
         return d.scale * top + free_rate(d, delta, largest, bend_of(self.act)), v
 
