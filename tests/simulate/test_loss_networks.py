@@ -11,7 +11,7 @@ from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics, solve
 from tlcli.dmft.loss_setup import LossSetup
 from tlcli.dmft.network_transfer import solve_transfer
-from tlcli.dmft.two_layer import Problem
+from tlcli.dmft.two_layer import Problem, _Way
 from tlcli.errors import ConvergenceError, UsageError
 from tlcli.losses import loss_of
 from tlcli.losses.labels import objective_of
@@ -220,6 +220,8 @@ def test_losses_of_mean_outputs_and_not_mean_losses():
         {"loss1": "mse", "loss2": "mse", "classes": (3, 3), "readout": "carry", "weight_decay": 0.05},
         {"loss1": "softmax", "loss2": "logistic", "classes": (3, 2), "target": "frozen", "ridge": 0.05},
         {"loss1": "softmax", "loss2": "softmax", "classes": (2, 3), "target": "frozen", "kernel": "ntk"},
+        {"loss1": "softmax", "loss2": "mse", "classes": (3, 3), "readout": "carry", "weight_decay": 0.1, "gamma0": 1.5},
+        {"loss1": "mse", "loss2": "softmax", "classes": (3, 3), "readout": "carry"},
         {"loss1": "logistic", "loss2": "softmax", "depth": 2, "weight_decay2": 0.05},
         {
             "loss1": "softmax",
@@ -274,3 +276,18 @@ def test_one_network_has_no_error_and_none_is_refused():
     steep = settings_of(loss1="mse", loss2="mse", times1=(200.0,))
     with pytest.raises(ConvergenceError, match="smaller dt"):
         simulate_losses(data, experiment_of(steep, 20, 20.0), nets=1, seed=0, measured=("loss",))
+
+
+def test_the_common_part_of_readouts_comes_back_after_softmax(monkeypatch):
+    """Twin of the carry from softmax to mse: without what softmax left out, networks of mse move less."""
+    data, words = data_of((3, 3)), {"loss1": "softmax", "loss2": "mse", "readout": "carry", "gamma0": 1.5}
+    settings, numerics = settings_of(**words), Numerics(population="mc", neurons=2048, repeats=6, seed=1)
+    whole = solve_transfer(data, settings, numerics).columns
+    turn = _Way.turn
+    monkeypatch.setattr(_Way, "turn", lambda self, index, common: turn(self, index, 0 * common))
+    without = solve_transfer(data, settings, numerics).columns
+    networks = simulate_losses(data, experiment_of(settings, 300, None), nets=12, seed=2, measured=("train_loss",))
+    mean, se = (np.asarray(part)[-1] for part in networks["train_loss"])
+    error = np.hypot(se, whole["train_loss_se"][-1])
+    assert abs(mean - whole["train_loss"][-1]) < 3 * error + 1 / 300
+    assert abs(mean - without["train_loss"][-1]) > 5 * error + 1 / 300

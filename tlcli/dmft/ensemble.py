@@ -5,6 +5,7 @@ from them; a quadrature is compared with coarser rules instead. Cost grows like 
 gamma of order one: nothing but more neurons helps there (docs/references.md, Choice of the population).
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from tlcli.dmft.integrate import Control, error_factor
 from tlcli.dmft.lazy import initial_ntk
 from tlcli.dmft.plan import Numerics, Plan, plan
 from tlcli.dmft.population import Population, coarser, quadrature, sample, scaled
-from tlcli.dmft.two_layer import Correction, Machine, Observer, Problem, StageRun, View, run_population
+from tlcli.dmft.two_layer import Correction, Machine, Observer, Problem, StageRun, View, centred, run_population
 from tlcli.dmft.vector_field import VectorField
 from tlcli.errors import UsageError
 from tlcli.losses.mse import Mse
@@ -266,7 +267,8 @@ def _population(problem: Problem, numerics: Numerics, chosen: Plan, repeat: int)
         readouts=readouts,
     )
     if not reset:
-        return found, None
+        turned = any(centred(a) and not centred(b) for a, b in itertools.pairwise(problem.stages))
+        return found, rng.standard_normal(found.size) if turned else None
     width = next(stage.readouts for stage in problem.stages[1:] if stage.readout == "reset")
     if width is not None:
         return found, scaled(rng.standard_normal((found.size, width)))

@@ -77,7 +77,7 @@ class LossSetup(Setup):
         s, (first, second) = self.settings, self.sides
         if s.regresses or not s.times2 or s.readout == "reset" or s.gamma0 == 0:
             return
-        if first.outputs != second.outputs or first.loss.vector != second.loss.vector:
+        if first.outputs != second.outputs or (s.deep and first.loss.vector != second.loss.vector):
             counts = [one.outputs[0] if one.outputs else 1 for one in (first, second)]
             why = f"{counts[0]} outputs of {first.loss.text} and {counts[1]} of {second.loss.text}"
             raise UsageError(

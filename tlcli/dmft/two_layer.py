@@ -179,10 +179,11 @@ def run_population(
 ) -> list[StageRun]:
     """Train one population through all stages.
 
-    `redrawn` (S,) are the readouts of a stage that resets. `observe(stage, record, time, view)` is called at every
-    record. A stage that breaks off leaves NaN from there on, in the stages after it as well. `halve`, an earlier run of
-    the same population, is repeated with each of its steps cut in two: the difference of any result times
-    `tlcli.dmft.integrate.error_factor` is the time-integration error of that run.
+    `redrawn` (S,) are the readouts of a stage that resets, or the common part of those that softmax hands over.
+    `observe(stage, record, time, view)` is called at every record. A stage that breaks off leaves NaN from there on, in
+    the stages after it as well. `halve`, an earlier run of the same population, is repeated with each of its steps cut
+    in two: the difference of any result times `tlcli.dmft.integrate.error_factor` is the time-integration error of that
+    run.
     """
     if isinstance(observe, Remembering):
         observe = observe.begin()
@@ -192,6 +193,8 @@ def run_population(
         if stage.readout == "reset" and index:
             assert redrawn is not None
             way.reset(index, redrawn)
+        elif index and centred(problem.stages[index - 1]) != centred(stage):
+            way.turn(index, redrawn)
         recorder = way.enter(index, corrections[index] if corrections else Correction(), observe)
         if halve is None:
             how = control.of_stage(stage.richness, stage.momentum)
@@ -229,6 +232,36 @@ class _Way:
             self.old = _OldHead(np.concatenate([kept, kept]), self.problem.stages[index - 1].gamma)
         self.population, self.z = _mirrored(self.population, z[:n_hidden], redrawn)
         self.carried = np.zeros(_shape(self.problem, index))
+
+    def turn(self, index: int, common: Array | None) -> None:
+        """Carry readouts into stage `index`, of softmax, which has C - 1 coordinates, or from it.
+
+        What softmax left out is the common part of the C readouts, independent of all else and only decaying: it comes
+        back as `common` (S,) with both signs, so that it adds nothing to the output.
+        """
+        before, after = self.problem.stages[index - 1].objective, self.problem.stages[index].objective
+        assert before is not None
+        assert after is not None
+        z, people = to_numpy(self.z), self.population
+        hidden, a = z[: people.hidden.size], z[people.hidden.size :].reshape(people.readout.shape)
+        if after.basis is not None:
+            self.carried = self.carried @ after.basis
+            readout = a @ after.basis
+            self.population = replace(people, readout=readout)
+            self.z = np.concatenate([hidden, readout.ravel().astype(z.dtype)])
+            return
+        assert before.basis is not None
+        assert common is not None
+        self.carried = self.carried @ before.basis.T
+        kept, part = a @ before.basis.T, self.fading * common[:, None] / np.sqrt(len(before.basis))
+        readout = np.concatenate([kept + part, kept - part])
+        self.population = Population(
+            np.concatenate([people.hidden] * 2),
+            readout,
+            np.concatenate([people.still] * 2),
+            None if people.weights is None else np.concatenate([people.weights] * 2) / 2,
+        )
+        self.z = np.concatenate([hidden, hidden, readout.ravel().astype(z.dtype)])
 
     def enter(self, index: int, extra: Correction, observe: Observer | None) -> "_Recorder":
         """Begin stage `index`: bring z into its form; return the recorder, which has kept the start."""
@@ -268,6 +301,11 @@ class _Way:
         m, people = self.machine, self.population
         kind = VectorField if people.readout.ndim > 1 else Field
         return kind(self.problem.act, people.size, drive, people.weights, m.dtype, m.xp, m.device, m.threads)
+
+
+def centred(stage: Stage) -> bool:
+    """Whether a stage has the C - 1 readout coordinates of softmax."""
+    return stage.objective is not None and stage.objective.basis is not None
 
 
 def _mirrored(population: Population, hidden: Array, redrawn: Floats) -> tuple[Population, Array]:

@@ -126,7 +126,10 @@ class LossNetworks:
             own.append(net.outputs(x, gamma) - rest)
             if old is not None:
                 passive.append(self.headed(net, old).outputs(x, s.gamma0))
-        return np.array(own), np.array(passive)
+        found = np.array(own)
+        if side.objective.basis is not None:  # logits are reported centred; softmax does not see their mean
+            found -= found.mean(axis=-1, keepdims=True)
+        return found, np.array(passive)
 
     def _regress(self, net: Network, new: Floats) -> Floats:
         """Return the outputs of a new readout on the frozen features; of several the kernel is the mean over them."""
