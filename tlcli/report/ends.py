@@ -93,7 +93,7 @@ def ends_of_best(blocks: Sequence[Block], name: str) -> Ends | None:
 def summarised(block: Block, quantity: str | None) -> Block:
     """Return the block without the axis whose best value is drawn: that belongs to all its values at once."""
     name = summarised_axis(quantity)
-    if name not in block.axes:
+    if name is None or name not in block.axes:
         return block
     at = list(block.axes).index(name)
     axes = {axis: values for axis, values in block.axes.items() if axis != name}
