@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize, SymLogNorm, to_hex
 from matplotlib.ticker import LogLocator, MaxNLocator
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.options.columns import label_of, short_symbol
 from tlcli.report import curves as lines
 from tlcli.report.boundary import WHOLE
@@ -31,7 +31,6 @@ from tlcli.status import Phase
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-Floats = NDArray[np.float64]
 
 _COLOURS = 65  # of a colour scale
 _NARROW = 16  # letters in a line over the colour bar

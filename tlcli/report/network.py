@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
+from tlcli.arrays import Array, Floats, Indices
 from tlcli.errors import UsageError
 from tlcli.options.columns import label_of
 from tlcli.report.drawing import Drawing
@@ -21,8 +21,6 @@ from tlcli.report.kernels import Planned
 from tlcli.report.records import RECORD, plan_records
 from tlcli.report.style import facet_title, head, legend_below, log_axis, named, new_figure, palette
 from tlcli.report.tables import Block
-
-Floats = NDArray[np.float64]
 
 _ROWS = 4  # facets to a file
 _MARKS = 12  # error bars to a curve
@@ -57,7 +55,7 @@ class MeasuredWidth:
 
     width: str
     columns: Mapping[str, tuple[Floats, Floats]]
-    rows: NDArray[np.intp]
+    rows: Indices
 
 
 @dataclass(eq=False)
@@ -65,10 +63,10 @@ class Trace:
     """One point of the grid: its stages, times, columns and rows of the table, each (n_record,)."""
 
     hue: Mapping[str, Any]
-    stage: NDArray[Any]
+    stage: Array
     time: Floats
     columns: Mapping[str, Floats]
-    rows: NDArray[np.intp]
+    rows: Indices
     measured: Sequence[MeasuredWidth] = ()
 
 
@@ -123,14 +121,14 @@ def _rows(block: Block, line: str | None) -> list[Row]:
 
 
 def _trace(block: Block, at: Mapping[str, int], hue: Mapping[str, Any]) -> Trace:
-    def here(array: NDArray[Any], variant: int = 0) -> NDArray[Any]:
+    def here(array: Array, variant: int = 0) -> Array:
         return array[
             tuple(
                 slice(None) if axis == RECORD else variant if axis == "experiment" else at[axis] for axis in block.axes
             )
         ]
 
-    def read(name: str, variant: int = 0) -> NDArray[Any]:
+    def read(name: str, variant: int = 0) -> Array:
         return here(block.full(name), variant)
 
     numbered = np.arange(block.size).reshape(block.shape)
@@ -286,7 +284,7 @@ def _common(traces: Sequence[Trace], name: str, stage: int) -> bool:
     )
 
 
-def _draw_line(axis: Axes, trace: Trace, style: Style, here: NDArray[Any], colour: Any) -> None:
+def _draw_line(axis: Axes, trace: Trace, style: Style, here: Array, colour: Any) -> None:
     time, values = trace.time[here], trace.columns[style.name][here]
     axis.plot(time, values, color=colour, marker="." if len(time) == 1 else "", **style.line)
     for suffix in ("_draw_se", "_se"):
@@ -297,7 +295,7 @@ def _draw_line(axis: Axes, trace: Trace, style: Style, here: NDArray[Any], colou
 
 
 def _draw_marks(
-    axis: Axes, time: Floats, measured: MeasuredWidth, name: str, here: NDArray[Any], colour: Any, marker: str
+    axis: Axes, time: Floats, measured: MeasuredWidth, name: str, here: Array, colour: Any, marker: str
 ) -> None:
     if name not in measured.columns:
         return

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import nnls
 
+from tlcli.arrays import Floats, Singles
 from tlcli.bayes.domain import steep_directions
 from tlcli.bayes.population.pool import Pool
 from tlcli.bayes.population.tilt import Tilt
 from tlcli.errors import ConvergenceError
-
-Floats = NDArray[np.float64]
 
 # The constraint is kept this far from the edge: on it the log tilt of a state along ẑ_k would be infinite.
 MARGIN = 2e-4
@@ -150,7 +149,7 @@ class Atoms:
         """Σ m φφᵀ between the training points, (P, P)."""
         return (self.features.T * self.mass) @ self.features
 
-    def everywhere(self, features: Callable[[NDArray[np.float32]], NDArray]) -> Floats:
+    def everywhere(self, features: Callable[[Singles], NDArray]) -> Floats:
         """Return Σ m φφᵀ between other points, whose features at states (K, r) are given; their part outside the row
         space is negligible beside a weight without bound."""
         φ = features(self.z.astype(np.float32)).astype(float)

@@ -11,13 +11,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Indices
 from tlcli.bayes.population.condense import Cuts, shortened
 from tlcli.bayes.population.pool import Pool
 from tlcli.bayes.population.tilt import Tilt
-
-Floats = NDArray[np.float64]
 
 _BLOCK = 4096
 
@@ -88,7 +86,7 @@ def moments(tilt: Tilt, pool: Pool, v: Floats, gamma: float, groups: int = 1, *,
 
 
 def gram(
-    tilt: Tilt, pool: Pool, weights: Floats, s: Floats | None, groups: int, owner: NDArray[np.intp] | None = None
+    tilt: Tilt, pool: Pool, weights: Floats, s: Floats | None, groups: int, owner: Indices | None = None
 ) -> tuple[Floats, Floats]:
     """Return Σ w φφᵀ and Σ w s²φφᵀ (zero if s is None), (P, P), over all states; negligible weights are skipped.
 
@@ -122,7 +120,7 @@ def _between(tilt: Tilt, pool: Pool, weights: Floats, s: Floats, groups: int) ->
     return mean.T @ mean / groups
 
 
-def _group_of(tilt: Tilt, pool: Pool, groups: int) -> NDArray[np.intp] | None:
+def _group_of(tilt: Tilt, pool: Pool, groups: int) -> Indices | None:
     if tilt.offset is None:
         return None
     return np.repeat(np.arange(groups), pool.z.shape[1] // groups)

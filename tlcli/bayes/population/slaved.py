@@ -7,12 +7,10 @@ how mass is divided between lobes: it only gives the umbrella its first v.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tlcli.bayes.population.tilt import Singles, Tilt
+from tlcli.arrays import Floats, Singles
+from tlcli.bayes.population.tilt import Tilt
 from tlcli.errors import ConvergenceError
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
+from tlcli.arrays import Floats, Indices
 from tlcli.bayes.domain import refuse_growth, refuse_tilt
 from tlcli.bayes.population.certificate import Check, check, relative, spreads, verdict
 from tlcli.bayes.population.condense import Atoms
@@ -34,8 +35,6 @@ from tlcli.bayes.saddle import (
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.lazy import initial_kernels
 from tlcli.errors import DomainError
-
-Floats = NDArray[np.float64]
 
 NEURONS = 32768  # each target start uses up to half of them
 _NEURON_NUMBERS = 12_000_000  # fewer neurons in high dimension: at most 50 MB
@@ -140,7 +139,7 @@ def _lazy(act: Activation, x: Floats, at, y: Floats, beta: float, rng) -> Popula
     )
 
 
-def regression(kernel: Floats, at: NDArray[np.intp], y: Floats, gamma: float, beta: float) -> dict[str, Any]:
+def regression(kernel: Floats, at: Indices, y: Floats, gamma: float, beta: float) -> dict[str, Any]:
     """Return the fields of a saddle whose kernel (n, n) is known: v = (Φ + I/β)⁻¹y and F = ½γ²v·y, nats."""
     v = np.asarray(np.linalg.solve(kernel[np.ix_(at, at)] + np.eye(len(y)) / beta, y), dtype=float)
     outputs, residual = stationary(kernel[:, at] @ v, at, y, v, beta)

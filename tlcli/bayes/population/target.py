@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
+from tlcli.arrays import Floats
 from tlcli.bayes.domain import refuse_growth, refuse_tilt
 from tlcli.bayes.population.certificate import SPREADS, Check, check, relative, spreads, verdict
 from tlcli.bayes.population.everywhere import kernel_everywhere, outside, row_space
@@ -34,8 +35,6 @@ from tlcli.bayes.saddle import (
 )
 from tlcli.dmft.activations import Activation
 from tlcli.errors import DomainError
-
-Floats = NDArray[np.float64]
 
 _LEAST = 1e-3  # richness times label size: below it a dual of the order of its square is lost to rounding
 _FEWEST = 1024  # source neurons of each start, where the source has them

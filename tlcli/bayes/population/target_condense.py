@@ -20,14 +20,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
+from tlcli.arrays import Flags, Floats, Indices
 from tlcli.bayes.domain import steep_directions
 from tlcli.bayes.population.condense import factor_of
 from tlcli.dmft.activations import Activation
-
-Floats = NDArray[np.float64]
 
 _STEPS, _INNER = 20, 30  # of the ascent, and of its least squares; the closed form on a face ends it
 _MIRRORED = 4  # searches behind the kinks, each from what the last one found
@@ -47,7 +45,7 @@ class Split:
     `cost` Σ m_kj(M_k - F_kj) of masses below the maximum, nats."""
 
     x: Floats
-    owner: NDArray[np.intp]
+    owner: Indices
     mass: Floats
     kernel: Floats
     cost: float
@@ -70,13 +68,13 @@ class Pieces:
     """Maximisers of all atoms at one v: x (J, r), the atom `owner` (J,) of each, F (J,), s (J,) and φ (J, P)."""
 
     x: Floats
-    owner: NDArray[np.intp]
+    owner: Indices
     value: Floats
     s: Floats
     features: Floats
 
 
-class Step(NamedTuple):
+class NewtonStep(NamedTuple):
     """A step (P,), the masses of the pieces at its end (J,), and by how much the model of the dual rises, nats."""
 
     step: Floats
@@ -93,7 +91,7 @@ class Cut:
 
     slopes: Floats
     base: Floats
-    owner: NDArray[np.intp]
+    owner: Indices
     gamma: float
 
     @staticmethod
@@ -196,7 +194,7 @@ class Dragged:
         found = self._kept(x, at, value, v)
         return self._with_neighbours(found, v) if search else found
 
-    def lobes(self, pull: Floats, v: Floats) -> tuple[Floats, NDArray[np.intp], Floats]:
+    def lobes(self, pull: Floats, v: Floats) -> tuple[Floats, Indices, Floats]:
         """Return local maxima x (m, r) of F at v (P,) around other αẑ = `pull` (n, r), their owners (m,) and values.
 
         They are ascended to from αẑ and the steepest directions at v; one may occur more than once.
@@ -255,7 +253,7 @@ class Dragged:
                 s, value = np.where(better, s_there, s), np.where(better, there, value)
         return x, value
 
-    def _kept(self, x: Floats, at: NDArray[np.intp], value: Floats, v: Floats) -> Pieces:
+    def _kept(self, x: Floats, at: Indices, value: Floats, v: Floats) -> Pieces:
         kept_x: list[Floats] = []
         kept_at: list[int] = []
         for k, z in enumerate(self.z):
@@ -274,7 +272,7 @@ class Dragged:
         value, s, h = self._height(x, self._pull[at], v)
         return Pieces(x, at, value, s, self._slopes(h) * h)
 
-    def _face(self, x: Floats, near: float, v: Floats) -> tuple[NDArray[np.bool_], Floats, Floats]:
+    def _face(self, x: Floats, near: float, v: Floats) -> tuple[Flags, Floats, Floats]:
         """Return the kinks (P,) on which x (r,) nearly lies, an orthonormal basis (r, n) of them, and G (r,)."""
         h = self.b @ x
         on = np.abs(h) <= near * np.linalg.norm(self.b, axis=1) * np.linalg.norm(x)
@@ -319,7 +317,9 @@ class Dragged:
         along = mixed @ slope
         return np.outer(features, features) + g * (mixed @ mixed.T + (g / k) * np.outer(along, along))
 
-    def step(self, pieces: Pieces, v: Floats, gradient: Floats, curvature: Floats, cuts: "Cut | None" = None) -> Step:
+    def step(
+        self, pieces: Pieces, v: Floats, gradient: Floats, curvature: Floats, cuts: "Cut | None" = None
+    ) -> NewtonStep:
         """Return the step that maximises the model of the whole dual, and the masses m_kj of the pieces at its end.
 
         `gradient` (P,) and `curvature` (P, P) are those of the bulk, over γ². Every M_k is the largest of its pieces
@@ -346,7 +346,7 @@ class Dragged:
         ahead = np.full(len(self.z), -np.inf)
         np.maximum.at(ahead, owner, height + slopes @ step)
         rise = float(gradient @ step - 0.5 * step @ H @ step - self.mass @ ahead)
-        return Step(step, mass[:count], self.gamma**2 * rise)
+        return NewtonStep(step, mass[:count], self.gamma**2 * rise)
 
     def tops(self, pieces: Pieces) -> Floats:
         """Return M_k (K,)."""
@@ -379,7 +379,7 @@ class Dragged:
         return self.split(pieces, self.step(pieces, v, gradient, curvature).mass)
 
 
-def _masses(Q: Floats, c: Floats, owner: NDArray[np.intp], mass: Floats, start: Floats) -> Floats:
+def _masses(Q: Floats, c: Floats, owner: Indices, mass: Floats, start: Floats) -> Floats:
     """Return the m (J,) >= 0 that minimise ½mᵀQm - cᵀm where those of each owner add up to its `mass` (K,).
 
     An active set grows and shrinks from `start` (J,).

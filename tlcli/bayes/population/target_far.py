@@ -9,15 +9,13 @@ among these. The Gaussians decide how often a jump is accepted, and nothing else
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats, Indices, Singles
 from tlcli.bayes.population.jumps import jump
 from tlcli.bayes.population.ladder import Square
 from tlcli.bayes.population.moves import Chains
 from tlcli.bayes.population.target_condense import Dragged
-from tlcli.bayes.population.tilt import Singles, Tilt
-
-Floats = NDArray[np.float64]
+from tlcli.bayes.population.tilt import Tilt
 
 _FAR = 20  # one neuron in so many, the longest
 _LOBES = 4  # of a neuron
@@ -33,7 +31,7 @@ class Far:
     """Gaussians in z around the lobes of n neurons `at` (n,): mean (n, J, r), root and whiten (n, J, r, r), log_norm
     -½ log det of the covariances (n, J), and share (n, J); rows sum to 1, absent lobes have none."""
 
-    at: NDArray[np.intp]
+    at: Indices
     mean: Floats
     root: Floats
     whiten: Floats

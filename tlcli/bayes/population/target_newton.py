@@ -9,14 +9,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.bayes.population.dual import Solved, moments, value_at
 from tlcli.bayes.population.pool import Pool
-from tlcli.bayes.population.target_condense import Cut, Dragged, Pieces, Split, Step
+from tlcli.bayes.population.target_condense import Cut, Dragged, NewtonStep, Pieces, Split
 from tlcli.bayes.population.tilt import Tilt
-
-Floats = NDArray[np.float64]
 
 _SHORTEST = 1e-3  # of a step
 _TRIED = 3  # lengths of one step before its model is made again
@@ -46,7 +44,7 @@ def dragged_newton(
     def bulk(v: Floats) -> tuple[float, float]:
         return value_at(tilt, pool, v, labels, gamma, beta, groups) if dragged.inside(v) else (-np.inf, -np.inf)
 
-    def model(cuts: Cut | None) -> Step:
+    def model(cuts: Cut | None) -> NewtonStep:
         gradient = labels - v / beta - found.kernel @ v
         curvature = np.eye(len(v)) / beta + found.kernel + gamma**2 * found.spread
         return dragged.step(pieces, v, gradient, curvature, cuts)
@@ -93,7 +91,7 @@ def _along(
     v: Floats,
     value: float,
     pieces: Pieces,
-    made: Step,
+    made: NewtonStep,
     floor: float,
     cuts: Cut | None,
 ) -> tuple[_Point, Cut | None]:

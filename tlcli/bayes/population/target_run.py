@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tlcli.arrays import Floats
 from tlcli.bayes.population.dual import newton
 from tlcli.bayes.population.jumps import Mixture, fit, jump
 from tlcli.bayes.population.ladder import Square
@@ -17,8 +17,6 @@ from tlcli.bayes.population.target_condense import Dragged, Split
 from tlcli.bayes.population.target_far import Far, far_lobes
 from tlcli.bayes.population.target_jumps import GroupMixture, adapt
 from tlcli.bayes.population.target_newton import dragged_newton
-
-Floats = NDArray[np.float64]
 
 _STATES = 8
 STIFF = 1e6  # δ from which the base Gaussians are so narrow that no jump is needed

@@ -6,12 +6,9 @@ fields are Gaussian, its coefficients on orthonormal Gaussian axes, with <x y> t
 written once and is exact in the second. Rows are fields: (n_field, size).
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Fields = NDArray[Any]
+from tlcli.arrays import Array, Flags, Floats
 
 
 class Samples:
@@ -28,20 +25,20 @@ class Samples:
         self.size, self.rng, self.dtype, self.draws = size, rng, np.dtype(dtype), draws
         self.weight = 1.0 / size
 
-    def inner(self, x: Fields, y: Fields) -> NDArray[np.float64]:
+    def inner(self, x: Array, y: Array) -> Floats:
         """Return <x y> (n, m), the mean over the neurons."""
         return (x @ y.T).astype(np.float64) * self.weight
 
-    def normal(self, count: int) -> Fields:
+    def normal(self, count: int) -> Array:
         """Return (count, S) standard Gaussians."""
         return self.rng.standard_normal((count, self.size), dtype=np.float64).astype(self.dtype)
 
-    def start(self, count: int) -> Fields:
+    def start(self, count: int) -> Array:
         """Return `count` Gaussian fields of exact unit covariance over the sample, where there are neurons enough."""
         z = self.normal(count)
         return whitened(self, z) if self.size > 2 * count else z
 
-    def fresh(self, z: Fields, known: Fields, image: NDArray[np.bool_]) -> Fields:
+    def fresh(self, z: Array, known: Array, image: Flags) -> Array:
         """Return Gaussian fields z (m, S) beside the `known` ones (n, S): images of W(0), where `image`, and others.
 
         The images are orthonormal among each other and so are the others.
@@ -67,11 +64,11 @@ class Axes:
     def __init__(self, size: int) -> None:
         self.size, self.used = size, 0
 
-    def inner(self, x: Fields, y: Fields) -> NDArray[np.float64]:
+    def inner(self, x: Array, y: Array) -> Floats:
         """Return <x y> (n, m) of Gaussian fields."""
         return x @ y.T
 
-    def start(self, count: int) -> Fields:
+    def start(self, count: int) -> Array:
         """Return the next `count` axes (count, size)."""
         if self.used + count > self.size:
             raise OverflowError(f"{self.used + count} axes are more than {self.size}")
@@ -80,11 +77,11 @@ class Axes:
         self.used += count
         return out
 
-    def normal(self, count: int) -> Fields:
+    def normal(self, count: int) -> Array:
         """Return the next `count` axes."""
         return self.start(count)
 
-    def fresh(self, z: Fields, known: Fields, image: NDArray[np.bool_]) -> Fields:
+    def fresh(self, z: Array, known: Array, image: Flags) -> Array:
         """Return z: new axes are independent of all that is known."""
         return z
 
@@ -92,9 +89,7 @@ class Axes:
 Space = Samples | Axes
 
 
-def without(
-    space: Space, z: Fields, rows: Fields, chosen: NDArray[np.bool_], known: NDArray[np.float64] | None = None
-) -> Fields:
+def without(space: Space, z: Array, rows: Array, chosen: Flags, known: Floats | None = None) -> Array:
     """Return the fields z less their projection on the `chosen` rows (n, size), which are orthonormal.
 
     `known` is <z rows> (m, n), where the caller has it.
@@ -106,7 +101,7 @@ def without(
     return z - parts.astype(z.dtype) @ rows
 
 
-def whitened(space: Space, z: Fields) -> Fields:
+def whitened(space: Space, z: Array) -> Array:
     """Return the fields with <z z^T> = 1 over the sample."""
     values, vectors = np.linalg.eigh(space.inner(z, z))
     return ((vectors / np.sqrt(values)) @ vectors.T).astype(z.dtype) @ z
