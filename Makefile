@@ -6,9 +6,8 @@ READY := $(VENV)/.ready
 # Without those on CIFAR-10, whose data must be downloaded first: `make figures-cifar10`.
 RECIPES := $(filter-out recipes/%-cifar10.yaml,$(sort $(wildcard recipes/*.yaml)))
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: demo test suite lint lowest figures figures-cifar10 contact-sheet bench docs reference clean
+.PHONY: demo test lint lowest figures figures-cifar10 contact-sheet bench docs reference clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tlcli needs Python 3.11 or newer')"
@@ -26,12 +25,9 @@ demo: $(READY)
 	@# A handful of samples and real images: the theory may be off by a quarter (8/D, D = 32 components).
 	$(BIN)/tlcli check results/digits-spectrum --finite-size 8
 
-test: $(READY) lint
-	$(PYTEST)
-
-# The tests alone.
-suite: $(READY)
-	$(PYTEST)
+# With LINTED=yes, said where `make lint` has passed just before, the tests alone.
+test: $(READY) $(if $(LINTED),,lint)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .
