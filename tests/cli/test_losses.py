@@ -142,6 +142,21 @@ def test_deep_networks_of_classes(tlcli):
     assert Path("one/layers.csv").exists()
 
 
+def test_minibatches_are_of_gradient_descent(tlcli):
+    """The networks take the theory's steps, and what is no gradient descent is refused with the remedy."""
+    tasks = f"dmft-solve --source sign:linear --target sign:linear --dim 4 --loss logistic {FAST} --t2 2 --times 0,2"
+    found = tlcli(f"{tasks} --batch 4 -o one")
+    assert found.code == 2
+    assert "batch = 4 is of gradient descent in steps; give --integrator euler and --dt" in found.err
+    steps = "--integrator euler --dt 0.25 --batch 4 --momentum 0.5"
+    assert tlcli(f"{tasks} {steps} --simulate --width 200 --nets 6 -o one").code in (0, 3)
+    assert {row["batch"] for row in table()} == {"4"}
+    assert tlcli("check one").code == 0
+    found = tlcli(f"{tasks} {steps.replace('--batch 4', '--batch 40')} -o two")
+    assert found.code == 2
+    assert "training points; use 1 to" in found.err
+
+
 def test_bayes_is_refused(tlcli):
     """What knows the squared error alone must not train on the numbers of classes."""
     found = tlcli("bayes-saddle --source digits:0-4 --target digits:5-9 -o one --quiet")
