@@ -115,7 +115,7 @@ def table(name, *axes):
 
 
 # Backwards: a worker that is here while another is in tests/test_figures_regression.py meets it once.
-@pytest.mark.parametrize("name", reversed(PATHS))
+@pytest.mark.parametrize("name", list(reversed(PATHS)))
 def test_every_point_is_solved(name):
     rows = run(name).rows
     assert {row["status"] for row in rows} <= {"converged", "collapsed"}
