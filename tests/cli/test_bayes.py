@@ -238,7 +238,7 @@ def test_a_dry_run_says_how_long_and_how_large(tlcli):
     done = tlcli(TASK, grid, "--dry-run -o out")
     lines = [line.strip() for line in done.out.splitlines()]
     assert lines[1] == "theory: 4 points and draws of the data, 0 already stored, 4 to compute"
-    assert lines[2] == "less than 1 s on 1 worker(s), 1 MB: 2 sources, 2 targets alone, 2 tied targets by linear"
+    assert lines[2] == "less than 1 s on 1 worker(s), 135 MB: 2 sources, 2 targets alone, 2 tied targets by linear"
     assert lines[3] == "experiments: 4 points, 0 already stored, 4 to compute"
     assert lines[4].endswith("MB")
     assert "on 1 worker(s)" in lines[4]

@@ -61,6 +61,31 @@ def test_the_announced_memory_of_an_experiment_is_what_it_uses(words, tmp_path, 
     assert used / 1.5 < float(number) * {"MB": 1e6, "GB": 1e9}[unit] < used * 1.5
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a process's peak")
+@pytest.mark.parametrize("sizes", ["--p1 100 --p2 50 --ptest 100", "--p1 800 --p2 400 --ptest 600"])
+def test_the_announced_memory_of_a_bayesian_network_is_what_it_uses(sizes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = f"bayes-saddle --source linear --target linear --dim 30 --delta 1 {sizes}"
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *command.split(), "-o", "-"], capture_output=True, text=True, check=True
+    )
+    used = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", done.stderr)[1])
+    number, unit = re.search(r"worker\(s\), ([0-9.]+) (MB|GB)", call(command, "-o out --dry-run").out).groups()
+    assert used / 1.5 < float(number) * {"MB": 1e6, "GB": 1e9}[unit] < used * 1.5
+
+
+@pytest.mark.parametrize("activation", ["linear", "tanh"])
+def test_a_bayesian_network_that_cannot_fit_is_refused_before_the_work(activation, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cost, "available_memory", lambda: 2e8)
+    words = f"bayes-saddle --source linear --target linear --dim 30 --activation {activation} --delta 1"
+    done = call(words, "--p1 500 --p2 500 --ptest 500", "-o out")
+    assert done.code == 2
+    assert "the largest network needs about" in done.err
+    assert "200 MB are available; use fewer samples (--p1, --p2)" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "words",
     [

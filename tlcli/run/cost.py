@@ -101,7 +101,7 @@ def refuse_what_cannot_fit(job: Job, how: Invocation, stores: Stores) -> None:
         if size > available_memory():
             what = "the largest network" if workers == 1 else f"the largest network on each of {workers} workers"
             fewer = " or --jobs" if workers > 1 else ""
-            raise _too_large(what, size, f"use fewer samples (--p1, --p2), --neurons, --repeats{fewer}")
+            raise _too_large(what, size, f"use fewer samples (--p1, --p2); --neurons, --repeats of deep ones{fewer}")
 
 
 def _too_large(what: str, needed: float, remedy: str) -> UsageError:

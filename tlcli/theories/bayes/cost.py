@@ -20,7 +20,10 @@ _NETWORKS = ("gamma0", "gamma2", "beta", "beta2", "delta", "moves", "predictions
 _LINEAR = 4e-11
 # Seconds of a stage by quadrature, from a weak tilt to one that needs the finest rule; with kinks or without bound.
 _SMOOTH, _ROUGH = (0.15, 8.0), (2.0, 60.0)
-_QUADRATURE_BYTES = 5e8
+# Bytes of a process at its peak, measured: the program, per squared point of all kernels, and of a quadrature as above
+# (its rules) and per point. 33 to 2500 points; D = 2 by quadrature.
+_PROCESS, _PER_PAIR = 135e6, 44.0
+_SMOOTH_RULE, _ROUGH_RULE, _PER_POINT = 70e6, 350e6, 1.5e5
 # Seconds of a move of both starts of a source: so much, and so much per point and dimension. 38 s for 100 points in 40
 # dimensions and 1500 moves.
 _MOVE, _MOVE_MORE = 0.012, 3e-6
@@ -30,7 +33,7 @@ _SOURCE_MOST, _TARGET_MOST = 8.0, 16.0  # what all doublings of a pool make of i
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on one worker where every stage is certified at once, and where each takes all it may; bytes at most.
+    """Seconds on one worker and bytes of the largest point, where every stage is certified at once and at most.
 
     `stages` counts sources, targets alone, and targets tied to a source.
     """
@@ -38,6 +41,7 @@ class Cost:
     seconds: float
     most: float
     size: float
+    size_most: float
     route: str
     stages: tuple[int, int, int]
 
@@ -46,7 +50,7 @@ def cost_of(tasks: Sequence[Task]) -> Cost:
     """Return the cost of the points (at least one) of `tlcli.theories.bayes.points.tasks_of`."""
     shapes: dict[Any, _Shape] = {}
     found: tuple[dict[Any, tuple[float, float]], ...] = ({}, {}, {})
-    size = 0.0
+    size, size_most = 0.0, 0.0
     for task in tasks:
         p = task.parameters
         data = tuple(sorted((name, str(p[name])) for name in p if name not in (*_NETWORKS, "draw")))
@@ -57,11 +61,12 @@ def cost_of(tasks: Sequence[Task]) -> Cost:
         found[1][(where, alone)] = shape.stage(shape.p2, moves)
         if 0 < p["delta"] < math.inf:
             found[2][(where, first, alone, p["delta"])] = shape.tied(moves)
-        size = max(size, shape.size(moves))
+        least, most = shape.size(moves)
+        size, size_most = max(size, least), max(size_most, most)
     every = [cost for kind in found for cost in kind.values()]
     routes = dict.fromkeys(shape.route for shape in shapes.values())
     counts = (len(found[0]), len(found[1]), len(found[2]))
-    return Cost(sum(c[0] for c in every), sum(c[1] for c in every), size, " and ".join(routes), counts)
+    return Cost(sum(c[0] for c in every), sum(c[1] for c in every), size, size_most, " and ".join(routes), counts)
 
 
 @dataclass(frozen=True)
@@ -106,16 +111,18 @@ class _Shape:
         seconds = count * self._per_move(self.p2)
         return seconds, _TARGET_MOST * seconds
 
-    def size(self, moves: int | None) -> float:
-        """Bytes: kernels of three stages between all points, and what the route needs besides."""
-        kernels = 3 * 8.0 * self.points**2
+    def size(self, moves: int | None) -> tuple[float, float]:
+        """Bytes of a process: itself, kernels of three stages between all points, and what the route needs besides."""
+        whole = _PROCESS + _PER_PAIR * self.points**2
         if self.route == "linear":
-            return 2 * kernels
+            return whole, whole
         if self.route == "quadrature":
-            return kernels + _QUADRATURE_BYTES
+            whole = _PROCESS + (_SMOOTH_RULE if self.easy else _ROUGH_RULE) + _PER_POINT * self.points
+            return whole, whole
         count = max(self.p1, self.p2)
-        states = _SOURCE_MOST * self._moves(count, moves) / _KEPT * _CHAINS
-        return kernels + 2 * 4.0 * states * (min(count, self.dim) + 1)
+        states = self._moves(count, moves) / _KEPT * _CHAINS
+        pool = 2 * 4.0 * states * (min(count, self.dim) + 1)
+        return whole + pool, whole + _SOURCE_MOST * pool
 
     def _moves(self, count: int, moves: int | None) -> int:
         return max(500, 15 * count) if moves is None else moves

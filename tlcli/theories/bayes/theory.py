@@ -50,10 +50,17 @@ class BayesTheory(PointByPoint):
         workers = min(workers, len(left))
         names = ("source", "target alone", "tied target")
         counts = ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in zip(cost.stages, names, strict=True) if n)
-        low, high = shown_time(cost.seconds / workers), shown_time(cost.most / workers)
-        time = low if low == high else f"{low} if all is certified at once, at most {high}"
+        low, high = (
+            f"{shown_time(seconds / workers)} on {workers} worker(s), {shown_size(size * workers)}"
+            for seconds, size in ((cost.seconds, cost.size), (cost.most, cost.size_most))
+        )
+        need = low if low == high else f"{low} if all is certified at once, at most {high}"
         words = f"{counts.replace('target alones', 'targets alone')} by {cost.route}"
-        return [f"{time} on {workers} worker(s), {shown_size(cost.size * workers)}: {words}"]
+        return [f"{need}: {words}"]
+
+    def memory(self, tasks: Sequence[Task]) -> float:
+        """Return the bytes of a process that solves the largest of the tasks, if certified at once."""
+        return cost_of(tasks).size if tasks else 0.0
 
 
 def bayes_theory(command: str, name: str | None, get: Callable[[str], Any]) -> BayesTheory | Whitened:
