@@ -83,9 +83,9 @@ def test_points_are_refused_before_anything_is_computed(case):
     with pytest.raises(UsageError, match="needs several --delta"):
         bayes.check_points(case("bayes-saddle", **TASK, optimal_delta=True))
     with pytest.raises(UsageError, match="no gamma2 = 0"):
-        bayes_experiment.Posterior().check(case("bayes-saddle", **TASK, gamma2="0,1", simulate=True), {})
+        bayes_experiment.FinitePosteriors().check(case("bayes-saddle", **TASK, gamma2="0,1", simulate=True), {})
     with pytest.raises(UsageError, match="nets = 2"):
-        bayes_experiment.Posterior().check(case("bayes-saddle", **TASK, nets="2", simulate=True), {})
+        bayes_experiment.FinitePosteriors().check(case("bayes-saddle", **TASK, nets="2", simulate=True), {})
     bayes.check_points(case("bayes-saddle", **TASK, delta="0,1,inf", beta="1,inf"))
 
 
@@ -356,7 +356,7 @@ def test_draws_of_the_experiment_are_averaged(case):
     two = dict.fromkeys(bayes_experiment.MEASURED, 2.0) | {f"{n}_se": 0.4 for n in bayes_experiment.MEASURED}
     one, two = {**one, "drift": 1.0, "acceptance": 0.9}, {**two, "drift": 2.0, "acceptance": 0.8}
     records = [one, two, {"status": "failed", "message": "m"}, one, None, one]
-    kept, lost, other = merged(bayes_experiment.Posterior(), found, records, 2)
+    kept, lost, other = merged(bayes_experiment.FinitePosteriors(), found, records, 2)
     assert kept["loss"] == 1.5
     assert kept["loss_se"] == pytest.approx(0.25)
     assert (kept["drift"], kept["acceptance"]) == (2.0, 0.8)
@@ -370,9 +370,9 @@ def test_chains_that_drift_have_no_numbers(case):
     limit = bayes_experiment.largest_drift(8, 2)
     calm = dict.fromkeys(bayes_experiment.MEASURED, 1.0) | {f"{n}_se": 0.3 for n in bayes_experiment.MEASURED}
     calm |= {"drift": 0.99 * limit, "acceptance": 0.9}
-    (kept,) = merged(bayes_experiment.Posterior(), found, [calm, calm], 2)
+    (kept,) = merged(bayes_experiment.FinitePosteriors(), found, [calm, calm], 2)
     assert (kept["loss"], kept.get("status")) == (1.0, None)
-    (lost,) = merged(bayes_experiment.Posterior(), found, [calm, {**calm, "drift": 1.01 * limit}], 2)
+    (lost,) = merged(bayes_experiment.FinitePosteriors(), found, [calm, {**calm, "drift": 1.01 * limit}], 2)
     assert lost["status"] == "not_converged"
     assert lost["drift"] == 1.01 * limit
     assert all(math.isnan(lost[n]) and math.isnan(lost[f"{n}_se"]) for n in bayes_experiment.MEASURED)
