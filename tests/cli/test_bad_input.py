@@ -54,7 +54,7 @@ CASES = [
     ("finetune-loss --gamma0 0.5 1 2", "extra argument(s) (2); write several values of one option with commas"),
     # Options
     ("finetune-loss --alfa1 3", "No such option: --alfa1"),
-    ("pretrain-kernel --alpha2 3", "No such option: --alpha2"),
+    ("pretrain-kernel --alpha3 3", "No such option: --alpha3"),
     ("finetune-loss --kernel nkt", "kernel: 'nkt' is unknown; use one of feature, ntk (did you mean 'ntk'?)."),
     ("finetune-loss --solver linear-exakt", "solver: 'linear-exakt' is unknown"),
     ("finetune-loss --gamma2 2", "linear-exact does not use 'gamma2'; finetune-loss with it takes alpha1"),
@@ -63,7 +63,7 @@ CASES = [
     ("finetune-loss --alpha2 0.1,0.2 --x rho", "--x: 'rho' has one value only"),
     ("finetune-loss --alpha2 0.1,0.2 --quantity los", "quantity: 'los' is no column to draw (did you mean 'loss'?)"),
     ("finetune-loss --alpha2 0.1,0.2 --style map", "a map needs two axes of several values"),
-    ("finetune-loss --format gif", "format: 'gif' is unknown; use one of png, pdf, svg, or several as png,pdf."),
+    ("finetune-loss --format gif", "format: 'gif' is unknown; use one of png, pdf, svg, html, or several as png,pdf."),
     ("finetune-loss --jobs 0", "jobs = 0 is not allowed"),
     ("finetune-loss --jobs x", "jobs: 'x' is not a number."),
     ("finetune-loss --seed -1", "seed = -1 is not allowed"),
