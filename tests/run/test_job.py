@@ -179,7 +179,7 @@ def test_roles_that_are_none(flags, message):
         ("finetune-loss", {"solver": "linear-structured", "spectrum": "digits", "sigma1": "1"}, "use 'sigma1'"),
         ("finetune-loss", {"solver": "linear-structured", "spectrum": "file:a.npz", "source": "a"}, "use 'source'"),
         ("pretrain-kernel", {"t2": "1"}, "pretrain-kernel does not take 't2'"),
-        ("pretrain-kernel", {"alpha2": "1"}, "pretrain-kernel does not take 'alpha2' .did you mean 'alpha1'"),
+        ("pretrain-kernel", {"alpha3": "1"}, "pretrain-kernel does not take 'alpha3' .did you mean 'alpha"),
         ("pretrain-kernel", {"solver": "linear-joint"}, "pretrain-kernel has no solver 'linear-joint'; use one of"),
         ("finetune-loss", {"solver": "linear-ansatz"}, "linear-ansatz needs --c-signal, a number or an expression"),
         ("finetune-loss", {"experiment": "network"}, "--experiment has an effect with --simulate only"),
