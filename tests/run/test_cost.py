@@ -11,6 +11,7 @@ import pytest
 from tests.cli.conftest import call
 from tlcli.run import compute, cost
 from tlcli.sweep.runner import Task, left_of, plan
+from tlcli.theories.network import cost as network_cost
 
 _MAP = "phase-diagram --x alpha2=0.105:2.005:1000 --y gamma0=0.1:20:500"
 # The peak of this program alone: of a child, getrusage knows also what its parent held when it was made.
@@ -134,6 +135,7 @@ def test_a_deep_network_that_cannot_fit_is_refused_before_the_work(tmp_path, mon
     assert "23.0 GB are available; use fewer samples" in done.err
     assert not (tmp_path / "results").exists()
     monkeypatch.setattr(cost, "available_memory", lambda: 1e15)
+    monkeypatch.setattr(network_cost, "LIMIT", 1.0)
     assert call(words, "--dry-run").code == 0
 
 

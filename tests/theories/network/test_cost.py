@@ -1,5 +1,6 @@
 """The time of networks, from two repeats of a few points: what a machine takes is replaced by a rule."""
 
+import numpy as np
 import pytest
 
 from tlcli.options.commands import COMMANDS
@@ -106,3 +107,12 @@ def test_a_dry_run_says_a_time(tmp_path, capsys):
     assert lines[3].startswith("  experiments: 1 point, ")
     assert "on 1 worker(s)" in lines[4]
     assert not (tmp_path / "r").exists()
+
+
+def test_a_look_at_a_deep_network_ends(monkeypatch):
+    found, tasks = expected(gamma2="1", activation="relu", depth=2, neurons=200, repeats=8)
+    assert 0 < found < 600
+    monkeypatch.setattr(cost, "LIMIT", 0.01)
+    assert cost.expected_seconds(tasks) == np.inf
+    (case,) = prepare("dmft-solve", COMMANDS["dmft-solve"].options, None, {**FLAGS, "depth": 2}).cases
+    assert case.theory.estimate(case, tasks, tasks, 1)[0] == "more than 60 s on 1 worker(s)"

@@ -12,17 +12,22 @@ from typing import Any
 from tlcli.dmft.field import thread_count
 from tlcli.dmft.network_transfer import planned
 from tlcli.dmft.plan import Plan
+from tlcli.sweep.executors import make_executor
 from tlcli.sweep.runner import Task, evaluate
 from tlcli.theories.network.points import data_of, numerics_of, settings_of
 
 _LOOKED_AT = 3  # points of a sweep
 _FEW, _PAIR = 64, 2  # neurons and repeats of a first look
 _LONG = 15.0  # seconds, which a look shall not take by much
+LIMIT = 60.0  # seconds, at which a look at a deep network is given up
 _AGAIN = 0.6  # of a repeat: the look at the error of the integration
 
 
 def expected_seconds(tasks: Sequence[Task]) -> float:
-    """Return the seconds that all tasks take one after the other, from a few spread over them; 0 where none is left."""
+    """Return the seconds that all tasks take one after the other, from a few spread over them; 0 where none is left.
+
+    Infinity where a look at a deep network did not end within `LIMIT`.
+    """
     return _from_some(tasks, _of_point)
 
 
@@ -55,10 +60,14 @@ def _of_point(task: Task) -> float:
     """Return the seconds of one point."""
     p = {**task.parameters, "keep": False}
     chosen = planned(data_of(p), settings_of(p), numerics_of(p))
+    deep = settings_of(p).depth > 1
     if chosen is None or chosen.kind in ("exact", "quadrature"):  # no sample, no repeats: as it is
-        return _seconds(task, p)
-    neurons = min(_FEW, chosen.neurons) if settings_of(p).depth == 1 else chosen.neurons  # deep ones need their rank
+        return (_limited if deep else _seconds)(task, p)
     pair = {"repeats": min(_PAIR, chosen.repeats)}
+    if deep:  # with all their neurons, for they need more than their rank; the process of the look has one thread
+        seconds = _limited(task, {**p, **pair, "neurons": chosen.neurons})
+        return seconds * _rounds(chosen, chosen.repeats) / (pair["repeats"] + _AGAIN)
+    neurons = min(_FEW, chosen.neurons)
     seconds = _seconds(task, {**p, **pair, "neurons": neurons})
     fitting = int(neurons * max(1.0, _LONG / max(seconds, 1e-9)))
     more, slope = min(chosen.neurons, fitting), seconds / neurons
@@ -83,3 +92,12 @@ def _rounds(chosen: Plan, repeats: int) -> float:
 
 def _seconds(task: Task, parameters: Mapping[str, Any]) -> float:
     return evaluate(task.function, parameters, task.seed)[1]
+
+
+def _limited(task: Task, parameters: Mapping[str, Any]) -> float:
+    """Return the same, in a process of its own that ends at the limit: then infinity."""
+    try:
+        with make_executor("local", 2) as pool:
+            return pool.submit(evaluate, task.function, parameters, task.seed).result(LIMIT)[1]
+    except TimeoutError:
+        return math.inf

@@ -18,7 +18,7 @@ from tlcli.theories.amounts import shown_size, shown_time
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.network import points, results
 from tlcli.theories.network.average import AveragedNetwork
-from tlcli.theories.network.cost import expected_seconds
+from tlcli.theories.network.cost import LIMIT, expected_seconds
 from tlcli.theories.network.experiment import WideNetworks
 from tlcli.theories.network.losses import Losses, losses_of
 from tlcli.theories.network.points import DURATION, LONGEST, NUMERICS, recorded, samples, step_of
@@ -68,7 +68,11 @@ class NetworkTheory(PointByPoint):
         """Return the time of the points that are left, and what the tables of the largest deep network need."""
         deep = [task.parameters for task in tasks if task.parameters.get("depth", 1) > 1]
         workers = max(1, min(workers, len(left)))
-        lines = [f"{shown_time(expected_seconds(left) / workers)} on {workers} worker(s)"] if left else []
+        seconds = expected_seconds(left)
+        about = shown_time(min(seconds, LIMIT * len(left)) / workers)
+        if seconds == math.inf:
+            about = f"more than {about.removeprefix('about ')}"
+        lines = [f"{about} on {workers} worker(s)"] if left else []
         if not deep:
             return lines
         rank, neurons, size = max((points.expected_size_of(p) for p in deep), key=lambda found: found[2])
