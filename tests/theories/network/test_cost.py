@@ -22,6 +22,7 @@ def looks(monkeypatch):
         return (repeats + 0.6) * (1 + neurons / 100) * p["gamma2"]
 
     monkeypatch.setattr(cost, "_seconds", seconds)
+    monkeypatch.setattr(cost, "_limited", seconds)
     monkeypatch.setattr(cost, "thread_count", lambda: 1)
     return seen
 
