@@ -25,24 +25,33 @@ finally:
 """
 
 
+needs_peak = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the system does not tell a process's peak"
+)
+
+
+def used_by(command, output):
+    """Return the bytes that a process of its own held at its peak."""
+    program = [sys.executable, "-c", _MEASURED, *command.split(), "-o", output]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", done.stderr)[1])
+
+
 def announced(text):
     number, unit = re.search(r"theory: .*, ([0-9.]+) (MB|GB)", text).groups()
     return float(number) * {"MB": 1e6, "GB": 1e9}[unit]
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a process's peak")
+@needs_peak
 @pytest.mark.parametrize("output", ["maps", "-"])
 def test_what_is_announced_is_what_is_used(output, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", _MEASURED, *_MAP.split(), "-o", output], capture_output=True, text=True, check=True
-    )
-    used = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", done.stderr)[1])
+    used = used_by(_MAP, output)
     size = announced(call(_MAP, "-o", output, "--dry-run").out)
     assert used / 1.5 < size < used * 1.5
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a process's peak")
+@needs_peak
 @pytest.mark.parametrize(
     "words",
     [
@@ -54,23 +63,17 @@ def test_what_is_announced_is_what_is_used(output, tmp_path, monkeypatch):
 def test_the_announced_memory_of_an_experiment_is_what_it_uses(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = f"finetune-loss --alpha2 0.5 --simulate {words}"
-    done = subprocess.run(
-        [sys.executable, "-c", _MEASURED, *command.split(), "-o", "-"], capture_output=True, text=True, check=True
-    )
-    used = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", done.stderr)[1])
+    used = used_by(command, "-")
     number, unit = re.search(r"worker\(s\), ([0-9.]+) (MB|GB)", call(command, "-o out --dry-run").out).groups()
     assert used / 1.5 < float(number) * {"MB": 1e6, "GB": 1e9}[unit] < used * 1.5
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a process's peak")
+@needs_peak
 @pytest.mark.parametrize("sizes", ["--p1 100 --p2 50 --ptest 100", "--p1 800 --p2 400 --ptest 600"])
 def test_the_announced_memory_of_a_bayesian_network_is_what_it_uses(sizes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = f"bayes-saddle --source linear --target linear --dim 30 --delta 1 {sizes}"
-    done = subprocess.run(
-        [sys.executable, "-c", _MEASURED, *command.split(), "-o", "-"], capture_output=True, text=True, check=True
-    )
-    used = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", done.stderr)[1])
+    used = used_by(command, "-")
     number, unit = re.search(r"worker\(s\), ([0-9.]+) (MB|GB)", call(command, "-o out --dry-run").out).groups()
     assert used / 1.5 < float(number) * {"MB": 1e6, "GB": 1e9}[unit] < used * 1.5
 

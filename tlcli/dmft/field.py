@@ -29,8 +29,21 @@ _BLOCK_BYTES = 2**20
 _SMALL = 2**18  # elements below which threads cost more than they save
 
 
+class Batched:
+    """What trains at times in batches: `sampled(t)` (P,), if given, weighs the points at the step from t."""
+
+    sampled: Callable[[float], Floats] | None
+
+    def now(self, t: float, delta: Floats) -> Floats:
+        """Return what of Delta trains at time t: with `sampled` weights (P,) of the points that of a minibatch."""
+        if self.sampled is None:
+            return delta
+        weights = self.sampled(t)
+        return delta * (weights if delta.ndim == 1 else weights[:, None])
+
+
 @dataclass(frozen=True, eq=False)
-class Drive:
+class Drive(Batched):
     """What trains a population in one stage, as float64 NumPy arrays.
 
     `coords` (P, rank) and `labels` (P,) of the active points; `gamma`; `scale` s; `decay` lambda. `shift(t)` (P,),
@@ -49,13 +62,6 @@ class Drive:
     response: Floats | None = None
     objective: Objective | None = None
     sampled: Callable[[float], Floats] | None = None
-
-    def now(self, t: float, delta: Floats) -> Floats:
-        """Return what of Delta trains at time t: with `sampled` weights (P,) of the points that of a minibatch."""
-        if self.sampled is None:
-            return delta
-        weights = self.sampled(t)
-        return delta * (weights if delta.ndim == 1 else weights[:, None])
 
     @property
     def unit(self) -> float:

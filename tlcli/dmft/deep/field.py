@@ -18,6 +18,7 @@ from tlcli.arrays import Array, Floats
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.deep.hidden import NOTHING, Ablation, Hidden
 from tlcli.dmft.deep.space import Space
+from tlcli.dmft.field import Batched
 from tlcli.losses.objective import Objective
 from tlcli.losses.scores import margins
 
@@ -38,7 +39,7 @@ class Weights:
 
 
 @dataclass(frozen=True, eq=False)
-class Training:
+class Training(Batched):
     """One stage: coordinates (P, rank) and labels (P,) of its points, richness, force scale s, decay, frozen layers.
 
     `objective` is the loss, in whose coordinates f and Delta are, (P,) or (P, K); None is half the squared distance
@@ -58,13 +59,6 @@ class Training:
     response: Floats | None = None
     objective: Objective | None = None
     sampled: Callable[[float], Floats] | None = None
-
-    def now(self, t: float, delta: Floats) -> Floats:
-        """Return what of Delta trains at time t: with `sampled` weights (P,) of the points that of a minibatch."""
-        if self.sampled is None:
-            return delta
-        weights = self.sampled(t)
-        return delta * (weights if delta.ndim == 1 else weights[:, None])
 
     @property
     def readouts(self) -> int | None:

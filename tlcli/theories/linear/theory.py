@@ -1,5 +1,6 @@
 """The proportional-limit theories: thin adapters from grids of options to `tlcli.linear`."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -216,9 +217,9 @@ class Pretraining(_Linear):
 class _Tuned(_Linear):
     """What theories of a readout on a frozen kernel share: the correlations of its error, where they are asked for."""
 
+    @abstractmethod
     def kernel(self, p: Parameters, columns: Columns) -> tuple[Floats, Floats, Any]:
         """Return eigenvalues and eigenvectors of C, and the bulk."""
-        raise NotImplementedError
 
     def check(self, case: Case) -> None:
         """Refuse correlations at more times than memory should hold."""
