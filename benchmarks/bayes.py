@@ -1,4 +1,4 @@
-"""Bayesian saddle points: closed forms over a grid, linear networks on many points, a certified population."""
+"""Bayesian saddle points: closed forms over a grid, linear networks on many points, certified sampling."""
 
 import time
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.timing import Line, seconds_of
 from tlcli.bayes.linear import linear_source, linear_target
-from tlcli.bayes.population.source import population_source
+from tlcli.bayes.sampling.source import sampled_source
 from tlcli.bayes.whitened import whitened
 from tlcli.dmft.activations import activation
 
@@ -15,7 +15,7 @@ from tlcli.dmft.activations import activation
 def lines() -> Iterator[Line]:
     yield _whitened()
     yield _linear()
-    yield from _population()
+    yield from _sampled()
 
 
 def _whitened() -> Line:
@@ -38,13 +38,13 @@ def _linear() -> Line:
     return Line("linear, source and target of P = 2000, D = 1000", 1, "transfers", seconds_of(solve, 1))
 
 
-def _population() -> Iterator[Line]:
+def _sampled() -> Iterator[Line]:
     """Problems of 100 points and beyond, both starts side by side; wall time on two cores."""
     rng = np.random.default_rng(7)
     x, t = rng.standard_normal((100, 40)), rng.standard_normal(40)
     for phi, gamma in (("erf", 0.5), ("erf", 1.5), ("tanh", 1.5), ("relu", 0.5)):
         start = time.perf_counter()
-        found = population_source(activation(phi), x, np.arange(100), np.sign(x @ t), gamma, 50.0, seed=0, threads=2)
+        found = sampled_source(activation(phi), x, np.arange(100), np.sign(x @ t), gamma, 50.0, seed=0, threads=2)
         seconds = time.perf_counter() - start
         info = found.info
         words = f"gap {found.gap:.2g} (floor {found.gap_floor:.2g}), starts differ by {info['spread_v']:.1%} in v"

@@ -8,7 +8,7 @@ import argparse
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.bayes.population.source import population_source
+from tlcli.bayes.sampling.source import sampled_source
 from tlcli.dmft.activations import activation
 from tlcli.simulate.posterior import sample_posterior
 
@@ -30,7 +30,7 @@ def main() -> None:
 def compare(name: str, gamma: float, x: Floats, y: Floats, width: int, moves: int) -> None:
     """Print the distances of v and Φ from the theory, and their standard errors, for both starts."""
     act, rows = activation(name), np.arange(len(y))
-    theory = population_source(act, x, rows, y, gamma, BETA, seed=0, threads=2)
+    theory = sampled_source(act, x, rows, y, gamma, BETA, seed=0, threads=2)
     print(f"{name}, γ = {gamma}: {theory.status}, gap {theory.gap:.2g} (floor {theory.gap_floor:.2g})")
     for word in ("prior", "theory"):
         start = "prior" if word == "prior" else theory.neurons

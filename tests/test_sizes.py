@@ -8,8 +8,8 @@ LINES, FILE = 60, 500
 
 # Loops that are one idea or were not divided yet. None may grow; who divides one takes it out.
 LONG = {
-    "bayes/population/source.py population_source": 76,
-    "bayes/population/target.py population_target": 104,
+    "bayes/sampling/source.py sampled_source": 76,
+    "bayes/sampling/target.py sampled_target": 104,
 }
 
 

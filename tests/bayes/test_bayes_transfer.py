@@ -12,8 +12,8 @@ from tlcli.bayes import bayes_transfer
 from tlcli.bayes.bayes_transfer import BayesNumerics, BayesSettings, route_of, solve_bayes
 from tlcli.bayes.densities import densities
 from tlcli.bayes.observables import NEEDS, BayesProblem, certificate_of, errors_of
-from tlcli.bayes.population.draws import source_neurons, target_neurons
 from tlcli.bayes.saddle import NOT_CONVERGED, Saddle
+from tlcli.bayes.sampling.draws import source_neurons, target_neurons
 from tlcli.bayes.whitened import whitened
 from tlcli.dmft.activations import activation
 from tlcli.errors import ConvergenceError, DomainError, UsageError
@@ -90,7 +90,7 @@ def test_problem_b_goes_by_quadrature(name, phi, second):
 def test_the_route():
     a, b = BayesProblem.of(data_of(problem_a())), BayesProblem.of(data_of(problem_b()))
     assert route_of(activation("linear"), b) == "linear"
-    assert route_of(activation("erf"), a) == "population"
+    assert route_of(activation("erf"), a) == "sampling"
     assert route_of(activation("erf"), b) == "quadrature"
     assert route_of(activation("relu"), b) == "quadrature"
     rng = np.random.default_rng(0)
@@ -101,7 +101,7 @@ def test_the_route():
         for n in (6, 30)
     )
     assert (few.outside, many.outside) == (4, 28)
-    assert [route_of(activation("relu"), p) for p in (few, many)] == ["quadrature", "population"]
+    assert [route_of(activation("relu"), p) for p in (few, many)] == ["quadrature", "sampling"]
     assert route_of(activation("erf"), many) == "quadrature", "smooth functions have a series"
     assert BayesProblem.of(data_of(problem_a())).key == a.key
     assert a.key != b.key
@@ -400,10 +400,10 @@ def test_the_sampled_route_agrees_with_the_quadrature(monkeypatch):
     """Problem B by both: free energies to 0.02 nats, overlaps to 3 %; a coupling of zero is five times as far."""
     points = dataclasses.replace(problem_b(), y_test=np.array([1.0, -1.0]))
     exact = solve_bayes(data_of(points), settings("B1", "tanh"))
-    monkeypatch.setattr(bayes_transfer, "route_of", lambda act, problem: "population")
+    monkeypatch.setattr(bayes_transfer, "route_of", lambda act, problem: "sampling")
     found = solve_bayes(data_of(points), settings("B1", "tanh"), BayesNumerics(seed=1, moves=100))
     assert found.status == "converged", found.message
-    assert found.info["route"] == "population"
+    assert found.info["route"] == "sampling"
     assert 0 < found.gap < 0.02
     for name in ("source_free_energy", "free_energy"):
         assert found.values[name] == pytest.approx(exact.values[name], abs=0.02)

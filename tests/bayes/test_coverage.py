@@ -1,4 +1,4 @@
-"""Stated errors of the population against quadrature, on random small problems of two stages (docs/bayes.md)."""
+"""Stated errors of sampling against quadrature, on random small problems of two stages (docs/bayes.md)."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tlcli.bayes.observables import BayesProblem, errors_of, values_of
-from tlcli.bayes.population import target as target_module
-from tlcli.bayes.population.source import population_source
 from tlcli.bayes.quadrature.solve import quadrature_source, quadrature_target
+from tlcli.bayes.sampling import target as target_module
+from tlcli.bayes.sampling.source import sampled_source
 from tlcli.dmft.activations import activation
 from tlcli.errors import ConvergenceError
 
@@ -67,13 +67,13 @@ def distances():
         p = BayesProblem.of(data)
         first, second = (act, p.x, p.rows1, p.y1, gamma1, beta), (act, p.x, p.rows2, p.y2, gamma2, beta)
         try:
-            source = population_source(*first, seed=number, chains=64, moves=60, doublings=1)
+            source = sampled_source(*first, seed=number, chains=64, moves=60, doublings=1)
             # Few of its neurons, in the order of their s within either half: the target costs a tenth.
             few = replace(source, neurons=source.neurons[:: len(source.neurons) // NEURONS])
             # The free energy comes last and takes a quarter of the time: nothing here asks for it.
             with mock.patch.object(target_module, "mean_log_z", return_value=np.nan):
-                target = target_module.population_target(*second, delta, few, seed=number, moves=20, doublings=0)
-        except ConvergenceError:  # so short a population may not settle
+                target = target_module.sampled_target(*second, delta, few, seed=number, moves=20, doublings=0)
+        except ConvergenceError:  # so few particles may not settle
             continue
         exact = quadrature_source(*first, accuracy=1e-3)
         tied = quadrature_target(*second, delta, exact, source_rows=p.rows1, source_gamma=gamma1, accuracy=1e-3)

@@ -8,16 +8,16 @@ from scipy.optimize import minimize
 from scipy.special import log_ndtr
 
 from tlcli.bayes.domain import steep_directions
-from tlcli.bayes.population.dual import project
-from tlcli.bayes.population.pool import Pool
-from tlcli.bayes.population.run import SourceStage
-from tlcli.bayes.population.source import PopulationSaddle
-from tlcli.bayes.population.target import population_target
-from tlcli.bayes.population.target_condense import Dragged
-from tlcli.bayes.population.target_newton import dragged_newton
-from tlcli.bayes.population.target_run import Tied, sample_target, with_lobes
-from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import CONVERGED
+from tlcli.bayes.sampling.dual import project
+from tlcli.bayes.sampling.pool import Pool
+from tlcli.bayes.sampling.run import SourceStage
+from tlcli.bayes.sampling.source import SampledSaddle
+from tlcli.bayes.sampling.target import sampled_target
+from tlcli.bayes.sampling.target_condense import Dragged
+from tlcli.bayes.sampling.target_newton import dragged_newton
+from tlcli.bayes.sampling.target_run import Tied, sample_target, with_lobes
+from tlcli.bayes.sampling.tilt import Tilt
 from tlcli.dmft.activations import activation
 
 RELU = activation("relu")
@@ -188,12 +188,12 @@ def test_a_target_around_atoms_is_the_maximum_of_the_exact_dual():
     b, neurons, z = x / np.sqrt(2), rng.standard_normal((8, 2)), rng.standard_normal((2, 2))
     z *= np.sqrt(2) / np.linalg.norm(z, axis=1)[:, None]
     mass = np.array([1.0, 0.5])
-    source = PopulationSaddle(
+    source = SampledSaddle(
         *(np.zeros(3), np.zeros(3), np.zeros((3, 3)), 0.0, 0.0, 0.0, CONVERGED),
         neurons=np.tile(neurons, (64, 1)),
         condensates=((z, mass), (z, mass)),
     )
-    found = population_target(RELU, x, np.arange(3), y, 1.0, beta, delta, source, seed=1, moves=60, doublings=0)
+    found = sampled_target(RELU, x, np.arange(3), y, 1.0, beta, delta, source, seed=1, moves=60, doublings=0)
     loss = exact_dual(b, y, beta, delta, neurons, z, mass)
     options = {"xatol": 1e-4, "fatol": 1e-7, "maxiter": 100}
     best = minimize(loss, 0.9 * found.v, method="Nelder-Mead", options=options)

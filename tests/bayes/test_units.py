@@ -11,7 +11,7 @@ import pytest
 from tests.bayes.problems import det_inputs, points, problem_a, problem_b
 from tlcli.bayes.bayes_transfer import BayesSettings, solve_bayes
 from tlcli.bayes.observables import NEEDS
-from tlcli.bayes.population import population_source, population_target
+from tlcli.bayes.sampling import sampled_source, sampled_target
 from tlcli.bayes.whitened import CASES, whitened
 from tlcli.dmft.activations import activation
 from tlcli.dmft.settings import Data
@@ -102,17 +102,17 @@ def test_quadrature_knows_only_the_product(name, gamma1, gamma2, delta, factor):
 
 
 @pytest.mark.parametrize(("name", "gamma"), [("erf", 1e-5), ("relu", 0.3)])
-def test_the_population_knows_only_the_product(name, gamma):
+def test_sampling_knows_only_the_product(name, gamma):
     """Factors of two and one seed: every state of the chains is the same, to the last digit."""
     p, act = small_problem(), activation(name)
     few = {"seed": 1, "moves": 20, "doublings": 0}
 
     def of(c):
-        source = population_source(act, p.x, p.source, c * p.y1, gamma / c, 20.0, chains=64, **few)
+        source = sampled_source(act, p.x, p.source, c * p.y1, gamma / c, 20.0, chains=64, **few)
         if act.homogeneous:
             return source, source
         source = replace(source, neurons=source.neurons[::256])
-        return source, population_target(act, p.x, p.target, c * p.y2, gamma / c, 10.0, 1.0, source, **few)
+        return source, sampled_target(act, p.x, p.target, c * p.y2, gamma / c, 10.0, 1.0, source, **few)
 
     found = of(1.0)
     assert found[0].gap_floor > 0

@@ -247,7 +247,7 @@ def test_a_dry_run_says_how_long_and_how_large(tlcli):
     assert "1 source, 1 target alone, 1 tied target by linear" in done.out, "the rest is stored"
     done = tlcli(TASK, "--activation erf --dry-run -o other")
     assert "if all is certified at once, at most about" in done.out
-    assert "by population" in done.out
+    assert "by sampling" in done.out
     assert not Path("other").exists()
 
 

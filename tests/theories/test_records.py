@@ -188,13 +188,13 @@ def test_a_record_that_is_not_whole_is_refused_or_of_no_consequence(case, family
 
 
 def test_what_is_sampled_has_errors(case):
-    """The record of the population route is that of quadrature with errors; to sample one takes half a minute."""
+    """The record of the sampling route is that of quadrature with errors; to sample one takes half a minute."""
     task = case("bayes-saddle", **FAMILIES["bayes-network"][1])
     (task,) = task.theory.tasks(task, 0)
     record = evaluate(task.function, task.parameters, task.seed)[0]
     check = check_of(task.function)
     assert passes(check, task, record)
-    record["info"]["route"] = "population"
+    record["info"]["route"] = "sampling"
     assert not passes(check, task, record)
     record["columns"] |= dict.fromkeys(ERRORS, 0.1)
     assert passes(check, task, record)

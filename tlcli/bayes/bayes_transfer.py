@@ -2,7 +2,7 @@
 
 The points of a transfer stand in the order [source train, target train, test]. Linear networks are solved exactly
 (`linear`); nonlinear ones by deterministic quadrature where all training inputs span at most two dimensions, else by
-the population (`population`). The target never feeds back on the source, so a source is solved once for all targets
+sampling (`sampling`). The target never feeds back on the source, so a source is solved once for all targets
 that share it, and a target alone (δ = 0, the baseline) once for all sources: both are remembered by this process.
 """
 
@@ -29,7 +29,7 @@ from tlcli.dmft.activations import Activation, activation
 from tlcli.dmft.settings import Data
 from tlcli.errors import ConvergenceError, DomainError
 
-ROUTES = ("linear", "quadrature", "population")
+ROUTES = ("linear", "quadrature", "sampling")
 
 _FEW_OUTSIDE = 10
 _REMEMBERED = 16  # saddles of sources and of targets alone
@@ -124,7 +124,7 @@ def route_of(act: Activation, problem: BayesProblem) -> str:
         return "linear"
     # With a kink every pair of points outside the span costs an integral of its own: minutes for a hundred of them.
     fine = problem.rank <= 2 and (act.smooth or problem.outside <= _FEW_OUTSIDE)
-    return "quadrature" if fine else "population"
+    return "quadrature" if fine else "sampling"
 
 
 def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | None = None) -> BayesResult:
@@ -136,8 +136,8 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
     `whitened`). Free energies are the minima of -log Z/N, nats per neuron; evidence_gain is that of the target alone
     minus that of the target.
 
-    Errors of the population route are bounds from its two starts, with error_v and error_kernel the relative errors of
-    v and of the kernel (`population.certificate.spreads`): |ΔL| ≤ 2√L |Δf| with |Δf|/|f| the root of the sum of their
+    Errors of the sampling route are bounds from its two starts, with error_v and error_kernel the relative errors of
+    v and of the kernel (`sampling.certificate.spreads`): |ΔL| ≤ 2√L |Δf| with |Δf|/|f| the root of the sum of their
     squares for losses on test points, 2L·error_v for train losses |v|²/(Pβ²), and error_kernel times the overlap for
     overlaps (ŷ₁ᵀΦŷ₂: times the geometric mean of the two overlaps of its labels).
 
@@ -167,7 +167,7 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
         note = same_inputs_note(problem.x, problem.rows1, problem.rows2, settings.second_beta)
     return BayesResult(
         values,
-        errors_of(saddles, values) if route == "population" else {},
+        errors_of(saddles, values) if route == "sampling" else {},
         CONVERGED if all(solved.values()) else NOT_CONVERGED,
         reasons,
         max((s.info["residual"] for s in kept), default=math.nan),
@@ -222,7 +222,7 @@ class _Solver:
         return self._one(ALONE, p.rows2, p.y2, s.second_gamma, s.second_beta)
 
     def _one(self, stage: str, rows: Indices, y: Floats, gamma: float, beta: float) -> Saddle:
-        sampled = (self.numerics.seed, self.numerics.moves) if self.route == "population" else ()
+        sampled = (self.numerics.seed, self.numerics.moves) if self.route == "sampling" else ()
         key = (self.problem.key, stage, self.act.name, gamma, beta, *sampled)
         return _remembered(key, lambda: self._solve(rows, y, gamma, beta))
 
@@ -234,10 +234,10 @@ class _Solver:
             from tlcli.bayes.quadrature.solve import quadrature_source
 
             return quadrature_source(self.act, x, rows, y, gamma, beta, accuracy=self._agreement)
-        from tlcli.bayes.population.source import population_source
+        from tlcli.bayes.sampling.source import sampled_source
 
         more = {} if how.moves is None else {"moves": how.moves}
-        return population_source(self.act, x, rows, y, gamma, beta, seed=how.seed, threads=how.threads, **more)
+        return sampled_source(self.act, x, rows, y, gamma, beta, seed=how.seed, threads=how.threads, **more)
 
     def target(self, source: Saddle | None, error: "_Unsolved | None") -> Saddle:
         if source is None:  # of the same kind: what follows from a refusal is one
@@ -254,13 +254,13 @@ class _Solver:
 
             before = {"source_rows": p.rows1, "source_gamma": s.gamma0}
             return quadrature_target(self.act, *where, source, **before, accuracy=self._agreement)
-        from tlcli.bayes.population.source import PopulationSaddle
-        from tlcli.bayes.population.target import population_target
+        from tlcli.bayes.sampling.source import SampledSaddle
+        from tlcli.bayes.sampling.target import sampled_target
 
-        assert isinstance(source, PopulationSaddle)
+        assert isinstance(source, SampledSaddle)
         # A target's chains are many more, and shorter, than a source's: its default is a fifth of the latter's.
         more = {} if how.moves is None else {"moves": max(5, how.moves // 5)}
-        return population_target(self.act, *where, source, seed=how.seed, threads=how.threads, **more)
+        return sampled_target(self.act, *where, source, seed=how.seed, threads=how.threads, **more)
 
 
 _Unsolved = DomainError | ConvergenceError

@@ -12,9 +12,9 @@ from scipy.stats import norm
 from tlcli.arrays import Array, Floats
 from tlcli.bayes.bayes_transfer import BayesSettings
 from tlcli.bayes.observables import BayesProblem
-from tlcli.bayes.population.draws import source_neurons, target_neurons
-from tlcli.bayes.population.source import PopulationSaddle
 from tlcli.bayes.saddle import Saddle
+from tlcli.bayes.sampling.draws import source_neurons, target_neurons
+from tlcli.bayes.sampling.source import SampledSaddle
 from tlcli.dmft.activations import activation
 
 BINS = 80
@@ -75,9 +75,9 @@ def _neurons(
     """Return equally weighted neurons (N, D) by stage; none for linear networks."""
     if route == "linear" or source is None:
         return {}
-    if route == "population":
+    if route == "sampling":
         pairs = {"stage1": source, "stage2": source if np.isinf(settings.delta) else target}
-        return {name: s.neurons for name, s in pairs.items() if isinstance(s, PopulationSaddle) and s.neurons.size}
+        return {name: s.neurons for name, s in pairs.items() if isinstance(s, SampledSaddle) and s.neurons.size}
     act, x = activation(settings.activation), problem.x
     first = source_neurons(act, x, problem.rows1, source.v, settings.gamma0, seed)
     out = {"stage1": first}

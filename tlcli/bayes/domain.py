@@ -25,7 +25,7 @@ def normalisable(
         directions: B, (P, r): preactivations of z are Bz, z standard Gaussian.
         v: dual variable, (P,).
         gamma: richness.
-        near: further starting points (k, r) of the search, such as states of a population.
+        near: further starting points (k, r) of the search, such as states of chains.
 
     The maximum over u is searched by ascent of |s∞| on the sphere, with a step of its own for each of 256 fixed starts
     and the ±rows of B. s∞ is neither convex nor smooth where v has both signs: its maximum may lie on a kink, and a

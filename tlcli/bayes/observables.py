@@ -33,7 +33,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "free_energy": (TARGET,),
     "evidence_gain": (TARGET, ALONE),
 }
-# What the two starts of the population have to say besides gap and gap_floor.
+# What the two starts of sampling have to say besides gap and gap_floor.
 CERTIFICATE = ("spread_v", "spread_kernel", "round_trips", "ess")
 
 
@@ -123,7 +123,7 @@ def _alignment(kernel: Floats, labels: Floats) -> float:
 
 
 def errors_of(saddles: dict[str, Saddle | None], values: dict[str, float]) -> dict[str, float]:
-    """Bounds of the errors of losses and overlaps in the population route (see `solve_bayes`); the gain's adds two.
+    """Bounds of the errors of losses and overlaps of the sampling route (see `solve_bayes`); the gain's adds two.
 
     NaN where a stage is missing; zero for a stage that is not sampled (a lazy network).
     """
@@ -150,7 +150,7 @@ def errors_of(saddles: dict[str, Saddle | None], values: dict[str, float]) -> di
 
 
 def _error(saddle: Saddle | None, name: str) -> float:
-    """Return a relative error of the two starts (`population.certificate.spreads`)."""
+    """Return a relative error of the two starts (`sampling.certificate.spreads`)."""
     if saddle is None:
         return math.nan
     exact = saddle.gap == 0 and saddle.gap_floor == 0

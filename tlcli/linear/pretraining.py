@@ -101,7 +101,7 @@ def pretrain(
     kernel: "feature" for M, "ntk" for M + ⟨a²⟩ I (not normalised).
 
     The limits are exact cases: gamma0 = inf (spike inf, or `scale_free` for the NTK), init_scale = 0
-    (rank-one kernel), alpha1 = inf (population loss), alpha1 = 1 with noise (status DIVERGED), and weight
+    (rank-one kernel), alpha1 = inf (infinite data), alpha1 = 1 with noise (status DIVERGED), and weight
     decay above (γ₀/λ)√(1 + (1 + σ₁²)/α₁) = 1 (status COLLAPSED, all values zero).
 
     Raises `DomainError`. Source: docs/theory.md, Section 2; spike [7], [47]; constants [11], [120].

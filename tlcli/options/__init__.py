@@ -31,7 +31,7 @@ _MODEL = [
         "alpha1",
         "grid",
         "inf",
-        "Source data per dimension, P1/D; inf is the population (networks: P1 = round(alpha1 D), or give --p1).",
+        "Source data per dimension, P1/D; inf is infinite data (networks: P1 = round(alpha1 D), or give --p1).",
         symbol=r"$\alpha_1=P_1/D$",
         domain=POSITIVE,
     ),

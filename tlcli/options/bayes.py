@@ -73,7 +73,7 @@ BAYES = [
         "moves",
         "integer",
         None,
-        "Moves of the sampled population in its first pool, doubled as needed (default: 500, or 15 per point).",
+        "Moves of the sampled chains in their first pool, doubled as needed (default: 500, or 15 per point).",
         domain=Domain(20, 1e9, whole=True),
         panel="Numerics",
     ),

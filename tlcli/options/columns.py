@@ -123,16 +123,14 @@ COLUMNS: dict[str, Column] = {
         ),
         Column("gap", "primal-dual gap", "Certified distance from the saddle point, nats per neuron."),
         Column("gap_floor", "floor of the gap", "What the gap of an exact saddle point would be: its noise."),
-        Column(
-            "spread_v", "spread of $v$", "Population: relative difference of v between its two starts, worst stage."
-        ),
+        Column("spread_v", "spread of $v$", "Sampling: relative difference of v between its two starts, worst stage."),
         Column(
             "spread_kernel",
             r"spread of $\Phi$",
-            "Population: relative difference of the kernel between its two starts, worst stage.",
+            "Sampling: relative difference of the kernel between its two starts, worst stage.",
         ),
-        Column("round_trips", "round trips", "Population: round trips per chain between the lobes, worst stage."),
-        Column("ess", "effective states", "Population: effective number of states of one start, worst stage."),
+        Column("round_trips", "round trips", "Sampling: round trips per chain between the lobes, worst stage."),
+        Column("ess", "effective states", "Sampling: effective number of states of one start, worst stage."),
         Column("spectral_loss", r"spectral test loss", "The same loss from the Marchenko-Pastur integral."),
         Column("response", r"response $R_v(t)$", "Response of the error to a kick at time zero."),
         Column(

@@ -123,7 +123,7 @@ def signs(rng: np.random.Generator, output: Floats, noise: float, flips: float) 
 def _source(
     rng: np.random.Generator, teacher: Floats, samples: int | None, noise: float, flips: float, sign: bool
 ) -> RegressionData:
-    if samples is None:  # the population: only the covariance of labels and inputs matters
+    if samples is None:  # infinite data: only the covariance of labels and inputs matters
         g = (1 - 2 * flips) * np.sqrt(2 / np.pi) / np.sqrt(1 + noise**2) if sign else 1.0
         return RegressionData(None, g * teacher)
     x = rng.standard_normal((samples, len(teacher)))

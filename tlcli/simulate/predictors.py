@@ -21,7 +21,7 @@ from tlcli.arrays import Floats
 class RegressionData:
     """Samples x (P, D) and labels y (P,).
 
-    `x is None` is the population of N(0, I): y then holds X^T y / P (D,).
+    `x is None` is infinite data of N(0, I): y then holds X^T y / P (D,).
     """
 
     x: Floats | None
@@ -151,7 +151,7 @@ def _low_rank(x: Floats, y: Floats, features: Features, ridge: float) -> Floats:
 
 
 def _by_spectrum(data: RegressionData, features: Features, ridge: float, time: float) -> Floats:
-    """Finite times, or the population: one dense eigendecomposition, or none."""
+    """Finite times, or infinite data: one dense eigendecomposition, or none."""
     k, u, coupling = features.bulk, features.directions, features.coupling
     if data.x is not None:
         covariance = u @ coupling @ u.T

@@ -58,7 +58,7 @@ def simulate_regression(point: Point, *, dim: int, trials: int, seed: int) -> di
     """Pre-train on P1 = round(alpha1 D) samples, fine-tune on P2 = round(alpha2 D), `trials` times.
 
     `point` needs alpha1, alpha2 and may set the names in `DEFAULTS`; `teacher_scale` c multiplies teachers
-    and label noise, so that L(c beta*) at gamma0/c is c^2 L. An infinite alpha is the noiseless population.
+    and label noise, so that L(c beta*) at gamma0/c is c^2 L. An infinite alpha is infinite data, without noise.
     Returns (mean, standard error) of: loss, baseline (same data, untrained features), gain, train_loss,
     overlap = beta1.beta*1, norm2 = |beta1|^2, source_loss, spike, bulk, c_signal, c_cross, c_noise.
     Raises UsageError (unknown names), DomainError (no samples, or an infinite gamma0 with finite times).
@@ -125,7 +125,7 @@ def simulate_ansatz(point: Point, *, dim: int, trials: int, seed: int) -> dict[s
 
 
 def draw(rng: np.random.Generator, teacher: Floats, n_samples: int | None, sigma: float) -> RegressionData:
-    """Draw x ~ N(0, I) (P, D) and y = x.teacher + sigma eps; `n_samples=None` is the population."""
+    """Draw x ~ N(0, I) (P, D) and y = x.teacher + sigma eps; `n_samples=None` is infinite data."""
     if n_samples is None:
         return RegressionData(None, teacher)
     x = rng.standard_normal((n_samples, len(teacher)))

@@ -2,7 +2,7 @@
 
 Stage 1 is the minimum-norm fit of P1 samples, stage 2 ridge(less) regression on P2 fresh samples with the
 features M = k I + chi n n^T that it leaves. Test loss = (beta - beta*)^T Sigma (beta - beta*) with the
-population Sigma.
+true covariance Sigma.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tlcli.simulate.trials import Estimate, run_trials
 
 @dataclass(frozen=True)
 class Images:
-    """A finite population: inputs x (n, n_modes) in the basis of the spectrum, labels y1 and y2 (n,)."""
+    """A finite pool of samples: inputs x (n, n_modes) in the basis of the spectrum, labels y1 and y2 (n,)."""
 
     x: Floats
     y1: Floats

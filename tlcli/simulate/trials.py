@@ -67,7 +67,7 @@ def complete_point(point: Point, defaults: Point, required: tuple[str, ...] = ()
 
 
 def samples_of(alpha: float, dim: int) -> int | None:
-    """P = round(alpha D), or None for the population (alpha = inf).
+    """P = round(alpha D), or None for infinite data (alpha = inf).
 
     Raises DomainError if no sample is left.
     """

@@ -34,8 +34,8 @@ class DigitsTask:
 class DigitsSpectrum:
     """Two labellings of the same n images, in the basis of principal components, largest first.
 
-    `eigenvalues` (n_modes,) of Sigma = x^T x / n, zeros kept; `teacher1`, `teacher2` (n_modes,) population
-    least-squares weights, zero on modes without variance; `sigma1`, `sigma2` root mean square of what is
+    `eigenvalues` (n_modes,) of Sigma = x^T x / n, zeros kept; `teacher1`, `teacher2` (n_modes,)
+    least-squares weights on all images, zero on modes without variance; `sigma1`, `sigma2` root mean square of what is
     left of the labels, which acts as label noise; `rho` the overlap of the teachers in Sigma; `x` (n,
     n_modes) inputs in that basis; `y1`, `y2` (n,) labels of zero mean and unit variance; `basis` (64,
     n_modes) with pixels = x basis^T.
@@ -128,7 +128,7 @@ def _standardise(y: Floats) -> Floats:
 
 
 def _least_squares(x: Floats, y: Floats, eigenvalues: Floats) -> tuple[Floats, float]:
-    """Population weights (n_modes,) in the principal basis and the rms of the residual labels."""
+    """Weights (n_modes,) of the regression on all images in the principal basis and the rms of the residual labels."""
     live = eigenvalues > 0
     teacher = np.where(live, x.T @ y / len(x), 0.0) / np.where(live, eigenvalues, 1.0)
     return teacher, float(np.sqrt(np.mean((y - x @ teacher) ** 2)))

@@ -184,7 +184,7 @@ def _record(status, loss, *reasons):
         "gap": 0.2,
         "gap_floor": 0.3,
         "certificate": {"spread_v": 0.01, "spread_kernel": math.nan, "round_trips": 2.0, "ess": 400.0},
-        "info": {"route": "population", "notes": ["a note."]},
+        "info": {"route": "sampling", "notes": ["a note."]},
         "data": {"p1": 9, "p2": 4},
     }
 
@@ -201,7 +201,7 @@ def test_uncertified_and_failed_points_are_rows_with_their_status(case):
         "gamma0 = 2; draw = 1: the gap is 0.3.",
         "gamma0 = 3; draw = 1: source: gamma = 3: not normalisable.",
     ]
-    assert out.notes == ["solved by population.", "a note."]
+    assert out.notes == ["solved by sampling.", "a note."]
     with pytest.raises(UsageError, match=r"^source: gamma = 3: not normalisable\.$"):
         combine(found, placed([failed] * 6, 2))
 
@@ -391,9 +391,9 @@ def test_the_largest_drift_is_rarely_exceeded_by_chains_at_rest():
     ("options", "route", "stages"),
     [
         ({}, "linear", (2, 2, 2)),
-        ({"activation": "erf"}, "population", (2, 2, 2)),
+        ({"activation": "erf"}, "sampling", (2, 2, 2)),
         ({"activation": "erf", "dim": 2}, "quadrature", (2, 2, 2)),
-        ({"activation": "erf", "gamma2": "3", "draws": "2"}, "population", (4, 2, 4)),
+        ({"activation": "erf", "gamma2": "3", "draws": "2"}, "sampling", (4, 2, 4)),
     ],
 )
 def test_the_cost_of_a_grid_is_that_of_its_different_stages(case, options, route, stages):
@@ -406,7 +406,7 @@ def test_the_cost_of_a_grid_is_that_of_its_different_stages(case, options, route
 
 def test_the_cost_is_the_measured_one():
     """The benchmark's: 38 s for 100 points in 40 dimensions and 1500 moves, 3.6 s for two linear tasks of 2000."""
-    source = _Shape(100, 100, 0, 40, "population", True)
+    source = _Shape(100, 100, 0, 40, "sampling", True)
     assert source.stage(100, 1500)[0] == pytest.approx(38, rel=0.2)
     assert sum(_Shape(2000, 2000, 500, 1000, "linear", True).stage(2000, None)) == pytest.approx(2 * 3.6 / 3, rel=0.2)
     least, most = source.tied(None)

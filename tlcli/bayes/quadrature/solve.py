@@ -146,5 +146,5 @@ def _check_rank(basis: Floats) -> None:
     if basis.shape[1] > 2:
         raise DomainError(
             f"training inputs of rank {basis.shape[1]}: quadrature needs rank <= 2 (both tasks together); use the "
-            "population solver."
+            "sampling route."
         )

@@ -104,7 +104,7 @@ class _Shape:
 
     def tied(self, moves: int | None) -> tuple[float, float]:
         """Seconds of a target tied to a source, as `stage`."""
-        if self.route != "population":
+        if self.route != "sampling":
             return self.stage(self.p2, moves)
         # Of its 8 first rounds of a quarter each, half are doubled; then come the moves of a judged pool.
         count = 4.3 * (100 if moves is None else max(5, moves // 5))

@@ -20,7 +20,7 @@ from tlcli.theories.base import Case
 from tlcli.theories.bayes.results import ERRORS
 from tlcli.theories.network.points import data_of, file_options, identity_of, pack, samples, unpack
 
-VERSION = "7"
+VERSION = "8"
 STORE = "bayes"
 FUNCTION = "tlcli.theories.bayes.points:point"
 
@@ -123,7 +123,7 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
 
 def check_record(p: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """Raise one of `tlcli.sweep.forms.WRONG` for a stored record that `point` cannot have returned."""
-    info, sampled = record["info"], record["info"]["route"] == "population"
+    info, sampled = record["info"], record["info"]["route"] == "sampling"
     check_numbers(record["columns"], [*NEEDS, *(ERRORS if sampled else ())])
     check_numbers(record, ["residual", "gap", "gap_floor"])
     certificate = () if info["route"] == "linear" else CERTIFICATE

@@ -18,7 +18,7 @@ from tlcli.theories.network.points import unpack
 Record = Mapping[str, Any]
 
 NAMES = tuple(NEEDS)
-# Columns of the population route that have an error.
+# Columns of the sampling route that have an error.
 ERRORS = (
     *("loss_se", "baseline_se", "gain_se", "source_loss_se", "train_loss_se", "source_train_loss_se"),
     *("source_overlap_se", "target_overlap_se", "cross_overlap_se", "retained_overlap_se"),
@@ -43,7 +43,7 @@ def combine(case: Case, found: Sequence[Placed]) -> Findings:
     """Join the records of `tlcli.theories.bayes.points.tasks_of`, one per point and draw.
 
     A column is the mean over draws. `NAME_draw_se` is the spread of several draws over the root of their number,
-    `NAME_se` (nonlinear networks by the population) the error of the sampling. A number is NaN where a draw has none:
+    `NAME_se` (nonlinear networks by sampling) the error of the sampling. A number is NaN where a draw has none:
     a mean over the draws that happened to be certified would be another quantity. A row is converged where every draw
     is; gap, its floor, the residual and what else certifies a point are the worst of the draws.
 

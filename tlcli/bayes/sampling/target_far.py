@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlcli.arrays import Floats, Indices, Singles
-from tlcli.bayes.population.jumps import jump
-from tlcli.bayes.population.ladder import Square
-from tlcli.bayes.population.moves import Chains
-from tlcli.bayes.population.target_condense import Dragged
-from tlcli.bayes.population.tilt import Tilt
+from tlcli.bayes.sampling.jumps import jump
+from tlcli.bayes.sampling.ladder import Square
+from tlcli.bayes.sampling.moves import Chains
+from tlcli.bayes.sampling.target_condense import Dragged
+from tlcli.bayes.sampling.tilt import Tilt
 
 _FAR = 20  # one neuron in so many, the longest
 _LOBES = 4  # of a neuron

@@ -1,6 +1,6 @@
-"""Source saddle point at any input rank by the umbrella population (sections 4 and 4c of the theory).
+"""Source saddle point at any input rank by umbrella sampling (sections 4 and 4c of the theory).
 
-Two independent starts (slaved population, field ladder, rounds of umbrella sampling and Newton on the pool's dual) are
+Two independent starts (slaved particles, field ladder, rounds of umbrella sampling and Newton on the pool's dual) are
 sampled under frozen umbrellas, and each one's v is judged on the other one's pool. The budget is doubled until the
 rule of `certificate.verdict` is met.
 """
@@ -16,12 +16,6 @@ from threadpoolctl import threadpool_limits
 
 from tlcli.arrays import Floats, Indices
 from tlcli.bayes.domain import refuse_growth, refuse_tilt
-from tlcli.bayes.population.certificate import Check, check, relative, spreads, verdict
-from tlcli.bayes.population.condense import Atoms
-from tlcli.bayes.population.everywhere import kernel_everywhere, neurons_of, outside, row_space
-from tlcli.bayes.population.pool import Pool
-from tlcli.bayes.population.run import Run, SourceStage, extend, first_run, share_cuts, solved
-from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import (
     CONVERGED,
     NOT_CONVERGED,
@@ -32,6 +26,12 @@ from tlcli.bayes.saddle import (
     label_unit,
     stationary,
 )
+from tlcli.bayes.sampling.certificate import Check, check, relative, spreads, verdict
+from tlcli.bayes.sampling.condense import Atoms
+from tlcli.bayes.sampling.everywhere import kernel_everywhere, neurons_of, outside, row_space
+from tlcli.bayes.sampling.pool import Pool
+from tlcli.bayes.sampling.run import Run, SourceStage, extend, first_run, share_cuts, solved
+from tlcli.bayes.sampling.tilt import Tilt
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.lazy import initial_kernels
 from tlcli.errors import DomainError
@@ -41,7 +41,7 @@ _NEURON_NUMBERS = 12_000_000  # fewer neurons in high dimension: at most 50 MB
 
 
 @dataclass(frozen=True, eq=False)
-class PopulationSaddle(Saddle):
+class SampledSaddle(Saddle):
     """A saddle point with `neurons` (N, D): equally weighted draws of w from its measure, for a target.
 
     Where two starts were sampled, each half of the neurons is from the measure of one of them, and `condensates` has
@@ -52,7 +52,7 @@ class PopulationSaddle(Saddle):
     condensates: tuple[tuple[Floats, Floats], ...] = field(default=(), repr=False)
 
 
-def population_source(
+def sampled_source(
     act: Activation,
     x: ArrayLike,
     rows: ArrayLike,
@@ -65,7 +65,7 @@ def population_source(
     moves: int | None = None,
     doublings: int = 3,
     threads: int = 1,
-) -> PopulationSaddle:
+) -> SampledSaddle:
     """Return the saddle point of a source network of any activation and input rank.
 
     Args:
@@ -84,7 +84,7 @@ def population_source(
 
     Raises:
         DomainError: a bad value, or a tilt that is not normalisable (its direction is named).
-        ConvergenceError: the first population does not settle.
+        ConvergenceError: the first particles do not settle.
     """
     points, at, y = check_problem(x, rows, labels)
     check_gamma(gamma)
@@ -130,10 +130,10 @@ def population_source(
     return replace(found, v=unit * found.v, outputs=unit * found.outputs)
 
 
-def _lazy(act: Activation, x: Floats, at, y: Floats, beta: float, rng) -> PopulationSaddle:
+def _lazy(act: Activation, x: Floats, at, y: Floats, beta: float, rng) -> SampledSaddle:
     """The saddle at γ = 0: the base measure itself, and regression with its kernel."""
     known = regression(initial_kernels(act, x, x)[0], at, y, 0.0, beta)
-    return PopulationSaddle(
+    return SampledSaddle(
         **{**known, "info": {**known["info"], "condensed": 0.0}},
         neurons=rng.standard_normal((_count(x), x.shape[1])),
     )
@@ -164,7 +164,7 @@ def check_finite_beta(beta: float) -> None:
     """
     check_beta(beta)
     if not np.isfinite(beta):
-        raise DomainError(f"beta = {beta}: the population solver needs a finite beta, for example 1e3.")
+        raise DomainError(f"beta = {beta}: the sampling route needs a finite beta, for example 1e3.")
 
 
 def _pool(run: Run) -> Pool:
@@ -202,7 +202,7 @@ def floor_of(checks: list[Check]) -> float:
 
 def _record(
     stage: SourceStage, x: Floats, at, basis: Floats, runs: list[Run], checks: list[Check], rng, verdict_, moves: int
-) -> PopulationSaddle:
+) -> SampledSaddle:
     y, γ, β = stage.labels, stage.gamma, stage.beta
     pools = [_pool(r) for r in runs]
     both = Pool(*(np.concatenate([getattr(p, name) for p in pools], axis=1) for name in ("z", "bias")))
@@ -242,7 +242,7 @@ def _record(
         "condensed": 0.0 if atoms is None else γ**2 * float(v @ atoms.kernel @ v) / saddle,
     }
     status, message = verdict_
-    return PopulationSaddle(
+    return SampledSaddle(
         v=v,
         outputs=outputs,
         kernel=kernel,

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.bayes.population.condense import Atoms
-from tlcli.bayes.population.dual import gram, moments
-from tlcli.bayes.population.pool import Pool
-from tlcli.bayes.population.target_condense import Dragged, Split
-from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED
+from tlcli.bayes.sampling.condense import Atoms
+from tlcli.bayes.sampling.dual import gram, moments
+from tlcli.bayes.sampling.pool import Pool
+from tlcli.bayes.sampling.target_condense import Dragged, Split
+from tlcli.bayes.sampling.tilt import Tilt
 
 JACKKNIFE = 16
 LARGEST_GAP = 0.02  # nats per neuron, for a problem of any size; with many points noise alone makes it P/(2·ESS)

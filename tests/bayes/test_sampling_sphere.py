@@ -5,11 +5,11 @@ import pytest
 from scipy.integrate import quad
 
 from tlcli.bayes.domain import normalisable
-from tlcli.bayes.population.source import population_source
-from tlcli.bayes.population.target import population_target
-from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.quadrature.solve import quadrature_source
 from tlcli.bayes.saddle import CONVERGED
+from tlcli.bayes.sampling.source import sampled_source
+from tlcli.bayes.sampling.target import sampled_target
+from tlcli.bayes.sampling.tilt import Tilt
 from tlcli.dmft.activations import activation
 from tlcli.simulate.posterior import sample_posterior
 
@@ -50,7 +50,7 @@ def test_near_the_edge_the_dual_is_that_of_exact_integration(seed, gamma, edge):
     x, y, beta = rng.standard_normal((3, 3)), np.array([1.0, -1.0, 1.0]), 50.0
     b = x / np.sqrt(3)
     assert log_z_of_three(np.zeros(3), b, 1.0) == pytest.approx(0.0, abs=1e-10)
-    found = population_source(RELU, x, np.arange(3), y, gamma, beta, seed=1, chains=256, moves=300)
+    found = sampled_source(RELU, x, np.arange(3), y, gamma, beta, seed=1, chains=256, moves=300)
     assert found.status == CONVERGED, found.message
     assert edge < normalisable(RELU, b, found.v, gamma)[2] < 1
 
@@ -103,7 +103,7 @@ def test_points_outside_the_span_agree_with_quadrature():
     x = np.random.default_rng(5).standard_normal((6, 3))
     rows, y = np.arange(2), np.array([1.0, -1.0])
     exact = quadrature_source(RELU, x, rows, y, 1.5, 10.0)
-    found = population_source(RELU, x, rows, y, 1.5, 10.0, seed=3, chains=512, moves=400)
+    found = sampled_source(RELU, x, rows, y, 1.5, 10.0, seed=3, chains=512, moves=400)
     assert np.linalg.norm(found.kernel - exact.kernel) < 0.02 * np.linalg.norm(exact.kernel)
     assert np.linalg.norm(found.outputs - exact.outputs) < 0.02 * np.linalg.norm(exact.outputs)
     lazy = quadrature_source(RELU, x, rows, y, 0.0, 10.0)
@@ -134,7 +134,7 @@ def condensed():
     rng = np.random.default_rng(20)
     x, t = rng.standard_normal((20, 20)), rng.standard_normal(20)
     y = np.sign(x @ t)
-    return x, y, population_source(RELU, x, np.arange(20), y, 1.5, 50.0, seed=0, moves=500, threads=2)
+    return x, y, sampled_source(RELU, x, np.arange(20), y, 1.5, 50.0, seed=0, moves=500, threads=2)
 
 
 def test_a_condensate_is_certified_and_seen_at_finite_width(condensed):
@@ -167,7 +167,7 @@ def test_a_condensate_is_certified_and_seen_at_finite_width(condensed):
 
 def test_a_target_keeps_the_condensate_at_an_infinite_coupling(condensed):
     x, y, found = condensed
-    same = population_target(RELU, x, np.arange(20), y, 1.0, 50.0, np.inf, found, seed=1)
+    same = sampled_target(RELU, x, np.arange(20), y, 1.0, 50.0, np.inf, found, seed=1)
     np.testing.assert_allclose(same.v, np.linalg.solve(found.kernel + np.eye(20) / 50, y))
     for directions, masses in found.condensates:
         φ = np.maximum(directions @ x.T / np.sqrt(20), 0)
@@ -181,7 +181,7 @@ def test_more_noisy_points_than_dimensions_are_solved_on_the_edge(seed):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((12, 4))
     y = x @ rng.standard_normal(4) / 2 + rng.standard_normal(12)
-    found = population_source(RELU, x, np.arange(12), y, 1.0, 50.0, seed=1, moves=200, doublings=0, threads=2)
+    found = sampled_source(RELU, x, np.arange(12), y, 1.0, 50.0, seed=1, moves=200, doublings=0, threads=2)
     assert np.isfinite([found.gap, found.gap_floor]).all()
     assert found.info["condensed"] > 0.1
     assert found.info["spread_v"] < 0.02

@@ -24,7 +24,7 @@ from scipy.linalg import cho_solve
 
 from tlcli.arrays import Flags, Floats, Indices
 from tlcli.bayes.domain import steep_directions
-from tlcli.bayes.population.condense import factor_of
+from tlcli.bayes.sampling.condense import factor_of
 from tlcli.dmft.activations import Activation
 
 _STEPS, _INNER = 20, 30  # of the ascent, and of its least squares; the closed form on a face ends it

@@ -5,18 +5,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.bayes.population.dual import newton
-from tlcli.bayes.population.jumps import Mixture, fit, jump
-from tlcli.bayes.population.ladder import Square
-from tlcli.bayes.population.moves import Chains, hmc, start_chains
-from tlcli.bayes.population.pool import Pool
-from tlcli.bayes.population.run import KEEP, Run, SourceStage, Trips, fields, refreshed, sample
-from tlcli.bayes.population.slaved import slaved
-from tlcli.bayes.population.start import walk
-from tlcli.bayes.population.target_condense import Dragged, Split
-from tlcli.bayes.population.target_far import Far, far_lobes
-from tlcli.bayes.population.target_jumps import GroupMixture, adapt
-from tlcli.bayes.population.target_newton import dragged_newton
+from tlcli.bayes.sampling.dual import newton
+from tlcli.bayes.sampling.jumps import Mixture, fit, jump
+from tlcli.bayes.sampling.ladder import Square
+from tlcli.bayes.sampling.moves import Chains, hmc, start_chains
+from tlcli.bayes.sampling.pool import Pool
+from tlcli.bayes.sampling.run import KEEP, Run, SourceStage, Trips, fields, refreshed, sample
+from tlcli.bayes.sampling.slaved import slaved
+from tlcli.bayes.sampling.start import walk
+from tlcli.bayes.sampling.target_condense import Dragged, Split
+from tlcli.bayes.sampling.target_far import Far, far_lobes
+from tlcli.bayes.sampling.target_jumps import GroupMixture, adapt
+from tlcli.bayes.sampling.target_newton import dragged_newton
 
 _STATES = 8
 STIFF = 1e6  # δ from which the base Gaussians are so narrow that no jump is needed
@@ -86,7 +86,7 @@ class TargetRun:
 
 
 def _fresh(tied: Tied, v: Floats, step: float, rng: np.random.Generator) -> Chains:
-    # From the base, not from a slaved population: the chains must find the shares of the lobes by themselves.
+    # From the base, not from slaved particles: the chains must find the shares of the lobes by themselves.
     size, rank = tied.centre.shape
     z = rng.standard_normal((size, rank), dtype=np.float32)
     return start_chains(tied.stage.tilt, v.astype(np.float32), z, np.arange(size), step, rng)
@@ -116,7 +116,7 @@ def first_target_run(
         rounds: Newton steps.
 
     Raises:
-        ConvergenceError: the slaved population does not settle.
+        ConvergenceError: the slaved particles do not settle.
     """
     rng = np.random.default_rng(seed)
     stage, size = tied.stage, len(tied.centre)

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.bayes.population.dual import Solved, moments, value_at
-from tlcli.bayes.population.pool import Pool
-from tlcli.bayes.population.target_condense import Cut, Dragged, NewtonStep, Pieces, Split
-from tlcli.bayes.population.tilt import Tilt
+from tlcli.bayes.sampling.dual import Solved, moments, value_at
+from tlcli.bayes.sampling.pool import Pool
+from tlcli.bayes.sampling.target_condense import Cut, Dragged, NewtonStep, Pieces, Split
+from tlcli.bayes.sampling.tilt import Tilt
 
 _SHORTEST = 1e-3  # of a step
 _TRIED = 3  # lengths of one step before its model is made again

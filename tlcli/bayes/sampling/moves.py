@@ -1,4 +1,4 @@
-"""Markov moves of a population of independent chains under an umbrella: HMC with the Gaussian part exact."""
+"""Markov moves of independent chains under an umbrella: HMC with the Gaussian part exact."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcli.arrays import Floats, Indices, Singles
-from tlcli.bayes.population.ladder import Ladder, Square
-from tlcli.bayes.population.tilt import Tilt
+from tlcli.bayes.sampling.ladder import Ladder, Square
+from tlcli.bayes.sampling.tilt import Tilt
 
 STEPS = 8
 

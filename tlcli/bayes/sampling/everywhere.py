@@ -3,9 +3,9 @@
 import numpy as np
 
 from tlcli.arrays import Floats, Indices, Singles
-from tlcli.bayes.population.dual import project, weights_of
-from tlcli.bayes.population.pool import Pool
-from tlcli.bayes.population.tilt import Tilt
+from tlcli.bayes.sampling.dual import project, weights_of
+from tlcli.bayes.sampling.pool import Pool
+from tlcli.bayes.sampling.tilt import Tilt
 
 _BLOCK = 4_000_000  # numbers in one table of features
 

@@ -1,4 +1,4 @@
-"""States of a population that were sampled under one tilt."""
+"""States of chains that were sampled under one tilt."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""One start of the source solver: slaved population, field ladder, rounds of umbrella sampling and Newton."""
+"""One start of the source solver: slaved particles, field ladder, rounds of umbrella sampling and Newton."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,15 +7,15 @@ import numpy as np
 
 from tlcli.arrays import Floats
 from tlcli.bayes.domain import normalisable
-from tlcli.bayes.population.condense import Atoms, Cuts, more_cuts, outside_domain
-from tlcli.bayes.population.dual import Solved, newton, project
-from tlcli.bayes.population.jumps import Mixture, fit, jump
-from tlcli.bayes.population.ladder import Ladder, ladder
-from tlcli.bayes.population.moves import Chains, hmc
-from tlcli.bayes.population.pool import Pool
-from tlcli.bayes.population.slaved import slaved
-from tlcli.bayes.population.start import walk
-from tlcli.bayes.population.tilt import Tilt
+from tlcli.bayes.sampling.condense import Atoms, Cuts, more_cuts, outside_domain
+from tlcli.bayes.sampling.dual import Solved, newton, project
+from tlcli.bayes.sampling.jumps import Mixture, fit, jump
+from tlcli.bayes.sampling.ladder import Ladder, ladder
+from tlcli.bayes.sampling.moves import Chains, hmc
+from tlcli.bayes.sampling.pool import Pool
+from tlcli.bayes.sampling.slaved import slaved
+from tlcli.bayes.sampling.start import walk
+from tlcli.bayes.sampling.tilt import Tilt
 
 KEEP = 5  # every fifth state enters the pool: neighbours are correlated, and the pool is what costs memory
 HIGHEST_FIELD = 44
@@ -96,7 +96,7 @@ def first_run(stage: SourceStage, seed: np.random.SeedSequence, *, chains: int, 
         rounds: Newton steps, each on a pool of its own.
 
     Raises:
-        ConvergenceError: the slaved population does not settle.
+        ConvergenceError: the slaved particles do not settle.
     """
     tilt, gamma, odd = stage.tilt, stage.gamma, stage.odd
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Slaved population: N neurons whose v = (Φ_N + I/β)⁻¹y follows them, a discretised mean-field Langevin flow.
+"""Slaved particles: N neurons whose v = (Φ_N + I/β)⁻¹y follows them, a discretised mean-field Langevin flow.
 
 It is the flow of the strictly convex KL(μ | prior) + ½γ²yᵀ(Φ[μ] + I/β)⁻¹y; it comes near the saddle, but cannot certify
 how mass is divided between lobes: it only gives the umbrella its first v.
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlcli.arrays import Floats, Singles
-from tlcli.bayes.population.tilt import Tilt
+from tlcli.bayes.sampling.tilt import Tilt
 from tlcli.errors import ConvergenceError
 
 
 @dataclass(frozen=True, eq=False)
 class Slaved:
-    """Where the flow ended: mean v (P,), the population z (N, r), the largest |γs| and the balance γ²Es²/saddle."""
+    """Where the flow ended: mean v (P,), the particles z (N, r), the largest |γs| and the balance γ²Es²/saddle."""
 
     v: Floats
     z: Singles
@@ -51,7 +51,7 @@ def slaved(
             return found
         step *= 0.5
     raise ConvergenceError(
-        f"the first population did not settle (gamma^2 E s^2 is {balance:.3g} times its saddle value): "
+        f"the first particles did not settle (gamma^2 E s^2 is {balance:.3g} times its saddle value): "
         "use a smaller gamma or beta, or more neurons."
     )
 
@@ -91,9 +91,9 @@ def _flow(tilt: Tilt, labels: Floats, gamma: float, beta: float, rng, z: Singles
             balances.append(float(square.mean()))
             largest = max(largest, float(np.sqrt(square.max())))
     mean = np.mean(means, axis=0)
-    if tilt.sphere:  # v is inside the domain of its population whatever the step: nothing runs away
+    if tilt.sphere:  # v is inside the domain of its particles whatever the step: nothing runs away
         return Slaved(mean, z, largest, 1.0)
-    # v follows the population, so the average of γ²Es² over the run is compared with the saddle value of the average v.
+    # v follows the particles, so the average of γ²Es² over the run is compared with the saddle value of the average v.
     saddle = gamma**2 * float(mean @ labels - mean @ ridge @ mean)
     measured = _mean_square(tilt, z, mean, gamma, group)
     return Slaved(mean, z, largest, measured / saddle if saddle > 0 else 1.0)

@@ -18,8 +18,8 @@ from scipy.optimize import nnls
 
 from tlcli.arrays import Floats, Singles
 from tlcli.bayes.domain import steep_directions
-from tlcli.bayes.population.pool import Pool
-from tlcli.bayes.population.tilt import Tilt
+from tlcli.bayes.sampling.pool import Pool
+from tlcli.bayes.sampling.tilt import Tilt
 from tlcli.errors import ConvergenceError
 
 # The constraint is kept this far from the edge: on it the log tilt of a state along ẑ_k would be infinite.

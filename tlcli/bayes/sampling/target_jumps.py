@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlcli.arrays import Floats, Singles
-from tlcli.bayes.population.jumps import Mixture
+from tlcli.bayes.sampling.jumps import Mixture
 
 # The quadratic fit extrapolates to neurons far from where it was made: masses are tempered and bounded below.
 _TEMPER, _LEAST = 0.7, 0.02

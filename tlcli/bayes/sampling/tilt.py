@@ -1,4 +1,4 @@
-"""The one-neuron measures of the population: base Gaussian, feature s(z) = v·φ(h) and its gradient, in blocks.
+"""The one-neuron measures that are sampled: base Gaussian, feature s(z) = v·φ(h) and its gradient, in blocks.
 
 A neuron's weights in the row space of the training inputs are w = m + z/√(1+δ), z standard Gaussian (r,), so that its
 preactivations on the P training points are h = Bz + c with B = X·basis/√(D(1+δ)), c = Xm/√D. All densities of this
@@ -28,7 +28,7 @@ _EDGE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Tilt:
-    """Preactivations of a population.
+    """Preactivations of chains.
 
     Attributes:
         act: activation.

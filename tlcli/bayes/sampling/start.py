@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 
 from tlcli.arrays import Floats, Indices, Singles
-from tlcli.bayes.population.ladder import Ladder, ladder
-from tlcli.bayes.population.moves import Chains, hmc, start_chains
-from tlcli.bayes.population.tilt import Tilt
+from tlcli.bayes.sampling.ladder import Ladder, ladder
+from tlcli.bayes.sampling.moves import Chains, hmc, start_chains
+from tlcli.bayes.sampling.tilt import Tilt
 
 
 def walk(

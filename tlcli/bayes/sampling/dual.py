@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tlcli.arrays import Floats, Indices
-from tlcli.bayes.population.condense import Cuts, shortened
-from tlcli.bayes.population.pool import Pool
-from tlcli.bayes.population.tilt import Tilt
+from tlcli.bayes.sampling.condense import Cuts, shortened
+from tlcli.bayes.sampling.pool import Pool
+from tlcli.bayes.sampling.tilt import Tilt
 
 _BLOCK = 4096
 

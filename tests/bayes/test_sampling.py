@@ -1,14 +1,14 @@
-"""The sampled population against deterministic quadrature, values of another program, and its own certificate."""
+"""Sampled saddle points against deterministic quadrature, values of another program, and their own certificate."""
 
 import numpy as np
 import pytest
 
 from tests.bayes.problems import SETTINGS, det_inputs, problem_b
-from tlcli.bayes.population.certificate import verdict
-from tlcli.bayes.population.source import population_source
-from tlcli.bayes.population.target import population_target
 from tlcli.bayes.quadrature.solve import quadrature_source, quadrature_target
 from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED
+from tlcli.bayes.sampling.certificate import verdict
+from tlcli.bayes.sampling.source import sampled_source
+from tlcli.bayes.sampling.target import sampled_target
 from tlcli.dmft.activations import activation
 from tlcli.dmft.lazy import initial_kernels
 from tlcli.errors import DomainError
@@ -24,7 +24,7 @@ def near(found, wanted, part):
 def test_both_stages_of_two_dimensions_are_those_of_quadrature(name, phi):
     points, s, act = problem_b(), SETTINGS[name], activation(phi)
     exact = quadrature_source(act, points.x, points.source, points.y1, s["gamma1"], s["beta1"])
-    found = population_source(act, points.x, points.source, points.y1, s["gamma1"], s["beta1"], seed=1, **FEW)
+    found = sampled_source(act, points.x, points.source, points.y1, s["gamma1"], s["beta1"], seed=1, **FEW)
     assert found.status == CONVERGED, found.message
     assert near(found.v, exact.v, 0.02)
     assert near(found.kernel, exact.kernel, 0.04)
@@ -43,7 +43,7 @@ def test_both_stages_of_two_dimensions_are_those_of_quadrature(name, phi):
         source_rows=points.source,
         source_gamma=s["gamma1"],
     )
-    sampled = population_target(act, points.x, points.target, points.y2, *second, found, seed=2)
+    sampled = sampled_target(act, points.x, points.target, points.y2, *second, found, seed=2)
     assert near(sampled.v, target.v, 0.04)
     assert near(sampled.outputs, target.outputs, 0.05)
 
@@ -69,7 +69,7 @@ def test_thirty_points_reproduce_the_note(case, phi, gamma, beta, inputs, v, err
     """Cases N1 and N2 of docs/references.md: 30 points in 20 dimensions, signs of a teacher; three errors of it."""
     x = det_inputs(30, 20, *inputs)
     y = np.sign(x @ np.cos(np.arange(1, 21)))
-    found = population_source(activation(phi), x, np.arange(30), y, gamma, beta, seed=0, threads=2)
+    found = sampled_source(activation(phi), x, np.arange(30), y, gamma, beta, seed=0, threads=2)
     assert found.status == CONVERGED, f"{case}: {found.message}"
     np.testing.assert_allclose(found.v[:6], v, atol=3 * error)
     assert float(found.v @ found.v) == pytest.approx(square, rel=0.01)
@@ -84,7 +84,7 @@ def test_the_train_loss_is_that_of_v_within_its_error(name, gamma, beta):
     x, at, act = 1.2 * rng.standard_normal((11, 2)), np.arange(8), activation(name)
     y = np.sign(x[at] @ [1, 0.5])
     exact = quadrature_source(act, x, at, y, gamma, beta)
-    found = population_source(act, x, at, y, gamma, beta, seed=0, chains=256, moves=200)
+    found = sampled_source(act, x, at, y, gamma, beta, seed=0, chains=256, moves=200)
     loss, wanted = (float(np.mean((s.outputs[at] - y) ** 2)) for s in (found, exact))
     assert loss == pytest.approx(np.mean((found.v / beta) ** 2), rel=1e-9)
     assert wanted == pytest.approx(np.mean((exact.v / beta) ** 2), rel=1e-9)
@@ -96,9 +96,7 @@ def test_a_run_that_is_too_short_is_not_called_solved():
     rng = np.random.default_rng(7)
     x = rng.standard_normal((40, 20))
     y = np.sign(x @ rng.standard_normal(20))
-    found = population_source(
-        activation("erf"), x, np.arange(40), y, 3.0, 50.0, seed=0, chains=64, moves=20, doublings=0
-    )
+    found = sampled_source(activation("erf"), x, np.arange(40), y, 3.0, 50.0, seed=0, chains=64, moves=20, doublings=0)
     assert found.status == NOT_CONVERGED
     assert found.message
 
@@ -107,7 +105,7 @@ def test_a_tilt_without_a_norm_names_its_direction():
     x = det_inputs(6, 4, 1.3, 0.7)
     y = np.sign(x[:, 0])
     with pytest.raises(DomainError, match="not normalisable; the largest gamma that is, is 0"):
-        population_source(activation("he2"), x, np.arange(6), y, 1.0, 10.0, seed=0, **FEW)
+        sampled_source(activation("he2"), x, np.arange(6), y, 1.0, 10.0, seed=0, **FEW)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +120,7 @@ def test_a_tilt_without_a_norm_names_its_direction():
 def test_bad_values_are_refused(more, text):
     settings = {"gamma": 1.0, "beta": 10.0, "seed": 0, **more}
     with pytest.raises(DomainError, match=text):
-        population_source(activation("erf"), det_inputs(6, 4, 1.3, 0.7), np.arange(6), np.ones(6), **settings)
+        sampled_source(activation("erf"), det_inputs(6, 4, 1.3, 0.7), np.arange(6), np.ones(6), **settings)
 
 
 def test_a_lazy_network_is_kernel_regression():
@@ -131,7 +129,7 @@ def test_a_lazy_network_is_kernel_regression():
     rows = np.arange(4)
     for phi in ("erf", "he2"):
         act = activation(phi)
-        found = population_source(act, x, rows, y[:4], 0.0, 10.0, seed=0)
+        found = sampled_source(act, x, rows, y[:4], 0.0, 10.0, seed=0)
         kernel = initial_kernels(act, x, x)[0]
         assert found.status == CONVERGED
         np.testing.assert_allclose(found.v, np.linalg.solve(kernel[:4, :4] + np.eye(4) / 10, y[:4]))
@@ -145,17 +143,17 @@ def test_a_nearly_lazy_network_is_solved():
     """Its chains never leave the bulk; v is that of regression to the accuracy of Φ, times |Φ⁻¹|."""
     x = det_inputs(6, 4, 1.3, 0.7)
     y = np.sign(x[:, 0])
-    found = population_source(activation("erf"), x, np.arange(6), y, 0.02, 10.0, seed=0, chains=512, moves=300)
+    found = sampled_source(activation("erf"), x, np.arange(6), y, 0.02, 10.0, seed=0, chains=512, moves=300)
     assert found.status == CONVERGED, found.message
-    lazy = population_source(activation("erf"), x, np.arange(6), y, 0.0, 10.0, seed=0)
+    lazy = sampled_source(activation("erf"), x, np.arange(6), y, 0.0, 10.0, seed=0)
     assert near(found.v, lazy.v, 0.03)
     assert near(found.kernel, lazy.kernel, 0.02)
 
 
 def test_an_infinite_coupling_keeps_the_measure_of_the_source():
     points, s, act = problem_b(), SETTINGS["B2"], activation("erf")
-    source = population_source(act, points.x, points.source, points.y1, s["gamma1"], s["beta1"], seed=1, **FEW)
-    tied = population_target(act, points.x, points.target, points.y2, 2.0, 4.0, np.inf, source, seed=2)
+    source = sampled_source(act, points.x, points.source, points.y1, s["gamma1"], s["beta1"], seed=1, **FEW)
+    tied = sampled_target(act, points.x, points.target, points.y2, 2.0, 4.0, np.inf, source, seed=2)
     exact = quadrature_source(act, points.x, points.source, points.y1, s["gamma1"], s["beta1"])
     same = quadrature_target(
         act, points.x, points.target, points.y2, 2.0, 4.0, np.inf, exact, source_rows=points.source, source_gamma=1.0
@@ -201,7 +199,7 @@ def test_a_hundred_points_are_certified():
     """Case N3 of docs/references.md, γ = 1.5: its values to their errors, doubled for the error of this run."""
     rng = np.random.default_rng(7)
     x, t = rng.standard_normal((100, 40)), rng.standard_normal(40)
-    found = population_source(activation("erf"), x, np.arange(100), np.sign(x @ t), 1.5, 50.0, seed=0, threads=2)
+    found = sampled_source(activation("erf"), x, np.arange(100), np.sign(x @ t), 1.5, 50.0, seed=0, threads=2)
     assert found.status == CONVERGED, found.message
     assert found.gap <= 3 * found.gap_floor
     assert found.info["spread_v"] <= 0.01

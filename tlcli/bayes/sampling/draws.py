@@ -1,6 +1,6 @@
 """Neurons of a known saddle point: equally weighted draws of w from the measure of a given v.
 
-The deterministic routes know v and Φ but keep no neurons. Chains at this v, with the moves of the population, give
+The deterministic routes know v and Φ but keep no neurons. Chains at this v, with the moves of the sampling route, give
 them; v is not changed.
 """
 
@@ -8,13 +8,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tlcli.arrays import Floats, Indices
-from tlcli.bayes.population.everywhere import neurons_of, row_space
-from tlcli.bayes.population.jumps import Mixture, fit
-from tlcli.bayes.population.run import Run, SourceStage, Trips, fields, refreshed, sample
-from tlcli.bayes.population.start import walk
-from tlcli.bayes.population.target_run import Tied, neurons_at, sample_target, with_lobes
-from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import mean_weight
+from tlcli.bayes.sampling.everywhere import neurons_of, row_space
+from tlcli.bayes.sampling.jumps import Mixture, fit
+from tlcli.bayes.sampling.run import Run, SourceStage, Trips, fields, refreshed, sample
+from tlcli.bayes.sampling.start import walk
+from tlcli.bayes.sampling.target_run import Tied, neurons_at, sample_target, with_lobes
+from tlcli.bayes.sampling.tilt import Tilt
 from tlcli.dmft.activations import Activation
 
 COUNT = 4096

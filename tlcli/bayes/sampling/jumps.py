@@ -12,11 +12,11 @@ from typing import Protocol
 import numpy as np
 
 from tlcli.arrays import Floats, Singles
-from tlcli.bayes.population.dual import project
-from tlcli.bayes.population.ladder import Ladder, Square
-from tlcli.bayes.population.moves import Chains
-from tlcli.bayes.population.pool import Pool
-from tlcli.bayes.population.tilt import Tilt
+from tlcli.bayes.sampling.dual import project
+from tlcli.bayes.sampling.ladder import Ladder, Square
+from tlcli.bayes.sampling.moves import Chains
+from tlcli.bayes.sampling.pool import Pool
+from tlcli.bayes.sampling.tilt import Tilt
 
 
 class Proposal(Protocol):

@@ -1,4 +1,4 @@
-"""Target saddle point at any input rank, with source neurons from the population of the source.
+"""Target saddle point at any input rank, with source neurons from the chains of the source.
 
 p(w) = mean_i p(w|w̄_i), p(w|w̄_i) ∝ N(w; αw̄_i, I/(1+δ)) exp(½γ²(v·φ)²), each normalised on its own: a chain never
 leaves its source neuron. Φ needs no log Z(v|w̄_i): the chains sample the tilted measure itself, with jumps between
@@ -16,13 +16,6 @@ from threadpoolctl import threadpool_limits
 
 from tlcli.arrays import Floats
 from tlcli.bayes.domain import refuse_growth, refuse_tilt
-from tlcli.bayes.population.certificate import SPREADS, Check, check, relative, spreads, verdict
-from tlcli.bayes.population.everywhere import kernel_everywhere, outside, row_space
-from tlcli.bayes.population.run import SourceStage
-from tlcli.bayes.population.source import PopulationSaddle, check_finite_beta, floor_of, population_source, regression
-from tlcli.bayes.population.target_condense import Dragged
-from tlcli.bayes.population.target_run import TargetRun, Tied, first_target_run, judged_pool, mean_log_z, neurons_at
-from tlcli.bayes.population.tilt import Tilt
 from tlcli.bayes.saddle import (
     NOT_CONVERGED,
     Saddle,
@@ -33,6 +26,13 @@ from tlcli.bayes.saddle import (
     mean_weight,
     stationary,
 )
+from tlcli.bayes.sampling.certificate import SPREADS, Check, check, relative, spreads, verdict
+from tlcli.bayes.sampling.everywhere import kernel_everywhere, outside, row_space
+from tlcli.bayes.sampling.run import SourceStage
+from tlcli.bayes.sampling.source import SampledSaddle, check_finite_beta, floor_of, regression, sampled_source
+from tlcli.bayes.sampling.target_condense import Dragged
+from tlcli.bayes.sampling.target_run import TargetRun, Tied, first_target_run, judged_pool, mean_log_z, neurons_at
+from tlcli.bayes.sampling.tilt import Tilt
 from tlcli.dmft.activations import Activation
 from tlcli.errors import DomainError
 
@@ -40,7 +40,7 @@ _LEAST = 1e-3  # richness times label size: below it a dual of the order of its 
 _FEWEST = 1024  # source neurons of each start, where the source has them
 
 
-def population_target(
+def sampled_target(
     act: Activation,
     x: ArrayLike,
     rows: ArrayLike,
@@ -48,7 +48,7 @@ def population_target(
     gamma: float,
     beta: float,
     delta: float,
-    source: PopulationSaddle,
+    source: SampledSaddle,
     *,
     seed: int,
     moves: int = 100,
@@ -75,11 +75,11 @@ def population_target(
 
     Raises:
         DomainError: a bad value, or a tilt that is not normalisable (its direction is named).
-        ConvergenceError: the first population does not settle.
+        ConvergenceError: the first particles do not settle.
     """
     check_delta(delta)
     if delta == 0:
-        return population_source(act, x, rows, labels, gamma, beta, seed=seed, threads=threads)
+        return sampled_source(act, x, rows, labels, gamma, beta, seed=seed, threads=threads)
     points, at, y = check_problem(x, rows, labels)
     check_gamma(gamma)
     check_finite_beta(beta)
@@ -92,7 +92,7 @@ def population_target(
     if neurons.ndim != 2 or neurons.shape[1] != points.shape[1] or len(neurons) < 64:
         raise DomainError(
             f"source neurons of shape {neurons.shape}: a target in dimension {points.shape[1]} needs at least 64 of "
-            "them, one row each, from population_source."
+            "them, one row each, from sampled_source."
         )
     α, precision, unit = float(mean_weight(delta)), 1.0 + float(delta), label_unit(y)
     γ = max(float(gamma) * unit, _LEAST)
@@ -192,7 +192,7 @@ def _dragged_share(runs: list[TargetRun], v: Floats, γ: float, β: float, y: Fl
     return {"dragged": sum(float(v @ k @ v) for k in kernels) / max(len(runs) * saddle, 1e-300)} if kernels else {}
 
 
-def _record(runs, x, at, basis, checks, log_z, verdict_, moves, precision, neurons, seed) -> PopulationSaddle:
+def _record(runs, x, at, basis, checks, log_z, verdict_, moves, precision, neurons, seed) -> SampledSaddle:
     stage = runs[0].stage
     y, γ, β = stage.labels, stage.gamma, stage.beta
     rng = np.random.default_rng(seed)
@@ -230,7 +230,7 @@ def _record(runs, x, at, basis, checks, log_z, verdict_, moves, precision, neuro
         **_dragged_share(runs, v, γ, β, y),
     }
     status, message = verdict_
-    return PopulationSaddle(
+    return SampledSaddle(
         v=v,
         outputs=outputs,
         kernel=kernel,
