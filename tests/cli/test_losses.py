@@ -180,3 +180,14 @@ def test_another_number_of_classes_needs_a_new_head(tlcli):
     found = tlcli("dmft-solve --source digits:0-2 --target digits:5-9 -o one --quiet")
     assert found.code == 2
     assert "3 outputs of softmax and 5 outputs of softmax, whose readouts differ; use --readout reset" in found.err
+
+
+def test_a_stored_result_with_a_loss_of_both_stages_is_drawn_again(tlcli):
+    """Its provenance holds the loss of both stages and of each."""
+    command = "dmft-solve --source sign:linear --target sign:linear --dim 4 --gamma0 0 --gamma2 0"
+    assert tlcli(command, f"{FAST} --t2 3 --loss logistic -o one").code == 0
+    assert tlcli("plot one --quantity gain_error -o two").code == 0
+    drawn = {path.name for path in Path("two").glob("*.png")}
+    assert drawn == {"figure.png", "figure-confusion.png", "figure-reliability.png"}
+    found = tlcli(command, f"{FAST} --t2 3 --loss logistic --loss1 mse --loss2 softmax -o three")
+    assert (found.code, "--loss logistic has no effect" in found.err) == (2, True)

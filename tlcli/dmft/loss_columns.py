@@ -14,7 +14,16 @@ from scipy.special import ndtr
 from tlcli.arrays import Array, Flags, Floats
 from tlcli.dmft.estimates import Piece, estimate, time_change
 from tlcli.dmft.loss_setup import LossSetup, Side
-from tlcli.losses.scores import TIE, calibrated_losses, margins, point_errors, point_losses
+from tlcli.losses.scores import (
+    TIE,
+    calibration,
+    confidences,
+    confusion,
+    cross_calibrated,
+    margins,
+    point_errors,
+    point_losses,
+)
 
 Statistic = Callable[[list[Floats]], Floats]
 Estimator = Callable[[Sequence[Piece], Statistic], tuple[Floats, Floats]]
@@ -71,11 +80,24 @@ class Heads:
         for name, scored in self._groups().items():
             columns |= scored.loss(name)
             columns |= scored.errors(_error_of(name))
+            of_test = {"gain": name, "gain_error": _error_of(name)}
             if name in ("loss", "baseline"):
-                columns |= scored.calibrated("baseline_calibrated" if name == "baseline" else "loss_calibrated")
+                of_test["gain_calibrated"] = "baseline_calibrated" if name == "baseline" else "loss_calibrated"
+                columns |= scored.calibrated(of_test["gain_calibrated"])
+            if "train" not in name:
+                columns |= {f"{column}_test_se": scored.by_points(gain) for gain, column in of_test.items()}
             if name == "train_loss":
                 columns |= scored.margin()
         return columns | self._gains()
+
+    def losses(self) -> dict[str, Array]:
+        """Return the columns of losses and the gain in them alone, and their errors."""
+        columns = dict[str, Array]()
+        for name, scored in self._groups().items():
+            columns |= scored.loss(name)
+        with_, without = self._judged()
+        gain, error = self.estimated(self.pieces, lambda f: without.mean_loss(f) - with_.mean_loss(f))
+        return {**columns, "gain": gain, "gain_se": error}
 
     def shares(self) -> dict[str, Statistic]:
         """Return by column the share of misclassified points of given outputs, as it is, and the gain in it."""
@@ -116,10 +138,29 @@ class Heads:
                 error = np.sqrt(error**2 + with_.doubt() + without.doubt())
             columns[f"{name}_se"] = error
             each = b([p.whole for p in self.pieces]) - a([p.whole for p in self.pieces])
-            n = each.shape[1]
-            spread = each.std(axis=1, ddof=1) / np.sqrt(n) if n > 1 else np.full(len(each), np.nan)
-            columns[f"{name}_test_se"] = spread
+            columns[f"{name}_test_se"] = _error_of_mean(each)
         return columns
+
+    def arrays(self) -> dict[str, Array]:
+        """Return what the outputs say of test points at the ends of the stages: confusion and confidence.
+
+        `confusion_NAME` (C, C) of the source's head after stage 1 and stage 2, of the target and of the baseline;
+        `confidence_NAME` (2, n) of the target and the baseline, as it is and calibrated, and `right_NAME` (n,), whether
+        the likeliest class is the label. Heads without outputs, points or classes have none.
+        """
+        with_, without = self._judged()
+        source, found = self._groups()["source_loss"], dict[str, Array]()
+        middle = len(self.setup.settings.times1) - 1
+        heads = {"source_stage1": (source, middle)}
+        if self.setup.settings.times2:
+            heads |= {"source_stage2": (source, -1), "baseline": (without, -1), "target": (with_, -1)}
+        for name, (scored, record) in heads.items():
+            table = scored.confusion(record)
+            if table is not None:
+                found[f"confusion_{name}"] = table
+                pair = scored.confidence(record) if scored is not source else None
+                found |= {} if pair is None else {f"confidence_{name}": pair[0], f"right_{name}": pair[1]}
+        return found
 
     def time_changes(self) -> list[Floats]:
         """Return how much the losses with and without pre-training change with the tolerance of the integration."""
@@ -166,7 +207,8 @@ class _Scored:
         if self.side.classes is None:
             return lambda f: np.full(self.outputs(f).shape[:2], np.nan)
         if gain == "gain_calibrated":
-            return self._over(lambda f: calibrated_losses(self.side.loss, f, self.labels)[0])
+            loss, labels = self.side.loss, self.labels
+            return self._over(lambda f: point_losses(loss, cross_calibrated(loss, f, labels), labels))
         return self._smooth_errors()
 
     def _spread(self) -> Floats:
@@ -208,6 +250,21 @@ class _Scored:
         each = ndtr(z) * ndtr(-z) - np.exp(-(z**2)) / (2 * np.pi)
         return np.sum(each, axis=1) / se.shape[1] ** 2
 
+    def confusion(self, record: int) -> Floats | None:
+        """Return the table of classes and what they are taken for at a record, None where there is none."""
+        f = self.outputs([p.whole for p in self.pieces])[record]
+        if self.side.classes is None or not f.size or not np.isfinite(f).all():
+            return None
+        return confusion(f, self.labels)
+
+    def confidence(self, record: int) -> tuple[Floats, Floats] | None:
+        """Return confidences (2, n) of all points, as they are and calibrated, and whether these are right (n,)."""
+        f, loss = self.outputs([p.whole for p in self.pieces])[record], self.side.loss
+        plain, better = confidences(loss, f), confidences(loss, cross_calibrated(loss, f, self.labels))
+        if plain is None or better is None:
+            return None
+        return np.stack([plain, better]), 1.0 - point_errors(f, self.labels)
+
     def mean_loss(self, f: list[Floats]) -> Floats:
         """Return the mean loss of every record."""
         return _mean(self.per_point("gain")(f))
@@ -239,10 +296,14 @@ class _Scored:
         f = self.outputs([p.whole for p in self.pieces])
         out, live = np.full(len(f), np.nan), self._live(f)
         if live.any() and f.shape[1] and self.side.classes is not None:
-            tau = calibrated_losses(self.side.loss, f[live], self.labels)[1]
+            tau = calibration(self.side.loss, f[live], self.labels)
             with np.errstate(divide="ignore"):
                 out[live] = 1 / tau
         return out
+
+    def by_points(self, gain: str) -> Floats:
+        """Return the error (n_record,) that the finite number of points leaves in a mean over them."""
+        return _error_of_mean(self.per_point(gain)([p.whole for p in self.pieces]))
 
     def margin(self) -> dict[str, Array]:
         """Return the smallest margin of the points."""
@@ -259,3 +320,8 @@ def _error_of(loss: str) -> str:
 
 def _mean(each: Floats) -> Floats:
     return each.mean(axis=1) if each.shape[1] else np.full(len(each), np.nan)
+
+
+def _error_of_mean(each: Floats) -> Floats:
+    n = each.shape[1]
+    return each.std(axis=1, ddof=1) / np.sqrt(n) if n > 1 else np.full(len(each), np.nan)

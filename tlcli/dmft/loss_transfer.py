@@ -5,6 +5,7 @@ several of them; where the readout is redrawn, or belongs to other outputs, the 
 readout on the features of the moment.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,13 +113,27 @@ class LossParts(Parts):
 
     def _measured(self) -> tuple[dict[str, Array], list[Floats]]:
         """Return the columns of losses and gains, and the part of the integration in the judged ones."""
-        heads = Heads.of(
-            self.setup, self.outputs, self._old_head() if self.setup.settings.times2 else None, self.baseline
-        )
+        heads = self.heads
         columns, changes = heads.columns(), heads.time_changes()
         if not np.any(np.isfinite(columns["loss"])):  # without labels of the test points
             changes = [np.zeros(len(columns["loss"]))]
         return columns, changes
+
+    @functools.cached_property
+    def heads(self) -> Heads:
+        """The outputs of all readouts that there are."""
+        old = self._old_head() if self.setup.settings.times2 else None
+        return Heads.of(self.setup, self.outputs, old, self.baseline)
+
+    def _arrays(self) -> dict[str, Array]:
+        """Return kernels and densities, the classes, and what the outputs say of test points."""
+        counts = [side.classes for side in self.setup.sides]
+        told = {
+            f"classes_{word}": np.array(n)
+            for word, n in zip(("source", "target"), counts, strict=True)
+            if n is not None
+        }
+        return super()._arrays() | told | self.heads.arrays()
 
     def _predicted(self, pieces: Sequence[Piece]) -> dict[str, Array]:
         """Return the predictions with errors: together where the stages have the same outputs, else by stage."""

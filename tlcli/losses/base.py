@@ -64,6 +64,13 @@ class Loss(ABC):
     def conjugate(self, v: Array, y: Array) -> Array:
         """Return sup_f [-v.f - l(f, y)], infinite outside its domain, of the shape of the value."""
 
+    def probabilities(self, f: Array) -> Array | None:
+        """Return the probabilities (..., C) that the loss gives the classes, None where it is no likelihood of classes.
+
+        Of a single output f (...) the classes are +1 and -1, (..., 2) in this order.
+        """
+        return None
+
     def hessian(self, f: Array, y: Array) -> Array:
         """Return the Hessian (..., C, C) of a `vector` loss, or its one number per output (...)."""
         if not self.vector:

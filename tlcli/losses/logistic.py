@@ -47,6 +47,10 @@ class Logistic(Loss):
         """Return expit(f) expit(-f) d."""
         return expit(f) * expit(-f) * d
 
+    def probabilities(self, f: Array) -> Array:
+        """Return expit(f) and expit(-f)."""
+        return np.stack([expit(f), expit(-f)], axis=-1)
+
     def conjugate(self, v: Array, y: Array) -> Array:
         """Return u ln u + (1 - u) ln(1 - u) at u = (1 + y)/2 - v, the probability of +1."""
         u = (1 + y) / 2 - v

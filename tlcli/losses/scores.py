@@ -56,39 +56,65 @@ def calibration(loss: Loss, f: Floats, y: Floats) -> Floats:
     The mean loss is convex in tau: Newton's method, kept inside a bracket. At most 1e8, where the best is none.
     """
     f = np.asarray(f, dtype=float)
-    axes = (-1,) if y.ndim == 1 else (-2, -1)
-    y = np.broadcast_to(y, f.shape)
-    spread = (slice(None),) * (f.ndim - len(axes)) + (None,) * len(axes)
-    shape = f.shape[: f.ndim - len(axes)]
-    low, high, tau = np.zeros(shape), np.full(shape, _LARGEST), np.ones(shape)
+    inner = y.ndim
+    flat = f.reshape(-1, *f.shape[f.ndim - inner :])
+    tau, low, high = np.ones(len(flat)), np.zeros(len(flat)), np.full(len(flat), _LARGEST)
+    left = np.arange(len(flat))
     for _ in range(_TURNS):
-        scaled = tau[spread] * f
-        slope = -np.sum(loss.force(scaled, y) * f, axis=axes)
-        curve = np.sum(loss.bend(scaled, y, f) * f, axis=axes)
-        low, high = np.where(slope < 0, tau, low), np.where(slope >= 0, tau, high)
+        here = tau[left]
+        slope, curve = _slope(loss, flat[left], y, here)
+        lower, upper = np.where(slope < 0, here, low[left]), np.where(slope >= 0, here, high[left])
+        low[left], high[left] = lower, upper
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            step = tau - slope / curve
+            step = here - slope / curve
         # A line search in the logarithm where Newton leaves the bracket; 0 is reached from above.
-        inside = np.isfinite(step) & (step > low) & (step < high)
-        middle = np.where(low > 0, np.sqrt(low * high), np.where(high > 1e-8, high * 1e-2, 0.0))
+        inside = np.isfinite(step) & (step > lower) & (step < upper)
+        middle = np.where(lower > 0, np.sqrt(lower * upper), np.where(upper > 1e-8, upper * 1e-2, 0.0))
         new = np.where(inside, step, middle)
-        if np.all(np.abs(new - tau) <= 1e-9 * (1e-9 + tau)):
+        tau[left] = new
+        left = left[np.abs(new - here) > 1e-9 * (1e-9 + here)]
+        if not left.size:
             break
-        tau = new
-    return tau
+    return tau.reshape(f.shape[: f.ndim - inner])
 
 
-def calibrated_losses(loss: Loss, f: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Return the loss of every point (..., n) after calibration on the other half of the points, and tau of all.
+def _slope(loss: Loss, f: Floats, y: Floats, tau: Floats) -> tuple[Floats, Floats]:
+    """Return the first and second derivative by tau (m,) of the summed loss of tau f, f (m, n) or (m, n, C)."""
+    scaled, y, axes = tau.reshape(-1, *[1] * y.ndim) * f, np.broadcast_to(y, f.shape), tuple(range(1, f.ndim))
+    return -np.sum(loss.force(scaled, y) * f, axis=axes), np.sum(loss.bend(scaled, y, f) * f, axis=axes)
 
-    Even and odd points are calibrated by each other, so that no point takes part in its own temperature.
+
+def cross_calibrated(loss: Loss, f: Floats, y: Floats) -> Floats:
+    """Return f times the factor that calibrates the other half of the points.
+
+    Even and odd points calibrate each other, so that no point takes part in its own temperature.
     """
-    n = f.shape[-1] if y.ndim == 1 else f.shape[-2]
     joined = y.ndim > 1
-    out = np.empty(f.shape[:-1] if joined else f.shape)
+    n = f.shape[-2] if joined else f.shape[-1]
+    out = np.empty(f.shape)
     for here, there in ((slice(0, n, 2), slice(1, n, 2)), (slice(1, n, 2), slice(0, n, 2))):
         part, other = (f[..., here, :], f[..., there, :]) if joined else (f[..., here], f[..., there])
         tau = calibration(loss, other, y[there]) if n > 1 else np.ones(f.shape[: -2 if joined else -1])
-        scaled = tau[..., None, None] * part if joined else tau[..., None] * part
-        out[..., here] = _each(loss, scaled, y[here])
-    return out, calibration(loss, f, y)
+        if joined:
+            out[..., here, :] = tau[..., None, None] * part
+        else:
+            out[..., here] = tau[..., None] * part
+    return out
+
+
+def confusion(f: Floats, y: Floats) -> Floats:
+    """Return how many points of each class (row) are taken for each (column), (C, C), of f (n,) or (n, C).
+
+    A point whose k likeliest classes tie counts 1/k for each of them. Of a single output the classes are +1 and -1.
+    """
+    if y.ndim == 1:
+        f, y = np.stack([f / 2, -f / 2], axis=-1), np.stack([y > 0, y <= 0], axis=-1).astype(float)
+    likeliest = np.asarray(f >= f.max(axis=-1, keepdims=True) - TIE, dtype=float)
+    told = likeliest / likeliest.sum(axis=-1, keepdims=True)
+    return np.eye(y.shape[-1])[np.argmax(y, axis=-1)].T @ told
+
+
+def confidences(loss: Loss, f: Floats) -> Floats | None:
+    """Return the probability (n,) that a loss gives its likeliest class; None where it is no likelihood of classes."""
+    found = loss.probabilities(f)
+    return None if found is None else np.asarray(found.max(axis=-1))

@@ -51,6 +51,10 @@ class Softmax(Loss):
         p = softmax(f, axis=-1)
         return p * (d - np.sum(p * d, axis=-1, keepdims=True))
 
+    def probabilities(self, f: Array) -> Array:
+        """Return softmax(f)."""
+        return np.asarray(softmax(f, axis=-1))
+
     def conjugate(self, v: Array, y: Array) -> Array:
         """Return sum p ln p at p = pi - v in the simplex."""
         p = y - v

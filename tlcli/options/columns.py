@@ -222,7 +222,9 @@ CLASSIFIED = (
 OVERLAPS = ("source_overlap", "target_overlap", "cross_overlap", "retained_overlap")
 SPREAD = ("loss", "baseline", "gain", "source_loss")
 SPREAD_CLASSIFIED = (*SPREAD, *CLASSIFIED[3:9], "source_error")
-DIFFERENCES = ("gain", "gain_error", "gain_calibrated")  # paired over test points, too
+DIFFERENCES = ("gain", "gain_error", "gain_calibrated")
+# Means over test points, of classifiers with an error by their finite number, too; of differences a paired one.
+TESTED = (*CLASSIFIED[:9], "source_loss", "source_error")
 # What a column is without pre-training.
 BASELINES = {"loss": "baseline", "error": "baseline_error", "loss_calibrated": "baseline_calibrated"}
 COLUMNS |= {
@@ -239,9 +241,10 @@ COLUMNS |= {
     f"{name}_test_se": Column(
         f"{name}_test_se",
         f"error of the {name} by the test points",
-        f"Standard error of {name} from the finite number of test points, paired: both networks see the same ones.",
+        f"Standard error of {name} from the finite number of test points"
+        + (", paired: both networks see the same ones." if name in DIFFERENCES else "."),
     )
-    for name in DIFFERENCES
+    for name in TESTED
 }
 COLUMNS |= {
     f"{name}_{part}_se": Column(
@@ -260,6 +263,18 @@ _STAGED = {
     "sigma": r"\sigma",
     "weight_decay": r"\lambda",
 }
+
+
+def errors_of(name: str, columns: Container[str], same_points: bool = False) -> tuple[str, ...]:
+    """Return the columns that make up the standard error of a column, in quadrature; none where there is none.
+
+    That is the spread over draws of the data, which holds all others, or the errors by the sampled neurons and by the
+    test points; without the latter where what is compared sees the `same_points`.
+    """
+    if f"{name}_draw_se" in columns:
+        return (f"{name}_draw_se",)
+    endings = ("_se",) if same_points else ("_se", "_test_se")
+    return tuple(f"{name}{ending}" for ending in endings if f"{name}{ending}" in columns)
 
 
 def judged(columns: Container[str]) -> str:

@@ -1,8 +1,8 @@
 """From blocks of a table to panels of a figure: which axis is x, which colours, which are facets."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from tlcli.arrays import Array, Floats, Indices
 from tlcli.options.axes import BEST, best_columns, has_ends
-from tlcli.options.columns import BASELINES, judged
+from tlcli.options.columns import BASELINES, errors_of, judged
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
 from tlcli.report.drawing import Drawing
 from tlcli.report.ends import Ends, ends_of, ends_of_best, ends_of_grids, mark_ends, placed, summarised
@@ -41,7 +41,7 @@ def plan_panels(blocks: Sequence[Block], drawing: Drawing) -> list[Planned]:
         plans += [
             (
                 one.stem if len(parts) == 1 else f"{one.stem}-{number}",
-                partial(_page, part, one.spec, drawing, one.places),
+                functools.partial(_page, part, one.spec, drawing, one.places),
             )
             for number, part in enumerate(parts, start=1)
         ]
@@ -218,11 +218,13 @@ def _breaks(ends: Ends | None) -> tuple[float, ...]:
 
 
 def _error_of(block: Block, quantity: str, index: tuple[Any, ...], order: Sequence[str]) -> Floats | None:
-    """Return the standard error of a column, over draws of the data where there are several; None where exact."""
-    for suffix in ("_draw_se", "_se"):
-        if f"{quantity}{suffix}" in block.columns:
-            return np.asarray(_column(block, f"{quantity}{suffix}", index, order), dtype=float)
-    return None
+    """Return the standard error of a column, see `tlcli.options.columns.errors_of`; None where exact.
+
+    Networks beside the theory see the same test points.
+    """
+    known = errors_of(quantity, block.columns, same_points=f"sim_{quantity}" in block.columns)
+    parts = [np.asarray(_column(block, name, index, order), dtype=float) for name in known]
+    return functools.reduce(np.hypot, parts) if parts else None
 
 
 def _optimum(
@@ -292,10 +294,10 @@ def _curve(
 ) -> Curve:
     order = (spec.x, *lines)
     at = (slice(None), *choice)
-    baseline = None
+    baseline, own = None, BASELINES.get(spec.quantity, "baseline")
+    own = own if own in block.columns else "baseline"
     if _has_baseline(block, spec.quantity):
-        own = BASELINES.get(spec.quantity, "baseline")
-        baseline = _column(block, own if own in block.columns else "baseline", index, order)[at]
+        baseline = _column(block, own, index, order)[at]
     x = np.asarray(block.axes[spec.x])
     best = None
     names = (f"{spec.x}_opt", f"{spec.quantity}_opt")
@@ -331,8 +333,8 @@ def _curve(
         best,
         error_of(spec.quantity),
         ranges,
-        None if baseline is None else error_of("baseline"),
-        error_of("gain") if spec.quantity not in GAINS else error_of(spec.quantity),
+        None if baseline is None else error_of(own),
+        error_of(own.replace("baseline", "gain") if spec.quantity not in GAINS else spec.quantity),
         None if fine is None else _fine(fine, spec, _without_experiment(block, index), order, at),
         _rows(block, index, order)[at],
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from tlcli.report.bayes import bayes_figures
+from tlcli.report.classes import class_figures
 from tlcli.report.draw import plan_panels
 from tlcli.report.drawing import Drawing
 from tlcli.report.facets import fixed_text
@@ -39,6 +40,7 @@ def figures_of(
     of_arrays: list[Planned] = []
     if shown:
         of_arrays += (bayes_figures if "kernel_source" in shown[0].arrays else kernel_figures)(shown)
+        of_arrays += class_figures(shown)
     if layers:
         of_arrays += layer_figures(layers, shown, drawing.unit)
     subtitle = fixed_text(blocks) if blocks else ""

@@ -369,9 +369,9 @@ def _course(table: Block, trace: Trace, style: Style, stage: int, colour: str, c
     marker = {"color": colour, "size": 4}
     found = [{**_line(time, values, name, mode="lines+markers", line=line, marker=marker), **place}]
     found[0] |= hover(table, trace.rows[here])
-    known = next((n for n in (f"{style.name}_draw_se", f"{style.name}_se") if n in trace.columns), None)
-    if known is not None:
-        wide = 2 * np.nan_to_num(trace.columns[known][here])
+    error = trace.error(style.name)
+    if error is not None:
+        wide = 2 * np.nan_to_num(error[here])
         band = {"fill": "toself", "fillcolor": colour, "opacity": 0.18, "line": {"width": 0}, **_QUIET}
         around = (np.append(time, time[::-1]), np.append(values + wide, (values - wide)[::-1]))
         found.append({**_line(*around, "", **band), **place})

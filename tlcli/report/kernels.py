@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tlcli.arrays import Array
+from tlcli.losses.labels import class_numbers
 from tlcli.report.style import COLOURS, facet_title, legend_below, new_figure
 
 Planned = tuple[str, Callable[[], Figure | None]]  # name of the file, and what draws it if there is something
@@ -42,8 +43,8 @@ class Shown:
 def kernel_figures(shown: Sequence[Shown]) -> list[Planned]:
     """Return the figures of kernels and densities of a few points spread over the grid, not yet drawn."""
     return [
-        ("figure-kernels", lambda: draw_kernels(*_spread(shown, _ROWS))),
-        ("figure-densities", lambda: draw_densities(*_spread(shown, _PANELS))),
+        ("figure-kernels", lambda: draw_kernels(*spread(shown, _ROWS))),
+        ("figure-densities", lambda: draw_densities(*spread(shown, _PANELS))),
     ]
 
 
@@ -66,19 +67,29 @@ def initial_variance(one: Shown, layer: int) -> float:
     return float(one.arrays.get("variance_start", np.array(1.0)))
 
 
-def _spread(shown: Sequence[Shown], most: int) -> tuple[list[Shown], str]:
+def spread(shown: Sequence[Shown], most: int) -> tuple[list[Shown], str]:
     """Return at most `most` of the points at equal steps, so that cases show the same values of their axis; a note."""
     count = min(most, len(shown))
     return [shown[i * len(shown) // count] for i in range(count)], part_of(count, len(shown))
 
 
 def target_kernels(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], Array]:
-    """Return moment -> feature kernel (P2, P2) of the target's training points sorted by label, and the labels."""
-    n1, n2 = int(arrays["n_source"]), int(arrays["n_target"])
-    order = np.argsort(arrays["y_target"], kind="stable")
+    """Return moment -> feature kernel (P2, P2) of the target's training points sorted by label, and the labels.
+
+    Vectors of outputs (P2, C) are sorted by their largest one.
+    """
+    n1, n2, labels = int(arrays["n_source"]), int(arrays["n_target"]), arrays["y_target"]
+    if labels.ndim > 1:
+        labels = np.argmax(labels, axis=1)
+    order = np.argsort(labels, kind="stable")
     rows = n1 + order
     found = {m: arrays[f"phi_{m}"][np.ix_(rows, rows)] for m in _MOMENTS if f"phi_{m}" in arrays and n2}
-    return found, arrays["y_target"][order]
+    return found, labels[order]
+
+
+def block_lines(labels: Array, classes: bool) -> Array:
+    """Return where sorted labels change their class, or of numbers their sign: between which points, as 2.5."""
+    return np.flatnonzero(np.diff(labels if classes else np.sign(labels))) + 0.5
 
 
 def part_of(drawn: int, whole: int) -> str:
@@ -97,7 +108,8 @@ def draw_kernels(shown: Sequence[Shown], note: str = "") -> Figure | None:
     figure, grid = new_figure(len(shown), len(moments), size)
     image = None
     for one, (found, labels), axes in zip(shown, pairs, grid, strict=True):
-        borders = np.flatnonzero(np.diff(np.sign(labels))) + 0.5
+        classes = "classes_target" in one.arrays or one.arrays["y_target"].ndim > 1
+        borders = block_lines(labels, classes)
         for moment, axis in zip(moments, axes, strict=True):
             axis.set_xticks([])
             axis.set_yticks([])
@@ -110,11 +122,31 @@ def draw_kernels(shown: Sequence[Shown], note: str = "") -> Figure | None:
                 axis.axvline(at, color="black", lw=0.8)
             axis.set_title(f"{one.title}\n{_MOMENTS[moment]}" if one.title else _MOMENTS[moment])
             axis.spines[:].set_visible(True)
-        axes[0].set_ylabel(f"{one.points}, sorted by label")
+        axes[0].set_ylabel(f"{one.points}, sorted by {'class' if classes else 'label'}")
+        if "classes_target" in one.arrays:
+            _name_blocks(axes[0], labels, borders, one.arrays)
     if image is not None:
         figure.colorbar(image, ax=grid, label=r"feature kernel $\Phi(x,x')$", shrink=0.85, aspect=28)
     figure.supxlabel(note, fontsize=9.5)
     return figure
+
+
+def class_names(arrays: Mapping[str, Array], word: str) -> list[str]:
+    """Return what the classes of the source or the target are called; +1 and -1 where two have no names."""
+    if f"class_names_{word}" in arrays:
+        return [str(name) for name in arrays[f"class_names_{word}"]]
+    count = int(arrays[f"classes_{word}"])
+    return ["+1", "\N{MINUS SIGN}1"] if count == 2 else [str(c) for c in range(count)]
+
+
+def _name_blocks(axis: Axes, labels: Array, borders: Array, arrays: Mapping[str, Array]) -> None:
+    """Write the class beside each block of a kernel that is sorted by them."""
+    names = class_names(arrays, "target")
+    edges = np.array([-0.5, *borders, len(labels) - 0.5])
+    first = np.ceil(edges[:-1]).astype(int)
+    numbers = class_numbers(labels[first].astype(float), len(names))
+    axis.set_yticks((edges[1:] + edges[:-1]) / 2, labels=[names[c] for c in numbers])
+    axis.tick_params(axis="y", length=0)
 
 
 def kernel_scale(kernels: Sequence[Array]) -> tuple[Normalize, Any]:

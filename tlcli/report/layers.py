@@ -105,7 +105,8 @@ def _draw(axis: Axes, one: Layers, name: str, colours: Array) -> None:
 
 def _one_layer(shown: Shown, layer: int) -> Shown:
     """Return the arrays of one layer under the names of a network's last one."""
-    arrays = {n: shown.arrays[n] for n in ("n_source", "n_target", "y_source", "y_target", "bin_edges")}
+    kept = ("n_source", "n_target", "y_source", "y_target", "bin_edges", "classes_target", "class_names_target")
+    arrays = {n: shown.arrays[n] for n in kept if n in shown.arrays}
     for name in ("phi", "density", "variance", "excess_kurtosis"):
         for moment in _MOMENTS:
             found = shown.arrays.get(f"{name}_layer{layer}_{moment}")

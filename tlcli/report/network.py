@@ -1,19 +1,21 @@
 """Losses of a network in time, stage 1 beside stage 2: theory as lines with bands, networks with error bars."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from tlcli.arrays import Array, Floats, Indices
 from tlcli.errors import UsageError
-from tlcli.options.columns import label_of
+from tlcli.options.columns import errors_of, label_of
 from tlcli.report.drawing import Drawing
 from tlcli.report.facets import fixed_text
 from tlcli.report.frame import frame_curves, mark_outside, outside_handle
@@ -69,6 +71,20 @@ class Trace:
     rows: Indices
     measured: Sequence[MeasuredWidth] = ()
 
+    def error(self, name: str) -> Floats | None:
+        """Return the standard error (n_record,) of a column, None where exact; networks see the same test points."""
+        parts = [self.columns[n] for n in errors_of(name, self.columns, same_points=bool(self.measured))]
+        return functools.reduce(np.hypot, parts) if parts else None
+
+    @property
+    def band(self) -> str:
+        """What the bands around the curves of named losses are; nothing for others."""
+        if not any(name.endswith("_test_se") for name in self.columns):
+            return ""
+        if any(name.endswith("_draw_se") for name in self.columns):
+            return "±2 SE over draws of the data"
+        return "±2 SE by the neurons" if self.measured else "±2 SE by neurons and test points"
+
 
 @dataclass(eq=False)
 class Row:
@@ -87,7 +103,7 @@ def network_figures(blocks: Sequence[Block], drawing: Drawing) -> list[Planned]:
         pages = [rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)]
         for index, page in enumerate(pages, start=1):
             name = stem if len(pages) == 1 else f"{stem}-{index}"
-            plans.append((name, partial(draw_rows, page, styles, drawing, fixed_text(blocks))))
+            plans.append((name, functools.partial(draw_rows, page, styles, drawing, fixed_text(blocks))))
     return plans
 
 
@@ -181,7 +197,8 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, su
             for stage in axes
         )
     ]
-    _legend(figure, colours, [] if bare else drawn, widths, [outside_handle()] if outside else [])
+    bands = [Patch(color="0.3", alpha=0.25, lw=0, label=text) for text in dict.fromkeys(t.band for t in traces) if text]
+    _legend(figure, colours, [] if bare else drawn, widths, [*bands, *([outside_handle()] if outside else [])])
     head(figure, drawing.title, subtitle)
     return figure
 
@@ -287,11 +304,10 @@ def _common(traces: Sequence[Trace], name: str, stage: int) -> bool:
 def _draw_line(axis: Axes, trace: Trace, style: Style, here: Array, colour: Any) -> None:
     time, values = trace.time[here], trace.columns[style.name][here]
     axis.plot(time, values, color=colour, marker="." if len(time) == 1 else "", **style.line)
-    for suffix in ("_draw_se", "_se"):
-        if f"{style.name}{suffix}" in trace.columns:
-            error = 2 * np.nan_to_num(trace.columns[f"{style.name}{suffix}"][here])
-            axis.fill_between(time, values - error, values + error, color=colour, alpha=0.18, lw=0)
-            return
+    error = trace.error(style.name)
+    if error is not None:
+        wide = 2 * np.nan_to_num(error[here])
+        axis.fill_between(time, values - wide, values + wide, color=colour, alpha=0.18, lw=0)
 
 
 def _draw_marks(
@@ -336,9 +352,9 @@ def _legend(
     colours: Mapping[tuple[Any, ...], Any],
     styles: Sequence[Style],
     widths: Sequence[str],
-    more: Sequence[Line2D],
+    more: Sequence[Artist],
 ) -> None:
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], lw=1.9, color=colour, label=", ".join(named(n, v) for n, v in hue))
         for hue, colour in colours.items()
         if hue

@@ -7,7 +7,7 @@ import numpy as np
 
 from tlcli.arrays import Floats
 from tlcli.options.axes import BEST
-from tlcli.options.columns import BASELINES, judged
+from tlcli.options.columns import BASELINES, errors_of, judged
 from tlcli.report.numbers import number, span, with_error
 from tlcli.report.records import RECORD, final
 from tlcli.report.tables import Block
@@ -60,10 +60,14 @@ def _theory(block: Block) -> Block:
     return Block(axes, columns, block.scales, block.label)
 
 
-def error_of(block: Block, name: str) -> Any:
-    """Return the standard error of a column at the block's shape: over draws of the data where there are several."""
-    known = next((n for n in (f"{name}_draw_se", f"{name}_se") if n in block.columns), None)
-    return np.full(block.shape, np.nan) if known is None else block.full(known)
+def error_of(block: Block, name: str, same_points: bool = False) -> Any:
+    """Return the standard error of a column at the block's shape, see `tlcli.options.columns.errors_of`."""
+    known = errors_of(name, block.columns, same_points)
+    return (
+        np.sqrt(sum(block.full(n) ** 2 for n in known))
+        if len(known) > 1
+        else (block.full(known[0]) if known else np.full(block.shape, np.nan))
+    )
 
 
 def _phases(block: Block) -> Any:
@@ -124,7 +128,7 @@ def _earlier(block: Block, name: str) -> str:
 def _stops(block: Block, name: str) -> Floats:
     """Return the least value of a column, its error and its time, (n, 3), at the points where it comes early."""
     rows = [block.full(n).reshape(-1, block.shape[-1]) for n in (name, "time")]
-    rows += [error_of(block, name).reshape(rows[0].shape)]
+    rows += [error_of(block, name, same_points=True).reshape(rows[0].shape)]
     stages = block.full("stage").reshape(rows[0].shape) if "stage" in block.columns else np.full(rows[0].shape, 2)
     found = []
     for losses, times, errors, stage in zip(*rows, stages, strict=True):

@@ -182,17 +182,22 @@ def simulate_losses(
     setup.check()
     networks = LossNetworks(experiment, setup, seed)
     found, step_error = checked(networks.train, networks.losses, nets, experiment.dt)
+    return {**columns_of(setup, found, measured), "step_error": Estimate(step_error, 0.0)}
+
+
+def columns_of(setup: LossSetup, found: dict[str, Floats], measured: Sequence[str]) -> dict[str, Estimate]:
+    """Return the columns `measured` of the mean output of networks, from what `LossNetworks.train` returns of each."""
     stages = [averaged(found[name]) for name in ("source", "target") if name in found]
     old, scratch = (averaged(found[name]) if name in found else None for name in ("old", "scratch"))
     heads = Heads.of(setup, stages, old, scratch, estimated)
-    columns = heads.columns()
-    out = {name: Estimate(columns[name], columns[f"{name}_se"]) for name in measured}
+    columns = heads.losses()
+    out = {name: Estimate(columns[name], columns[f"{name}_se"]) for name in measured if name in columns}
     names = [
         *(("source", "target") if setup.settings.times2 else ("source",)),
         *(n for n in ("old", "scratch") if n in found),
     ]
     out |= {name: value for name, value in _shares(heads, [found[name] for name in names]).items() if name in measured}
-    return {**out, "step_error": Estimate(step_error, 0.0)}
+    return out
 
 
 def _shares(heads: Heads, outputs: Sequence[Floats]) -> dict[str, Estimate]:

@@ -73,7 +73,9 @@ def losses_of(name: str, get: Callable[[str], Any], source: str, target: str) ->
 
 
 def _refuse_without_effect(get: Callable[[str], Any], kinds: Sequence[LabelKind], source: str, target: str) -> None:
-    if all(get(option) is not None for option in ("loss", "loss1", "loss2")):
+    stages = [get("loss1"), get("loss2")]
+    # A result keeps all three: there the stage that had none of its own has that of both.
+    if get("loss") is not None and None not in stages and get("loss") not in stages:
         raise UsageError(f"--loss {get('loss')} has no effect beside --loss1 and --loss2; leave it out.")
     weights = get("class_weights")
     if weights is not None and all(kind.classes is None for kind in kinds):

@@ -35,7 +35,7 @@ from tlcli.theories.network.layers import LAYER_COLUMNS
 from tlcli.theories.network.losses import check_losses
 from tlcli.training import TransferSettings, parameters
 
-VERSION = "6"
+VERSION = "7"
 FUNCTION = "tlcli.theories.network.points:point"
 
 DURATION = 100.0  # of a stage, unless said otherwise
@@ -364,6 +364,13 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
     if p["keep"]:
         variance = float(np.mean(np.sum(data.x_target**2, axis=1)) / data.x_target.shape[1])
         labels = {"y_test_source": data.y_test_source, "y_test_target": data.y_test_target}
+        for word in ("source", "target"):
+            names = data.description.get(f"{word}_classes")
+            labels |= (
+                {f"class_names_{word}": np.array(names, dtype=str)}
+                if names and f"classes_{word}" in found.arrays
+                else {}
+            )
         record["arrays"] = pack({**found.arrays, **labels, "variance_start": np.array(variance)})
     return record
 

@@ -1,5 +1,6 @@
 """What the points of a grid of networks found, joined into columns: means over draws of the data, with their errors."""
 
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from tlcli.arrays import Floats
 from tlcli.dmft.activations import ACTIVATIONS, activation
-from tlcli.options.columns import CLASSIFIED, SAMPLED, SPREAD, SPREAD_CLASSIFIED
+from tlcli.options.columns import CLASSIFIED, SAMPLED, SPREAD, SPREAD_CLASSIFIED, TESTED, errors_of
 from tlcli.status import SOLVED, Status, phase_of
 from tlcli.sweep.runner import Placed
 from tlcli.tasks.gaussian import is_gaussian, parse
@@ -55,6 +56,8 @@ def placeholder(case: Case) -> Columns:
     """Return the columns without any number, so that a figure can be planned before hours of work."""
     shape = (*case.grid.shape, *(len(v) for v in case.theory.inner.values()))
     names = [*columns_of(case), *(f"{name}_se" for name in columns_of(case)), "residual"]
+    if case.words.get("losses"):
+        names += [f"{name}_test_se" for name in columns_of(case) if name in TESTED]
     names += ["stage", "time"] if case.words["layout"] == "curve" else []
     return {name: np.full(shape, np.nan) for name in names}
 
@@ -118,7 +121,7 @@ def _phase(columns: Columns) -> NDArray[np.int8]:
     """
     name = "gain_error" if "gain_error" in columns else "gain"
     parts = ("error", "baseline_error") if name == "gain_error" else ("loss", "baseline")
-    error = columns.get(f"{name}_draw_se", np.hypot(columns[f"{name}_se"], columns.get(f"{name}_test_se", 0.0)))
+    error = functools.reduce(np.hypot, [columns[part] for part in errors_of(name, columns)])
     return phase_of(columns[name], columns[parts[0]], columns[parts[1]], relative=SOLVED, error=error)
 
 
@@ -206,7 +209,11 @@ def _point_columns(
             columns[f"{name}_draw_se"] = values.std(axis=0, ddof=1) / math.sqrt(len(records))
         if f"{name}_test_se" in records[0]["columns"]:
             errors = np.array([of(record, f"{name}_test_se") for record in records])
-            columns[f"{name}_test_se"] = np.sqrt(np.sum(errors**2, axis=0)) / len(records)
+            # The test points of a file are the same in all draws: their error does not average out.
+            shared = "file" in done[0]["data"]
+            columns[f"{name}_test_se"] = (
+                errors.mean(axis=0) if shared else np.sqrt(np.sum(errors**2, axis=0)) / len(records)
+            )
         if name == "loss_calibrated":
             columns["temperature"] = np.mean([of(record, "temperature") for record in records], axis=0)
     if any(np.any(case.grid.values[n].array > 0) for n in ("weight_decay", "weight_decay2") if n in case.grid.values):

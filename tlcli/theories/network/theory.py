@@ -56,8 +56,9 @@ class NetworkTheory(PointByPoint):
 
     def pictures(self, case: Case) -> set[str]:
         """Return the same of the figures."""
-        layers = {"layers", "layer-kernels", "layer-densities"}
-        return super().pictures(case) | (layers if _by_layer(case) else set())
+        layers = {"layers", "layer-kernels", "layer-densities"} if _by_layer(case) else set()
+        kept, classes = super().pictures(case), {"confusion", "reliability"} if case.words.get("losses") else set()
+        return kept | layers | (classes if kept else set())
 
     def memory(self, tasks: Sequence[Task]) -> float:
         """Return the bytes of the tables of the largest deep network."""
