@@ -8,7 +8,9 @@ import numpy as np
 
 from tlcli.dmft.activations import activation
 from tlcli.dmft.geometry import reduce_inputs
-from tlcli.dmft.two_layer import Problem, Stage
+from tlcli.dmft.integrate import Control
+from tlcli.dmft.population import Population
+from tlcli.dmft.two_layer import Problem, Stage, run_population
 from tlcli.losses import loss_of
 from tlcli.losses.labels import objective_of
 
@@ -116,3 +118,21 @@ def stages_of(case, stages):
         points = np.arange(3) + 3 * (k - 1)
         found.append(Stage(points, target.y, gamma, np.array(times), 1 / 3, decay, readout, target))
     return found
+
+
+def small(act="tanh", seed=0):
+    """Geometry of 8 points and one population of 40 neurons (u, a) with a (40, 3)."""
+    rng = np.random.default_rng(seed)
+    geometry = reduce_inputs(inputs(8, 4), 6)
+    return activation(act), geometry, rng.standard_normal((40, geometry.rank)), rng.standard_normal((40, 3))
+
+
+def train(act, geometry, hidden, readout, stages, times=(1.0, 4.0)):
+    """Outputs of the last stage (n_time, n_point[, K]) and the final state, of one population."""
+    still = np.zeros((len(hidden), geometry.still.shape[1]))
+    made = []
+    for k, (target, gamma, decay) in enumerate(stages):
+        points = np.arange(3) + 3 * k
+        made.append(Stage(points, target.y, gamma, np.array(times), 1 / 3, decay, "carry", target))
+    runs = run_population(Problem(act, geometry, made), Population(hidden, readout, still), Control("dop853", 1e-12))
+    return runs[-1].f, runs[-1].outcome.state
