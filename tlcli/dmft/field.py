@@ -426,10 +426,10 @@ def apply(act: Activation, h: Any, out: Any, xp: Any) -> Any:
     return out
 
 
-def slope_of(act: Activation, h: Any, phi: Any, xp: Any) -> Any:
-    """Return phi' as a new array."""
+def slope_of(act: Activation, h: Any, phi: Any, xp: Any, out: Any = None) -> Any:
+    """Return phi' as a new array, or in `out` where it is simple to make."""
     if xp is np and act.kind == "tanh":
-        slope = np.multiply(phi, phi)
+        slope = np.multiply(phi, phi, out=out)
         return np.subtract(1, slope, out=slope)
     return act.slope(h, phi, xp)
 

@@ -24,7 +24,8 @@ class VectorField(Field):
     def __init__(self, *arguments: Any, **more: Any) -> None:
         """Take what `Field` takes."""
         super().__init__(*arguments, **more)
-        self._pulled = [self._buffer(block) for block in self.blocks]  # kept: fresh pages cost more than the product
+        # Kept: fresh pages cost more than the products.
+        self._pulled, self._slope = ([self._buffer(block) for block in self.blocks] for _ in range(2))
 
     @property
     def width(self) -> int:
@@ -55,7 +56,8 @@ class VectorField(Field):
 
         parts = self.threads.map(one, range(len(self.blocks)), self.size * self.n_train)
         total = self.drive.gamma * (self.size if self._weights is None else 1.0)
-        return np.sum(parts, axis=0, dtype=float).T / total
+        whole = parts[0].astype(float) if len(parts) == 1 else np.sum(parts, axis=0, dtype=float)
+        return whole.T / total
 
     def tail(self, z: Any) -> Floats:
         """Return the integral I (P, K) of the control variate."""
@@ -68,14 +70,15 @@ class VectorField(Field):
         d, xp = self.drive, self.xp
         delta = d.now(t, self.residual(t, z))
         pull = self.asarray(d.scale * d.gamma * delta)
+        across = np.ascontiguousarray(pull.T) if xp is np else pull.T
         u, a = self.split(z)
         out = np.empty(self.length, dtype=self.dtype) if xp is np else None
         du, da = (None, None) if out is None else self.split(out)
 
         def one(i: int) -> tuple[Any, Any]:
             block = self.blocks[i]
-            slope = slope_of(self.act, self._h[i], self._phi[i], xp)
-            slope *= matmul(xp, a[block, :], pull.T, self._pulled[i])
+            slope = slope_of(self.act, self._h[i], self._phi[i], xp, self._slope[i])
+            slope *= matmul(xp, a[block, :], across, self._pulled[i])
             new_u = matmul(xp, slope, self._coords, None if du is None else du[block])
             new_a = matmul(xp, self._phi[i], pull, None if da is None else da[block])
             if d.decay:
