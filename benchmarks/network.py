@@ -142,14 +142,20 @@ def _gradient_descent() -> Iterator[Line]:
     error = np.max(np.abs(losses(runs[-1].f) - exact))
     if error > TIME_ERROR:
         raise AssertionError(f"RKC2 has a time error of {error:.2g}, more than {TIME_ERROR}.")
-    steps = _steps(problem, population, losses, exact)
-    name = f"stage of gradient flow, S = {NEURONS}, time error 1e-3 (RKC2)"
-    yield Line(f"{name}, {runs[-1].evaluations} evaluations", 1, "runs", seconds, *_torch(x, labels, steps))
+    steps = steps_of_euler(problem, population, losses, exact)
+    name, y = f"stage of gradient flow, S = {NEURONS}, time error 1e-3 (RKC2)", labels[TRAIN].astype(np.float32)
+    yield Line(
+        f"{name}, {runs[-1].evaluations} evaluations",
+        1,
+        "runs",
+        seconds,
+        *torch_descent(x, steps, 1, lambda torch, f: 0.5 * torch.sum((torch.as_tensor(y) - f[:, 0]) ** 2)),
+    )
     few = runs[-1].evaluations
     yield Line("evaluations of RKC2 (one per unit)", few, "evaluations", 1.0, f"Euler needs {steps}", few**2 / steps)
 
 
-def _steps(problem: Problem, population: Population, losses: Callable[..., Any], exact: np.ndarray) -> int:
+def steps_of_euler(problem: Problem, population: Population, losses: Callable[..., Any], exact: np.ndarray) -> int:
     """Steps of Euler for the time error; its error is of first order, so one run fixes it and a second checks."""
     count = 8000
     for _ in range(3):
@@ -161,25 +167,26 @@ def _steps(problem: Problem, population: Population, losses: Callable[..., Any],
     return count
 
 
-def _torch(x: np.ndarray, labels: np.ndarray, steps: int) -> tuple[str, float]:
-    """The usual way: a module's parameters, autograd, full-batch gradient descent, in single precision."""
+def torch_descent(x: np.ndarray, steps: int, outputs: int, objective: Callable[[Any, Any], Any]) -> tuple[str, float]:
+    """The usual way: a module's parameters, autograd, full-batch gradient descent, in single precision.
+
+    `objective(torch, f)` is what is minimised of the outputs f (P, `outputs`) at the points TRAIN of x.
+    """
     try:
         import torch
     except ImportError:
         return "PyTorch is not installed", float("nan")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    inputs = torch.tensor(x / np.sqrt(DIM), dtype=torch.float32)
-    y = torch.tensor(labels, dtype=torch.float32)
+    inputs = torch.tensor(x[TRAIN] / np.sqrt(DIM), dtype=torch.float32)
     w = torch.randn(DIM, NEURONS, requires_grad=True)
-    a = torch.randn(NEURONS, requires_grad=True)
+    a = torch.randn(NEURONS, outputs, requires_grad=True)
     rate = TIME / steps * NEURONS
     timed = min(steps, 4000)  # the steps are alike
 
     def descend() -> None:
         for _ in range(timed):
-            f = torch.tanh(inputs[TRAIN] @ w) @ a / NEURONS
-            loss = 0.5 * torch.sum((y[TRAIN] - f) ** 2)
+            loss = objective(torch, torch.tanh(inputs @ w) @ a / NEURONS)
             loss.backward()
             with torch.no_grad():
                 w.sub_(rate * w.grad)
