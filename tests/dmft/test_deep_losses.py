@@ -137,6 +137,22 @@ def test_one_hidden_layer_is_the_other_solver():
         assert np.max(np.abs(c[k])) > 0.2
 
 
+@pytest.mark.parametrize("losses", [("softmax", "mse"), ("mse", "softmax")])
+@pytest.mark.parametrize("readout", ["carry", "carry-centred"])
+def test_softmax_and_the_squared_error_hand_readouts_to_each_other(losses, readout):
+    """A depth of one, exact, keeps all readouts; two layers draw again what softmax leaves out."""
+    targets = [zoo.objective(loss, labels, 3) for loss, labels in zip(losses, (zoo.C1, zoo.C2), strict=True)]
+    two = [stage(targets[0], decay=0.05), stage(targets[1], (3, 4, 5), 1.5, readout=readout)]
+    deep = [replace(one, objective=target.in_full()) for one, target in zip(two, targets, strict=True)]
+    found = ensemble("linear", Numerics(tolerance=1e-6), deep, depth=1).solve(deep, Surgery())
+    wide = solve(Problem(activation("linear"), GEOMETRY, two), Numerics(integrator="dop853", tolerance=1e-10))
+    (_, a), (_, c) = (outputs(one, stages)[0] for one, stages in ((found, deep), (wide, two)))
+    assert np.allclose(a, c, rtol=0, atol=1e-4)
+    if losses[0] == "softmax":
+        common = np.abs(c.sum(axis=-1))  # which softmax leaves at zero
+        assert common[0].max() < 1e-9 < 0.1 < common[-1].max()
+
+
 def test_the_old_head_goes_on_at_the_switch():
     """What the source's readout says starts where stage 1 ended, and moves with the features."""
     act, dt, stages = zoo.deep_cases()["D4"]

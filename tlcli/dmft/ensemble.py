@@ -266,10 +266,9 @@ def _population(problem: Problem, numerics: Numerics, chosen: Plan, repeat: int)
         whiten_still=problem.act.kind == "linear",
         readouts=readouts,
     )
-    if not reset:
-        turned = any(centred(a) and not centred(b) for a, b in itertools.pairwise(problem.stages))
-        return found, rng.standard_normal(found.size) if turned else None
-    width = next(stage.readouts for stage in problem.stages[1:] if stage.readout == "reset")
+    if not reset and not any(centred(a) and not centred(b) for a, b in itertools.pairwise(problem.stages)):
+        return found, None
+    width = next((stage.readouts for stage in problem.stages[1:] if stage.readout == "reset"), None)
     if width is not None:
         return found, scaled(rng.standard_normal((found.size, width)))
     fresh = rng.standard_normal(found.size)

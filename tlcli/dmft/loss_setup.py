@@ -69,15 +69,23 @@ class LossSetup(Setup):
 
     @functools.cached_property
     def sides(self) -> tuple[Side, Side]:
-        """Source and target."""
-        return side_of(self.data, self.settings, 1), side_of(self.data, self.settings, 2)
+        """Source and target.
+
+        Deep networks that hand the readout of softmax to another loss, or the other way round, keep one for every
+        class: the common part, which softmax does not see, is there when the other loss does.
+        """
+        first, second = side_of(self.data, self.settings, 1), side_of(self.data, self.settings, 2)
+        s = self.settings
+        if not s.deep or s.regresses or s.readout == "reset" or first.loss.vector == second.loss.vector:
+            return first, second
+        return _in_full(first), _in_full(second)
 
     def check(self) -> None:
         """Refuse readouts that cannot be carried over. Raises UsageError."""
         s, (first, second) = self.settings, self.sides
         if s.regresses or not s.times2 or s.readout == "reset" or s.gamma0 == 0:
             return
-        if first.outputs != second.outputs or (s.deep and first.loss.vector != second.loss.vector):
+        if first.outputs != second.outputs:
             counts = [one.outputs[0] if one.outputs else 1 for one in (first, second)]
             why = f"{counts[0]} outputs of {first.loss.text} and {counts[1]} of {second.loss.text}"
             raise UsageError(
@@ -119,6 +127,10 @@ class LossSetup(Setup):
             "test": (test, _aligned(np.asarray(self.data.y_test_target)[second.known], second.classes)),
         }
         return in_order(found)
+
+
+def _in_full(side: Side) -> Side:
+    return replace(side, objective=side.objective.in_full())
 
 
 def _aligned(labels: Floats, classes: int | None) -> Floats:

@@ -5,7 +5,7 @@ logits of sum zero, (C, C - 1), f = E g, a network with C - 1 readouts b ~ N(0, 
 readouts of which the centred outputs are taken (general losses, section 2).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Objective:
 
     `y` (P,) or (P, C) as the loss takes it, already softened by label smoothing; `weights` omega (P,) of mean 1, None
     for 1. Coordinates g are (P,) for one output and (P, K) for several, f = g E^T with E = `basis` (C, K), None for f
-    itself.
+    itself; K = C is the projection on centred outputs, see `in_full`.
     """
 
     loss: Loss
@@ -40,6 +40,13 @@ class Objective:
     def readouts(self) -> int | None:
         """The number K of readouts, None for the single output of a scalar problem."""
         return None if self.y.ndim == 1 else self.y.shape[1] if self.basis is None else self.basis.shape[1]
+
+    def in_full(self) -> "Objective":
+        """Return the same loss with a readout for every class, of which it sees what the centred outputs are."""
+        if self.basis is None:
+            return self
+        count = len(self.basis)
+        return replace(self, basis=np.eye(count) - 1 / count)
 
     def outputs(self, g: Floats) -> Floats:
         """Return f of coordinates g (..., K)."""

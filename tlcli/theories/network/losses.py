@@ -161,7 +161,7 @@ def _check_switch(one: TransferSettings, losses: Sequence[Loss], kinds: Sequence
     counts = [_outputs(loss, kind) for loss, kind in zip(losses, kinds, strict=True)]
     if one.regresses or one.readout == "reset" or one.gamma0 == 0:
         return
-    if counts[0] != counts[1] or (one.deep and losses[0].vector != losses[1].vector):
+    if counts[0] != counts[1]:
         shown = [
             f"{count or 1} output{'s' * ((count or 1) > 1)} of {loss.text}"
             for count, loss in zip(counts, losses, strict=True)
