@@ -154,7 +154,7 @@ def test_direct_averages_and_their_twin():
     """Pointwise within four standard errors or 5 % of 300 subsets; the wrong influence (N/P for N/P - 1) is not."""
     kernel, y = random_pool(200, 3, width=0.05)
     subsets = chosen_subsets(200, 60, 300, np.random.default_rng(2))
-    direct = subset_losses(kernel, y, subsets, ridges=0.0)[:, 0, 0]
+    direct = subset_losses(kernel, y, subsets, ridges=0.0)[:, 0, 0, 0]
     error = direct.std(ddof=1) / np.sqrt(len(direct))
     found = Pointwise(kernel, y).solve(60, 0.0)
     allowed = max(4 * error, 0.05 * direct.mean())
@@ -170,7 +170,7 @@ def test_direct_averages_and_their_twin():
 def test_subsets_learn_the_noise_that_they_are_given():
     kernel, y = random_pool()
     subsets = chosen_subsets(40, 15, 400, np.random.default_rng(0))
-    loud = subset_losses(kernel, y, subsets, ridges=0.1, noise=5.0, rng=np.random.default_rng(1)).mean()
+    loud = subset_losses(kernel, y, subsets, ridges=0.1, noises=5.0, rng=np.random.default_rng(1)).mean()
     quiet = subset_losses(kernel, y, subsets, ridges=0.1).mean()
     ends = []
     for chosen in subsets:

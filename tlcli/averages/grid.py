@@ -1,7 +1,7 @@
 """Averaged losses of one kernel over samples, ridges, label noise and times, by the method that fits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from tlcli.errors import check_choice
 METHODS = ("auto", "pointwise", "homogeneous", "subsets")
 FEW = 20  # samples, up to which the resolvent itself varies from draw to draw: direct averages are better and cheap
 SUBSETS = 200
-_SOLVED_SIZES = 10  # of a longer list of sizes, between which pointwise over homogeneous is interpolated
+_SOLVED_SIZES, _SOLVED_RIDGES = 8, 12  # of longer lists, between which pointwise over homogeneous is interpolated
+_SOLVED_TO = 1e-4  # of log D
 _CHECKED = 8  # subsets of the self-check
 _WRONG, _WRONG_SHARE = 3.0, 0.05  # standard errors and share of the loss, beyond both of which it fails
 
@@ -45,6 +46,7 @@ class GridAxes:
     noises: Sequence[float] = (0.0,)
     times: Sequence[float] = (np.inf,)
     summed: bool = False  # ridges and times belong to the loss summed over samples
+    own_ridges: bool = False  # ridges are those of the mean loss all the same
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -54,7 +56,13 @@ class GridAxes:
     def of(self, p: int) -> tuple[Floats, Floats]:
         """Return ridges and times in units of the mean loss over `p` samples."""
         scale = p if self.summed else 1
-        return np.asarray(self.ridges, dtype=float) / scale, np.asarray(self.times, dtype=float) * scale
+        ridges = np.asarray(self.ridges, dtype=float) / (1 if self.own_ridges else scale)
+        return ridges, np.asarray(self.times, dtype=float) * scale
+
+    @property
+    def ridge_table(self) -> Floats:
+        """Return the ridges of the mean loss (n_p, n_ridges)."""
+        return np.array([self.of(int(p))[0] for p in self.sizes])
 
 
 def averaged(kernel: Floats, labels: Floats, axes: GridAxes, method: str, rng: np.random.Generator) -> AveragedLosses:
@@ -71,20 +79,23 @@ def averaged(kernel: Floats, labels: Floats, axes: GridAxes, method: str, rng: n
     sizes = np.asarray(axes.sizes)
     losses, unsolved = np.empty((*axes.shape, len(labels))), np.zeros(axes.shape[:2], dtype=bool)
     extra = np.zeros(axes.shape)
-    direct = np.full(len(sizes), method == "subsets")
-    if method != "subsets":
-        losses = _homogeneous(homogeneous, axes)
-    if method in ("auto", "pointwise"):
-        ratio, unsolved = _ratios(Pointwise(kernel, labels, homogeneous), axes, losses)
-        losses = losses * ratio
-    if method == "auto":
-        direct = (sizes <= FEW) | _disagrees(kernel, labels, axes, losses, rng)
+    direct = (sizes <= FEW) if method == "auto" else np.full(len(sizes), method == "subsets")
+    rest = np.flatnonzero(~direct)
+    if rest.size:
+        part = replace(axes, sizes=tuple(sizes[rest].tolist()))
+        found = _homogeneous(homogeneous, part)
+        if method in ("auto", "pointwise"):
+            ratio, unsolved[rest] = _ratios(Pointwise(kernel, labels, homogeneous), part, found)
+            found = found * ratio
+        losses[rest] = found
+        if method == "auto":
+            direct[rest] = _disagrees(kernel, labels, part, found.mean(axis=-1), rng)
     by_subset = {}
     for i in np.flatnonzero(direct).tolist():
-        by_subset[i] = found = _direct(kernel, labels, axes, i, rng)
-        share = _shares(homogeneous, *axes.of(int(sizes[i]))[:1], int(sizes[i]))
-        losses[i] = found.mean(axis=0)[..., None] * share[:, None, None]
-        extra[i] = error_of_mean(found)
+        by_subset[i] = each = _direct(kernel, labels, axes, int(sizes[i]), SUBSETS, rng)
+        share = _shares(homogeneous, axes.of(int(sizes[i]))[0], int(sizes[i]))
+        losses[i] = each.mean(axis=0)[..., None] * share[:, None, None]
+        extra[i] = error_of_mean(each)
         unsolved[i] = False
     return AveragedLosses(losses, extra, direct, unsolved, by_subset)
 
@@ -97,105 +108,107 @@ def error_of_mean(found: Floats) -> Floats:
 def _shares(pool: Homogeneous, ridges: Floats, p: int) -> Floats:
     """Return how the loss at every ridge is spread over the pool (n_ridges, N), by its leave-one-out residuals."""
     least = 1e-12 * pool.values[-1]  # without any, more samples than the kernel's rank have no pool ridge
-    residuals = np.asarray(pool.residuals(pool.effective_ridge(p, np.maximum(ridges, least))), dtype=float) ** 2
-    return residuals / residuals.mean(axis=1, keepdims=True)
+    return pool.loss_at_points(p, np.maximum(ridges, least))[1]
 
 
 def _homogeneous(pool: Homogeneous, axes: GridAxes) -> Floats:
     """Return the homogeneous losses at every point of the pool: its leave-one-out residuals carry the mean."""
-    out = np.empty((*axes.shape, pool.size))
-    for i, p in enumerate(axes.sizes):
-        ridges, times = axes.of(p)
-        share = _shares(pool, ridges, p)
-        for n, noise in enumerate(axes.noises):
-            static = pool.loss(p, ridges, noise).loss
-            for t, time in enumerate(times):
-                if np.isinf(time):
-                    mean = static
-                elif time == 0:
-                    mean = np.full(len(ridges), np.mean(pool.labels**2))
-                else:
-                    mean = np.array([pool.stopped(p, time, ridge, noise)[0][0] for ridge in ridges])
-                out[i, :, n, t] = mean[:, None] * share
-    return out
+    sizes, ridges = np.asarray(axes.sizes, dtype=float)[:, None], axes.ridge_table
+    delta = pool.effective_ridge(sizes, ridges)
+    share = pool.loss_at_points(sizes, ridges, delta=delta)[1]
+    means = np.empty(axes.shape)
+    for n, noise in enumerate(axes.noises):
+        static = pool.loss_at_points(sizes, ridges, noise, delta)[0].loss
+        for t, time in enumerate(axes.times):
+            if np.isinf(time):
+                means[:, :, n, t] = static
+            elif time == 0:
+                means[:, :, n, t] = np.mean(pool.labels**2)
+            else:
+                for i, p in enumerate(axes.sizes):
+                    late = axes.of(int(p))[1][t]
+                    means[i, :, n, t] = [pool.stopped(p, late, ridge, noise)[0][0] for ridge in ridges[i]]
+    return means[..., None] * share[:, :, None, None]
 
 
 def _ratios(points: Pointwise, axes: GridAxes, plain: Floats) -> tuple[Floats, Flags]:
     """Return pointwise over homogeneous at every point of the pool, at rest, and where there is none.
 
-    Of many sizes some are solved, and the logarithm of the ratio of the means is interpolated in that of the size. At
+    Of many sizes and ridges some are solved, and the logarithm of the ratio of the means is interpolated in theirs. At
     finite times the ratio is that at rest, as it must be at late ones; at early ones there is little to correct.
     """
-    sizes = np.asarray(axes.sizes, dtype=float)
-    solved = _spread(sizes)
-    shape = (len(solved), *axes.shape[1:3])
-    means, failed = np.empty(shape), np.zeros(shape[:2], dtype=bool)
-    reference = _homogeneous(
-        points.homogeneous, GridAxes([int(p) for p in sizes[solved]], axes.ridges, axes.noises, summed=axes.summed)
-    ).mean(axis=-1)[..., 0]
-    starts: dict[int, Floats] = {}
-    for row, at in enumerate(solved):
-        ridges, _ = axes.of(int(sizes[at]))
-        for k, ridge in enumerate(ridges):
-            found = points.solve(float(sizes[at]), float(ridge), start=starts.get(k))
-            starts[k], failed[row, k] = found.ridges, not found.solved
-            means[row, k] = [found.at(noise).mean() for noise in axes.noises]
-    logs = np.log(means / reference)
-    place = np.log(sizes[solved])
-    out = np.array(
-        [
-            [[np.interp(np.log(p), place, logs[:, k, n]) for n in range(shape[2])] for k in range(shape[1])]
-            for p in sizes
-        ]
-    )
-    near = np.abs(np.log(sizes)[:, None] - place).argmin(axis=1)
-    ratio = np.broadcast_to(np.exp(out)[..., None], axes.shape)
+    sizes, table = np.asarray(axes.sizes, dtype=float), axes.ridge_table
+    rows, columns = spread(sizes, _SOLVED_SIZES), spread(np.asarray(axes.ridges, dtype=float), _SOLVED_RIDGES)
+    ridges = table[np.ix_(rows, columns)]
+    delta = points.homogeneous.effective_ridge(sizes[rows, None], ridges)
+    failed, means = np.zeros(ridges.shape, dtype=bool), np.empty((*ridges.shape, len(axes.noises)))
+    for k in range(len(columns)):
+        bent: float | Floats = 1.0  # individual ridges over the common one: what neighbouring sizes share
+        for i, at in enumerate(rows):
+            common = len(points.labels) * delta[i, k]
+            found = points.solve(
+                float(sizes[at]), float(ridges[i, k]), np.full(len(points.labels), common) * bent, _SOLVED_TO
+            )
+            bent, failed[i, k] = found.ridges / common, not found.solved
+            means[i, k] = [found.at(noise).mean() for noise in axes.noises]
+    for n, noise in enumerate(axes.noises):
+        means[..., n] /= points.homogeneous.loss_at_points(sizes[rows, None], ridges, noise, delta)[0].loss
+    logs = between(sizes, rows, np.log(means), axis=0)
+    logs = between(np.asarray(axes.ridges, dtype=float), columns, logs, axis=1)
+    ratio = np.broadcast_to(np.exp(logs)[..., None], axes.shape)
     early = plain.mean(axis=-1) >= 0.5 * np.mean(points.labels**2)  # most is still to be learnt
     finite = ~np.isinf(np.asarray(axes.times, dtype=float))
-    return np.where(early & finite, 1.0, ratio)[..., None], failed[near]
+    near = np.abs(_place(sizes)[:, None] - _place(sizes)[rows]).argmin(axis=1)
+    line = _place(np.asarray(axes.ridges, dtype=float))
+    by_ridge = np.abs(line[:, None] - line[columns]).argmin(axis=1)
+    return np.where(early & finite, 1.0, ratio)[..., None], failed[np.ix_(near, by_ridge)]
 
 
-def _spread(sizes: Floats) -> Indices:
-    """Return the indices of up to ten sizes, spread evenly in their logarithm, the ends among them."""
-    order = np.argsort(sizes)
-    if len(order) <= _SOLVED_SIZES + 2:
+def spread(values: Floats, count: int) -> Indices:
+    """Return the ascending indices of up to `count` values, even in their logarithm, the ends (and 0) among them."""
+    order = np.argsort(values)
+    if len(order) <= count + 2:
         return order
-    wanted = np.geomspace(sizes.min(), sizes.max(), _SOLVED_SIZES)
-    return order[np.unique(np.abs(sizes[order][:, None] - wanted).argmin(axis=0))]
+    place = _place(values)
+    positive = place[values > 0]
+    wanted = np.concatenate([place[values == 0][:1], np.linspace(positive.min(), positive.max(), count)])
+    return order[np.unique(np.abs(place[order][:, None] - wanted).argmin(axis=0))]
 
 
-def _disagrees(kernel: Floats, labels: Floats, axes: GridAxes, losses: Floats, rng: np.random.Generator) -> Flags:
-    """Return for every size whether subsets at the nearest checked one contradict the theory."""
-    sizes = np.asarray(axes.sizes, dtype=float)
-    large = np.sort(sizes[sizes > FEW])
-    wrong = np.zeros(len(sizes), dtype=bool)
-    if not large.size:
-        return wrong
-    checked = np.unique(large[[0, large.size // 2, -1]])
+def between(values: Floats, known: Indices, found: Floats, axis: int) -> Floats:
+    """Return `found` at the values of index `known` along an axis, linear in the logarithm of the values in between."""
+    place = _place(values)
+    line, at = place[known], np.moveaxis(found, axis, 0)
+    if len(line) == 1:
+        return np.moveaxis(np.repeat(at, len(values), axis=0), 0, axis)
+    right = np.clip(np.searchsorted(line, place), 1, len(line) - 1)
+    part = np.clip((place - line[right - 1]) / (line[right] - line[right - 1]), 0.0, 1.0)
+    part = part.reshape(-1, *(1,) * (at.ndim - 1))
+    return np.moveaxis((1 - part) * at[right - 1] + part * at[right], 0, axis)
+
+
+def _place(values: Floats) -> Floats:
+    """Return the logarithm of values, that of 0 a decade below the least positive one."""
+    positive = values[values > 0]
+    return np.log(np.where(values > 0, values, 0.1 * positive.min(initial=np.inf) if positive.size else 1.0))
+
+
+def _disagrees(kernel: Floats, labels: Floats, axes: GridAxes, theory: Floats, rng: np.random.Generator) -> Flags:
+    """Return for every size whether subsets at the nearest checked one contradict the theory, at any point there."""
+    sizes = np.asarray(axes.sizes)
+    checked = np.unique(np.sort(sizes)[[0, sizes.size // 2, -1]])
     bad = []
-    for p in checked:
-        i = int(np.flatnonzero(sizes == p)[0])
-        ridges, _ = axes.of(int(p))
-        subsets = chosen_subsets(len(labels), int(p), _CHECKED, rng)
-        found = subset_losses(kernel, labels, subsets, ridges=ridges)[..., 0]
+    for p in checked.tolist():
+        found = _direct(kernel, labels, axes, p, _CHECKED, rng)
         mean, error = found.mean(axis=0), error_of_mean(found)
-        quiet = list(axes.noises).index(0.0) if 0.0 in axes.noises else None
-        rest = [t for t, time in enumerate(axes.times) if np.isinf(time)]
-        if quiet is None or not rest:  # neither noise nor time is checked: they share the kernel
-            bad.append(False)
-            continue
-        theory = losses[i, :, quiet, rest[0]].mean(axis=-1)
-        bad.append(bool(np.any(np.abs(theory - mean) > np.maximum(_WRONG * error, _WRONG_SHARE * mean))))
+        gap = np.abs(theory[np.flatnonzero(sizes == p)[0]] - mean)
+        bad.append(bool(np.any(gap > np.maximum(_WRONG * error, _WRONG_SHARE * mean))))
     near = np.abs(np.log(sizes)[:, None] - np.log(checked)).argmin(axis=1)
-    return np.array(bad)[near] & (sizes > FEW)
+    return np.array(bad)[near]
 
 
-def _direct(kernel: Floats, labels: Floats, axes: GridAxes, at: int, rng: np.random.Generator) -> Floats:
+def _direct(kernel: Floats, labels: Floats, axes: GridAxes, p: int, count: int, rng: np.random.Generator) -> Floats:
     """Return the losses of random subsets of one size (n_subsets, n_ridges, n_noises, n_times)."""
-    ridges, times = axes.of(int(axes.sizes[at]))
-    subsets = chosen_subsets(len(labels), int(axes.sizes[at]), SUBSETS, rng)
-    found = [
-        subset_losses(kernel, labels, subsets, ridges=ridges, noise=noise, times=times, rng=rng)
-        for noise in axes.noises
-    ]
-    return np.stack(found, axis=2)
+    ridges, times = axes.of(p)
+    subsets = chosen_subsets(len(labels), p, count, rng)
+    return subset_losses(kernel, labels, subsets, ridges=ridges, noises=axes.noises, times=times, rng=rng)

@@ -65,8 +65,10 @@ class Homogeneous:
         high = np.log(self.values.sum() * self.size + self.size * ridge)
         for _ in range(_STEPS):
             middle = (low + high) / 2
-            kappa, df1, _ = self._degrees(np.exp(middle))
-            below = kappa * (1.0 - df1 / p) < ridge
+            delta = np.exp(middle)
+            g = np.mean(delta[:, None] / (self.values + delta[:, None]), axis=1)
+            df1 = self.size * (1 - g)
+            below = delta / g * (1.0 - df1 / p) < ridge
             below |= (ridge == 0) & (df1 > p)
             low, high = np.where(below, middle, low), np.where(below, high, middle)
         return np.exp((low + high) / 2).reshape(shape)
@@ -76,14 +78,28 @@ class Homogeneous:
 
         Raises DomainError as `effective_ridge`.
         """
+        return self.loss_at_points(p, ridge, noise)[0]
+
+    def loss_at_points(
+        self, p: ArrayLike, ridge: ArrayLike = 0.0, noise: ArrayLike = 0.0, delta: Floats | None = None
+    ) -> tuple[Averages, Floats]:
+        """Return the averages, and how the loss is spread over the pool (..., N), of mean 1.
+
+        P and λ broadcast, and σ with them; the spread has the shape of P and λ alone. `delta` is their effective ridge,
+        where it is known already. Raises DomainError as `effective_ridge`.
+        """
         p, ridge, noise = (np.asarray(x, dtype=float) for x in (p, ridge, noise))
-        delta = self.effective_ridge(p, ridge)
+        delta = self.effective_ridge(p, ridge) if delta is None else delta
         kappa, df1, df2 = (x.reshape(delta.shape) for x in self._degrees(delta.ravel()))
-        errors = np.mean(self.residuals(delta.ravel()) ** 2, axis=-1).reshape(delta.shape)
+        squares = np.asarray(self.residuals(delta.ravel()), dtype=float) ** 2
+        errors = squares.mean(axis=1).reshape(delta.shape)
+        squares = squares.reshape(*delta.shape, self.size)
         share = df2 / p
         loss = (errors * (1 - df2 / self.size) + noise**2 * share) / (1 - share)
         train = (ridge / kappa) ** 2 * (loss + noise**2)
-        return Averages(loss, train, kappa, df1, df2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            spread = squares / squares.mean(axis=-1, keepdims=True)
+        return Averages(loss, train, kappa, df1, df2), np.where(np.isfinite(spread), spread, 1.0)
 
     def residuals(self, delta: Array) -> Array:
         """Return the leave-one-out residuals (n, N) of the pool at the pool ridges δ (n,)."""

@@ -24,25 +24,30 @@ def subset_losses(
     subsets: Indices,
     *,
     ridges: ArrayLike = 0.0,
-    noise: float = 0.0,
+    noises: ArrayLike = 0.0,
     times: ArrayLike = np.inf,
     rng: np.random.Generator | None = None,
 ) -> Floats:
-    """Return the test losses (n_subsets, n_ridges, n_times) on the points of the pool outside every subset.
+    """Return the test losses (n_subsets, n_ridges, n_noises, n_times) on the points outside every subset.
 
-    `noise` σ is added to the training labels, drawn from `rng`. Raises DomainError for what is no kernel or ridge.
+    Noise of the standard deviations `noises` σ is added to the training labels, the same up to σ, drawn from `rng`.
+    Raises DomainError for what is no kernel or ridge.
     """
     kernel, labels = checked_pool(kernel, labels)
-    ridges, times = (np.atleast_1d(np.asarray(x, dtype=float)) for x in (ridges, times))
+    ridges, noises, times = (np.atleast_1d(np.asarray(x, dtype=float)) for x in (ridges, noises, times))
     check_sizes(np.asarray(float(subsets.shape[1])), ridges, len(labels), len(labels) + 1)
-    out = np.empty((len(subsets), ridges.size, times.size))
+    out = np.empty((len(subsets), ridges.size, noises.size, times.size))
+    noisy = rng is not None and bool(noises.any())
     for row, chosen in enumerate(subsets):
-        rest = np.setdiff1d(np.arange(len(labels)), chosen)
-        frozen = FrozenKernel(kernel[np.ix_(chosen, chosen)])
-        y = labels[chosen]
-        if noise and rng is not None:
-            y = y + noise * rng.standard_normal(len(chosen))
-        cross = kernel[np.ix_(rest, chosen)]
-        for at, ridge in enumerate(ridges):
-            out[row, at] = np.mean((frozen.predict(cross, y, ridge=ridge, time=times) - labels[rest]) ** 2, axis=1)
+        cross = kernel[chosen]
+        frozen = FrozenKernel(cross[:, chosen])
+        targets = [labels[chosen], *([rng.standard_normal(len(chosen))] if rng is not None and noisy else [])]
+        weights = np.concatenate([frozen.weights(ridge=ridge, time=times) for ridge in ridges])
+        parts = [(weights * (y @ frozen.eigenvectors)) @ (frozen.eigenvectors.T @ cross) for y in targets]
+        rest = np.ones(len(labels), dtype=bool)
+        rest[chosen] = False
+        known, *unknown = (part[:, rest] for part in parts)
+        for at, noise in enumerate(noises):
+            error = known - labels[rest] + (noise * unknown[0] if unknown else 0.0)
+            out[row, :, at] = np.mean(error**2, axis=1).reshape(ridges.size, times.size)
     return out

@@ -10,6 +10,8 @@ import numpy as np
 from tlcli.arrays import Floats
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics
+from tlcli.dmft.loss_setup import LossSetup
+from tlcli.dmft.loss_transfer import LossParts
 from tlcli.dmft.network_transfer import moments_of
 from tlcli.dmft.parts import _PER_SAMPLE, Parts
 from tlcli.dmft.settings import Data, Setup
@@ -41,6 +43,10 @@ class _Trained(Parts):
         return math.ceil(_PER_SAMPLE * self.samples * max(1.0, 1e-2 / self.numerics.accuracy))
 
 
+class _TrainedByLoss(_Trained, LossParts):
+    """The same of a source with a loss that is named."""
+
+
 def pool_kernels(data: Data, settings: TransferSettings, numerics: Numerics, samples: int) -> PoolKernels:
     """Train on the source and return the kernels that a readout on target points would see.
 
@@ -49,9 +55,13 @@ def pool_kernels(data: Data, settings: TransferSettings, numerics: Numerics, sam
     """
     settings = replace(settings, target="frozen", times2=(math.inf,))
     x = np.concatenate([data.x_source, data.x_target, data.x_test])
-    setup = Setup(data, settings, activation(settings.activation), x)
-    parts = _Trained(setup, numerics, moments_of(settings, None))
-    parts.samples = samples
+    act, moments = activation(settings.activation), moments_of(settings, None)
+    parts: _Trained
+    if settings.loss1 is None and settings.loss2 is None:
+        parts = _Trained(Setup(data, settings, act, x), numerics, moments)
+    else:
+        parts = _TrainedByLoss(LossSetup(data, settings, act, x), numerics, moments)
+    setup, parts.samples = parts.setup, samples
     rows = setup.target
     start = parts._initial()[rows]
     if settings.gamma0 == 0:

@@ -66,9 +66,9 @@ NETWORK = [
         "average",
         "choice",
         None,
-        "network-frozen: the mean over target samples instead of draws of them, from one kernel on a pool of target "
-        "points; auto: equations, subsets for few samples.",
-        choices=("auto", "pointwise", "homogeneous", "subsets"),
+        "network-frozen: the mean over target samples instead of draws of them (none), from one kernel on a pool of "
+        "target points; auto, the default of phase-diagram: equations, subsets for few samples.",
+        choices=("auto", "pointwise", "homogeneous", "subsets", "none"),
         panel="Network",
     ),
     Option(

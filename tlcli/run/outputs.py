@@ -31,7 +31,7 @@ from tlcli.run.assemble import edge_block, fine_block
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages, Silent
 from tlcli.status import Phase
-from tlcli.theories.base import Case, Columns
+from tlcli.theories.base import Case, Findings
 from tlcli.theories.search import BoundaryPoints
 
 if TYPE_CHECKING:
@@ -340,8 +340,9 @@ def _is_blank(blocks: Sequence[Block], drawing: Drawing) -> bool:
     return bool(found) and all(np.isnan(column).all() for column in found)  # of a trimmed table there may be none
 
 
-def edges_of(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> list[Any]:
+def edges_of(job: Job, case: Case, findings: Findings, blocks: Sequence[Block]) -> list[Any]:
     """Refine the boundary along the axes that the figure shows; costly solvers interpolate their grid."""
+    found = findings.columns
     axes = _axes_of_edges(job, case, found, blocks)
     if not axes:
         return []
@@ -349,7 +350,9 @@ def edges_of(job: Job, case: Case, found: Columns, blocks: Sequence[Block]) -> l
     gain = found[spec.quantity if spec is not None and spec.quantity in DIFFERENCES else "gain"]
     if case.theory.searchable and "phase" in found:  # within rounding, a gain has no sign that could change
         gain = np.where(found["phase"] == Phase.NEUTRAL, 0.0, gain)
-    edges = [case.theory.boundaries(case, axis, case.grid.values[axis].scale == "log", gain) for axis in axes]
+    edges = [
+        case.theory.boundaries(case, axis, case.grid.values[axis].scale == "log", gain, findings.draws) for axis in axes
+    ]
     return [_edge(edge, keep) for edge in edges if edge is not None and (keep := _told(edge)).any()]
 
 

@@ -189,7 +189,7 @@ class Result:
 
         if self.stored is not None:
             return list(self.stored["boundaries"])
-        return [edges_of(self.job, one.case, one.found.columns, self.blocks) for one in self.outcomes]
+        return [edges_of(self.job, one.case, one.found, self.blocks) for one in self.outcomes]
 
     @cached_property
     def verdict(self) -> str:

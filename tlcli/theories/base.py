@@ -43,7 +43,8 @@ class Findings:
     `columns` broadcast to the grid's shape and the theory's inner axes. `arrays` of the first draw per point (None:
     not kept). `info` and `data` describe the first point and draw; `messages` say what broke off and where, `notes`
     what there is to tell besides, `reached` the largest standard error of a loss, relative to losses above 1. `layers`
-    per point what every layer of a deep network did.
+    per point what every layer of a deep network did. `draws` holds columns of every draw alone (n_draws, ...), and the
+    errors that these share, where boundaries have errors.
     """
 
     columns: Columns
@@ -54,6 +55,7 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     reached: float = np.nan
     layers: list[dict[str, Floats] | None] = field(default_factory=list)
+    draws: Columns = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +125,11 @@ class Theory(ABC):
         return set()
 
     @abstractmethod
-    def boundaries(self, case: Case, axis: str, log: bool, gain: Floats) -> Any:
-        """Return where the gain changes sign along an axis, as `tlcli.theories.search.BoundaryPoints`, or None."""
+    def boundaries(self, case: Case, axis: str, log: bool, gain: Floats, draws: Columns | None = None) -> Any:
+        """Return where the gain changes sign along an axis, as `tlcli.theories.search.BoundaryPoints`, or None.
+
+        `draws` are those of `Findings`, for an error of the place.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +164,7 @@ class ClosedForm(Theory):
         """Return the answer itself."""
         return self.evaluate(case.parameters())
 
-    def boundaries(self, case: Case, axis: str, log: bool, gain: Floats) -> Any:
+    def boundaries(self, case: Case, axis: str, log: bool, gain: Floats, draws: Columns | None = None) -> Any:
         """Return the roots of the gain along the axis, by root finding on the function itself."""
         from tlcli.theories.search import boundaries
 
@@ -223,7 +228,7 @@ class PointByPoint(Theory):
         """Return what is drawn of the points that are kept."""
         return set() if case.words.get("layout") == "end" else {"kernels", "densities"}
 
-    def boundaries(self, case: Case, axis: str, log: bool, gain: Floats) -> Any:
+    def boundaries(self, case: Case, axis: str, log: bool, gain: Floats, draws: Columns | None = None) -> Any:
         """Return where the gain is zero between two points of the grid."""
         from tlcli.theories.search import grid_boundaries
 

@@ -64,7 +64,7 @@ def losses_of(name: str, get: Callable[[str], Any], source: str, target: str) ->
         refuse_labels(loss, kind, task)
     defaults = {"loss1": losses[0].text, "loss2": losses[1].text}
     ridge, smoothing = get("ridge"), get("label_smoothing")
-    held = ridge is not None and bool(np.all(ridge.array > 0))
+    held = isinstance(ridge, str) or (ridge is not None and bool(np.all(ridge.array > 0)))  # the best is positive
     smooth = losses[1].smooths and smoothing is not None and bool(np.all(smoothing.array > 0))
     limit = held or smooth or (losses[1].bounded and not losses[1].flat)
     words: dict[str, Any] = {"losses": True, "kinds": [kind.classes is not None for kind in kinds]}

@@ -129,7 +129,7 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> PointB
     scale = "list" if get("times") is None else get("times").scale
     words = {"layout": layout, "alone": alone, "time_scale": scale, **({"target": source} if alone else {})}
     words |= chosen.words
-    made, more = _averaged(name, layout, chosen, get)
+    made, more, usual = _averaged(command, name, layout, chosen, get)
     return made(
         name,
         (*parameters, *stages, *more),
@@ -144,8 +144,9 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> PointB
             "times",
             *_OUTPUTS[layout],
             *(("two_time",) if get("two_time") else ()),
+            *(("average",) if get("average") == "none" else ()),
         ),
-        defaults={"dim": dim, "target": source, **dict(sizes), **stages, **chosen.defaults},
+        defaults={"dim": dim, "target": source, **dict(sizes), **stages, **chosen.defaults, **usual},
     )
 
 
@@ -162,29 +163,55 @@ def _parameters(name: str, alone: bool, polynomial: bool, sizes: Sequence[str], 
 
 
 def _averaged(
-    name: str, layout: str, chosen: Losses, get: Callable[[str], Any]
-) -> tuple[type[PointByPoint], tuple[str, ...]]:
-    """Return which theory computes the points, and the parameters that it has more. Raises UsageError."""
-    if get("average") is None:
+    command: str, name: str, layout: str, chosen: Losses, get: Callable[[str], Any]
+) -> tuple[type[PointByPoint], tuple[str, ...], dict[str, Any]]:
+    """Return which theory computes the points, the parameters that it has more, and its default of `average`.
+
+    Raises UsageError.
+    """
+    frozen = name == "network-frozen" and layout == "end"
+    default = _usual_average(command, chosen, get) if frozen else None
+    method = get("average") or default
+    if method in (None, "none"):
         if get("pool") is not None:
             raise UsageError(f"--pool {get('pool')} is the pool of --average; give that, or leave it out.")
-        return NetworkTheory, ()
-    if name != "network-frozen" or layout != "end":
+        if frozen and isinstance(get("ridge"), str):
+            raise UsageError(f"--ridge {get('ridge')} is that of averages over target samples; add --average auto.")
+        if get("average") is not None and not frozen:
+            raise UsageError(f"--average none has no effect: {command} with {name} has no averages; leave it out.")
+        return NetworkTheory, (), {}
+    if not frozen:
         raise UsageError(
-            f"--average {get('average')} is for frozen features (finetune-loss or phase-diagram with --solver "
-            "network-frozen); leave it out."
+            f"--average {method} is for frozen features (finetune-loss or phase-diagram with --solver network-frozen); "
+            "leave it out."
         )
-    if chosen.words.get("losses"):
+    flips = get("flips2")
+    if method in ("pointwise", "homogeneous") and (
+        chosen.words.get("losses") or (flips is not None and np.any(flips.array > 0))
+    ):
+        what = f"the loss {chosen.defaults['loss2']}" if chosen.words.get("losses") else "flipped labels"
         raise UsageError(
-            f"--average {get('average')} is for the squared error of one output, not for the losses "
-            f"{chosen.defaults['loss1']} and {chosen.defaults['loss2']} of these tasks; leave out --average or --loss."
+            f"--average {method} is for the squared error of one output, and has no equations for {what}; use "
+            "--average subsets."
         )
     if get("ptest") is not None:
         raise UsageError(
-            f"--ptest {get('ptest')} has no effect with --average {get('average')}, which tests on the pool; leave it "
-            "out (--pool sets its points)."
+            f"--ptest {get('ptest')} has no effect with --average {method}, which tests on the pool; leave it out "
+            "(--pool sets its points)."
         )
-    return AveragedNetwork, ("average",)
+    return AveragedNetwork, ("average",), {} if default is None else {"average": default}
+
+
+def _usual_average(command: str, chosen: Losses, get: Callable[[str], Any]) -> str | None:
+    """Return what `average` is unless it is given: maps of the squared error are averages, all else single draws.
+
+    What single draws alone have asks for them: an experiment, test points of their own, a file taken as a whole.
+    """
+    if command != "phase-diagram" or chosen.words.get("losses") or get("flips2") is not None:
+        return None
+    whole = str(get("source")).strip().startswith("file:") and get("p2") is None and get("alpha2") is None
+    single = whole or get("ptest") is not None or bool(get("simulate"))
+    return None if single else "auto"
 
 
 def _size(stage: str, get: Callable[[str], Any], from_file: bool) -> tuple[str, Any]:
