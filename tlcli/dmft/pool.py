@@ -14,6 +14,7 @@ from tlcli.dmft.loss_setup import LossSetup
 from tlcli.dmft.loss_transfer import LossParts
 from tlcli.dmft.network_transfer import moments_of
 from tlcli.dmft.parts import _PER_SAMPLE, Parts
+from tlcli.dmft.regression import FrozenKernel
 from tlcli.dmft.settings import Data, Setup
 from tlcli.errors import DomainError
 from tlcli.training import TransferSettings
@@ -74,7 +75,9 @@ def pool_kernels(data: Data, settings: TransferSettings, numerics: Numerics, sam
     if main.message or "phi" not in parts.observed[0]:
         return PoolKernels(np.full((1, len(rows), len(rows)), np.nan), start, main.message or "no kernel", info)
     found = parts._last_kernels(parts.observed[0])
-    with contextlib.suppress(DomainError):
-        corrected = parts._corrected_kernels(found) if len(found) > 1 else None
-        found = found if corrected is None else corrected
+    corrected = parts._corrected_kernels(found) if len(found) > 1 else None
+    if corrected is not None:
+        with contextlib.suppress(DomainError):  # a sum that is not positive is no kernel: the samples stand alone
+            FrozenKernel(corrected[:, rows].mean(axis=0))
+            found = corrected
     return PoolKernels(found[:, rows], start, "", info, parts.unsettled())

@@ -250,9 +250,34 @@ COLUMNS |= {
     f"{name}_{part}_se": Column(
         f"{name}_{part}_se", f"error of the {name} from {words}", f"Part of {name}_se: {words}."
     )
-    for name in ("loss", "baseline", "gain")
+    for name in ("loss", "baseline", "gain", "error", "baseline_error", "gain_error")
     for part, words in (("pool", "the pool of target points"), ("neuron", "the sampled neurons"))
 }
+COLUMNS |= {
+    f"{name}_source_se": Column(
+        f"{name}_source_se",
+        f"error of the {name} from the source",
+        f"Part of {name}_draw_se: the draws of the source, on common pools and neurons.",
+    )
+    for name in ("loss", "baseline", "gain", "error", "baseline_error", "gain_error")
+}
+COLUMNS |= {
+    column.name: column
+    for where, name, words in (
+        ("best_time", "loss", "loss"),
+        ("baseline_best_time", "baseline", "loss without pre-training"),
+        ("best_time", "error", "error"),
+        ("baseline_best_time", "baseline_error", "error without pre-training"),
+    )
+    for column in (
+        Column(where, where.replace("_", " "), "The recorded times' best one, between them by a parabola in log t."),
+        Column(f"{where}_se", f"error of the {where.replace('_', ' ')}", "Standard error, a jackknife over draws."),
+        Column(f"{name}_stopped", f"{words}, stopped", f"The averaged {words} at its best time."),
+    )
+}
+COLUMNS["gamma0_opt_se"] = Column(
+    "gamma0_opt_se", r"error of the best $\gamma_0$", "Standard error of the best richness, a jackknife over draws."
+)
 COLUMNS["direct"] = Column("direct", "direct average", "1 where the mean is one over subsets of the pool, else 0.")
 
 
