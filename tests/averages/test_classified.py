@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tlcli.averages.classified import Problem, averaged_scores, few_scores
+from tlcli.averages.classified import PoolTask, averaged_scores, few_scores
 from tlcli.averages.grid import GridAxes
 from tlcli.losses import loss_of
 
@@ -22,7 +22,7 @@ def rng():
 
 def test_the_squared_error_is_ridge_regression_on_every_subset():
     _, kernel, y = pool()
-    loss, error = averaged_scores(kernel, Problem(loss_of("mse"), y, 2), GridAxes([3], [0.1]), rng())
+    loss, error = averaged_scores(kernel, PoolTask(loss_of("mse"), y, 2), GridAxes([3], [0.1]), rng())
     squares, wrong = [], []
     for chosen in map(list, itertools.combinations(range(6), 3)):
         rest = [i for i in range(6) if i not in chosen]
@@ -39,7 +39,7 @@ def test_the_logistic_loss_is_scikit_learns():
     from sklearn.linear_model import LogisticRegression
 
     x, kernel, y = pool(8, seed=1)
-    problem = Problem(loss_of("logistic"), y, 2)
+    problem = PoolTask(loss_of("logistic"), y, 2)
     few = few_scores(kernel, problem, GridAxes([6], [0.05]), [1])
     (loss, error) = averaged_scores(kernel, problem, GridAxes([6], [0.05]), rng())
     losses, wrong = [], []
@@ -60,7 +60,7 @@ def test_flips_shrink_and_shake_the_labels():
     """Squared loss: f = W y with y flipped has the mean (1 − 2p) W y and the variance 4p(1 − p) Σ W²."""
     _, kernel, y = pool(40, 10)
     share, losses = 0.2, []
-    problem = Problem(loss_of("mse"), y, 2, flips=True)
+    problem = PoolTask(loss_of("mse"), y, 2, flips=True)
     for seed in range(30):
         (found, _) = averaged_scores(kernel, problem, GridAxes([10], [0.5], [share]), np.random.default_rng(seed))
         losses.append(found.losses.mean())
@@ -81,7 +81,7 @@ def test_flips_shrink_and_shake_the_labels():
 
 def test_numbers_have_no_error_and_take_gaussian_noise():
     _, kernel, y = pool(12, 3)
-    (loss,) = averaged_scores(kernel, Problem(loss_of("huber:1"), 2 * y, None), GridAxes([5], [0.1], [0.0, 1.0]), rng())
+    (loss,) = averaged_scores(kernel, PoolTask(loss_of("huber:1"), 2 * y, None), GridAxes([5], [0.1], [0.0, 1.0]), rng())
     assert loss.losses[0, 0, 1].mean() > loss.losses[0, 0, 0].mean()
 
 
@@ -89,7 +89,7 @@ def test_several_classes_learn_something():
     generator = np.random.default_rng(0)
     labels = np.repeat(np.arange(3.0), 10)
     x = np.eye(3)[labels.astype(int)] * 3 + generator.standard_normal((30, 3))
-    problem = Problem(loss_of("softmax"), labels, 3)
+    problem = PoolTask(loss_of("softmax"), labels, 3)
     loss, error = averaged_scores(x @ x.T, problem, GridAxes([6, 20], [0.05]), rng())
     assert error.losses[1].mean() < error.losses[0].mean() < 0.5
     assert loss.losses[1].mean() < np.log(3)

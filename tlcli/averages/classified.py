@@ -24,7 +24,7 @@ _TASK = "the target task"  # in messages
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class PoolTask:
     """Labels of a pool as its task gives them (N,) or (N, C), their number of classes, and the loss to train by.
 
     `flips`: noise is the share of training labels that become another class, not a standard deviation.
@@ -41,12 +41,12 @@ class Problem:
         """What a readout is judged by: without classes there is no error."""
         return MEASURES if self.classes is not None else MEASURES[:1]
 
-    def at(self, rows: Indices) -> "Problem":
+    def at(self, rows: Indices) -> "PoolTask":
         """Return the problem on some points of the pool."""
         return replace(self, labels=self.labels[rows])
 
 
-def averaged_scores(kernel: Floats, problem: Problem, axes: GridAxes, rng: np.random.Generator) -> list[AveragedLosses]:
+def averaged_scores(kernel: Floats, problem: PoolTask, axes: GridAxes, rng: np.random.Generator) -> list[AveragedLosses]:
     """Return the averages of every measure on a pool of kernel (N, N); all sizes are direct.
 
     Raises DomainError, ConvergenceError as `tlcli.dmft.loss_regression.loss_regression`.
@@ -71,7 +71,7 @@ def averaged_scores(kernel: Floats, problem: Problem, axes: GridAxes, rng: np.ra
     return [AveragedLosses(losses[m], extra[m], direct, unsolved, by_subset[m]) for m in range(count)]
 
 
-def few_scores(kernel: Floats, problem: Problem, axes: GridAxes, seed: Sequence[int]) -> Floats:
+def few_scores(kernel: Floats, problem: PoolTask, axes: GridAxes, seed: Sequence[int]) -> Floats:
     """Return means of every measure (n_measures, ...) over few subsets, the same for every kernel on the pool."""
     rng, rows = np.random.default_rng(seed), []
     for size in axes.sizes:
@@ -81,7 +81,7 @@ def few_scores(kernel: Floats, problem: Problem, axes: GridAxes, seed: Sequence[
 
 
 def _scores(
-    kernel: Floats, problem: Problem, axes: GridAxes, size: int, count: int, rng: np.random.Generator
+    kernel: Floats, problem: PoolTask, axes: GridAxes, size: int, count: int, rng: np.random.Generator
 ) -> Iterator[tuple[Floats, Flags]]:
     """Yield for every subset the measures at all points (n_measures, n_ridges, n_noises, n_times, N), and its rest."""
     ridges, times = axes.of(size)

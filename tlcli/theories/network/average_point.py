@@ -12,7 +12,7 @@ import numpy as np
 
 from tlcli.arrays import Floats, Indices
 from tlcli.averages.best import at_best, chosen, tried
-from tlcli.averages.classified import Problem, averaged_scores, few_scores
+from tlcli.averages.classified import PoolTask, averaged_scores, few_scores
 from tlcli.averages.grid import AveragedLosses, GridAxes, averaged, between, error_of_mean, spread
 from tlcli.averages.homogeneous import Homogeneous
 from tlcli.dmft.pool import pool_kernels
@@ -118,12 +118,12 @@ class _Readout:
         rest = (tuple(p["noises"]), tuple(p["times"]))
         self.axes = GridAxes(tuple(p["sizes"]), ridges, *rest, summed=p["reduction"] == "sum")
         self.measures = measures_of(p)
-        self.problem: Problem | None = None
+        self.problem: PoolTask | None = None
         if p.get("measures"):
             loss = loss_of(p.get("loss2") or "mse")
             loss = loss_of(loss.text, float(p.get("label_smoothing") or 0.0)) if loss.smooths else loss
             weights = p.get("class_weights") if data.classes_target is not None else None
-            self.problem = Problem(loss, data.y_target, data.classes_target, weights, p["noise_name"] == "flips2")
+            self.problem = PoolTask(loss, data.y_target, data.classes_target, weights, p["noise_name"] == "flips2")
         classes = self.problem is not None and self.problem.loss.labels != "real"
         self.power = 1.0 if classes else float(np.mean(np.square(data.y_target))) or 1.0
 
