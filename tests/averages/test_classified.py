@@ -81,7 +81,9 @@ def test_flips_shrink_and_shake_the_labels():
 
 def test_numbers_have_no_error_and_take_gaussian_noise():
     _, kernel, y = pool(12, 3)
-    (loss,) = averaged_scores(kernel, PoolTask(loss_of("huber:1"), 2 * y, None), GridAxes([5], [0.1], [0.0, 1.0]), rng())
+    (loss,) = averaged_scores(
+        kernel, PoolTask(loss_of("huber:1"), 2 * y, None), GridAxes([5], [0.1], [0.0, 1.0]), rng()
+    )
     assert loss.losses[0, 0, 1].mean() > loss.losses[0, 0, 0].mean()
 
 

@@ -46,7 +46,9 @@ class PoolTask:
         return replace(self, labels=self.labels[rows])
 
 
-def averaged_scores(kernel: Floats, problem: PoolTask, axes: GridAxes, rng: np.random.Generator) -> list[AveragedLosses]:
+def averaged_scores(
+    kernel: Floats, problem: PoolTask, axes: GridAxes, rng: np.random.Generator
+) -> list[AveragedLosses]:
     """Return the averages of every measure on a pool of kernel (N, N); all sizes are direct.
 
     Raises DomainError, ConvergenceError as `tlcli.dmft.loss_regression.loss_regression`.
