@@ -209,7 +209,7 @@ def test_a_second_run_leaves_nothing_of_the_first(tlcli):
     assert "boundary.csv" in names("out")
     Path("out/notes.txt").write_text("mine")
     Path("out/figure-of-mine.png").write_text("mine")
-    assert tlcli("finetune-loss --rho 0.1:0.9:5 --format svg -o out").code == 0
+    assert tlcli("finetune-loss --rho 0.1:0.9:5 --format svg --force -o out").code == 0
     assert names("out") == ["figure-of-mine.png", "figure.svg", "notes.txt", "provenance.json", "table.csv"]
 
 

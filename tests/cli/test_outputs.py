@@ -44,9 +44,11 @@ def test_files_of_the_user_beside_results(tlcli):
     for name in mine:
         Path("m", name).write_text("mine")
     for arguments in (LOSS, LOSS.replace("0:1:3", "0:1:4"), "finetune-loss --quiet"):
-        assert tlcli(arguments, "-o m").code == (2 if "0:1" in arguments else 0), "a curve over rho has a boundary"
+        assert tlcli(arguments, "--force -o m").code == (2 if "0:1" in arguments else 0), (
+            "a curve over rho has a boundary"
+        )
     Path("m/boundary.csv").unlink()
-    assert tlcli(LOSS, "-o m").code == 0
+    assert tlcli(LOSS, "--force -o m").code == 0
     assert all(Path("m", name).read_text() == "mine" for name in mine if name != "boundary.csv")
 
 
@@ -55,7 +57,7 @@ def test_names_that_a_run_does_not_need_may_be_taken(tlcli):
     Path("figure-1.png").write_text("mine")
     assert tlcli("finetune-loss --quiet -o .").code == 0, "one point has no figure"
     assert sorted(os.listdir(".")) == ["figure-1.png", "figure.png", "provenance.json", "table.csv"]
-    assert tlcli("finetune-loss --rho 0:1:3 --quiet -o .").code == 2
+    assert tlcli("finetune-loss --rho 0:1:3 --quiet --force -o .").code == 2
 
 
 def test_data_in_the_output_folder_survive(tlcli):
@@ -65,7 +67,7 @@ def test_data_in_the_output_folder_survive(tlcli):
     assert tlcli(command).code == 0
     assert tlcli(command).code == 0
     assert Path("two-time.npz").read_bytes() == data
-    done = tlcli("finetune-loss --solver linear-two-time --alpha2 0.5,2 --times 0:1:3 --steps 10 -o .")
+    done = tlcli("finetune-loss --solver linear-two-time --alpha2 0.5,2 --times 0:1:3 --steps 10 --force -o .")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "'two-time.npz' was not written by an earlier run, or was changed since, and the results would" in done.err
     assert Path("two-time.npz").read_bytes() == data
@@ -264,7 +266,9 @@ main()
 def test_a_kill_between_the_files_of_a_run(tlcli, files):
     assert tlcli(LOSS, "-o out").code == 0
     other = f"{LOSS} --gamma0 3"
-    died = subprocess.run([sys.executable, "-c", KILLED, *other.split(), "-o", "out", str(files)], timeout=60)
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, *other.split(), "--force", "-o", "out", str(files)], timeout=60
+    )
     assert died.returncode < 0
     assert any(name.startswith(".tlcli-") for name in os.listdir("out"))
     done = tlcli("check out")

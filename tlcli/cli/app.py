@@ -86,7 +86,7 @@ def run(
     jobs: Annotated[int, typer.Option("--jobs", metavar="INT", help="Worker processes for experiments.")] = 1,
     executor: Annotated[str, typer.Option("--executor", metavar="WORD", help="local, dask:ADDRESS or mpi.")] = "local",
     seed: Annotated[int | None, typer.Option("--seed", metavar="INT", help="Seed of the experiments.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Discard stored points once all are computed again.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace another result and stored points.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be computed and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no messages but errors.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where a row missed the accuracy.")] = False,

@@ -447,7 +447,7 @@ _RUN = [
         panel="Run",
         metavar="DIR",
     ),
-    Option("force", "flag", False, "Compute stored points again, and discard the old ones then.", panel="Run"),
+    Option("force", "flag", False, "Replace another result, and stored points once all are new.", panel="Run"),
     Option("dry_run", "flag", False, "Say what would be computed, how long and how large, and stop.", panel="Run"),
     Option(
         "allow_code",

@@ -71,8 +71,8 @@ def facts_inside(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as stream:
             data = stream.read(_LARGEST + 1)
-    except OSError as error:
-        raise RecipeError(f"'{path}' cannot be read: {error.strerror or error}.") from None
+    except (OSError, ValueError) as error:  # no path at all
+        raise RecipeError(f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     text = {".png": _of_png, ".svg": _of_svg, ".pdf": _of_pdf, ".html": _of_html}.get(path.suffix.lower(), bytes.decode)
     try:
         facts = json.loads(text(data))

@@ -17,8 +17,7 @@ from tlcli.run.cost import refuse_what_cannot_fit
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages, Silent
-from tlcli.run.occupied import refuse_another
-from tlcli.run.outputs import files_read, may_write, pages_told, save_into, trim_of
+from tlcli.run.outputs import may_write, output_of, pages_told, save_into, trim_of
 from tlcli.run.recipe import Recipe
 from tlcli.run.solve import Measured
 from tlcli.run.stores import Stores, stores_of
@@ -38,9 +37,7 @@ def execute(
     """Run one command with flags on top of an optional recipe; return the exit code."""
     console = console or Silent()
     job, how = ask(command, allowed, recipe, flags, console)
-    output = None if how.to_stdout else OutputFolder(how.folder(job.name), files_read(job))
-    if how.output is None and not (how.force or how.dry_run):
-        refuse_another(job, how.folder(job.name))
+    output = None if how.to_stdout else output_of(job, how.folder(job.name), force=how.force or how.dry_run)
     if output is not None:
         output.refuse_taken({"table.csv", PROVENANCE}.__contains__)
     else:

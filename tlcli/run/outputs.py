@@ -30,6 +30,7 @@ from tlcli.report.trim import Trim, check_columns, names_of, trimmed
 from tlcli.run.assemble import edge_block, fine_block
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages, Silent
+from tlcli.run.occupied import refuse_another
 from tlcli.status import Phase
 from tlcli.theories.base import Case, Findings
 from tlcli.theories.search import BoundaryPoints
@@ -131,15 +132,26 @@ def files_read(job: Job) -> list[Path]:
     return [Path(os.path.expanduser(name)) for name in named]  # of pathlib it may raise
 
 
-def save(result: "Result", folder: Path) -> Path:
+def output_of(job: Job, folder: Path, *, force: bool) -> OutputFolder:
+    """Return the folder that receives a job's files; `force`: whatever result it holds.
+
+    Raises:
+        UsageError: it holds the result of another job.
+    """
+    if not force:
+        refuse_another(job, folder)
+    return OutputFolder(folder, files_read(job))
+
+
+def save(result: "Result", folder: Path, *, force: bool) -> Path:
     """Write the files of a result into `folder`, as its command does, and return the folder.
 
     Raises:
-        UsageError: `folder` holds what no earlier run wrote.
+        UsageError: `folder` holds what no earlier run wrote, or, without `force`, the result of another job.
         WriteError: it cannot be written.
         TlcliError: a figure cannot be drawn; the table is written.
     """
-    output = OutputFolder(folder, files_read(result.job))
+    output = output_of(result.job, folder, force=force)
     output.refuse_taken(may_write(result.job, result.blocks))
     with output.opened():
         *_, failure = save_into(result, output)

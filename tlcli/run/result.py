@@ -294,18 +294,18 @@ class Result:
         out.attrs = {"command": self.job.command, "recipe_sha256": self.about["recipe_sha256"]}
         return out
 
-    def save(self, folder: "str | PathLike[str]") -> Path:
+    def save(self, folder: "str | PathLike[str]", *, force: bool = False) -> Path:
         """Write the files that the command writes, byte for byte but for the wall time, and return the folder.
 
         Raises:
-            UsageError: `folder` holds what no earlier run wrote.
+            UsageError: `folder` holds what no earlier run wrote, or, without `force`, the result of another job.
             WriteError: it cannot be written.
         """
         from tlcli.run.outputs import save
 
         if self.part_of is not None:
             raise UsageError("a case is saved with all others of its recipe; save the whole result.")
-        return save(self, Path(folder))
+        return save(self, Path(folder), force=force)
 
     def __repr__(self) -> str:
         sizes = " x ".join(f"{name} ({len(values)})" for name, values in self.blocks[0].axes.items()) or "one point"
