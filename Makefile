@@ -32,6 +32,8 @@ test: $(READY) $(if $(LINTED),,lint)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@# The Python of the documentation is checked with the package.
+	$(BIN)/python docs/python_blocks.py
 	$(BIN)/pyright
 	$(BIN)/mypy
 	$(BIN)/lint-imports

@@ -24,3 +24,17 @@ def recipe_runs(tmp_path_factory):
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "recipes"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture
+def registering():
+    """Forget at the end of the test which theories, and options with them, it has registered."""
+    from tlcli.options import OPTIONS
+    from tlcli.options.commands import COMMANDS
+    from tlcli.theories.registry import ENTRIES
+
+    kept = [(table, dict(table)) for table in (ENTRIES, OPTIONS, COMMANDS)]
+    yield
+    for table, before in kept:
+        table.clear()
+        table.update(before)

@@ -30,23 +30,32 @@ def test_the_architecture_names_every_package():
     assert not [name for name in names if f"{name}/" not in text]
 
 
-@pytest.mark.parametrize("page", ["python.md", "api.md", "drawing.md"])
-def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    assert blocks
-    space: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, page, "exec"), space)
-
-
-def test_the_contact_sheet_holds_every_picture_once(tmp_path):
-    spec = importlib.util.spec_from_file_location("contact_sheet", ROOT / "docs" / "contact_sheet.py")
+def script(name):
+    """A script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     found = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(found)
+    return found
+
+
+@pytest.mark.parametrize("page", ["python.md", "api.md", "drawing.md", "adding-a-theory.md"])
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, registering):
+    monkeypatch.chdir(tmp_path)
+    program = script("python_blocks").python_of((ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert program
+    exec(compile(program, page, "exec"), {})
+
+
+def test_the_blocks_of_a_page_keep_its_lines():
+    text = "words\n```python\na = 1\n```\n\n```sh\nls\n```\n```python\nb = a\n```\n"
+    assert script("python_blocks").python_of(text).splitlines() == ["", "", "a = 1", *[""] * 6, "b = a"]
+    assert script("python_blocks").python_of("```sh\nls\n```\n") == ""
+
+
+def test_the_contact_sheet_holds_every_picture_once(tmp_path):
+    found = script("contact_sheet")
     paths = found.figures()
     assert len(paths) == len(set(paths))
     assert set(paths) == set((ROOT / "docs" / "figures").glob("*.png"))
@@ -58,11 +67,7 @@ def test_the_contact_sheet_holds_every_picture_once(tmp_path):
 
 
 def test_the_notebook_runs_and_shows_its_figures(tmp_path):
-    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "docs" / "notebooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    notebooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(notebooks)
+    notebooks = script("notebooks")
     page = notebooks.write_page(ROOT / "docs" / "notebooks" / "transfer.ipynb", tmp_path)
     text = page.read_text(encoding="utf-8")
     assert "pre-training helps at" in text

@@ -86,7 +86,7 @@ def test_predictions_are_a_table_of_every_point_and_record(tlcli):
         assert {"phi_stage1_t0.5", "phi_stage2_t0.5", "predictions"} <= set(archive.files)
         assert {"phi_se_stage1_t0.5", "g_se_stage2", "density_se_stage2"} <= set(archive.files)
         assert np.all(archive["phi_se_stage2"] > 0)
-    assert tlcli(CURVE, "-o out").code == 0
+    assert tlcli(CURVE, "-o out --force").code == 0
     assert not Path("out/predictions.csv").exists(), "those of another run"
 
 

@@ -14,11 +14,14 @@ COMMAND = "finetune-loss --alpha2 0.3,0.6"
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ("finetune-loss --alpha2 0.3,0.7", "its alpha2 is 0.3,0.6, not 0.3,0.7"),
-        ("finetune-loss --alpha2 0.3,0.6 --rho 0.1", "its rho is 0.8, not 0.1"),
-        ("finetune-loss --alpha2 0.3,0.6 --seed 1", "its seed is 0, not 1"),
-        (f"{COMMAND} --simulate --trials 2 --dim 6", "its simulate is False, not True"),
-        (f"{COMMAND} --solver linear-two-time --times 0.5 --steps 50", "its solver is linear-exact, not linear-two-time"),
+        ("finetune-loss --alpha2 0.3,0.7", "its alpha2 is 0.3,0.6, here 0.3,0.7"),
+        ("finetune-loss --alpha2 0.3,0.6 --rho 0.1", "its rho is 0.8, here 0.1"),
+        ("finetune-loss --alpha2 0.3,0.6 --seed 1", "its seed is 0, here 1"),
+        (f"{COMMAND} --simulate --trials 2 --dim 6", "its simulate is False, here True"),
+        (
+            f"{COMMAND} --solver linear-two-time --times 0.5 --steps 50",
+            "its solver is linear-exact, here linear-two-time",
+        ),
     ],
 )
 def test_another_result_is_kept_unless_forced(tlcli, folder, other, said):
@@ -40,7 +43,7 @@ def test_the_same_job_drawn_otherwise_or_with_more_points_goes_on(tlcli, where):
     for words in (COMMAND, COMMAND, f"{COMMAND} --title new --format pdf", more):
         assert tlcli(words, where).code == 0, words
     done = tlcli(COMMAND, where)
-    assert (done.code, "its alpha2 is 0.1,0.3,0.6, not 0.3,0.6" in done.err) == (2, True), done.err
+    assert (done.code, "its alpha2 is 0.1,0.3,0.6, here 0.3,0.6" in done.err) == (2, True), done.err
 
 
 def test_points_that_are_stored_can_be_used_in_another_folder(tlcli):
@@ -55,7 +58,7 @@ def test_points_that_are_stored_can_be_used_in_another_folder(tlcli):
 def test_a_result_of_python_replaces_no_other_unless_forced(tlcli):
     first, second = (lib.finetune_loss(alpha2=0.5, rho=rho) for rho in (0.1, 0.2))
     first.save("mine")
-    with pytest.raises(UsageError, match=r"'mine' holds another result: its rho is 0\.1, not 0\.2"):
+    with pytest.raises(UsageError, match=r"'mine' holds another result: its rho is 0\.1, here 0\.2"):
         second.save("mine")
     second.save("mine", force=True)
     assert lib.load("mine")["rho"] == 0.2

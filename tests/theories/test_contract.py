@@ -9,25 +9,16 @@ import pytest
 from tests.cli.conftest import call
 from tests.theories import toy
 from tlcli.options import OPTIONS
-from tlcli.options.commands import COMMANDS
-from tlcli.theories.registry import ENTRIES, register
+from tlcli.theories.registry import register
 
 KINDS = pytest.mark.parametrize("kind", [toy.Toy, toy.SlowToy])
 
 
 @pytest.fixture
-def bring(monkeypatch, tmp_path):
+def bring(monkeypatch, tmp_path, registering):
     """Return a function that registers a toy for the length of a test, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    kept = [(table, dict(table)) for table in (ENTRIES, OPTIONS, COMMANDS)]
-
-    def register_toy(kind):
-        register(toy.ENTRIES[kind], [toy.SWING])
-
-    yield register_toy
-    for table, before in kept:
-        table.clear()
-        table.update(before)
+    return lambda kind: register(toy.ENTRIES[kind], [toy.SWING])
 
 
 def rows(path):

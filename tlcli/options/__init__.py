@@ -76,6 +76,7 @@ _MODEL = [
         symbol=r"target richness $\gamma_2$",
         domain=NOT_NEGATIVE,
         follows="gamma0",
+        late=True,
     ),
     Option(
         "sigma1",
@@ -150,6 +151,7 @@ _MODEL = [
         "Weight decay on the target (of the mean loss, unless --reduction sum); linear-joint and network-rich.",
         symbol=r"target weight decay $\lambda_2$",
         domain=FINITE,
+        late=True,
     ),
     Option(
         "init_scale",
@@ -181,6 +183,7 @@ _MODEL = [
         "Duration of the target stage (networks: as t1; inf is the regression of network-frozen).",
         symbol=r"time $t_2$",
         domain=NOT_NEGATIVE,
+        late=True,
     ),
     Option(
         "times",
@@ -211,14 +214,7 @@ _MODEL = [
         "Ansatz: noise spike c2, a number or an expression in gamma0, alpha1.",
         symbol=r"noise $c_2$",
     ),
-    Option(
-        "bulk",
-        "grid",
-        "1",
-        "Ansatz: bulk k of the kernel; 0 is ultra-rich.",
-        symbol=r"bulk $k$",
-        domain=FINITE,
-    ),
+    Option("bulk", "grid", "1", "Ansatz: bulk k of the kernel; 0 is ultra-rich.", symbol=r"bulk $k$", domain=FINITE),
 ]
 
 _STRUCTURED = [
@@ -281,13 +277,7 @@ _STRUCTURED = [
         "Source task: linear, hermite:K, he1+0.5*he3, digits:3v8, cifar10:cat-dog, file:PATH.",
         panel="Tasks",
     ),
-    Option(
-        "target",
-        "text",
-        None,
-        "Target task on inputs of the same kind, written like the source.",
-        panel="Tasks",
-    ),
+    Option("target", "text", None, "Target task on inputs of the same kind, written like the source.", panel="Tasks"),
     Option(
         "modes",
         "integer",

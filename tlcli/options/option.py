@@ -54,7 +54,9 @@ class Option:
 
     As an axis: `ends`: 0 and infinity are values like any other and have places of their own; `neutral`: the value at
     which there is no transfer, so that every gain is zero by definition; `best`: a best value is sought, with the flag
-    --optimal-NAME. `follows` is the option whose value is the default, `instead` one that says the same otherwise.
+    --optimal-NAME; `late`: training on the source does not depend on it.
+
+    `follows` is the option whose value is the default, `instead` one that says the same otherwise.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Option:
     ends: bool = False
     neutral: float | None = None
     best: bool = False
+    late: bool = False
     follows: str = ""
     instead: str = ""
     synonym: str = ""

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 
 from tlcli.arrays import Array, Floats, Indices
 from tlcli.errors import UsageError
+from tlcli.options import OPTIONS
 from tlcli.options.columns import errors_of, label_of
 from tlcli.report.drawing import Drawing
 from tlcli.report.facets import fixed_text
@@ -27,7 +28,6 @@ from tlcli.report.tables import Block
 _ROWS = 4  # facets to a file
 _MARKS = 12  # error bars to a curve
 _INDISTINCT = 0.005  # of the largest value: less than a line's width
-_LATE = ("gamma2", "weight_decay2", "t2")  # matter in stage 2 only; before, the engine may choose another accuracy
 _MARKERS = ("o", "^", "s", "D", "v")
 
 
@@ -286,8 +286,8 @@ def _draw_stage(
 def _common(traces: Sequence[Trace], name: str, stage: int) -> bool:
     """Whether a column looks the same in all traces: what happens before their parameter matters."""
     first = traces[0]
-    if stage == 1 and all(axis in _LATE for axis in first.hue):
-        return True
+    if stage == 1 and all(axis in OPTIONS and OPTIONS[axis].late for axis in first.hue):
+        return True  # the engine may have chosen another accuracy
     here = first.stage == stage
     values = first.columns[name][here]
     if not np.any(np.isfinite(values)):

@@ -37,7 +37,7 @@ def refuse_another(job: Job, folder: Path) -> None:
     stores = any(path.is_file() for path in (folder / "store.json", *folder.glob("*/store.json")))
     shared = f" (and --store {folder}, whose points are then used)" if stores else ""
     raise UsageError(
-        f"'{folder}' holds another result: its {name} is {_text(old)}, not {_text(new)}; give another folder with -o"
+        f"'{folder}' holds another result: its {name} is {_text(old)}, here {_text(new)}; give another folder with -o"
         f"{shared}, or --force to replace it."
     )
 
