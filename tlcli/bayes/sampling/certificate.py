@@ -78,7 +78,7 @@ def check(
     chains = pool.bias.shape[1]
     for j in range(JACKKNIFE):
         at = np.arange(j, chains, JACKKNIFE)
-        those = Pool(pool.z[:, at], pool.bias[:, at])
+        those = pool.chains(at)
         owner = None if tilt.offset is None else (at * groups // chains)
         kernels.append(gram(tilt, those, np.ascontiguousarray(found.stretched[:, at]), None, groups, owner)[0])
         shares.append(found.weights[:, at].sum())

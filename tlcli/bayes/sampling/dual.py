@@ -41,24 +41,24 @@ class Moments:
     stretched: Floats = field(repr=False)
 
 
-def weights_of(tilt: Tilt, u: Floats, bias: Floats, groups: int) -> tuple[Floats, Floats, Floats]:
-    """Return weights (T, M), log Z (G,) relative to the base and ESS (G,) of states with u = γs, B (T, M).
+def weights_of(tilt: Tilt, u: Floats, pool: Pool, groups: int) -> tuple[Floats, Floats, Floats]:
+    """Return weights (T, M), log Z (G,) relative to the base and ESS (G,) of the states of a pool with u = γs (T, M).
 
     The ESS is that of Φ: states count with their ρ². A state outside the domain (sphere) makes log Z infinite.
     """
     snapshots, chains = u.shape
-    exponent = (tilt.exponent(u) - bias).reshape(snapshots, groups, -1)
+    exponent = (tilt.exponent(u, pool.pull) - pool.bias).reshape(snapshots, groups, -1)
     if not np.all(np.isfinite(exponent)):
         return np.full_like(u, np.nan), np.full(groups, np.inf), np.zeros(groups)
     top = exponent.max(axis=(0, 2), keepdims=True)
     weight = np.exp(exponent - top)
     total = weight.sum(axis=(0, 2))
     # The umbrella contains the base itself (a = 0), so exp(-B) reweights to it: no reference run is needed.
-    base = -bias.reshape(snapshots, groups, -1)
+    base = -pool.bias.reshape(snapshots, groups, -1)
     base_top = base.max(axis=(0, 2), keepdims=True)
     log_base = base_top[0, :, 0] + np.log(np.exp(base - base_top).sum(axis=(0, 2)))
     log_z = top[0, :, 0] + np.log(total) - log_base
-    counted = weight * tilt.stretch(u).reshape(snapshots, groups, -1)
+    counted = weight * tilt.stretch(u, pool.pull)[0].reshape(snapshots, groups, -1)
     ess = counted.sum(axis=(0, 2)) ** 2 / (counted**2).sum(axis=(0, 2))
     return (weight / (groups * total[:, None])).reshape(snapshots, chains), log_z, ess
 
@@ -70,13 +70,27 @@ def project(tilt: Tilt, pool: Pool, v: Floats, groups: int) -> Floats:
     return np.stack([tilt.project(z, single, group) for z in pool.z]).astype(float)
 
 
+def directed(tilt: Tilt, pool: Pool, mean: Floats, v: Floats, gamma: float) -> tuple[Tilt, Pool]:
+    """Return the directions of the states of a target's pool, sampled at v (P,), and their tilt, which has no offset.
+
+    `mean` (M, r), one row per chain, are the μ of `radius`: w in units in which the base is N(μ, I) is z + μ. The
+    radius is integrated out, at v and at any other v where the pool is used.
+    """
+    sphere = Tilt(tilt.act, tilt.b, sphere=True)
+    w = pool.z + mean.astype(np.float32)
+    z = sphere.directions(w.reshape(-1, tilt.rank)).reshape(w.shape)
+    pull = np.einsum("tmr,mr->tm", z, mean) / np.sqrt(tilt.rank)
+    bare = Pool(z, np.zeros_like(pull), pull)
+    return sphere, bare._replace(bias=sphere.exponent(gamma * project(sphere, bare, v, 1), pull))
+
+
 def moments(tilt: Tilt, pool: Pool, v: Floats, gamma: float, groups: int = 1, *, spread: bool = True) -> Moments:
     """Return the moments of the measure of v (P,) from the pool."""
     s = project(tilt, pool, v, groups)
-    weights, log_z, ess = weights_of(tilt, gamma * s, pool.bias, groups)
-    rho = tilt.stretch(gamma * s)
+    weights, log_z, ess = weights_of(tilt, gamma * s, pool, groups)
+    rho, fourth = tilt.stretch(gamma * s, pool.pull)
     stretched = weights * rho
-    kernel, covariance = gram(tilt, pool, stretched, s * np.sqrt(tilt.fourth * rho) if spread else None, groups)
+    kernel, covariance = gram(tilt, pool, stretched, s * np.sqrt(fourth * rho) if spread else None, groups)
     if spread and groups > 1:
         covariance -= _between(tilt, pool, stretched, s, groups)
     elif spread:
@@ -131,7 +145,7 @@ def value_at(
 ) -> tuple[float, float]:
     """Return the pool's dual at v (P,), nats, and the mean log ESS of its groups; -inf outside the domain."""
     s = project(tilt, pool, v, groups)
-    _, log_z, ess = weights_of(tilt, gamma * s, pool.bias, groups)
+    _, log_z, ess = weights_of(tilt, gamma * s, pool, groups)
     if not np.all(np.isfinite(log_z)):
         return -np.inf, -np.inf
     return gamma**2 * float(v @ labels - v @ v / (2 * beta)) - float(log_z.mean()), float(np.log(ess).mean())

@@ -79,10 +79,10 @@ def neurons_of(
 ) -> Floats:
     """Return `count` equally weighted draws w (count, D) from a source's measure of v (P,), by its pool."""
     u = gamma * project(tilt, pool, v, 1)
-    weights, _, _ = weights_of(tilt, u, pool.bias, 1)
+    weights, _, _ = weights_of(tilt, u, pool, 1)
     z = pool.z.reshape(-1, tilt.rank)
     if tilt.sphere:
-        z = tilt.with_radius(z, tilt.stretch(u.ravel()), rng)
+        z = tilt.with_radius(z, tilt.stretch(u.ravel())[0], rng)
     return draw_neurons(z, weights.ravel(), u.ravel(), basis, count, rng)
 
 

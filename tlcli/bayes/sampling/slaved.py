@@ -74,7 +74,7 @@ def _flow(tilt: Tilt, labels: Floats, gamma: float, beta: float, rng, z: Singles
         u = g * s.astype(float)
         if tilt.sphere:
             slope = tilt.tangential(at, s, slope)
-        return (g * u * tilt.stretch(u)).astype(np.float32)[:, None] * slope, now, s
+        return (g * u * tilt.stretch(u)[0]).astype(np.float32)[:, None] * slope, now, s
 
     for n in range(trajectories):
         g = gamma * min(1.0, 0.15 + 0.85 * 2 * n / trajectories)
@@ -118,7 +118,7 @@ def following(tilt: Tilt, φ: Singles, labels: Floats, gamma: float, beta: float
         v = 0.9 * v
     for _ in range(20):
         u = gamma * (φ @ v)
-        rho = tilt.stretch(u)
+        rho = tilt.stretch(u)[0]
         gradient = labels - v / beta - (rho * u) @ φ / (gamma * count)
         curved = φ * np.sqrt(rho * (1 + 2 * rho * u**2 / tilt.rank)).astype(np.float32)[:, None]
         step = np.linalg.solve((curved.T @ curved).astype(float) / count + identity, gradient)

@@ -8,7 +8,7 @@ rule of `certificate.verdict` is met.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -92,42 +92,60 @@ def sampled_source(
     if gamma == 0:  # the base measure itself, and regression with its kernel
         return _lazy(act, points, at, y, float(beta), np.random.default_rng(seed))
     unit = label_unit(y)
-    moves = int(np.clip(15 * len(y), 500, 3000)) if moves is None else moves
-    if chains < 64 or chains % 16 or moves < 20:
-        raise DomainError(f"chains = {chains}, moves = {moves}: use a multiple of 16 from 64, and 20 moves or more.")
     basis = row_space(points, at)
     b = points @ basis / np.sqrt(points.shape[1])
     refuse_growth(act, b[at], y, float(gamma), basis)
     tilt = Tilt(act, b[at].astype(np.float32), sphere=act.homogeneous)
     stage = SourceStage(tilt, y / unit, float(gamma) * unit, float(beta), act.odd)
     seeds = np.random.SeedSequence(seed).spawn(3)
+    sampled = _certified(stage, seeds[:2], chains, _moves(moves, chains, len(y)), doublings, threads)
+    if not tilt.sphere:
+        refuse_tilt(act, b[at], unit * sampled.runs[0].v, float(gamma), basis)
+    found = _record(stage, points, at, basis, sampled, np.random.default_rng(seeds[2]))
+    return replace(found, v=unit * found.v, outputs=unit * found.outputs)
 
+
+def _moves(moves: int | None, chains: int, points: int) -> int:
+    moves = int(np.clip(15 * points, 500, 3000)) if moves is None else moves
+    if chains < 64 or chains % 16 or moves < 20:
+        raise DomainError(f"chains = {chains}, moves = {moves}: use a multiple of 16 from 64, and 20 moves or more.")
+    return moves
+
+
+class _Sampled(NamedTuple):
+    """Both starts, what each one's v is on the pool of the other, (status, message), and the moves of a pool."""
+
+    runs: list[Run]
+    checks: list[Check]
+    verdict: tuple[str, str]
+    moves: int
+
+
+def _certified(stage: SourceStage, seeds, chains: int, moves: int, doublings: int, threads: int) -> _Sampled:
+    """Sample both starts, and double their pools until they are certified, `doublings` times at most."""
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
 
         def each(work: Callable[[int], object]) -> list:
             return list(pool.map(work, range(2)))
 
         runs: list[Run] = each(lambda i: first_run(stage, seeds[i], chains=chains, moves=max(10, moves // 8)))
-        done, status, message = 0, NOT_CONVERGED, ""
+        done, found = 0, (NOT_CONVERGED, "")
         checks: list[Check] = []
         for level in range(doublings + 1):
             more, burn = (moves, moves // 4) if level == 0 else (done, 0)
             each(lambda i, more=more, burn=burn: extend(stage, runs[i], more, burn))
             share_cuts(stage, runs)
             done += more
-            checks = each(
-                lambda i: check(
-                    tilt, _pool(runs[1 - i]), runs[i].v, stage.labels, stage.gamma, beta, atoms=runs[i].atoms
-                )
-            )
-            status, message = _verdict(tilt, runs, checks, len(y))
-            if status != NOT_CONVERGED:
+            checks = each(lambda i: _judge(stage, runs[1 - i], runs[i]))
+            found = _verdict(stage.tilt, runs, checks, len(stage.labels))
+            if found[0] != NOT_CONVERGED:
                 break
-    if not tilt.sphere:
-        refuse_tilt(act, b[at], unit * runs[0].v, float(gamma), basis)
-    rng = np.random.default_rng(seeds[2])
-    found = _record(stage, points, at, basis, runs, checks, rng, (status, message), done)
-    return replace(found, v=unit * found.v, outputs=unit * found.outputs)
+    return _Sampled(runs, checks, found, done)
+
+
+def _judge(stage: SourceStage, other: Run, run: Run) -> Check:
+    """Judge the v of a run on the pool of the other."""
+    return check(stage.tilt, _pool(other), run.v, stage.labels, stage.gamma, stage.beta, atoms=run.atoms)
 
 
 def _lazy(act: Activation, x: Floats, at, y: Floats, beta: float, rng) -> SampledSaddle:
@@ -200,9 +218,8 @@ def floor_of(checks: list[Check]) -> float:
     return float(sum(c.noise for c in checks))
 
 
-def _record(
-    stage: SourceStage, x: Floats, at, basis: Floats, runs: list[Run], checks: list[Check], rng, verdict_, moves: int
-) -> SampledSaddle:
+def _record(stage: SourceStage, x: Floats, at, basis: Floats, sampled: _Sampled, rng) -> SampledSaddle:
+    runs, checks, (status, message), moves = sampled
     y, γ, β = stage.labels, stage.gamma, stage.beta
     pools = [_pool(r) for r in runs]
     both = Pool(*(np.concatenate([getattr(p, name) for p in pools], axis=1) for name in ("z", "bias")))
@@ -213,7 +230,7 @@ def _record(
     tilt = stage.tilt
     everywhere = Tilt(tilt.act, (x @ basis / np.sqrt(x.shape[1])).astype(np.float32), sphere=tilt.sphere)
     s = tilt.project(z, v.astype(np.float32)).astype(float)
-    rho = tilt.stretch(γ * s) if tilt.sphere else None
+    rho = tilt.stretch(γ * s)[0] if tilt.sphere else None
     kernel = kernel_everywhere(everywhere, z, weights, outside(x, basis), rng, stretch=rho)
     if atoms is not None:
         kernel += atoms.everywhere(everywhere.features)
@@ -241,7 +258,6 @@ def _record(
         "largest_field": float(max(np.abs(r.ladder.nodes).max() for r in runs)),
         "condensed": 0.0 if atoms is None else γ**2 * float(v @ atoms.kernel @ v) / saddle,
     }
-    status, message = verdict_
     return SampledSaddle(
         v=v,
         outputs=outputs,

@@ -5,16 +5,20 @@ leaves its source neuron. Φ needs no log Z(v|w̄_i): the chains sample the tilt
 its lobes, so there is no bias of the order of one over the states per neuron at the v of sampling. What limits the
 accuracy is the number of source neurons: a larger budget takes more of them, not more moves of each. Each of the two
 starts uses neurons of one of the source's, so that their gap and their spread know this error and the source's own.
+
+Near the edge of normalisability Z(v|w̄_i) grows without bound. The dual of a homogeneous activation knows this from
+directions: the radius of every state is integrated out (see `radius`).
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from tlcli.arrays import Floats
+from tlcli.arrays import Floats, Indices
 from tlcli.bayes.domain import refuse_growth, refuse_tilt
 from tlcli.bayes.saddle import (
     NOT_CONVERGED,
@@ -31,7 +35,15 @@ from tlcli.bayes.sampling.everywhere import kernel_everywhere, outside, row_spac
 from tlcli.bayes.sampling.run import SourceStage
 from tlcli.bayes.sampling.source import SampledSaddle, check_finite_beta, floor_of, regression, sampled_source
 from tlcli.bayes.sampling.target_condense import Dragged
-from tlcli.bayes.sampling.target_run import TargetRun, Tied, first_target_run, judged_pool, mean_log_z, neurons_at
+from tlcli.bayes.sampling.target_run import (
+    TargetRun,
+    Tied,
+    first_target_run,
+    judged,
+    judged_pool,
+    mean_log_z,
+    neurons_at,
+)
 from tlcli.bayes.sampling.tilt import Tilt
 from tlcli.dmft.activations import Activation
 from tlcli.errors import DomainError
@@ -83,66 +95,124 @@ def sampled_target(
     points, at, y = check_problem(x, rows, labels)
     check_gamma(gamma)
     check_finite_beta(beta)
-    if np.isinf(delta):  # the source's measure itself
-        known = regression(source.kernel, at, y, float(gamma), float(beta))
-        same = {name: source.info[name] for name in SPREADS if name in source.info}
-        info = {**known["info"], **same}
-        return Saddle(**{**known, "status": source.status, "message": source.message, "info": info})
-    neurons = source.neurons
-    if neurons.ndim != 2 or neurons.shape[1] != points.shape[1] or len(neurons) < 64:
-        raise DomainError(
-            f"source neurons of shape {neurons.shape}: a target in dimension {points.shape[1]} needs at least 64 of "
-            "them, one row each, from sampled_source."
-        )
-    α, precision, unit = float(mean_weight(delta)), 1.0 + float(delta), label_unit(y)
-    γ = max(float(gamma) * unit, _LEAST)
-    basis = row_space(points, at)
-    scaled = points / np.sqrt(points.shape[1])
-    own = scaled[at] @ basis
-    refuse_growth(act, own, y, float(gamma), basis)
-    b = own / np.sqrt(precision)
+    if np.isinf(delta):
+        return _regressed(source, at, y, float(gamma), float(beta))
+    problem = _Problem.of(act, points, at, y, float(gamma), float(beta), float(delta), source)
     seeds = np.random.SeedSequence(seed).spawn(3)
-    alone = SourceStage(Tilt(act, own.astype(np.float32)), y / unit, γ, float(beta), act.odd)
-
-    def tied(start: int, centres: Floats) -> Tied:
-        offset = (centres @ scaled[at].T).astype(np.float32)
-        stage = SourceStage(Tilt(act, b.astype(np.float32), offset), y / unit, γ, float(beta), act.odd)
-        w, mass = source.condensates[start] if source.condensates else (np.zeros((0, points.shape[1])), np.zeros(0))
-        if not len(mass):
-            return Tied(stage, centres, centres @ basis)
-        dragged = Dragged(act, own, w @ basis, mass, γ, precision)
-        return Tied(stage, centres, centres @ basis, dragged, α * (w - w @ basis @ basis.T))
-
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
 
-        def each(work) -> list:
+        def each(work: Callable[[int], object]) -> list:
             return list(pool.map(work, range(2)))
 
-        sets = _subsets(neurons, _FEWEST)
-        runs: list[TargetRun] = each(
-            lambda i: first_target_run(tied(i, α * sets[i]), alone, precision, seeds[i], moves=max(20, moves // 4))
-        )
-        status, message, checks = NOT_CONVERGED, "", []
-        for level in range(doublings + 1):
-            if level:
-                more = _subsets(neurons, _FEWEST << level)
-                if len(more[0]) == len(sets[0]):
-                    break
-                sets = more
-                each(lambda i, sets=sets: runs[i].replace(tied(i, α * sets[i])))
-            each(lambda i: judged_pool(runs[i], moves, max(10, moves // 3)))
-            checks = each(lambda i: _judge(runs[1 - i], runs[i].v))
-            status, message = _verdict(runs, checks, len(y))
-            if status != NOT_CONVERGED:
-                break
-        neurons = np.concatenate(each(lambda i: neurons_at(runs[i], basis, 0)))
+        runs, checks, words = _certified(problem, source, seeds[:2], moves, doublings, each)
+        neurons = np.concatenate(each(lambda i: neurons_at(runs[i], problem.basis, 0)))
         log_z = each(lambda i: _log_z(runs[i]))  # leaves the chains at a weak tilt
-    for run in runs:
-        refuse_tilt(act, b, unit * run.v, γ / unit, basis)
-    found = _record(runs, points, at, basis, checks, log_z, (status, message), moves, precision, neurons, seeds[2])
+    found = _record(runs, points, at, problem, checks, log_z, words, moves, neurons, seeds[2])
+    unit, lazy = problem.unit, min(float(gamma) * problem.unit / problem.alone.gamma, 1.0)
     # In a lazy network γ²v·y/2 is the whole of the free energy.
-    energy = found.free_energy * min(float(gamma) * unit / γ, 1.0) ** 2
+    energy = found.free_energy * lazy**2
     return replace(found, v=unit * found.v, outputs=unit * found.outputs, free_energy=energy)
+
+
+def _regressed(source: SampledSaddle, at: Indices, y: Floats, gamma: float, beta: float) -> Saddle:
+    """The saddle at δ = ∞: the source's measure itself."""
+    known = regression(source.kernel, at, y, gamma, beta)
+    same = {name: source.info[name] for name in SPREADS if name in source.info}
+    info = {**known["info"], **same}
+    return Saddle(**{**known, "status": source.status, "message": source.message, "info": info})
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """A target in units of its labels: scaled training inputs x/√D (P, D), a basis (D, r) of them, the same network
+    `alone`, the label unit, and δ."""
+
+    inputs: Floats
+    basis: Floats
+    alone: SourceStage
+    unit: float
+    delta: float
+
+    @staticmethod
+    def of(
+        act: Activation,
+        x: Floats,
+        at: Indices,
+        y: Floats,
+        gamma: float,
+        beta: float,
+        delta: float,
+        source: SampledSaddle,
+    ) -> "_Problem":
+        """Return it; refuse neurons of the `source` that do not fit, and an activation without a saddle."""
+        neurons = source.neurons
+        if neurons.ndim != 2 or neurons.shape[1] != x.shape[1] or len(neurons) < 64:
+            raise DomainError(
+                f"source neurons of shape {neurons.shape}: a target in dimension {x.shape[1]} needs at least 64 of "
+                "them, one row each, from sampled_source."
+            )
+        unit = label_unit(y)
+        basis = row_space(x, at)
+        inputs = (x / np.sqrt(x.shape[1]))[at]
+        own = inputs @ basis
+        refuse_growth(act, own, y, gamma, basis)
+        tilt = Tilt(act, own.astype(np.float32))
+        alone = SourceStage(tilt, y / unit, max(gamma * unit, _LEAST), beta, act.odd)
+        return _Problem(inputs, basis, alone, unit, delta)
+
+    @property
+    def precision(self) -> float:
+        """1 + δ."""
+        return 1.0 + self.delta
+
+    def tied(self, source: SampledSaddle, start: int, neurons: Floats) -> Tied:
+        """Return the problem of one start around `neurons` (G, D), and what has condensed in that start of the
+        source."""
+        α, act = float(mean_weight(self.delta)), self.alone.tilt.act
+        centres, own, basis = α * neurons, self.inputs @ self.basis, self.basis
+        offset = (centres @ self.inputs.T).astype(np.float32)
+        tilt = Tilt(act, (own / np.sqrt(self.precision)).astype(np.float32), offset)
+        stage = replace(self.alone, tilt=tilt)
+        if not source.condensates or not len(source.condensates[start][1]):
+            return Tied(stage, centres, centres @ basis)
+        w, mass = source.condensates[start]
+        dragged = Dragged(act, own, w @ basis, mass, stage.gamma, self.precision)
+        return Tied(stage, centres, centres @ basis, dragged, α * (w - w @ basis @ basis.T))
+
+    def refuse(self, v: Floats) -> None:
+        """Refuse a v (P,) whose tilt has no norm."""
+        b, γ = self.inputs @ self.basis / np.sqrt(self.precision), self.alone.gamma
+        refuse_tilt(self.alone.tilt.act, b, self.unit * v, γ / self.unit, self.basis)
+
+
+def _certified(
+    problem: _Problem, source: SampledSaddle, seeds, moves: int, doublings: int, each
+) -> tuple[list[TargetRun], list[Check], tuple[str, str]]:
+    """Sample both starts, and double their source neurons until they are certified, `doublings` times at most; return
+    them, what the v of each is on the pool of the other, and (status, message)."""
+    sets = _subsets(source.neurons, _FEWEST)
+
+    def first(i: int) -> TargetRun:
+        tied = problem.tied(source, i, sets[i])
+        return first_target_run(tied, problem.alone, problem.precision, seeds[i], moves=max(20, moves // 4))
+
+    runs: list[TargetRun] = each(first)
+    words, checks = (NOT_CONVERGED, ""), []
+    for level in range(doublings + 1):
+        if level:
+            more = _subsets(source.neurons, _FEWEST << level)
+            if len(more[0]) == len(sets[0]):
+                break
+            sets = more
+            each(lambda i, sets=sets: runs[i].replace(problem.tied(source, i, sets[i])))
+        each(lambda i: judged_pool(runs[i], moves, max(10, moves // 3)))
+        checks = each(lambda i: _judge(runs[1 - i], runs[i].v))
+        words = _verdict(runs, checks, len(problem.alone.labels))
+        if words[0] != NOT_CONVERGED:
+            break
+    for run in runs:
+        problem.refuse(run.v)
+    return runs, checks, words
 
 
 def _subsets(neurons: Floats, count: int) -> list[Floats]:
@@ -162,7 +232,7 @@ def _judge(run: TargetRun, v: Floats) -> Check:
         raise ValueError("the run has no pool yet")
     stage = run.stage
     problem = (stage.labels, stage.gamma, stage.beta, len(run.tied.centre))
-    return check(stage.tilt, run.pool, v, *problem, dragged=run.tied.dragged)
+    return check(*judged(run, run.pool), v, *problem, dragged=run.tied.dragged)
 
 
 def _verdict(runs: list[TargetRun], checks: list[Check], points: int) -> tuple[str, str]:
@@ -192,7 +262,8 @@ def _dragged_share(runs: list[TargetRun], v: Floats, γ: float, β: float, y: Fl
     return {"dragged": sum(float(v @ k @ v) for k in kernels) / max(len(runs) * saddle, 1e-300)} if kernels else {}
 
 
-def _record(runs, x, at, basis, checks, log_z, verdict_, moves, precision, neurons, seed) -> SampledSaddle:
+def _record(runs, x, at, problem: _Problem, checks, log_z, words, moves, neurons, seed) -> SampledSaddle:
+    basis, precision, (status, message) = problem.basis, problem.precision, words
     stage = runs[0].stage
     y, γ, β = stage.labels, stage.gamma, stage.beta
     rng = np.random.default_rng(seed)
@@ -229,7 +300,6 @@ def _record(runs, x, at, basis, checks, log_z, verdict_, moves, precision, neuro
         "acceptance": [list(r.acceptance) for r in runs],
         **_dragged_share(runs, v, γ, β, y),
     }
-    status, message = verdict_
     return SampledSaddle(
         v=v,
         outputs=outputs,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.bayes.sampling.dual import newton
+from tlcli.bayes.sampling.dual import directed, newton
 from tlcli.bayes.sampling.jumps import Mixture, fit, jump
 from tlcli.bayes.sampling.ladder import Square
 from tlcli.bayes.sampling.moves import Chains, hmc, start_chains
@@ -17,6 +17,7 @@ from tlcli.bayes.sampling.target_condense import Dragged, Split
 from tlcli.bayes.sampling.target_far import Far, far_lobes
 from tlcli.bayes.sampling.target_jumps import GroupMixture, adapt
 from tlcli.bayes.sampling.target_newton import dragged_newton
+from tlcli.bayes.sampling.tilt import Tilt
 
 _STATES = 8
 STIFF = 1e6  # δ from which the base Gaussians are so narrow that no jump is needed
@@ -142,6 +143,15 @@ def with_lobes(
     return run
 
 
+def judged(run: TargetRun, pool: Pool) -> tuple[Tilt, Pool]:
+    """Return the tilt and the states of a `pool` of the chains, sampled at `run.sampled`, that its dual is made of: of
+    a homogeneous activation the directions."""
+    stage = run.stage
+    if not stage.tilt.act.homogeneous:
+        return stage.tilt, pool
+    return directed(stage.tilt, pool, run.tied.centre * np.sqrt(run.precision), run.sampled, stage.gamma)
+
+
 def neurons_at(run: TargetRun, basis: Floats, moves: int) -> Floats:
     """Return the weights w (kG, D) of k <= 8 states of the chains at their v, one chain per source neuron.
 
@@ -160,7 +170,7 @@ def solve_on(run: TargetRun, pool: Pool) -> None:
     """Replace run.v by the maximum of the pool's dual; weights are normalised per source neuron."""
     stage = run.stage
     groups = len(run.tied.centre)
-    problem = (stage.tilt, pool, run.v, stage.labels, stage.gamma, stage.beta, groups)
+    problem = (*judged(run, pool), run.v, stage.labels, stage.gamma, stage.beta, groups)
     if run.tied.dragged is None:
         found = newton(*problem, allowed=stage.allowed)
         run.v, run.kernel = found.v, found.moments.kernel
@@ -182,9 +192,10 @@ def judged_pool(run: TargetRun, moves: int, burn: int) -> None:
 def sample_target(run: TargetRun, moves: int, *, frozen: bool = False, strength: float = 1.0) -> Pool:
     """Move the chains under `strength` times the tilt; return every fifth state."""
     stage, chains = run.stage, run.chains
-    v = (run.sampled if frozen else run.v).astype(np.float32)
     if not frozen:
-        chains.refresh(stage.tilt, v)
+        run.sampled = run.v
+        chains.refresh(stage.tilt, run.v.astype(np.float32))
+    v = run.sampled.astype(np.float32)
     tilt = Square(strength)
     states, biases, rates, hits = [], [], [], []
     for n in range(moves):

@@ -10,6 +10,8 @@ Homogeneous activations on the sphere. With φ(ch) = cφ(h) and c = 0 the radius
 that no chain would cross; its moments are exact here:
 
     E|z|²/r = ρ²,  E|z|⁴/r² = (1 + 2/r)ρ⁴,  ρ² = 1/(1 - u²/r)
+
+Around the source neuron of a target the same holds for the direction of z about the point where w = 0, see `radius`.
 """
 
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlcli.arrays import Floats, Indices, Singles
+from tlcli.bayes.sampling.radius import radial
 from tlcli.dmft.activations import Activation, erf_and_slope
 
 # Chains per block: three (block, P) arrays in single precision should stay in the second-level cache.
@@ -109,21 +112,28 @@ class Tilt:
         rest = np.maximum(1 - u**2 / self.rank, _EDGE)
         return -0.5 * np.log(rest), u / (self.rank * rest)
 
-    def exponent(self, u: Floats) -> Floats:
-        """Return the log of the tilt at u = γs: ½u², or -½r·log(1 - u²/r) on the sphere (inf outside the domain)."""
+    def exponent(self, u: Floats, pull: Floats | None = None) -> Floats:
+        """Return the log of the tilt at u = γs: ½u², or -½r·log(1 - u²/r) on the sphere (inf outside the domain).
+
+        `pull` is p of `radius`, with which the integral over the radius is that around a source neuron.
+        """
         if not self.sphere:
             return 0.5 * u**2
         rest = 1 - u**2 / self.rank
-        return np.where(rest > _EDGE, -0.5 * self.rank * np.log(np.maximum(rest, _EDGE)), np.inf)
+        inside = np.maximum(rest, _EDGE)
+        log = -0.5 * self.rank * np.log(inside) if pull is None else radial(self.rank, inside, pull)[0]
+        return np.where(rest > _EDGE, log, np.inf)
 
-    def stretch(self, u: Floats) -> Floats:
-        """Return ρ² = E|z|²/r given the direction, at u = γs; 1 where the radius is not integrated out."""
-        return 1 / np.maximum(1 - u**2 / self.rank, _EDGE) if self.sphere else np.ones_like(u)
-
-    @property
-    def fourth(self) -> float:
-        """E|z|⁴/(E|z|²)² given the direction."""
-        return 1 + 2 / self.rank if self.sphere else 1.0
+    def stretch(self, u: Floats, pull: Floats | None = None) -> tuple[Floats, Floats | float]:
+        """Return ρ² = E|z|²/r given the direction, and E|z|⁴/(E|z|²)², at u = γs; 1 where the radius is not
+        integrated out."""
+        if not self.sphere:
+            return np.ones_like(u), 1.0
+        rest = np.maximum(1 - u**2 / self.rank, _EDGE)
+        if pull is None:
+            return 1 / rest, 1 + 2 / self.rank
+        _, square, fourth = radial(self.rank, rest, pull)
+        return square / self.rank, fourth / square**2
 
     def both(self, h: Singles) -> tuple[Singles, Singles]:
         """Return φ(h) and φ'(h), which the caller may overwrite; h is overwritten."""
