@@ -11,6 +11,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, log_expit, ndtr
 
 from tlcli.errors import DomainError
+from tlcli.linear.classify import margin, saddle
 from tlcli.linear.classify.margin import separability
 from tlcli.linear.classify.readout import LOSSES, classify
 from tlcli.linear.finetuning import finetune
@@ -257,3 +258,47 @@ def test_the_interpolation_threshold_of_the_square_loss():
 def test_bad_input(kwargs, message):
     with pytest.raises(DomainError, match=message):
         classify(**{"alpha2": 1.0, **kwargs})
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_ordinary_points_need_no_silence(loss, monkeypatch):
+    monkeypatch.setattr(saddle, "step", saddle.step.__wrapped__)
+    rng = np.random.default_rng(4)
+    α, k, c, r2, τ = rng.choice(
+        [[0.05, 0.5, 1.0, 3], [0.1, 1.0, 1, 5], [0, 0.5, 3, 20], [0, 0.3, 0.9, 1], [0, 0, 0.2, 1]], 60, axis=1
+    )
+    λ = 0.0 if loss == "margin" else rng.choice([0.0, 1e-3, 0.1, 2.0], 60)
+    with np.errstate(all="raise", under="ignore"):
+        found = classify.__wrapped__(α, [c], [r2], loss=loss, ridge=λ, bulk=k, tau=τ, flips=rng.choice([0, 0.1], 60))
+    assert np.isin(found.status, (Status.CONVERGED, Status.DIVERGED, Status.INSEPARABLE)).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_inputs_at_the_ends_of_the_floats_do_not_warn_and_no_nan_is_a_number(loss, monkeypatch):
+    for module, name in ((margin, "_MOST"), (saddle, "_STAGES"), (saddle, "_PATIENCE")):
+        monkeypatch.setattr(module, name, 3)  # many of them have no solution: time is not spent on it
+    rng = np.random.default_rng(6)
+    ends = [5e-324, 1e-300, 1e-160, 1e-8, 1.0, 1e8, 1e160, 1e300, 1.7e308]
+    α, k, c = (rng.choice(ends, 40) for _ in range(3))
+    λ = 0.0 if loss == "margin" else rng.choice([0.0, *ends], 40)
+    more = {"tau": rng.choice([0.0, *ends[:6]], 40), "flips": rng.choice([0, 0.1, 0.49], 40)}
+    found = classify(α, [c], [rng.choice([0, 1e-300, 0.3, 1], 40)], loss=loss, ridge=λ, bulk=k, **more)
+    solved = found.status == Status.CONVERGED
+    assert solved.sum() > 5
+    for name in ("overlap", "norm2", "V", "error", "noisy_error", "train_loss", "train_error"):
+        assert not np.isnan(getattr(found, name)[solved]).any(), name
+    assert np.isnan(found.error[found.status == Status.NOT_CONVERGED]).all()
+    assert ((found.error >= 0) & (found.error <= 0.5))[solved].all()
+
+
+@pytest.mark.parametrize("loss", ["margin", "logistic", "hinge"])
+@pytest.mark.parametrize("bulk", [1e-120, 2.65e-261, 5e-324])
+def test_without_ridge_only_the_ratio_of_spike_and_bulk_matters(loss, bulk):
+    """A bulk that weight decay has left of 1e-261 is the limit of an infinite spike, with a margin of its own unit."""
+    kwargs = {"loss": loss, "tau": 0.2, "ridge": 0.0}
+    found = classify(0.5, [1.0], [0.2], bulk=bulk, **kwargs)
+    limit = classify(0.5, [np.inf], [0.2], bulk=1.0, **kwargs)
+    assert found.status == Status.CONVERGED
+    assert float(found.error) == pytest.approx(float(limit.error), rel=1e-12)
+    if loss == "margin":
+        assert float(found.margin) == pytest.approx(float(limit.margin) * np.sqrt(bulk), rel=1e-6)

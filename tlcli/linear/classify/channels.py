@@ -19,6 +19,7 @@ from tlcli.arrays import Floats
 from tlcli.linear.classify.moments import ROOT_2PI, density, label_probability, moments_below, moments_between
 
 _TINY = 1e-300
+_STEEPEST = 1e150  # slope of a label's probability: its square is a number
 _REACH = 8.5  # standard deviations: beyond are 1e-17 of all points
 _MEAN_TOLERANCE = 1e-9  # of twice as many nodes: the error itself is far smaller
 _CACHED = 1 << 15  # numbers of an array
@@ -47,7 +48,7 @@ class ClassifierState(NamedTuple):
     @property
     def a(self) -> Floats:
         """Slope of the label's probability, c m/√(q − c²m²)."""
-        return self.c * self.m / np.maximum(self.s, _TINY)
+        return np.minimum(self.c * self.m / np.maximum(self.s, _TINY), _STEEPEST)
 
     @property
     def signal(self) -> Floats:
@@ -103,7 +104,8 @@ def _hinge(x: ClassifierState) -> Response:
     flat = V / root < _FLAT  # the corner of the loss: points pile up at u = 1
     at_one = 2 * density(high) * label_probability(high, x.a, x.flips) / root
     v = np.where(flat, at_one, f0 / V)
-    return Response(v, below + np.where(flat, 0.0, squares / V**2), x.signal * (lowest + np.where(flat, 0, linear / V)))
+    W = np.where(flat, 1.0, V)
+    return Response(v, below + np.where(flat, 0.0, squares / W**2), x.signal * (lowest + np.where(flat, 0, linear / W)))
 
 
 def _margin(x: ClassifierState) -> Response:

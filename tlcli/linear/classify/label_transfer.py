@@ -38,7 +38,7 @@ class ClassTransfer:
     pretrained: Pretrained | None
 
 
-@np.errstate(all="ignore")  # what is beyond floats is inf or nan, and its status says so
+@np.errstate(over="ignore")  # beyond floats is inf, and its status says so
 def transfer_labels(
     alpha1: ArrayLike,
     alpha2: ArrayLike,
@@ -89,7 +89,7 @@ def transfer_labels(
     return _compare(*found, source, lost)
 
 
-@np.errstate(all="ignore")  # as above
+@np.errstate(over="ignore")  # beyond floats is inf, and its status says so
 def transfer_labels_ansatz(
     alpha1: ArrayLike,
     alpha2: ArrayLike,

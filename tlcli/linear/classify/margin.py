@@ -63,6 +63,7 @@ def maximum_margin(problem: ClassifierProblem) -> ClassifierSaddle:
         found = solve_map(map_of(hinge, replace(problem, ridge=ridge).take(rows), 0), x[rows], 1e-6)
         x[rows] = found.x
         calls[rows] += found.calls
-    x[:, 0] += np.log(problem.alpha * ridge)
+    with np.errstate(divide="ignore"):  # a product below floats: no start, and the residual tells
+        x[:, 0] += np.log(problem.alpha * ridge)
     last = solve_map(map_of(hard, problem, 0), x)
     return ClassifierSaddle(last.x, last.norm, calls + last.calls)

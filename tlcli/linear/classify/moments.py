@@ -28,6 +28,7 @@ def label_probability(z: Floats, a: Floats, flips: Floats) -> Floats:
 
 def moments_below(h: Floats, a: Floats, flips: Floats) -> tuple[Floats, Floats, Floats]:
     """Return F₀, F₁, F₂ with F_i = ∫_{−∞}^h 2φ(z) Q(z) zⁱ dz; all arguments broadcast."""
+    h = np.clip(h, -_FAR, _FAR)  # all the same there, and 0·∞ has no value
     phi, cumulative = density(h), ndtr(h)
     e2 = 1 + a * a
     e = np.sqrt(e2)

@@ -30,6 +30,8 @@ from tlcli.status import Status
 Loss = Literal["square", "logistic", "hinge", "margin"]
 LOSSES: tuple[Loss, ...] = ("square", "logistic", "hinge", "margin")
 
+_FAINT = 1e-100  # bulks below are units of their kernel, of which a maximum margin knows only ratios
+_LONGEST = 1e150  # overlap whose square is a number
 _NO_RIDGE = 1e-290  # as good as none, but a direction without features stays unlearned
 
 
@@ -57,7 +59,7 @@ class Classified:
     status: NDArray[np.int8]
 
 
-@np.errstate(all="ignore")  # limits are taken by infinite and tiny numbers
+@np.errstate(over="ignore")  # beyond floats is inf, and its status says so
 def classify(
     alpha2: ArrayLike,
     spikes: Sequence[ArrayLike] = (),
@@ -169,14 +171,18 @@ def _trained(loss: Loss, problem: ClassifierProblem) -> dict[str, Floats]:
         if loss == "hinge":
             _at_the_margin(problem, found)
         state, residual = problem.state(found.x), found.residual
-    training = channel.training(state)
-    parts = {**_observed(state, residual), "train_loss": training.loss, "train_error": training.error}
+    parts = _observed(state, residual)
+    # An infinite norm fits all; an infinite V is a limit of the square loss, and beyond floats of others.
+    endless = np.isinf(state.S)
+    known = (parts["status"] == Status.CONVERGED) & (np.isfinite(state.V) | (loss == "square"))
+    rows = np.flatnonzero(known & ~endless)
+    parts |= {name: np.where(endless, 0.0, np.nan) for name in ("train_loss", "train_error")}
+    parts["train_loss"][rows], parts["train_error"][rows] = channel.training(state[rows])
     if loss == "square":
-        endless = np.isinf(state.S)
-        parts["train_loss"] = np.where(endless | (problem.ridge == 0) & (problem.alpha < 1), 0.0, parts["train_loss"])
-        parts["train_error"] = np.where(endless, 0.0, parts["train_error"])
-        parts["status"] = np.where(endless, Status.DIVERGED, Status.CONVERGED)
-    return parts
+        exact = (problem.ridge == 0) & (problem.alpha < 1)
+        parts["train_loss"] = np.where(exact, 0.0, parts["train_loss"])
+        parts["status"] = np.where(endless, Status.DIVERGED, parts["status"])
+    return _known(parts)
 
 
 def _at_the_margin(problem: ClassifierProblem, found: ClassifierSaddle) -> None:
@@ -186,26 +192,31 @@ def _at_the_margin(problem: ClassifierProblem, found: ClassifierSaddle) -> None:
     if lost.size:
         some = problem.take(lost)
         x = maximum_margin(some).x
-        x[:, 0] -= np.log(some.alpha * some.ridge)
+        with np.errstate(divide="ignore"):  # a product below floats: no start, and the residual tells
+            x[:, 0] -= np.log(some.alpha * some.ridge)
         again = solve_map(map_of(Channel("hinge"), some, 0), x)
         found.x[lost], found.residual[lost] = again.x, again.norm
 
 
 def _separated(loss: Loss, problem: ClassifierProblem) -> dict[str, Floats]:
     """Return the maximum margin: of itself, of the hinge loss without ridge, or as the logistic loss's direction."""
+    unit = np.where(problem.bulk < _FAINT, problem.bulk, 1.0)
+    problem = replace(problem, bulk=problem.bulk / unit, values=problem.values / unit[:, None])
     found = maximum_margin(problem)
     state = problem.state(found.x)
     zero = np.zeros(problem.size)
     parts = {**_observed(state, found.residual), "train_loss": zero, "train_error": zero}
     if loss == "margin":
-        answer = Channel("margin").response(state, 0)
-        parts["margin"] = 1 / np.sqrt(readout_norm2(problem, answer.v, answer.q, answer.m))
+        with np.errstate(divide="ignore", invalid="ignore"):  # where the norm is beyond floats
+            answer = Channel("margin").response(state, 0)
+            parts["margin"] = np.sqrt(unit) / np.sqrt(readout_norm2(problem, answer.v, answer.q, answer.m))
+        parts["V"] = parts["V"] * unit
     if loss == "logistic":
         endless = np.where(np.isnan(parts["error"]), np.nan, np.inf)
         parts |= dict.fromkeys(("overlap", "norm2", "V", "log_loss", "square_loss"), endless)
     if loss == "hinge":
         parts["V"] = np.where(np.isnan(parts["error"]), np.nan, np.inf)
-    return parts
+    return _known(parts)
 
 
 def readout_norm2(problem: ClassifierProblem, v: Floats, q: Floats, m: Floats) -> Floats:
@@ -218,17 +229,27 @@ def readout_norm2(problem: ClassifierProblem, v: Floats, q: Floats, m: Floats) -
 
 
 def _observed(x: ClassifierState, residual: Floats) -> dict[str, Floats]:
-    """Return what fresh points see of a solution; NaN where it is none."""
-    angle, noisy = np.arctan2(np.sqrt(x.S), x.m) / np.pi, np.arctan2(x.s, x.c * x.m) / np.pi
-    parts = {
-        "overlap": x.m,
-        "norm2": x.q,
-        "V": x.V,
-        "error": angle,
-        "noisy_error": x.flips + (1 - 2 * x.flips) * noisy,
-        "log_loss": np.where(np.isinf(x.S), np.inf, log_loss(x)),
-        "square_loss": 1 - 2 * x.signal * x.m + x.q,
-    }
-    solved = residual <= TOLERANCE
+    """Return what fresh points see of a solution; NaN where it is none, or its norm is beyond floats."""
+    solved = (residual <= TOLERANCE) & (x.m <= _LONGEST)
+    log, rows = np.full_like(x.S, np.inf), np.flatnonzero(solved & np.isfinite(x.S))
+    log[rows] = log_loss(x[rows])
+    with np.errstate(invalid="ignore"):  # of points that are not solved
+        parts = {
+            "overlap": x.m,
+            "norm2": x.q,
+            "V": x.V,
+            "error": np.arctan2(np.sqrt(x.S), x.m) / np.pi,
+            "noisy_error": x.flips + (1 - 2 * x.flips) * (np.arctan2(x.s, x.c * x.m) / np.pi),
+            "log_loss": log,
+            "square_loss": 1 - 2 * x.signal * x.m + x.q,
+        }
     parts = {name: np.where(solved, value, np.nan) for name, value in parts.items()}
     return {**parts, "residual": residual, "status": np.where(solved, Status.CONVERGED, Status.NOT_CONVERGED)}
+
+
+def _known(parts: dict[str, Floats]) -> dict[str, Floats]:
+    """Return answers of which none is NaN; a point that has one, beyond floats, is not solved at all."""
+    lost = np.any([np.isnan(parts[name]) for name in parts if name not in ("status", "residual")], axis=0)
+    status = np.where(lost, Status.NOT_CONVERGED, parts["status"])
+    cleared = {name: np.where(lost, np.nan, values) for name, values in parts.items()}
+    return {**cleared, "residual": parts["residual"], "status": status}

@@ -62,7 +62,8 @@ class ClassifierProblem:
     def state(self, x: Floats) -> ClassifierState:
         """Return the scalars of x (n, 3)."""
         V, m, S = np.exp(np.clip(x, -690, 690)).T
-        return ClassifierState(V / self.alpha, m, S, self.c, self.flips)
+        with np.errstate(over="ignore"):  # V beyond floats is inf
+            return ClassifierState(V / self.alpha, m, S, self.c, self.flips)
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def pull_of(channel: Channel, problem: ClassifierProblem) -> Floats:
     return 1 / problem.alpha if channel.name == "margin" else problem.ridge
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # of a wild trial: a nan is an infinite residual
 def step(channel: Channel, problem: ClassifierProblem, x: Floats, count: int) -> tuple[Floats, Response]:
     """Return T(x) (n, 3) and the channel's answer."""
     answer = channel.response(problem.state(x), count)
@@ -142,7 +144,7 @@ def solve_map(
     """
     x = x.copy()
     n = len(x)
-    F = evaluate(x, np.arange(n)) - x
+    F = _defect(evaluate, x, np.arange(n))
     calls = np.ones(n)
     J = np.zeros((n, 3, 3)) if jacobian is None else jacobian.copy()
     stale = np.full(n, jacobian is None)
@@ -163,6 +165,12 @@ def solve_map(
     return Found(x, norm, calls, J)
 
 
+def _defect(evaluate: Map, x: Floats, rows: Indices) -> Floats:
+    value = evaluate(x, rows)
+    with np.errstate(invalid="ignore"):  # of a start beyond floats
+        return value - x
+
+
 def _norm(F: Floats) -> Floats:
     return np.nan_to_num(np.max(np.abs(F), axis=1), nan=np.inf, posinf=np.inf)
 
@@ -172,7 +180,8 @@ def _jacobian(evaluate: Map, x: Floats, F: Floats, rows: Indices) -> Floats:
     for i in range(3):
         moved = x[rows].copy()
         moved[:, i] += _STEP
-        out[:, :, i] = (evaluate(moved, rows) - moved - F[rows]) / _STEP
+        with np.errstate(invalid="ignore"):  # where the map is beyond floats: no Newton step from there
+            out[:, :, i] = (_defect(evaluate, moved, rows) - F[rows]) / _STEP
     return out
 
 
@@ -191,7 +200,7 @@ def _advance(evaluate: Map, x: Floats, F: Floats, J: Floats, norm: Floats, live:
         rows = live[left]
         step = direction[left] * size if size is not None else np.clip(0.5 * F[rows], -_LONGEST, _LONGEST)
         tried = x[rows] + step
-        value = evaluate(tried, rows) - tried
+        value = _defect(evaluate, tried, rows)
         found = _norm(value)
         calls[left] += 1
         better = (found < norm[rows]) if size is not None else np.isfinite(found)
@@ -234,7 +243,8 @@ def _solve(channel: Channel, problem: ClassifierProblem) -> ClassifierSaddle:
     evaluate = map_of(channel, problem, coarse)
     x, every = square_start(problem, np.maximum(problem.ridge, _START_RIDGE)), np.arange(problem.size)
     for _ in range(_WARM):
-        x += 0.7 * (evaluate(x, every) - x)
+        with np.errstate(invalid="ignore"):  # of a start beyond floats
+            x += 0.7 * _defect(evaluate, x, every)
     found = solve_map(evaluate, x, tolerance, _PATIENCE)
     lost = np.flatnonzero(found.norm > tolerance)
     found.calls[:] += _WARM
@@ -268,7 +278,8 @@ def _continue(channel: Channel, problem: ClassifierProblem, tolerance: float, co
     x, before = square_start(problem, first), None
     for share in np.linspace(0, 1, _STAGES):
         here = replace(problem, ridge=first * (last / first) ** share)
-        guess = x if before is None else x + (x - before)
+        with np.errstate(invalid="ignore"):  # as above
+            guess = x if before is None else x + (x - before)
         found = solve_map(map_of(channel, here, count), guess, _LOOSE, _PATIENCE)
         x, before = found.x, (x if share > 0 else None)
     return solve_map(map_of(channel, problem, count), x, tolerance)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from tlcli.errors import DomainError
 from tlcli.linear.classify.channels import signal_of
-from tlcli.linear.domain import FINITE_NON_NEGATIVE, require
+from tlcli.linear.domain import SQUARED, require
 from tlcli.linear.pretraining import Kernel, Pretrained, pretrain
 
 Labels = Literal["sign", "real"]
@@ -52,7 +52,7 @@ def pretrain_labels(
         if np.any(f > 0):
             raise DomainError(f"flips1 = {f[f > 0].flat[0]:g} needs labels that are signs; real labels have no flips.")
         return pretrain(alpha1, γ, sigma1=sigma1, kernel=kernel, **rest)
-    require(FINITE_NON_NEGATIVE, sigma1=sigma1)
+    require(SQUARED, sigma1=sigma1)
     g = signal_of(1 / np.sqrt(1 + np.square(np.asarray(sigma1, dtype=float))), f)
     # A teacher of length g is one of length 1 at g times the richness.
     found = pretrain(alpha1, γ * g, sigma1=np.sqrt(1 - g * g) / g, kernel=kernel, **rest)
