@@ -138,3 +138,20 @@ def test_inaccurate_rows_count_where_it_is_strict(tlcli, result):
     assert (done.code, strict.code) == (0, 3)
     assert "  INACCURATE: 2 rows of theory with a larger error than the accuracy asked for\n" in done.out
     assert strict.out == done.out
+
+
+def test_a_table_that_nobody_says_is_converged_is_not_passed(tlcli):
+    Path("t.csv").write_text("alpha1,alpha2,loss,baseline,gain\n0.5,0.4,0.3,0.4,0.1\n")
+    done = tlcli("check t.csv")
+    assert done.code == 4
+    assert "CONVERGENCE UNKNOWN: the table has no column status" in done.out
+
+
+def test_tables_beside_the_main_one_are_not_counted(tlcli):
+    words = "phase-diagram --x alpha2=0.1:2:5 --y gamma0=0.1,1 --alpha1 0.5 --rho 0.6 --noise1 1 --noise2 0.2 -o map"
+    assert tlcli(words, "--quiet").code == 0
+    done = tlcli("check map/boundary.csv")
+    assert (done.code, done.err) == (0, "")
+    assert "INCOMPLETE" not in done.out
+    assert "UNKNOWN" not in done.out
+    assert tlcli("check map").code == 0

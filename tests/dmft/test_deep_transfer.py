@@ -8,7 +8,8 @@ import pytest
 
 from tlcli.dmft.activations import activation
 from tlcli.dmft.deep.lazy import initial_deep_kernels
-from tlcli.dmft.deep.solve import deep_plan, expected_size
+from tlcli.dmft.deep.size import expected_rank
+from tlcli.dmft.deep.solve import deep_plan
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.dmft.settings import Setup
@@ -203,11 +204,14 @@ def test_numerics_of_two_layers_are_refused(data, numerics, text):
         deep_plan(activation("tanh"), [setup.stage(1)], Numerics(**numerics))
 
 
-def test_the_expected_memory_is_that_of_the_tables():
-    rank, neurons, size = expected_size(activation("tanh"), 3, 16, 100, 1.0, Numerics(repeats=2))
-    assert neurons >= 10 * rank
-    assert size == (2 * rank + 116) * neurons * 4 * 2 * 3
-    assert expected_size(activation("linear"), 3, 16, 100, 1.0, Numerics())[2] == 0
+def test_the_directions_of_hidden_matrices_are_expected(data):
+    """A guess before anything is solved: within a factor of 1.6, from lazy to rich and from short to long."""
+    act = activation("tanh")
+    for gamma, t in ((0.1, 1.0), (1.0, 1.0), (1.0, 8.0)):
+        settings = settings_of(gamma0=gamma, gamma2=gamma, times1=(t,), times2=(t,))
+        found = solve_transfer(data, settings, Numerics(neurons=1024, repeats=2)).info["revealed"]
+        expected = expected_rank(act, len(data.y_source) + len(data.y_target), gamma, t)
+        assert found / 1.6 < expected < found * 1.6, (gamma, t)
 
 
 # Fewer training points than dimensions: test inputs have a part that no training point has.

@@ -155,3 +155,14 @@ def test_columns_that_are_none_are_refused_before_the_work(text, message, output
 def test_standard_output_takes_the_same_columns(capfd):
     execute("finetune-loss", COMMANDS["finetune-loss"].options, None, {**LINEAR, "columns": "loss", "output": "-"})
     assert capfd.readouterr().out.splitlines()[0] == "alpha2,gamma0,loss,status"
+
+
+def test_the_status_of_networks_may_be_asked_for_and_parameters_are_not_measured():
+    words = {"source": "linear", "target": "linear", "dim": "3", "p1": "4", "p2": "3", "ptest": "5", "t1": "0.1"}
+    words |= {"t2": "0.1", "times": "0.1", "neurons": "16", "repeats": "2", "simulate": True, "width": "8", "nets": 2}
+    with pytest.raises(UsageError, match="'los' is no column") as refused:
+        tlcli.dmft_solve(**words, columns="los")
+    known = str(refused.value).partition("they are ")[2].rstrip(".").split(", ")
+    assert {"status", "sim_loss", "sim_loss_se", "sim_status"} <= set(known)
+    assert not {"sim_dim", "sim_p1", "sim_loss_se_se", "sim_status_se", "sim_residual"} & set(known)
+    tlcli.dmft_solve(**words, columns="loss,status")

@@ -78,6 +78,19 @@ def test_the_announced_memory_of_a_bayesian_network_is_what_it_uses(sizes, tmp_p
     assert used / 1.5 < float(number) * {"MB": 1e6, "GB": 1e9}[unit] < used * 1.5
 
 
+@needs_peak
+@pytest.mark.parametrize(
+    "words", ["--activation tanh --p1 3 --p2 3 --ptest 900 --accuracy 0.1", "--activation linear --p1 20 --p2 20"]
+)
+def test_the_announced_memory_of_a_deep_network_is_what_it_uses(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tail = "--dim 3 --depth 2 --t1 0.3 --t2 0.3 --times 0.3"
+    command = f"dmft-solve --source linear --target hermite:3 {words} {tail}"
+    used = used_by(command, "-")
+    number, unit = re.search(r"worker\(s\), ([0-9.]+) (MB|GB)", call(command, "-o out --dry-run").out).groups()
+    assert used / 1.25 < float(number) * {"MB": 1e6, "GB": 1e9}[unit] < used * 1.25
+
+
 @pytest.mark.parametrize("activation", ["linear", "tanh"])
 def test_a_bayesian_network_that_cannot_fit_is_refused_before_the_work(activation, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -30,7 +30,7 @@ from scipy import stats
 
 from tlcli.errors import UsageError
 from tlcli.report.files import content_of
-from tlcli.report.sound import Fault, read_content
+from tlcli.report.sound import BESIDE, Fault, read_content
 from tlcli.report.trim import read_trim
 
 _UNSOLVED = ("not_converged", "failed")
@@ -93,6 +93,8 @@ class Agreement:
     inaccurate: int = 0  # rows of theory whose error is beyond the accuracy asked for
     measured: int = 0  # columns of the experiment
     left_out: Sequence[str] = ()  # columns that the run did not write, as asked
+    beside: bool = False  # a table beside the main one, as boundary.csv: nobody counts its rows, which have no status
+    unjudged: bool = False  # no column and no provenance says whether its rows are converged
     faults: Sequence[Fault] = ()  # cells and lines that make the table meaningless
 
     def pooled(self) -> list[Pooled]:
@@ -164,8 +166,8 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
     trim = read_trim(provenance) if table.name == "table.csv" else None
     content = read_content(table, trimmed=trim is not None)
     header, rows = content.header, content.rows
-    expected = None
-    if provenance.exists():
+    expected, beside = None, bool(BESIDE.intersection(header))
+    if provenance.exists() and not beside:
         try:
             expected = json.loads(content_of(provenance)).get("rows")
         except (ValueError, OSError, AttributeError, RecursionError):  # no JSON, no text, no mapping
@@ -191,6 +193,8 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
     return Agreement(
         *(len(rows), expected, unsolved, missing, comparisons, single, skipped, blank, inaccurate, len(names)),
         left_out=() if trim is None else trim.left_out,
+        beside=beside,
+        unjudged="status" not in header and not beside,
     )
 
 

@@ -68,10 +68,15 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: 
         tell(f"  MEANINGLESS: {fault}")
     if len(found.faults) > _SHOWN:
         tell(f"  and {counted(len(found.faults) - _SHOWN, 'more place')}")
-    if found.expected is None:
+    if found.expected is None and not found.beside:
         tell("  completeness unknown: no provenance.json beside the table")
     elif incomplete:
         tell(f"  INCOMPLETE: its provenance counts {rows(found.expected)}")
+    if found.unjudged:
+        tell(
+            "  CONVERGENCE UNKNOWN: the table has no column status, and no provenance.json beside it tells what was "
+            "left out; check it in the folder of its run"
+        )
     if found.left_out:
         tell(f"  TRIMMED (--columns), without what cannot be checked: {', '.join(found.left_out)}")
     if found.unsolved or found.missing:
@@ -109,7 +114,7 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: 
             f"    line {c.row} {c.name}: theory {c.theory:.6g}, experiment {c.mean:.6g} ± {c.error:.2g} "
             f"({c.sigmas:.1f} standard errors)"
         )
-    if beyond or columns or incomplete:
+    if beyond or columns or incomplete or found.unjudged:
         return EXIT_CHECK_FAILED
     unsolved = found.unsolved or found.missing or (strict and found.inaccurate)
     return EXIT_NOT_CONVERGED if unsolved else EXIT_OK

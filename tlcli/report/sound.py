@@ -34,8 +34,9 @@ _WORDS = {
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|[-+]?inf(?:inity)?|nan", re.IGNORECASE)
 _STRANGE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]")
 _STAGED = re.compile(r"(?:alpha|gamma|duration|sigma|weight_decay)_[0-9]+")
-# Columns of the tables beside the main one, and words.
-_BESIDE = ("case", "kind", "refined", "layer", "other", "set", "index", "label", "prediction", "value", "error")
+# Columns of the tables beside the main one, whose rows have no status, and words.
+BESIDE = {"kind", "refined", "layer", "other", "set", "index", "label", "prediction"}
+_WRITTEN = {*BESIDE, "case", "value", "error"}
 
 
 def _parameters() -> set[str]:
@@ -163,7 +164,7 @@ def _ragged(line: int, cells: Sequence[str], header: Sequence[str]) -> Fault:
 def _known(name: str) -> bool:
     for ending in ("", "_draw_se", "_test_se", "_se"):
         bare = name.removesuffix(ending).removeprefix("sim_")
-        if bare in COLUMNS or bare in _parameters() or bare in _BESIDE or name in _WORDS or _STAGED.fullmatch(bare):
+        if bare in COLUMNS or bare in _parameters() or bare in _WRITTEN or name in _WORDS or _STAGED.fullmatch(bare):
             return True
     return name in ("sim_step_error", "sim_drift", "sim_acceptance")
 

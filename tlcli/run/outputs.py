@@ -15,7 +15,7 @@ from tlcli.arrays import Flags
 from tlcli.errors import TlcliError, UsageError, suggest
 from tlcli.options import DRAWN, OPTIONS
 from tlcli.options.axes import summarised_axis
-from tlcli.options.columns import DIFFERENCES
+from tlcli.options.columns import COLUMNS, DIFFERENCES
 from tlcli.options.option import Option
 from tlcli.report.drawing import FORMATS, HTML, Drawing, read_drawing
 from tlcli.report.files import atomic
@@ -88,6 +88,9 @@ def check_drawing(job: Job, blocks: Sequence[Block], console: Messages) -> bool:
     return drawn
 
 
+_UNMEASURED = ("case", "stage", "task", "time", "phase", "residual", "status")
+
+
 def trim_of(job: Job, blocks: Sequence[Block]) -> Trim | None:
     """Return which columns of a table are written; None: all of them."""
     asked, tidy = job.settings["columns"], bool(job.settings["tidy"])
@@ -102,9 +105,13 @@ def check_written(job: Job, blocks: Sequence[Block]) -> None:
     """
     if job.settings["columns"]:
         known = column_names(blocks)
+        known += [] if "status" in known else ["status"]  # of networks there is none before the work
         measured = any(case.experiments for case in job.cases)
-        known += [f"sim_{name}{suffix}" for name in known if measured for suffix in ("", "_se")]
-        known += [name for name in ("experiment", "width", "nets", "trials", "dim") if measured and name not in known]
+        values = [name for name in known if measured and (name in COLUMNS or name not in OPTIONS)]
+        values = [name for name in values if not name.endswith("_se") and name not in _UNMEASURED]
+        known += [f"sim_{name}{suffix}" for name in values for suffix in ("", "_se")]
+        more = ("experiment", "width", "nets", "trials", "dim", "sim_status")
+        known += [name for name in more if measured and name not in known]
         check_columns(names_of(job.settings["columns"]), known)
 
 

@@ -28,13 +28,13 @@ from tlcli.dmft.two_layer import Stage, StageRun
 from tlcli.errors import UsageError
 from tlcli.training import Surgery
 
-_PER_RANK = 10  # samples per revealed direction: below, the bias r/S of the responses shows
-_MOST = 20_000  # samples per layer and repeat that are taken unasked
-_LEAST = 1024
+PER_RANK = 10  # samples per revealed direction: below, the bias r/S of the responses shows
+MOST = 20_000  # samples per layer and repeat that are taken unasked
+LEAST = 1024
 _TOL = 0.1
 _DENSITIES = ("density", "variance", "excess_kurtosis")
 _MOST_EVALUATIONS = 20_000  # of a stage, ten times what ordinary ones take
-_SINGLE = 3e-3  # smallest tolerance that single precision resolves
+SINGLE = 3e-3  # smallest tolerance that single precision resolves
 # A repeat is looked at with so many times the basis tolerance, and integrated with two steps at a time; the error is
 # about this share of what changes, or less (measured: `python -m benchmarks.deep_errors`). Across kinks any method is
 # of first order, and most directions are those of neurons that cross one.
@@ -80,9 +80,9 @@ def deep_plan(act: Activation, stages: Sequence[Stage], numerics: Numerics) -> P
     richness = [stage.richness for stage in stages]
     wanted = math.ceil((0.5 * max(1.0, *richness) / numerics.accuracy) ** 2 / repeats)
     lazy = richness[0] <= _LAZY and all(stage.readouts is None for stage in stages)
-    neurons = numerics.neurons or max(_LEAST, min(wanted, _MOST))
+    neurons = numerics.neurons or max(LEAST, min(wanted, MOST))
     # Rates grow without bound where the activation does: times the rounding of single precision they are speeds.
-    double = basis_tolerance(act, numerics) < _SINGLE or min(richness) < _DOUBLE or not act.lipschitz
+    double = basis_tolerance(act, numerics) < SINGLE or min(richness) < _DOUBLE or not act.lipschitz
     return Plan("revealed", neurons, repeats, False, True, lazy, 0, "float64" if double else "float32", control)
 
 
@@ -124,25 +124,6 @@ def without_effect(act: Activation, numerics: Numerics) -> str | None:
                 f"samples, and their only error is that {error}; leave --{name.replace('_', '-')} out."
             )
     return None
-
-
-def expected_size(
-    act: Activation, depth: int, samples: int, others: int, gamma: float, numerics: Numerics
-) -> tuple[int, int, int]:
-    """Return a guess of the rank and the neurons of one hidden matrix, and the bytes of repeats and second look.
-
-    The tables of a matrix hold 2 r S words, r features and responses of S neurons, and the noise of all points, trained
-    on (`samples`) or not (`others`), S words each. Smooth activations reveal about 12
-    directions per training point (`samples` of all stages), kinks about twice as many; long training more.
-    """
-    if act.kind == "linear" or depth < 2:
-        return 0, 0, 0
-    rank = (12 if act.smooth else 25) * samples
-    repeats = numerics.repeats or 4
-    wanted = math.ceil((0.5 * max(1.0, gamma) / numerics.accuracy) ** 2 / repeats)
-    neurons = numerics.neurons or min(_MOST, max(_LEAST, wanted, math.ceil(1.3 * _PER_RANK * rank)))
-    word = 8 if basis_tolerance(act, numerics) < _SINGLE else 4
-    return rank, neurons, (2 * rank + samples + others) * neurons * (depth - 1) * (repeats + 1) * word
 
 
 def basis_tolerance(act: Activation, numerics: Numerics) -> float:
@@ -230,12 +211,12 @@ class DeepEnsemble:
             first = self._start(0, chosen)
             found = one(first)
             rank = max((hidden.ins.count for hidden in first.hidden), default=0)
-            needed = math.ceil(1.3 * _PER_RANK * rank)  # the baseline will look at more directions
+            needed = math.ceil(1.3 * PER_RANK * rank)  # the baseline will look at more directions
             if any(run.outcome.message for run in found):  # so would the other repeats
                 self.starts = [first]
                 return _solution(replace(chosen, repeats=1), [found], None, notes)
-            if self.numerics.neurons is None and chosen.neurons < min(_PER_RANK * rank, _MOST):
-                self.neurons = min(needed, _MOST)
+            if self.numerics.neurons is None and chosen.neurons < min(PER_RANK * rank, MOST):
+                self.neurons = min(needed, MOST)
                 first = self._start(0, chosen)
             else:
                 runs = [found]
@@ -249,10 +230,10 @@ class DeepEnsemble:
         rank = max((hidden.ins.count for start in self.starts for hidden in start.hidden), default=0)
         first_look = not self.solved
         self.solved = True
-        if first_look and rank * _PER_RANK > 1.2 * (self.neurons or 0):
+        if first_look and rank * PER_RANK > 1.2 * (self.neurons or 0):
             notes.append(
                 f"{self.neurons} neurons are few for {rank} revealed directions, and responses are biased by about "
-                f"their ratio; use --neurons {_PER_RANK * rank} or a larger --basis-tolerance."
+                f"their ratio; use --neurons {PER_RANK * rank} or a larger --basis-tolerance."
             )
         solution = _solution(replace(chosen, neurons=self.neurons or 0), runs, None, notes)
         solution.rank = rank

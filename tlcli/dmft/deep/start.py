@@ -18,7 +18,7 @@ from tlcli.dmft.geometry import Geometry
 
 Readouts = tuple[int | None, int | None]  # of the first stage and of a new head; None: a single output
 
-_AXES = 24  # axes per input direction and layer that an exact linear network is given at first
+AXES = 24  # axes per input direction and layer that an exact linear network is given at first
 
 
 @dataclass(eq=False)
@@ -173,7 +173,7 @@ def exact(
         OverflowError: from any later look, where the axes do not suffice; take more.
     """
     given = geometry.rank + sum(count or 1 for count in readouts)
-    axes = _AXES * given + geometry.still.shape[1] if size is None else size
+    axes = AXES * given + geometry.still.shape[1] if size is None else size
     return _begin(act, geometry, [Axes(axes) for _ in range(depth)], tol, trained, readouts)
 
 

@@ -13,8 +13,8 @@ from tlcli.dmft.field import thread_count
 from tlcli.dmft.network_transfer import planned
 from tlcli.dmft.plan import Plan
 from tlcli.sweep.executors import make_executor
-from tlcli.sweep.runner import Task, evaluate
-from tlcli.theories.network.points import data_of, numerics_of, settings_of
+from tlcli.sweep.runner import Record, Task, evaluate
+from tlcli.theories.network.points import data_of, expected_size_of, numerics_of, settings_of
 
 _LOOKED_AT = 3  # points of a sweep
 _FEW, _PAIR = 64, 2  # neurons and repeats of a first look
@@ -23,12 +23,15 @@ LIMIT = 60.0  # seconds, at which a look at a deep network is given up
 _AGAIN = 0.6  # of a repeat: the look at the error of the integration
 
 
-def expected_seconds(tasks: Sequence[Task]) -> float:
+Heard = Callable[[Task, Record], object]  # of a look at a deep network, its record
+
+
+def expected_seconds(tasks: Sequence[Task], tell: Heard = lambda *_: None) -> float:
     """Return the seconds that all tasks take one after the other, from a few spread over them; 0 where none is left.
 
     Infinity where a look at a deep network did not end within `LIMIT`.
     """
-    return _from_some(tasks, _of_point)
+    return _from_some(tasks, lambda task: _of_point(task, tell))
 
 
 def expected_seconds_of_averages(tasks: Sequence[Task], repeats: int) -> float:
@@ -56,16 +59,16 @@ def _from_some(tasks: Sequence[Task], seconds: Callable[[Task], float]) -> float
     return len(tasks) * sum(found) / len(found) if found else 0.0
 
 
-def _of_point(task: Task) -> float:
+def _of_point(task: Task, tell: Heard) -> float:
     """Return the seconds of one point."""
     p = {**task.parameters, "keep": False}
     chosen = planned(data_of(p), settings_of(p), numerics_of(p))
     deep = settings_of(p).depth > 1
     if chosen is None or chosen.kind in ("exact", "quadrature"):  # no sample, no repeats: as it is
-        return (_limited if deep else _seconds)(task, p)
+        return _limited(task, p, tell) if deep else _seconds(task, p)
     pair = {"repeats": min(_PAIR, chosen.repeats)}
-    if deep:  # with all their neurons, for they need more than their rank; the process of the look has one thread
-        seconds = _limited(task, {**p, **pair, "neurons": chosen.neurons})
+    if deep:  # with all the neurons that their rank will ask for; the process of the look has one thread
+        seconds = _limited(task, {**p, **pair, "neurons": expected_size_of(p).neurons}, tell)
         return seconds * _rounds(chosen, chosen.repeats) / (pair["repeats"] + _AGAIN)
     neurons = min(_FEW, chosen.neurons)
     seconds = _seconds(task, {**p, **pair, "neurons": neurons})
@@ -94,10 +97,12 @@ def _seconds(task: Task, parameters: Mapping[str, Any]) -> float:
     return evaluate(task.function, parameters, task.seed)[1]
 
 
-def _limited(task: Task, parameters: Mapping[str, Any]) -> float:
+def _limited(task: Task, parameters: Mapping[str, Any], tell: Heard) -> float:
     """Return the same, in a process of its own that ends at the limit: then infinity."""
     try:
         with make_executor("local", 2) as pool:
-            return pool.submit(evaluate, task.function, parameters, task.seed).result(LIMIT)[1]
+            record, seconds = pool.submit(evaluate, task.function, parameters, task.seed).result(LIMIT)
+        tell(task, record)
+        return seconds
     except TimeoutError:
         return math.inf

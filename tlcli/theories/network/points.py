@@ -16,6 +16,7 @@ import numpy as np
 
 from tlcli.arrays import Array, Floats
 from tlcli.dmft.activations import activation
+from tlcli.dmft.deep.size import DeepSize, expected_neurons, expected_rank, size_of
 from tlcli.dmft.devices import cuda
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.network_transfer import check_two_time, moments_of, solve_transfer
@@ -301,18 +302,24 @@ def numerics_of(p: Mapping[str, Any]) -> Numerics:
     return Numerics(**given, seed=int(p["seed"]), draw=int(p["draw"]))
 
 
-def expected_size_of(p: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Return `tlcli.dmft.deep.solve.expected_size` of one point of the engine; without P1 and P2 those of the data."""
-    from tlcli.dmft.deep.solve import expected_size
+def expected_size_of(p: Mapping[str, Any], scale: float = 1.0) -> DeepSize:
+    """Return what the process of a deep point needs; without P1 and P2 they are those of the data.
 
+    `scale`: how many times the expected directions a look at some of the points has found.
+    """
     sizes = [p.get("p1"), p.get("p2") if p["times2"] else 0]
-    if None in sizes:
+    dim = p.get("dim")
+    if None in (*sizes, dim):
         data = data_of(p)
         sizes = [len(data.y_source), len(data.y_target) if p["times2"] else 0]
-    gamma = max(float(p["gamma0"]), float(p["gamma2"] or 0.0))
+        dim = data.x_source.shape[1]
+    act, numerics, gamma = activation(p["activation"]), numerics_of(p), max(float(p["gamma0"]), float(p["gamma2"] or 0))
     others = DEFAULT_PTEST if p.get("ptest") is None else int(p["ptest"])
     samples = sum(int(n or 0) for n in sizes)
-    return expected_size(activation(p["activation"]), p["depth"], samples, others, gamma, numerics_of(p))
+    duration = max((float(times[-1]) for times in (p["times1"], p["times2"]) if times), default=0.0)
+    rank = math.ceil(scale * expected_rank(act, samples, gamma, duration))
+    neurons = expected_neurons(numerics, gamma, rank)
+    return size_of(act, int(p["depth"]), samples + others, int(dim or 1), rank, neurons, numerics)
 
 
 def data_of(p: Mapping[str, Any]) -> TransferData:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from tlcli.dmft.activations import activation
 from tlcli.errors import UsageError
-from tlcli.sweep.runner import Placed, Task
+from tlcli.sweep.runner import Placed, Record, Task
 from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2
 from tlcli.tasks.gaussian import is_gaussian
 from tlcli.tasks.transfer_tasks import check_tasks
@@ -61,29 +61,37 @@ class NetworkTheory(PointByPoint):
         return kept | layers | (classes if kept else set())
 
     def memory(self, tasks: Sequence[Task]) -> float:
-        """Return the bytes of the tables of the largest deep network."""
-        deep = [task.parameters for task in tasks if task.parameters.get("depth", 1) > 1]
-        return float(max((points.expected_size_of(p)[2] for p in deep), default=0))
+        """Return the bytes of the process of the largest deep network."""
+        return max((points.expected_size_of(p).bytes for p in _deep(tasks)), default=0.0)
 
     def estimate(self, case: Case, tasks: Sequence[Task], left: Sequence[Task], workers: int) -> list[str]:
-        """Return the time of the points that are left, and what the tables of the largest deep network need."""
-        deep = [task.parameters for task in tasks if task.parameters.get("depth", 1) > 1]
-        workers = max(1, min(workers, len(left)))
-        seconds = expected_seconds(left)
+        """Return the time of the points that are left, and what the largest deep network needs."""
+        if not left:
+            return []
+        workers, ratios = max(1, min(workers, len(left))), list[float]()
+
+        def look(task: Task, record: Record) -> None:
+            revealed = record.get("info", {}).get("revealed")
+            if revealed:
+                ratios.append(revealed / points.expected_size_of(task.parameters).rank)
+
+        seconds = expected_seconds(left, look)
         about = shown_time(min(seconds, LIMIT * len(left)) / workers)
         if seconds == math.inf:
             about = f"more than {about.removeprefix('about ')}"
-        lines = [f"{about} on {workers} worker(s)"] if left else []
-        if not deep:
-            return lines
-        rank, neurons, size = max((points.expected_size_of(p) for p in deep), key=lambda found: found[2])
-        if not size:
-            return lines
+        sizes = [points.expected_size_of(p, max(ratios, default=1.0)) for p in _deep(left)]
+        if not sizes:
+            return [f"{about} on {workers} worker(s)"]
+        largest = max(sizes, key=lambda size: size.bytes)
+        word = "seen in a look" if ratios else "expected"
         return [
-            *lines,
-            f"memory: {shown_size(size)} for (2 r + n) S words per hidden matrix and repeat, r = {rank} directions, "
-            f"S = {neurons} neurons and all n points expected",
+            f"{about} on {workers} worker(s), {shown_size(largest.bytes * workers)}: {largest.neurons} neurons or axes "
+            f"and {largest.rank} directions per hidden matrix ({word})"
         ]
+
+
+def _deep(tasks: Sequence[Task]) -> list[Mapping[str, Any]]:
+    return [task.parameters for task in tasks if task.parameters.get("depth", 1) > 1]
 
 
 def _by_layer(case: Case) -> bool:
