@@ -148,7 +148,7 @@ def test_a_table_that_nobody_says_is_converged_is_not_passed(tlcli):
 
 
 def test_tables_beside_the_main_one_are_not_counted(tlcli):
-    words = "phase-diagram --x alpha2=0.1:2:5 --y gamma0=0.1,1 --alpha1 0.5 --rho 0.6 --noise1 1 --noise2 0.2 -o map"
+    words = "phase-diagram --x alpha2=0.1:2:5 --y gamma0=0.1,1 --init-scale 0 -o map"
     assert tlcli(words, "--quiet").code == 0
     done = tlcli("check map/boundary.csv")
     assert (done.code, done.err) == (0, "")

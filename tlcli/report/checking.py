@@ -68,8 +68,9 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: 
         tell(f"  MEANINGLESS: {fault}")
     if len(found.faults) > _SHOWN:
         tell(f"  and {counted(len(found.faults) - _SHOWN, 'more place')}")
-    if found.expected is None and not found.beside:
-        tell("  completeness unknown: no provenance.json beside the table")
+    if found.expected is None:
+        if not found.beside:
+            tell("  completeness unknown: no provenance.json beside the table")
     elif incomplete:
         tell(f"  INCOMPLETE: its provenance counts {rows(found.expected)}")
     if found.unjudged:
