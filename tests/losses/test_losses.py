@@ -197,3 +197,19 @@ def test_losses_are_pure():
         allowed = ("tlcli.arrays", "tlcli.errors", "tlcli.losses.base")  # the first has types alone
         assert all(m.split(".")[0] != "tlcli" or m in allowed for m in modules)
     assert losses.DEFAULT in known()
+
+
+@pytest.mark.parametrize(("spec", "smoothing"), SPECS)
+def test_inverse_gives_the_outputs_of_a_force(spec, smoothing):
+    loss = loss_of(spec, smoothing)
+    f, y = problem(loss)
+    v = 0.7 * loss.force(f, y)
+    found = loss.inverse(v, y)
+    assert np.allclose(loss.force(found, y), v, rtol=1e-9, atol=1e-12)
+    # It is the slope of the conjugate, too: sup -v.f - l(f) is attained there.
+    assert np.allclose(loss.conjugate(v, y), -_dot(loss, v, found) - loss.value(found, y), rtol=1e-9, atol=1e-9)
+    assert not np.allclose(loss.force(found + 0.01 * (1 + np.arange(found.shape[-1])), y), v, rtol=1e-4)
+
+
+def _dot(loss, v, f):
+    return np.sum(v * f, axis=-1) if loss.vector else v * f

@@ -14,6 +14,9 @@ from typing import Any
 
 from tlcli.arrays import Floats, Indices
 from tlcli.bayes.linear import linear_source, linear_target, same_inputs_note
+from tlcli.bayes.linear_losses import linear_loss_source, linear_loss_target
+from tlcli.bayes.loss_columns import NEEDS as LOSS_NEEDS
+from tlcli.bayes.loss_columns import loss_values
 from tlcli.bayes.observables import (
     ALONE,
     NEEDS,
@@ -26,8 +29,10 @@ from tlcli.bayes.observables import (
 )
 from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED, Saddle, check_beta, check_delta, check_gamma
 from tlcli.dmft.activations import Activation, activation
+from tlcli.dmft.loss_setup import Side, side_of
 from tlcli.dmft.settings import Data
 from tlcli.errors import ConvergenceError, DomainError
+from tlcli.losses import Objective
 
 ROUTES = ("linear", "quadrature", "sampling")
 
@@ -50,6 +55,10 @@ class BayesSettings:
     beta: float = 50.0
     beta2: float | None = None
     delta: float = 1.0
+    loss1: str | None = None
+    loss2: str | None = None
+    label_smoothing: float = 0.0
+    class_weights: str | None = None
 
     def __post_init__(self) -> None:
         activation(self.activation)
@@ -63,6 +72,11 @@ class BayesSettings:
     def second_gamma(self) -> float:
         """The richness of the target."""
         return self.gamma0 if self.gamma2 is None else self.gamma2
+
+    @property
+    def named(self) -> bool:
+        """Whether the losses are named, and the columns those of `tlcli.bayes.loss_columns`."""
+        return self.loss1 is not None or self.loss2 is not None
 
     @property
     def second_beta(self) -> float:
@@ -150,20 +164,22 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
     how = numerics or BayesNumerics()
     act, problem = activation(settings.activation), BayesProblem.of(data)
     route = route_of(act, problem)
-    solver = _Solver(act, problem, settings, how, route)
+    sides = (side_of(data, settings, 1), side_of(data, settings, 2)) if settings.named else None
+    solver = _Solver(act, problem, settings, how, route, sides)
     saddles, errors = solver.stages()
     texts = {name: str(errors[name]) if saddle is None else saddle.message for name, saddle in saddles.items()}
     if all(isinstance(errors.get(name), DomainError) for name in saddles):
         raise DomainError(_reasons(texts, settings.delta == 0)[0])
-    values = values_of(data, problem, saddles)
+    values = values_of(data, problem, saddles) if sides is None else loss_values(problem, sides, saddles)
     solved = {name: saddle is not None and saddle.converged for name, saddle in saddles.items()}
-    for name, needs in NEEDS.items():
-        if not all(solved[stage] for stage in needs):
+    needed = NEEDS if sides is None else LOSS_NEEDS
+    for name in values:
+        if not all(solved[stage] for stage in needed[name]):
             values[name] = math.nan
     reasons = _reasons({name: text for name, text in texts.items() if not solved[name]}, settings.delta == 0)
     kept = [saddle for saddle in saddles.values() if saddle is not None]
     note = None
-    if route == "linear":
+    if route == "linear" and sides is None:
         note = same_inputs_note(problem.x, problem.rows1, problem.rows2, settings.second_beta)
     return BayesResult(
         values,
@@ -197,6 +213,14 @@ class _Solver:
     settings: BayesSettings
     numerics: BayesNumerics
     route: str
+    sides: tuple[Side, Side] | None = None
+
+    def objective(self, stage: str) -> Objective | None:
+        """Return the losses of a stage; None for the squared error of one output, which has solvers of its own."""
+        if self.sides is None:
+            return None
+        one = self.sides[0 if stage == SOURCE else 1].objective
+        return None if one.loss.name == "mse" and one.readouts is None and one.weights is None else one
 
     def stages(self) -> tuple[dict[str, Saddle | None], dict[str, "_Unsolved"]]:
         """Return the three saddles, None where a stage raised, and what it raised."""
@@ -222,18 +246,24 @@ class _Solver:
         return self._one(ALONE, p.rows2, p.y2, s.second_gamma, s.second_beta)
 
     def _one(self, stage: str, rows: Indices, y: Floats, gamma: float, beta: float) -> Saddle:
-        sampled = (self.numerics.seed, self.numerics.moves) if self.route == "sampling" else ()
-        key = (self.problem.key, stage, self.act.name, gamma, beta, *sampled)
-        return _remembered(key, lambda: self._solve(rows, y, gamma, beta))
+        s, objective = self.settings, self.objective(stage)
+        key = (self.problem.key, stage, self.act.name, gamma, beta)
+        key += (self.numerics.seed, self.numerics.moves) if self.route == "sampling" else ()
+        if objective is not None:
+            key += (objective.loss.text, s.label_smoothing, s.class_weights)
+        return _remembered(key, lambda: self._solve(rows, y, gamma, beta, objective))
 
-    def _solve(self, rows: Indices, y: Floats, gamma: float, beta: float) -> Saddle:
+    def _solve(self, rows: Indices, y: Floats, gamma: float, beta: float, objective: Objective | None) -> Saddle:
         x, how = self.problem.x, self.numerics
         if self.route == "linear":
+            if objective is not None:
+                return linear_loss_source(x, rows, objective, gamma, beta)
             return linear_source(x, rows, y, gamma, beta)
         if self.route == "quadrature":
             from tlcli.bayes.quadrature.solve import quadrature_source
 
-            return quadrature_source(self.act, x, rows, y, gamma, beta, accuracy=self._agreement)
+            return quadrature_source(self.act, x, rows, y, gamma, beta, accuracy=self._agreement, objective=objective)
+        _refuse_sampling(objective)
         from tlcli.bayes.sampling.source import sampled_source
 
         more = {} if how.moves is None else {"moves": how.moves}
@@ -248,12 +278,13 @@ class _Solver:
         s, p, how = self.settings, self.problem, self.numerics
         where = (p.x, p.rows2, p.y2, s.second_gamma, s.second_beta, s.delta)
         if self.route == "linear":
-            return linear_target(*where, source)
+            return self._linear_target(source)
         if self.route == "quadrature":
             from tlcli.bayes.quadrature.solve import quadrature_target
 
-            before = {"source_rows": p.rows1, "source_gamma": s.gamma0}
-            return quadrature_target(self.act, *where, source, **before, accuracy=self._agreement)
+            more = {"source_rows": p.rows1, "source_gamma": s.gamma0, "accuracy": self._agreement}
+            return quadrature_target(self.act, *where, source, **more, objective=self.objective(TARGET))
+        _refuse_sampling(self.objective(TARGET))
         from tlcli.bayes.sampling.source import SampledSaddle
         from tlcli.bayes.sampling.target import sampled_target
 
@@ -261,6 +292,24 @@ class _Solver:
         # A target's chains are many more, and shorter, than a source's: its default is a fifth of the latter's.
         more = {} if how.moves is None else {"moves": max(5, how.moves // 5)}
         return sampled_target(self.act, *where, source, seed=how.seed, threads=how.threads, **more)
+
+    def _linear_target(self, source: Saddle) -> Saddle:
+        s, p, objective = self.settings, self.problem, self.objective(TARGET)
+        more = (s.second_gamma, s.second_beta, s.delta, source)
+        if objective is None and self.objective(SOURCE) is None:
+            return linear_target(p.x, p.rows2, p.y2, *more)
+        if objective is None:
+            assert self.sides is not None
+            objective = self.sides[1].objective
+        return linear_loss_target(p.x, p.rows2, objective, *more)
+
+
+def _refuse_sampling(objective: Objective | None) -> None:
+    if objective is not None:
+        raise DomainError(
+            f"{objective.loss.text}: sampling nonlinear networks on inputs of rank above 2 has the "
+            "squared error of one output alone; use --activation linear, tasks of dimension 2, or --loss mse."
+        )
 
 
 _Unsolved = DomainError | ConvergenceError

@@ -72,9 +72,11 @@ def densities(
 def _neurons(
     route: str, problem: BayesProblem, settings: BayesSettings, source: Saddle | None, target: Saddle | None, seed: int
 ) -> dict[str, Floats]:
-    """Return equally weighted neurons (N, D) by stage; none for linear networks."""
+    """Return equally weighted neurons (N, D) by stage; none for linear networks and for several outputs."""
     if route == "linear" or source is None:
         return {}
+    if route == "quadrature" and any(s is not None and s.v.ndim > 1 for s in (source, target)):
+        return {}  # the chains that would draw neurons have one field, and several outputs one each
     if route == "sampling":
         pairs = {"stage1": source, "stage2": source if np.isinf(settings.delta) else target}
         return {name: s.neurons for name, s in pairs.items() if isinstance(s, SampledSaddle) and s.neurons.size}

@@ -11,7 +11,7 @@ from tlcli.bayes.saddle import Saddle
 from tlcli.dmft.regression import kernel_alignment
 from tlcli.dmft.settings import Data
 
-_MOST_ALIGNED = 200  # test points in the alignment, as in `tlcli.dmft.settings`
+MOST_ALIGNED = 200  # test points in the alignment, as in `tlcli.dmft.settings`
 
 # The columns of a transfer, in the order of tables, and which stages must be solved for each to be known.
 SOURCE, TARGET, ALONE = "source", "target", "baseline"
@@ -96,7 +96,7 @@ def values_of(data: Data, problem: BayesProblem, saddles: dict[str, Saddle | Non
         out["target_overlap"] = float(unit2 @ block @ unit2)
         out["cross_overlap"] = float(unit1 @ target.kernel[np.ix_(p.rows1, p.rows2)] @ unit2)
         out["retained_overlap"] = float(unit1 @ target.kernel[np.ix_(p.rows1, p.rows1)] @ unit1)
-        labelled = np.flatnonzero(np.isfinite(data.y_test_target))[:_MOST_ALIGNED]
+        labelled = np.flatnonzero(np.isfinite(data.y_test_target))[:MOST_ALIGNED]
         at = p.test[labelled]
         out["test_alignment"] = _alignment(target.kernel[np.ix_(at, at)], data.y_test_target[labelled])
         out["free_energy"] = target.free_energy

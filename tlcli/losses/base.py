@@ -20,7 +20,8 @@ class Loss(ABC):
     is what its y is: real (numbers), binary (-1 and +1) or classes (probabilities of C classes). `vector`: the outputs
     of a sample are joined, the last axis holds them. `factor` times the value is what is reported. `bounded`: a minimum
     exists whatever the labels; without it separable data have none. `flat`: the minimum is no single point of the
-    outputs. `smooths`: the loss has label smoothing.
+    outputs. `smooths`: the loss has label smoothing. `steep`: every force inside the conjugate's domain belongs to one
+    f, which diverges at its edge.
     """
 
     name: ClassVar[str]
@@ -31,6 +32,7 @@ class Loss(ABC):
     takes_number: ClassVar[bool] = False
     smooths: ClassVar[bool] = False
     flat: ClassVar[bool] = False
+    steep: ClassVar[bool] = False
     smoothness: ClassVar[float] = 1.0  # sup of the largest eigenvalue of the Hessian
     smoothing: float = 0.0
 
@@ -63,6 +65,10 @@ class Loss(ABC):
     @abstractmethod
     def conjugate(self, v: Array, y: Array) -> Array:
         """Return sup_f [-v.f - l(f, y)], infinite outside its domain, of the shape of the value."""
+
+    @abstractmethod
+    def inverse(self, v: Array, y: Array) -> Array:
+        """Return an f whose force is v, -d/dv of the conjugate at -v, for v inside the conjugate's domain."""
 
     def probabilities(self, f: Array) -> Array | None:
         """Return the probabilities (..., C) that the loss gives the classes, None where it is no likelihood of classes.

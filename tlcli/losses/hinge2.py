@@ -34,3 +34,7 @@ class Hinge2(Loss):
         """Return -u + u^2 / 2 at u = y v >= 0."""
         u = y * v
         return np.where(u >= 0, -u + 0.5 * np.square(u), np.inf)
+
+    def inverse(self, v: Array, y: Array) -> Array:
+        """Return y - v, the margin 1 - y v of y v >= 0."""
+        return y - v

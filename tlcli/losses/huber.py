@@ -46,3 +46,7 @@ class Huber(Loss):
     def conjugate(self, v: Array, y: Array) -> Array:
         """Return -v y + v^2 / 2, |v| <= k."""
         return np.where(np.abs(v) <= self.k, -v * y + 0.5 * np.square(v), np.inf)
+
+    def inverse(self, v: Array, y: Array) -> Array:
+        """Return y - v, |v| <= k."""
+        return y - v

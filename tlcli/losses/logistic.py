@@ -23,6 +23,7 @@ class Logistic(Loss):
     form = "logistic"
     labels = "binary"
     smooths = True
+    steep = True
     smoothness = 0.25
 
     @property
@@ -55,3 +56,7 @@ class Logistic(Loss):
         """Return u ln u + (1 - u) ln(1 - u) at u = (1 + y)/2 - v, the probability of +1."""
         u = (1 + y) / 2 - v
         return xlogx(u) + xlogx(1 - u)
+
+    def inverse(self, v: Array, y: Array) -> Array:
+        """Return ln(u / (1 - u)) at u = (1 + y)/2 - v."""
+        return np.log((1 + y) / 2 - v) - np.log((1 - y) / 2 + v)

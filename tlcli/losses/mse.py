@@ -32,3 +32,7 @@ class Mse(Loss):
     def conjugate(self, v: Array, y: Array) -> Array:
         """Return -v y + v^2 / 2."""
         return -v * y + 0.5 * np.square(v)
+
+    def inverse(self, v: Array, y: Array) -> Array:
+        """Return y - v."""
+        return y - v

@@ -62,6 +62,15 @@ class Objective:
         delta = self._weighted(self.loss.force(self.outputs(g), self.y))
         return delta if self.basis is None else delta @ self.basis
 
+    def inverse(self, v: Floats) -> Floats:
+        """Return coordinates g whose `force` is v, of the shape of v; not finite outside the loss's domain."""
+        delta = v if self.basis is None else v @ self.basis.T
+        if self.weights is not None:
+            delta = delta / (self.weights if delta.ndim == 1 else self.weights[:, None])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            f = self.loss.inverse(delta, self.y)
+            return f if self.basis is None else f @ self.basis
+
     def bend(self, g: Floats, d: Floats) -> Floats:
         """Return the Hessian of the omega l times d in readout coordinates."""
         found = self._weighted(self.loss.bend(self.outputs(g), self.y, self.outputs(d)))

@@ -23,6 +23,7 @@ class Softmax(Loss):
     labels = "classes"
     vector = True
     smooths = True
+    steep = True
     smoothness = 0.5
 
     @property
@@ -63,6 +64,11 @@ class Softmax(Loss):
         p = y - v
         off = np.abs(v.sum(axis=-1)) > 1e-9 * (1 + np.abs(v).sum(axis=-1))
         return np.where(off, np.inf, xlogx(p).sum(axis=-1))
+
+    def inverse(self, v: Array, y: Array) -> Array:
+        """Return ln(pi - v), of sum zero."""
+        f = np.log(y - v)
+        return f - f.mean(axis=-1, keepdims=True)
 
 
 def _softmax(f: Array) -> Array:

@@ -41,6 +41,8 @@ _TASKS = (
     "activation",
 )
 
+_LOSSES = ("loss", "loss1", "loss2", "label_smoothing", "class_weights", "flips1", "flips2", "classes", "regression")
+
 # What --help shows of a command; the rest is in --help-all.
 _COMMON = ("simulate", "x", "output", "jobs", "dry_run")
 _COMMON_NETWORK = ("model", "source", "p1", "activation")
@@ -208,6 +210,7 @@ COMMANDS = {
                 *("alpha1", "alpha2", "dim", "rho", "gamma0", "gamma2", "sigma1", "sigma2"),
                 *_BAYES,
                 *_TASKS,
+                *_LOSSES,
                 *("optimal_delta", "predictions"),
                 *("simulate", "experiment", "width", "nets"),
                 *_FIGURE,
@@ -215,11 +218,12 @@ COMMANDS = {
             ),
             (
                 *("source", "target", "dim", "p1", "p2", "rho", "gamma0", "gamma2", "delta", "beta", "activation"),
-                *("noise1", "whitened", "label_overlap", "optimal_delta", "predictions", "draws"),
+                *("loss", "noise1", "whitened", "label_overlap", "optimal_delta", "predictions", "draws"),
                 *("simulate", "output", "dry_run"),
             ),
-            {"activation": "linear", **_NETWORK_SIZES, "p2": "50"},
+            {"activation": "linear", **_NETWORK_SIZES, "p2": "50", "loss": None},
             {
+                "loss": "Loss of the likelihood in both stages: mse, logistic, softmax, hinge2 or huber:k.",
                 "alpha1": "Source data per dimension: P1 = round(alpha1 D); instead of --p1.",
                 "alpha2": "Target data per dimension: P2 = round(alpha2 D); instead of --p2.",
                 "gamma0": "Feature-learning strength (richness) on the source; 0 is lazy.",

@@ -12,6 +12,7 @@ from tlcli.report.kernels import Planned, Shown, draw_densities, kernel_scale, p
 from tlcli.report.style import facet_title, new_figure, number
 
 _ROWS, _COLUMNS = 4, 6  # kernels in one figure
+_CLASSES = 20  # labels with at most so many different whole values are classes
 _DENSITIES = 4  # rows and columns of densities
 
 
@@ -98,8 +99,16 @@ def _draw_table(axis: Axes, table: Floats, labels: Floats, norm: Any, cmap: Any)
     axis.set_xticks([])
     axis.set_yticks([])
     image = axis.imshow(table, norm=norm, cmap=cmap, interpolation="nearest")
-    for at in np.flatnonzero(np.diff(np.sign(labels))) + 0.5:
+    for at in _blocks(labels):
         axis.axhline(at, color="black", lw=0.8)
         axis.axvline(at, color="black", lw=0.8)
     axis.spines[:].set_visible(True)
     return image
+
+
+def _blocks(labels: Floats) -> Floats:
+    """Return where sorted labels (P,) change class, or sign if they are numbers; of vectors (P, C) their largest."""
+    kinds = labels.argmax(axis=1) if labels.ndim == 2 else labels
+    few = np.unique(kinds)
+    whole = len(few) <= _CLASSES and np.array_equal(few, np.rint(few))
+    return np.asarray(np.flatnonzero(np.diff(kinds if whole else np.sign(kinds))) + 0.5, dtype=float)

@@ -32,7 +32,7 @@ class QuadratureMoments:
     Attributes:
         log_z: log of the normaliser (its mean over the source neurons for a target).
         kernel: Φ = E φφᵀ, (P, P).
-        spread: Cov(sφ) within each source neuron, (P, P).
+        spread: Cov(sφ) within each source neuron, (P, P); of several readouts that of s_c φ, (PK, PK).
     """
 
     log_z: float
@@ -80,6 +80,24 @@ class Box:
         return Box(tuple(low), tuple(high))
 
 
+def square(s: Floats) -> Floats:
+    """Return s² (M,) of s (M,), or the sum over readouts of s (M, K): what the tilt sees."""
+    return s**2 if s.ndim == 1 else np.sum(s**2, axis=1)
+
+
+def times(φ: Floats, s: Floats) -> Floats:
+    """Return sφ, (M, P) of s (M,), or (M, PK) of s (M, K) with the readout running fastest."""
+    return φ * s[:, None] if s.ndim == 1 else (φ[:, :, None] * s[:, None, :]).reshape(len(φ), -1)
+
+
+def second(φ: Floats, p: Floats, s: Floats) -> Floats:
+    """Return Σ p (sφ)(sφ)ᵀ over nodes, (P, P) or (PK, PK)."""
+    if s.ndim == 1:
+        return (φ * (p * s**2)[:, None]).T @ φ
+    both = times(φ, s)
+    return (both * p[:, None]).T @ both
+
+
 def mesh(axes: list[Floats]) -> Floats:
     """Return all nodes (M, r) of the product of r axes, the last axis running fastest."""
     grids = np.meshgrid(*axes, indexing="ij") if axes else [np.zeros(1)][:0]
@@ -101,7 +119,7 @@ class SourceLattice:
 
     def _log_density(self, v: Floats) -> tuple[Floats, Floats]:
         s = self._phi @ v
-        return self._base + 0.5 * self.gamma**2 * s**2, s
+        return self._base + 0.5 * self.gamma**2 * square(s), s
 
     def moments(self, v: Floats) -> QuadratureMoments | None:
         """Return the moments at v (P,); None where they do not exist."""
@@ -110,9 +128,9 @@ class SourceLattice:
         p = np.exp(log_p - top)
         total = float(p.sum())
         p /= total
-        mean = self._phi.T @ (p * s)
+        mean = self._phi.T @ (p * s) if s.ndim == 1 else times(self._phi, s).T @ p
         kernel = (self._phi * p[:, None]).T @ self._phi
-        spread = (self._phi * (p * s**2)[:, None]).T @ self._phi - np.outer(mean, mean)
+        spread = second(self._phi, p, s) - np.outer(mean, mean)
         return QuadratureMoments(top + np.log(total), kernel, spread)
 
     def grown(self, v: Floats) -> Box | None:
@@ -162,7 +180,7 @@ class TargetLattice:
         c, α = 1.0 + self._delta, self._delta / (1.0 + self._delta)
         s, steep = self._phi @ v, steepest_ray(self._act, self._directions, v)[1] if self.gamma > 0 else 0.0
         growth = min(self.gamma**2 * steep, 0.9 * c)
-        log_t = 0.5 * self.gamma**2 * s**2 - 0.5 * growth * self._square
+        log_t = 0.5 * self.gamma**2 * square(s) - 0.5 * growth * self._square
         top = float(log_t.max())
         matrices, log_scale = [], np.full((1,) * len(self.axes), top)
         for k, (zb, z) in enumerate(zip(self._source_axes, self.axes, strict=True)):
@@ -190,9 +208,10 @@ class TargetLattice:
         keep = weight > 0
         share = np.divide(weight, z_bar, out=np.zeros_like(weight), where=keep)
         p = tilt * self._along(coupling, share, back=True)
-        means = self._along(coupling, (tilt * s)[:, None] * self._phi)[keep] / z_bar[keep][:, None]
+        tilted = (tilt * s)[:, None] * self._phi if s.ndim == 1 else tilt[:, None] * times(self._phi, s)
+        means = self._along(coupling, tilted)[keep] / z_bar[keep][:, None]
         kernel = (self._phi * p[:, None]).T @ self._phi
-        spread = (self._phi * (p * s**2)[:, None]).T @ self._phi - (means * weight[keep][:, None]).T @ means
+        spread = second(self._phi, p, s) - (means * weight[keep][:, None]).T @ means
         return QuadratureMoments(float(weight[keep] @ (np.log(z_bar[keep]) + log_scale[keep])), kernel, spread)
 
     def probabilities(self, v: Floats) -> Floats:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.polynomial.hermite_e import hermegauss
 
 from tlcli.arrays import Floats
-from tlcli.bayes.quadrature.lattice import LARGEST, QuadratureMoments, TooLarge, mesh
+from tlcli.bayes.quadrature.lattice import LARGEST, QuadratureMoments, TooLarge, mesh, second, square, times
 from tlcli.dmft.activations import Activation
 
 _STEPS = 12  # Newton steps towards the modes; nodes are exact wherever they stand, only fewer suffice near the mode
@@ -57,9 +57,9 @@ class TargetLocal:
         )
 
     def _weights(self, v: Floats) -> tuple[Floats, Floats, Floats]:
-        """log Z(z̄) (S,), probabilities of the nodes given z̄ (S, Q), and s (S, Q)."""
-        s = (self._phi @ v).reshape(self._base.shape)
-        log_p = self._base + 0.5 * self.gamma**2 * s**2
+        """log Z(z̄) (S,), probabilities of the nodes given z̄ (S, Q), and s (S·Q,) or (S·Q, K)."""
+        s = self._phi @ v
+        log_p = self._base + 0.5 * self.gamma**2 * square(s).reshape(self._base.shape)
         top = log_p.max(axis=1, keepdims=True)
         p = np.exp(log_p - top)
         total = p.sum(axis=1, keepdims=True)
@@ -69,10 +69,13 @@ class TargetLocal:
         """Return the moments at v (P,)."""
         log_z, p, s = self._weights(v)
         φ = self._phi.reshape(*p.shape, -1)
-        means = np.einsum("sq,sqi->si", p * s, φ)
+        if s.ndim == 1:
+            means = np.einsum("sq,sqi->si", p * s.reshape(p.shape), φ)
+        else:
+            means = np.einsum("sq,sqi->si", p, times(self._phi, s).reshape(*p.shape, -1))
         joint = (self._p[:, None] * p).ravel()
         kernel = (self._phi * joint[:, None]).T @ self._phi
-        spread = (self._phi * (joint * s.ravel() ** 2)[:, None]).T @ self._phi - (means * self._p[:, None]).T @ means
+        spread = second(self._phi, joint, s) - (means * self._p[:, None]).T @ means
         return QuadratureMoments(float(self._p @ log_z), kernel, spread)
 
     def probabilities(self, v: Floats) -> Floats:
@@ -81,10 +84,13 @@ class TargetLocal:
 
 
 def curvature(act: Activation, directions: Floats, gamma: float, z: Floats, v: Floats) -> tuple[Floats, Floats]:
-    """Gradient (S, r) and Hessian (S, r, r) of the log tilt ½γ²(v·φ(Bz))² at points z (S, r).
+    """Gradient (S, r) and Hessian (S, r, r) of the log tilt ½γ²Σ(v·φ(Bz))² at points z (S, r), over the columns of v.
 
     φ'' is a difference of slopes: only the placement of nodes depends on it.
     """
+    if v.ndim > 1:
+        parts = [curvature(act, directions, gamma, z, column) for column in v.T]
+        return sum((one for one, _ in parts), np.zeros_like(z)), sum((two for _, two in parts), np.zeros(()))
     h, ε = z @ directions.T, 1e-4
     φ, slope = act.both(h)
     second = (act.both(h + ε)[1] - act.both(h - ε)[1]) / (2 * ε)

@@ -1,7 +1,7 @@
 """Newton's method on the concave dual of one stage, for any measure that gives its moments."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Maximum:
         value: D(v), nats per neuron.
         decrement: ½γ²gᵀH⁻¹g at v, the increase that a further step would bring, nats per neuron.
         steps: Newton steps taken.
+        f: outputs (P,) or (P, K) whose forces v are, of other losses than the squared error.
     """
 
     v: Floats
@@ -29,6 +30,7 @@ class Maximum:
     value: float
     decrement: float
     steps: int
+    f: Floats = field(default_factory=lambda: np.zeros(0))
 
 
 def solve_spd(matrix: Floats, right: Floats) -> Floats:

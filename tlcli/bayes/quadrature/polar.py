@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special
 
 from tlcli.arrays import Floats
-from tlcli.bayes.quadrature.lattice import QuadratureMoments
+from tlcli.bayes.quadrature.lattice import QuadratureMoments, second, square, times
 from tlcli.dmft.activations import Activation
 
 _CHUNK = 2_000_000  # numbers in one block of (source neurons, angles)
@@ -83,7 +83,7 @@ class SourcePolar:
 
     def curvature(self, v: Floats) -> Floats:
         """1 - γ²s(u)², (M,): the inverse variance of r along u; the tilt is normalisable where all are positive."""
-        return 1.0 - self.gamma**2 * (self._phi @ v) ** 2
+        return 1.0 - self.gamma**2 * square(self._phi @ v)
 
     def angular(self, v: Floats) -> Floats:
         """Probability of each direction, (M,)."""
@@ -97,9 +97,11 @@ class SourcePolar:
             return None
         s, mass = self._phi @ v, self.weight * κ ** (-0.5 * n)
         p = mass / mass.sum()
-        mean = self._phi.T @ (p * (n / κ) * s)
+        mean = self._phi.T @ (p * (n / κ) * s) if s.ndim == 1 else times(self._phi, s).T @ (p * (n / κ))
         kernel = (self._phi * (p * n / κ)[:, None]).T @ self._phi
-        spread = (self._phi * (p * s**2 * n * (n + 2) / κ**2)[:, None]).T @ self._phi - np.outer(mean, mean)
+        fourth = (p * s**2 * n * (n + 2) / κ**2)[:, None] if s.ndim == 1 else None
+        spread = second(self._phi, p * n * (n + 2) / κ**2, s) if fourth is None else (self._phi * fourth).T @ self._phi
+        spread -= np.outer(mean, mean)
         return QuadratureMoments(float(np.log(mass.sum() / self.weight.sum())), kernel, spread)
 
     def quadratic_nodes(self, v: Floats) -> tuple[Floats, Floats]:
@@ -147,7 +149,7 @@ class TargetPolar:
 
     def curvature(self, v: Floats) -> Floats:
         """1 + δ - γ²s(u)², (M,); the tilt is normalisable where all are positive."""
-        return 1.0 + self.delta - self.gamma**2 * (self._phi @ v) ** 2
+        return 1.0 + self.delta - self.gamma**2 * square(self._phi @ v)
 
     def _blocks(self, A: Floats):
         """Yield (source block, log Z(z̄), probability of each direction, E r², E r⁴ given it), tables (block, M)."""
@@ -173,16 +175,17 @@ class TargetPolar:
         if A.min() <= 0:
             return None
         s, log_z = self._phi @ v, 0.0
-        second, fourth, between = np.zeros(len(s)), np.zeros(len(s)), np.zeros((len(v), len(v)))
+        both = times(self._phi, s)
+        squares, fourth, between = np.zeros(len(s)), np.zeros(len(s)), np.zeros((v.size, v.size))
         for block, logs, p, r2, r4 in self._blocks(A):
             p_source = self._p[block]
             log_z += float(p_source @ logs)
-            second += p_source @ (p * r2)
+            squares += p_source @ (p * r2)
             fourth += p_source @ (p * r4)
-            means = (p * r2 * s) @ self._phi
+            means = (p * r2 * s) @ self._phi if s.ndim == 1 else (p * r2) @ both
             between += (means * p_source[:, None]).T @ means
-        kernel = (self._phi * second[:, None]).T @ self._phi
-        return QuadratureMoments(log_z, kernel, (self._phi * (fourth * s**2)[:, None]).T @ self._phi - between)
+        kernel = (self._phi * squares[:, None]).T @ self._phi
+        return QuadratureMoments(log_z, kernel, second(self._phi, fourth, s) - between)
 
     def quadratic_nodes(self, v: Floats) -> tuple[Floats, Floats]:
         """Nodes and weights that integrate functions homogeneous of degree 2 exactly in r: (u (M, r), p E r² (M,))."""

@@ -8,7 +8,7 @@ import numpy as np
 from tlcli.arrays import Floats
 from tlcli.bayes.quadrature.lattice import REACH, Box, TooLarge
 from tlcli.bayes.quadrature.local import TargetLocal
-from tlcli.bayes.quadrature.newton import Maximum, gap_at, maximise, solve_spd
+from tlcli.bayes.quadrature.newton import Maximum
 from tlcli.bayes.quadrature.polar import SourcePolar, TargetPolar
 from tlcli.bayes.quadrature.rules import (
     CRITICAL,
@@ -22,7 +22,7 @@ from tlcli.bayes.quadrature.rules import (
     source_rule,
 )
 from tlcli.bayes.quadrature.tilt import steepest_ray
-from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED, Saddle, check_consistent, stationary
+from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED, Saddle
 from tlcli.errors import ConvergenceError, DomainError
 
 LEVELS = 7
@@ -55,12 +55,12 @@ def refined(
     """
     smooth = stage.act.smooth or stage.polar
     wanted = accuracy if accuracy is not None else (1e-8 if smooth else 1e-4)
-    v, previous, difference, gap, floor, steps = np.zeros_like(stage.labels), 0, np.inf, np.inf, np.inf, 0
+    previous, difference, gap, floor, steps = 0, np.inf, np.inf, np.inf, 0
     found, kernel = None, None
     for level in range(LEVELS):
         try:
             rule = rule_of(stage, level)
-            result, measure, box = _solved(stage, rule, box, v)
+            result, measure, box = _solved(stage, rule, box, found)
         except _Escaped as escaped:
             if level == 0:
                 u_steep = stage.gamma**2 * steepest_ray(stage.act, stage.directions, escaped.v)[1] / (1.0 + stage.delta)
@@ -71,11 +71,11 @@ def refined(
         table = rule[1](measure, result.v)
         steps += result.steps
         if found is not None and kernel is not None:
-            moments = measure.moments(v)
-            gap = np.inf if moments is None else gap_at(moments, v, stage.labels, stage.gamma, stage.inverse_beta)
+            moments = measure.moments(found.v)
+            gap = np.inf if moments is None else stage.fit.gap(moments.kernel, found)
             floor = abs(result.value - found.value)
-            difference = max(_relative(result.v, v), _relative(table, kernel))
-        found, kernel, v, previous = result, table, result.v, level
+            difference = max(_relative(result.v, found.v), _relative(table, kernel))
+        found, kernel, previous = result, table, level
         if _agree(difference, gap, wanted, result.value) or not _at_rest(result):
             break
         if isinstance(measure, TargetPolar) and level >= 2 and difference > HOPELESS * wanted:
@@ -108,20 +108,15 @@ def tied(stage: QuadratureStage, pre: QuadratureStage, accuracy: float | None) -
             break
         table = table_of(measure, pre.labels)
         block = table[np.ix_(stage.at, stage.at)]
-        if stage.inverse_beta == 0:
-            check_consistent(block, stage.labels)
-        A = block + stage.inverse_beta * np.eye(len(stage.labels))
-        v = solve_spd(A, stage.labels)
-        value = 0.5 * stage.gamma**2 * float(stage.labels @ v)
+        fitted = stage.fit.regress(block)
         moments = measure.moments(pre.labels)
         if moments is None:
             raise DomainError("the source's v has a tilt that is not normalisable: solve the source first.")
         if found is not None and kernel is not None:
-            r = stage.labels - A @ found.v
-            difference, floor = max(_relative(v, found.v), _relative(table, kernel)), abs(value - found.value)
-            gap = 0.5 * stage.gamma**2 * float(r @ solve_spd(A, r))
-        found, kernel = Maximum(v, moments, value, 0.0, 1), table
-        if _agree(difference, gap, wanted, value):
+            difference = max(_relative(fitted.v, found.v), _relative(table, kernel))
+            floor, gap = abs(fitted.value - found.value), stage.fit.gap(block, found)
+        found, kernel = replace(fitted, moments=moments), table
+        if _agree(difference, gap, wanted, fitted.value):
             break
     if found is None or kernel is None:
         raise ConvergenceError(
@@ -130,17 +125,15 @@ def tied(stage: QuadratureStage, pre: QuadratureStage, accuracy: float | None) -
     return _record(stage, found, kernel, (difference, wanted), (gap, floor), {"newton_steps": 1, "level": level})
 
 
-def _solved(stage: QuadratureStage, rule: Rule, box: Box, start: Floats) -> tuple[Maximum, Measure, Box]:
+def _solved(stage: QuadratureStage, rule: Rule, box: Box, found: Maximum | None) -> tuple[Maximum, Measure, Box]:
     """Maximise the dual on one rule; a lattice grows until its density has decayed at the faces."""
     steps = 0
     while True:
+        start = np.zeros(len(stage.labels)) if found is None else found.v
         measure = rule[0](box, start)
-        if stage.inverse_beta == 0:
-            base = measure.moments(np.zeros_like(start))
-            if base is None:
-                raise TooLarge
-            check_consistent(base.kernel, stage.labels)
-        found = maximise(measure.moments, stage.labels, stage.gamma, stage.inverse_beta, start)
+        if stage.inverse_beta == 0 and measure.moments(np.zeros_like(start)) is None:
+            raise TooLarge
+        found = stage.fit.solve(measure.moments, found)
         steps += found.steps
         found = replace(found, steps=steps)
         if isinstance(measure, SourcePolar | TargetPolar | TargetLocal):
@@ -151,7 +144,7 @@ def _solved(stage: QuadratureStage, rule: Rule, box: Box, start: Floats) -> tupl
             raise _Escaped(found.v) from None
         if wider is None:
             return found, measure, box
-        box, start = wider, found.v
+        box = wider
 
 
 def _largest_gamma(stage: QuadratureStage, rule_of: Callable[[QuadratureStage, int], Rule], box: Box) -> float:
@@ -161,7 +154,7 @@ def _largest_gamma(stage: QuadratureStage, rule_of: Callable[[QuadratureStage, i
         middle = 0.5 * (low + high)
         trial = replace(stage, gamma=middle)
         try:
-            _solved(trial, rule_of(trial, 0), box, np.zeros_like(stage.labels))
+            _solved(trial, rule_of(trial, 0), box, None)
             low = middle
         except (_Escaped, TooLarge):
             high = middle
@@ -190,10 +183,9 @@ def _record(
         )
     message = "" if good else f"{what}: {_remedy(stage)}."
     steep = steepest_ray(stage.act, stage.directions, found.v)[1] if stage.gamma > 0 else 0.0
-    β = 1 / stage.inverse_beta if stage.inverse_beta > 0 else np.inf
-    outputs, residual = stationary(kernel[:, stage.at] @ found.v, stage.at, stage.labels, found.v, β)
+    v, outputs, residual = stage.fit.predictor(kernel[:, stage.at] @ found.v, stage.at, found)
     return Saddle(
-        v=found.v,
+        v=v,
         outputs=outputs,
         kernel=kernel,
         free_energy=found.value,

@@ -1,15 +1,16 @@
 """Quadrature rules of one stage at increasing fineness, and the refusal of tilts that they cannot hold."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tlcli.arrays import Floats, Indices
+from tlcli.bayes.likelihood import Likelihood
 from tlcli.bayes.quadrature.condense import condensed
+from tlcli.bayes.quadrature.fits import Fit, LossFit, SquareFit
 from tlcli.bayes.quadrature.lattice import REACH, WIDEST, Box, SourceLattice, TargetLattice, TooLarge
 from tlcli.bayes.quadrature.local import TargetLocal, curvature
-from tlcli.bayes.quadrature.newton import solve_spd
 from tlcli.bayes.quadrature.outside import all_points_kernel
 from tlcli.bayes.quadrature.polar import SourcePolar, TargetPolar, unit_vectors
 from tlcli.bayes.quadrature.tilt import direction_words, steepest_ray
@@ -30,7 +31,8 @@ CRITICAL = 1.0 - (REACH / WIDEST) ** 2  # γ²s∞²/(1+δ) at which the density
 class QuadratureStage:
     """One stage: directions B (P, r) of its training points in the basis (D, r), labels (P,), γ, 1/β and δ.
 
-    `b` (n, r) and `covariance` (n, n) are the two parts of all points (`split_points`), `at` the training rows.
+    `likelihood` is that of another loss than the squared error, whose labels are not those in `labels`. `b` (n, r) and
+    `covariance` (n, n) are the two parts of all points (`split_points`), `at` the training rows.
     """
 
     act: Activation
@@ -42,6 +44,19 @@ class QuadratureStage:
     gamma: float
     inverse_beta: float
     delta: float = 0.0
+    likelihood: Likelihood | None = None
+
+    @property
+    def fit(self) -> Fit:
+        """What is maximised on a measure."""
+        if self.likelihood is not None:
+            return LossFit(self.likelihood, self.gamma)
+        return SquareFit(self.labels, self.gamma, self.inverse_beta)
+
+    @property
+    def readouts(self) -> int:
+        """Number of columns of v."""
+        return 1 if self.likelihood is None else self.likelihood.readouts
 
     @property
     def directions(self) -> Floats:
@@ -159,8 +174,8 @@ def target_rule(stage: QuadratureStage, pre: QuadratureStage, level: int, source
 def _frozen(stage: QuadratureStage, neurons: tuple[Floats, Floats]) -> Floats:
     """v (P,) of the target at δ = ∞, where it keeps the source's neurons: z (S, r) with probabilities (S,)."""
     φ = np.asarray(stage.act.phi(neurons[0] @ stage.directions.T), dtype=float)
-    ridge = max(stage.inverse_beta, 1e-10) * np.eye(len(stage.labels))
-    return solve_spd((φ * neurons[1][:, None]).T @ φ + ridge, stage.labels)
+    held = stage if stage.inverse_beta else replace(stage, inverse_beta=1e-10)
+    return held.fit.regress((φ * neurons[1][:, None]).T @ φ).v
 
 
 def _trimmed(axes: list[Floats], p: Floats) -> tuple[list[Floats], Floats]:

@@ -7,7 +7,8 @@ docs/bayes.md, Section 2: the saddle is the maximum of a strictly concave functi
 found by Newton's method with backtracking. Expectations are integrals over the row space of the training inputs: a
 lattice for smooth activations, polar coordinates for homogeneous ones (relu). The rule is refined until two of them
 agree; the gap is the primal-dual gap ½γ²rᵀ(Φ + I/β)⁻¹r of the coarse solution on the finer rule, its floor the
-difference of the two free energies.
+difference of the two free energies. Other losses (`tlcli.bayes.likelihood`) replace the first bracket by their
+conjugate, and with several outputs s² is summed over them.
 
 In two dimensions or one, log Z of a relu network diverges at the edge of its domain: a saddle exists at any γ. A smooth
 activation with relu's asymptote can leave the domain (softplus does), a polynomial has none: both are refused.
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tlcli.arrays import Floats, Indices
+from tlcli.bayes.likelihood import Likelihood, check_finite
 from tlcli.bayes.quadrature.lattice import REACH, Box
 from tlcli.bayes.quadrature.outside import split_points
 from tlcli.bayes.quadrature.refine import refined, tied
@@ -24,6 +26,7 @@ from tlcli.bayes.quadrature.rules import QuadratureStage, refuse_growth, source_
 from tlcli.bayes.saddle import Saddle, check_beta, check_delta, check_gamma, check_problem, mean_weight
 from tlcli.dmft.activations import Activation
 from tlcli.errors import DomainError
+from tlcli.losses import Objective
 
 
 def quadrature_source(
@@ -35,6 +38,7 @@ def quadrature_source(
     beta: float,
     *,
     accuracy: float | None = None,
+    objective: Objective | None = None,
 ) -> Saddle:
     """Return the saddle point of a source network of any activation.
 
@@ -47,16 +51,19 @@ def quadrature_source(
         beta: inverse temperature > 0, or inf.
         accuracy: relative difference of v and Φ on two rules at which they agree; 1e-8, or 1e-4 for an activation that
             has a kink and is not homogeneous.
+        objective: losses of the training points in the place of the squared error of `labels` (which then are not
+            used); v and outputs are (P, C) and (n, C) of several outputs.
 
     Raises:
         DomainError: a rank above 2, a bad value, or a tilt that is not normalisable (its direction is named).
         ConvergenceError: the integrals need more nodes than fit in memory.
     """
-    points, at, y = check_problem(x, rows, labels)
+    points, at, y = check_problem(x, rows, labels if objective is None else np.ones(len(objective.y)))
     check_gamma(gamma)
-    check_beta(beta)
+    likelihood = _likelihood(objective, beta)
     basis = _row_space(points, at)
-    stage = QuadratureStage(act, *split_points(points, basis), basis, at, y, float(gamma), 1.0 / float(beta))
+    split = split_points(points, basis)
+    stage = QuadratureStage(act, *split, basis, at, y, float(gamma), 1.0 / float(beta), likelihood=likelihood)
     refuse_growth(stage)
     rank = basis.shape[1]
     return refined(stage, source_rule, Box((-REACH,) * rank, (REACH,) * rank), accuracy)
@@ -75,6 +82,7 @@ def quadrature_target(
     source_rows: ArrayLike,
     source_gamma: float,
     accuracy: float | None = None,
+    objective: Objective | None = None,
 ) -> Saddle:
     """Return the saddle point of a target network tied to a source with strength δ.
 
@@ -90,6 +98,7 @@ def quadrature_target(
         source_rows: training points of the source, in the order of source.v.
         source_gamma: richness of the source.
         accuracy: as for `quadrature_source`.
+        objective: as for `quadrature_source`; the source may have any other.
 
     Raises:
         DomainError: a joint rank above 2, a bad value, or a tilt that is not normalisable (its direction is named).
@@ -98,18 +107,19 @@ def quadrature_target(
     check_delta(delta)
     check_gamma(source_gamma, "source gamma")
     if delta == 0:
-        return quadrature_source(act, x, rows, labels, gamma, beta, accuracy=accuracy)
-    points, at, y = check_problem(x, rows, labels)
-    _, at1, v1 = check_problem(x, source_rows, source.v)
+        return quadrature_source(act, x, rows, labels, gamma, beta, accuracy=accuracy, objective=objective)
+    points, at, y = check_problem(x, rows, labels if objective is None else np.ones(len(objective.y)))
+    at1 = check_problem(x, source_rows, source.v if source.v.ndim == 1 else source.v[:, 0])[1]
+    v1 = source.v
     check_gamma(gamma)
-    check_beta(beta)
+    likelihood = _likelihood(objective, beta)
     basis = _joint_space(points, at1, at)
     b, covariance = split_points(points, basis)
     pre = QuadratureStage(act, b, covariance, basis, at1, v1, float(source_gamma), 0.0)
     # The part of a weight outside the row space is Gaussian in both stages: variance α² + 1/(1+δ) (1 at δ = inf).
     α, own = float(mean_weight(delta)), 1.0 / (1.0 + float(delta))
     stage = QuadratureStage(
-        act, b, covariance * (α**2 + own), basis, at, y, float(gamma), 1.0 / float(beta), float(delta)
+        act, b, covariance * (α**2 + own), basis, at, y, float(gamma), 1.0 / float(beta), float(delta), likelihood
     )
     for each in (pre, stage):
         refuse_growth(each)
@@ -118,6 +128,14 @@ def quadrature_target(
     box = Box((0.0,) * basis.shape[1], (0.0,) * basis.shape[1])
     fineness = int(source.info.get("level", 0)) if isinstance(source.info.get("rule_difference"), float) else 0
     return refined(stage, lambda st, level: target_rule(st, pre, level, fineness), box, accuracy)
+
+
+def _likelihood(objective: Objective | None, beta: float) -> Likelihood | None:
+    check_beta(beta)
+    if objective is None:
+        return None
+    check_finite(float(beta), objective)
+    return Likelihood(objective, float(beta))
 
 
 def _row_space(x: Floats, at: Indices, scale: float = 0.0) -> Floats:

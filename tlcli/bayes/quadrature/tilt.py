@@ -29,8 +29,8 @@ def asymptote(act: Activation, h: Floats) -> Floats:
 def steepest_ray(act: Activation, directions: Floats, v: Floats) -> tuple[Floats, float]:
     """Return the unit vector u (r,) with the largest s∞(u)² and that value (0 for bounded activations or r = 0).
 
-    `directions` is B (P, r) with r <= 2 and `v` (P,). For activations that grow faster than linearly u is the ray
-    with the largest |v·φ(Bru)| at a large r, and the value is infinite.
+    `directions` is B (P, r) with r <= 2 and `v` (P,), or (P, K), whose s∞² are summed. For activations that grow faster
+    than linearly u is the ray with the largest |v·φ(Bru)| at a large r, and the value is infinite.
     """
     rank = directions.shape[1]
     if rank == 0:
@@ -43,8 +43,9 @@ def steepest_ray(act: Activation, directions: Floats, v: Floats) -> tuple[Floats
     fast = not act.lipschitz
     with np.errstate(all="ignore"):
         s = (act.phi(_NEAR * (u @ directions.T)) if fast else asymptote(act, u @ directions.T)) @ v
-    best = int(np.argmax(s**2))
-    return u[best], np.inf if fast else float(s[best] ** 2)
+    size = s**2 if s.ndim == 1 else np.sum(s**2, axis=1)
+    best = int(np.argmax(size))
+    return u[best], np.inf if fast else float(size[best])
 
 
 def direction_words(basis: Floats, u: Floats) -> str:

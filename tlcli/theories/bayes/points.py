@@ -4,21 +4,26 @@ Data depend on the seed and the draw alone, so that
 differences between the points of a grid are not hidden by their noise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tlcli.arrays import Floats
 from tlcli.bayes.bayes_transfer import ROUTES, BayesNumerics, BayesResult, BayesSettings, solve_bayes
 from tlcli.bayes.densities import densities
+from tlcli.bayes.likelihood import check_limit
+from tlcli.bayes.loss_columns import needs_of
 from tlcli.bayes.observables import CERTIFICATE, NEEDS, BayesProblem
 from tlcli.errors import UsageError
+from tlcli.losses import loss_of
 from tlcli.sweep.forms import check_notes, check_numbers, check_texts
 from tlcli.sweep.runner import Task
 from tlcli.tasks.polynomial import is_polynomial
 from tlcli.theories.base import Case
 from tlcli.theories.bayes.results import ERRORS
-from tlcli.theories.network.points import data_of, file_options, identity_of, pack, samples, unpack
+from tlcli.theories.network.losses import check_noise
+from tlcli.theories.network.points import LABELS, data_of, file_options, identity_of, pack, samples, unpack
 
 VERSION = "8"
 STORE = "bayes"
@@ -27,6 +32,7 @@ FUNCTION = "tlcli.theories.bayes.points:point"
 DEFAULT_PTEST = 200  # where kernels between all points are sums over many neurons
 _MOST_KEPT = 400  # training points of each task in the kernels that are kept
 _MOST_TESTED = 300  # test points in them, as for other networks
+_LOSSES = ("loss1", "loss2", "label_smoothing", "class_weights")
 _MOST_EXACT = 400  # points up to which they keep double precision
 
 
@@ -70,6 +76,8 @@ def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
     if out["ptest"] is None and costly and is_polynomial(str(values["source"]).strip()):
         out["ptest"] = DEFAULT_PTEST
     out |= {name: True for name in ("raw_inputs", "colour") if values.get(name)}
+    given = (*LABELS, *_LOSSES)  # only where they are: other points keep the keys they are stored under
+    out |= {name: values[name] for name in given if values.get(name) is not None}
     out |= file_options(values)
     return out
 
@@ -83,13 +91,26 @@ def check_points(case: Case) -> None:
     """
     if case.words.get("optimal_delta") and "delta" not in case.grid.axes:
         raise UsageError(f"--optimal-delta chooses among the grid's; {case.theory.name} needs several --delta for it.")
-    for point in case.grid.points():
-        settings_of(parameters_of(case, point))
+    settings = [settings_of(parameters_of(case, point)) for point in case.grid.points()]
+    if case.words.get("losses"):
+        _check_losses(case, settings)
+
+
+def _check_losses(case: Case, settings: Sequence[BayesSettings]) -> None:
+    """Refuse label smoothing of losses without it, noise of classes, and infinite temperatures without a limit."""
+    check_noise(case)
+    for one in settings:
+        losses = [loss_of(text or "mse") for text in (one.loss1, one.loss2)]
+        if one.label_smoothing and not any(loss.smooths for loss in losses):
+            loss_of(losses[-1].text, one.label_smoothing)  # refuses
+        for loss, beta, name in zip(losses, (one.beta, one.second_beta), ("beta", "beta2"), strict=True):
+            check_limit(beta, loss, name)
 
 
 def settings_of(p: Mapping[str, Any]) -> BayesSettings:
     """Return the settings of one point."""
-    return BayesSettings(p["activation"], p["gamma0"], p["gamma2"], p["beta"], p["beta2"], p["delta"])
+    losses = {name: p[name] for name in _LOSSES if p.get(name) is not None}
+    return BayesSettings(p["activation"], p["gamma0"], p["gamma2"], p["beta"], p["beta2"], p["delta"], **losses)
 
 
 def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[str, Any]:
@@ -124,7 +145,12 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
 def check_record(p: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """Raise one of `tlcli.sweep.forms.WRONG` for a stored record that `point` cannot have returned."""
     info, sampled = record["info"], record["info"]["route"] == "sampling"
-    check_numbers(record["columns"], [*NEEDS, *(ERRORS if sampled else ())])
+    names = list(NEEDS)
+    if "loss1" in p:
+        names = [name for name in needs_of((True, True)) if name in record["columns"]]
+        if "loss" not in names:
+            raise ValueError("no loss")
+    check_numbers(record["columns"], [*names, *(ERRORS if sampled else ())])
     check_numbers(record, ["residual", "gap", "gap_floor"])
     certificate = () if info["route"] == "linear" else CERTIFICATE
     check_numbers(record["certificate"], certificate)
@@ -152,7 +178,9 @@ def arrays_of(
     and then the test points as columns. In double precision where n + n_test <= 400, else in single; NaN where a stage
     is not certified.
     `predictions` (2, n_input) are those of the source network and of the target network at all points in the order of
-    the data, `predictions_se` their unknown errors. The rest are `tlcli.bayes.densities`, drawn with `seed`.
+    the data, `predictions_se` their unknown errors; with several outputs they are `predictions_stage1` and
+    `predictions_stage2`, (1, n_input) or (1, n_input, C), and duals are (P, C). The rest are `tlcli.bayes.densities`,
+    drawn with `seed`.
     """
     n1, n2 = len(data.y_source), len(data.y_target)
     at1, at2 = _spread(data.y_source), _spread(data.y_target)
@@ -182,9 +210,22 @@ def arrays_of(
             out[f"kernel_{name}{suffix}"] = block.astype(kind)
         outputs.append(np.full(n1 + n2 + len(data.x_test), np.nan) if kept is None else kept.outputs)
     if predictions:
-        out |= {"predictions": np.array(outputs), "predictions_se": np.full((2, len(outputs[0])), np.nan)}
+        out |= _predictions(outputs)
         out |= {name: getattr(data, name) for name in ("y_source", "y_target", "y_test_source", "y_test_target")}
     return out
+
+
+def _predictions(outputs: Sequence[Floats]) -> dict[str, Floats]:
+    """Return the predictions of both networks in one array, or by stage (1, n[, C]) where one has several outputs."""
+    if all(one.ndim == 1 for one in outputs):
+        return {"predictions": np.array(outputs), "predictions_se": np.full((2, len(outputs[0])), np.nan)}
+    found: dict[str, Floats] = {}
+    for stage, one in enumerate(outputs, start=1):
+        found |= {
+            f"predictions_stage{stage}": one[None],
+            f"predictions_stage{stage}_se": np.full_like(one[None], np.nan),
+        }
+    return found
 
 
 def in_data_order(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -214,5 +255,5 @@ def in_data_order(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _spread(labels: np.ndarray) -> np.ndarray:
     """Return the indices of points sorted by label, at most `_MOST_KEPT` of them at equal steps."""
-    order = np.argsort(labels, kind="stable")
+    order = np.argsort(labels if labels.ndim == 1 else labels.argmax(axis=1), kind="stable")
     return order[np.unique(np.linspace(0, len(order) - 1, min(len(order), _MOST_KEPT)).round().astype(int))]

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlcli.bayes.loss_columns import needs_of
 from tlcli.bayes.observables import CERTIFICATE, NEEDS
-from tlcli.options.columns import SPREAD
+from tlcli.options.columns import SPREAD, SPREAD_CLASSIFIED
 from tlcli.status import SIGNIFICANT, SOLVED, Status, phase_of
 from tlcli.sweep.runner import Placed
 from tlcli.theories.base import Case, Columns, Findings
@@ -31,9 +32,10 @@ _LISTED = 4  # values of an axis in a message
 def placeholder(case: Case) -> Columns:
     """Return the columns without any number, so that a figure can be planned before hours of work."""
     certificate = CERTIFICATE if case.theory.name == "bayes-network" else ()
-    names = [*NAMES, "phase", "gap", "gap_floor", *certificate, "residual"]
+    names = [*names_of(case), "phase", "gap", "gap_floor", *certificate, "residual"]
     several = int(case.words["draws"]) > 1
-    names += [f"{name}_draw_se" for name in SPREAD] if several else []
+    spread = SPREAD_CLASSIFIED if case.words.get("losses") else SPREAD
+    names += [f"{name}_draw_se" for name in spread if name in names] if several else []
     if case.words.get("optimal_delta") is not False and "delta" in case.grid.axes:
         names += ["delta_opt", "loss_opt", *(["delta_low", "delta_high"] if several else [])]
     return {name: np.full(case.grid.shape, np.nan) for name in names}
@@ -54,10 +56,10 @@ def combine(case: Case, found: Sequence[Placed]) -> Findings:
     groups = by_point(found, len(points))
     refuse_if_all_failed(groups)
     ordered = [record for group in groups for record in group]
-    rows = [_row(group) for group in groups]
+    rows = [_row(group, names_of(case)) for group in groups]
     names = dict.fromkeys(name for row in rows for name in row)
     if "loss" not in names:  # every point failed
-        names = dict.fromkeys([*NAMES, "gap", "gap_floor", "residual", *names])
+        names = dict.fromkeys([*names_of(case), "gap", "gap_floor", "residual", *names])
     columns: Columns = {
         name: np.array([row.get(name, np.nan) for row in rows], dtype=float).reshape(case.grid.shape) for name in names
     }
@@ -121,7 +123,12 @@ def best_delta(case: Case, groups: Sequence[Sequence[Record]], columns: Columns)
     return {name: np.expand_dims(column, axis) for name, column in out.items()}
 
 
-def _row(records: Sequence[Record]) -> dict[str, float]:
+def names_of(case: Case) -> tuple[str, ...]:
+    """Return the computed columns of a case, errors and certificates apart."""
+    return tuple(needs_of(case.words["kinds"])) if case.words.get("losses") else NAMES
+
+
+def _row(records: Sequence[Record], names: Sequence[str]) -> dict[str, float]:
     """Return the columns of one point from its draws."""
     done = [record for record in records if record.get("status") != "failed"]
     status = max(_STATUS[str(record["status"])] for record in records)
@@ -129,10 +136,13 @@ def _row(records: Sequence[Record]) -> dict[str, float]:
         return {"status": float(status)}
     row: dict[str, float] = {}
     root = math.sqrt(len(records))
-    for name in NAMES:
+    for name in names:
         values = np.array([record["columns"][name] for record in records], dtype=float)
+        if name.endswith("_test_se"):
+            row[name] = float(np.sqrt(np.sum(values**2))) / len(records)
+            continue
         row[name] = float(values.mean())
-        if len(records) > 1 and name in SPREAD:
+        if len(records) > 1 and name in (SPREAD if names is NAMES else SPREAD_CLASSIFIED):
             row[f"{name}_draw_se"] = float(values.std(ddof=1)) / root
     for name in ERRORS:
         errors = np.array([record["columns"].get(name, 0.0) for record in records], dtype=float)
@@ -161,9 +171,13 @@ def _counts(case: Case, columns: Columns, groups: Sequence[Sequence[Record]]) ->
 
 
 def _phase(columns: Columns) -> NDArray[np.int8]:
-    errors = [np.nan_to_num(columns[name]) for name in ("gain_draw_se", "gain_se") if name in columns]
+    gain, with_, without = ("gain", "loss", "baseline")
+    if "gain_error" in columns:
+        gain, with_, without = ("gain_error", "error", "baseline_error")
+    known = [f"{gain}_draw_se"] if f"{gain}_draw_se" in columns else [f"{gain}_test_se"]
+    errors = [np.nan_to_num(columns[name]) for name in (*known, f"{gain}_se") if name in columns]
     error = np.max(errors, axis=0) if errors else 0.0
-    return phase_of(columns["gain"], columns["loss"], columns["baseline"], relative=SOLVED, error=error)
+    return phase_of(columns[gain], columns[with_], columns[without], relative=SOLVED, error=error)
 
 
 def _routes(done: Sequence[Record]) -> list[str]:

@@ -15,7 +15,9 @@ from tlcli.theories.bayes.experiment import FinitePosteriors
 from tlcli.theories.bayes.whitened import Whitened, whitened_theory
 from tlcli.theories.network.theory import network_theory
 
-_TASK = ("source", "target", "dim", "p1", "alpha1", "p2", "alpha2", "rho", "noise1", "noise2")
+_TASK = ("source", "target", "dim", "p1", "alpha1", "p2", "alpha2", "rho", "noise1", "noise2", "flips1", "flips2")
+_LOSSES = ("loss1", "loss2", "label_smoothing", "class_weights")
+_WORDS = ("losses", "kinds", "meaning")  # what the labels are, where a loss is named
 _NETWORK = ("gamma0", "beta", "gamma2", "beta2", "delta")
 
 
@@ -92,23 +94,22 @@ def bayes_theory(command: str, name: str | None, get: Callable[[str], Any]) -> B
         allowed = "linear alone" if name == "bayes-linear" else "every other one; use bayes-linear"
         raise UsageError(f"{name} has no activation '{phi}'; it takes {allowed}.")
     tasks = network_theory(command, "network-rich", get)  # checks tasks and sizes
-    if tasks.words.get("losses"):
-        raise UsageError(
-            f"{command} with {name}: Bayesian networks have the squared error of one output; use tasks with two "
-            "classes or numbers, and leave out --loss."
-        )
+    losses = bool(tasks.words.get("losses"))
     parameters = [option for option in tasks.parameters if option in _TASK]
+    trained = [option for option in tasks.parameters if option in _LOSSES]
     layout = "saddle" if command == "bayes-saddle" else "end"
     outputs = ("predictions",) if layout == "saddle" else ()
     sampled = ("moves",) if name == "bayes-network" else ()
+    said = tuple(option for option in ("loss", "classes", "regression") if get(option))
     return BayesTheory(
         name,
-        (*parameters, "activation", *_NETWORK, "draws"),
+        (*parameters, "activation", *trained, *_NETWORK, "draws"),
         experiments=(FinitePosteriors(),),
+        quantity="error" if losses and tasks.words["kinds"][1] else "loss",
         archive="kernels",
-        words={"layout": layout},
-        hidden=("ptest", "raw_inputs", "drop_columns", "colour", "nets", "optimal_delta", *sampled, *outputs),
-        defaults={**{k: v for k, v in tasks.defaults.items() if k in _TASK}, "activation": phi},
+        words={"layout": layout, **{k: v for k, v in tasks.words.items() if k in _WORDS}},
+        hidden=("ptest", "raw_inputs", "drop_columns", "colour", "nets", "optimal_delta", *said, *sampled, *outputs),
+        defaults={**{k: v for k, v in tasks.defaults.items() if k in (*_TASK, *_LOSSES)}, "activation": phi},
     )
 
 

@@ -142,6 +142,14 @@ def check_losses(case: Case, settings: Sequence[TransferSettings]) -> None:
         if one.times2:
             _check_switch(one, losses, kinds)
             _check_end(one, losses[1])
+    check_noise(case)
+
+
+def check_noise(case: Case) -> None:
+    """Refuse Gaussian noise of labels that are classes. Raises UsageError."""
+    target = case.words.get("target") or case.words["source"]
+    more = {"drop_columns": case.words.get("drop_columns"), "meaning": case.words.get("meaning")}
+    kinds = label_kinds(case.words["source"], target, **more)
     for stage, (loss, kind) in enumerate(zip(losses_in(case), kinds, strict=True), 1):
         noise = case.grid.values.get(f"noise{stage}")
         if noise is not None and np.any(noise.array > 0) and (loss.labels != "real" or (kind.classes or 0) > 2):

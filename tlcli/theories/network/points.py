@@ -56,7 +56,7 @@ NUMERICS = (
     "basis_tolerance",
 )
 _DATA = ("source", "target", "dim", "rho", "noise1", "noise2", "p1", "p2", "ptest", "raw_inputs", "colour")
-_LABELS = ("flips1", "flips2", "meaning")  # only where they are given: other points keep the keys they are stored under
+LABELS = ("flips1", "flips2", "meaning")  # only where they are given: other points keep the keys they are stored under
 _TRAINING = tuple(dict.fromkeys(name for where in ("rich", "frozen") for name in parameters(where)))
 _WHOLE = tuple(name for name in _TRAINING if (domain := OPTIONS[name].domain) and domain.whole)
 _LAYERS = ("depth", "freeze", "reinit_from", "ablate")
@@ -119,7 +119,7 @@ def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
     out = {name: values[name] for name in (*_DATA, *_TRAINING) if name in values}
     out |= {name: int(values[name]) for name in _WHOLE if name in values}
     out |= file_options(values)
-    out |= {name: values[name] for name in _LABELS if values.get(name) is not None}
+    out |= {name: values[name] for name in LABELS if values.get(name) is not None}
     out["dim"], out["rho"] = dim, values.get("rho", 1.0)
     for stage in ("1", "2"):
         for size in (f"p{stage}", f"alpha{stage}"):
