@@ -219,8 +219,7 @@ class _Solver:
         """Return the losses of a stage; None for the squared error of one output, which has solvers of its own."""
         if self.sides is None:
             return None
-        one = self.sides[0 if stage == SOURCE else 1].objective
-        return None if one.loss.name == "mse" and one.readouts is None and one.weights is None else one
+        return other_loss(self.sides[0 if stage == SOURCE else 1].objective)
 
     def stages(self) -> tuple[dict[str, Saddle | None], dict[str, "_Unsolved"]]:
         """Return the three saddles, None where a stage raised, and what it raised."""
@@ -302,6 +301,12 @@ class _Solver:
             assert self.sides is not None
             objective = self.sides[1].objective
         return linear_loss_target(p.x, p.rows2, objective, *more)
+
+
+def other_loss(objective: Objective) -> Objective | None:
+    """Return the objective; None for the squared error of one output, which has solvers and samplers of its own."""
+    plain = objective.loss.name == "mse" and objective.readouts is None and objective.weights is None
+    return None if plain else objective
 
 
 def _refuse_sampling(objective: Objective | None) -> None:

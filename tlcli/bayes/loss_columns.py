@@ -68,7 +68,7 @@ def loss_values(
     first, second = sides
     p, source, target, alone = problem, saddles[SOURCE], saddles[TARGET], saddles[ALONE]
     out = dict.fromkeys(needs_of([side.classes is not None for side in sides]), math.nan)
-    ours, theirs = _directions(first.train, first), _directions(second.train, second)
+    ours, theirs = directions(first.train, first), directions(second.train, second)
     found: dict[str, float] = {}
     if source is not None:
         tested = source.outputs[p.test][first.known], first.test[first.known]
@@ -76,7 +76,7 @@ def loss_values(
         found |= _told("source_error", point_errors(*tested)) if first.classes else {}
         found |= _scores("source_train_", first, source.outputs[p.rows1], first.train)
         block = source.kernel[np.ix_(p.rows1, p.rows1)]
-        found |= {"source_alignment": _alignment(block, ours), "source_overlap": _overlap(block, ours, ours)}
+        found |= {"source_alignment": _alignment(block, ours), "source_overlap": overlap(block, ours, ours)}
         found["source_free_energy"] = source.free_energy
     if target is not None:
         found |= _target(p, second, target, ours, theirs)
@@ -88,12 +88,12 @@ def _target(p: BayesProblem, side: Side, target: Saddle, ours: Floats, theirs: F
     found = _scores("train_", side, target.outputs[p.rows2], side.train)
     found["margin"] = float(margins(target.outputs[p.rows2], side.train).min()) if side.classes else math.nan
     block = target.kernel[np.ix_(p.rows2, p.rows2)]
-    found |= {"target_alignment": _alignment(block, theirs), "target_overlap": _overlap(block, theirs, theirs)}
-    found["retained_overlap"] = _overlap(target.kernel[np.ix_(p.rows1, p.rows1)], ours, ours)
-    found["cross_overlap"] = _overlap(target.kernel[np.ix_(p.rows1, p.rows2)], ours, theirs)
+    found |= {"target_alignment": _alignment(block, theirs), "target_overlap": overlap(block, theirs, theirs)}
+    found["retained_overlap"] = overlap(target.kernel[np.ix_(p.rows1, p.rows1)], ours, ours)
+    found["cross_overlap"] = overlap(target.kernel[np.ix_(p.rows1, p.rows2)], ours, theirs)
     labelled = np.flatnonzero(side.known)[:MOST_ALIGNED]
     at = p.test[labelled]
-    found["test_alignment"] = _alignment(target.kernel[np.ix_(at, at)], _directions(side.test[labelled], side))
+    found["test_alignment"] = _alignment(target.kernel[np.ix_(at, at)], directions(side.test[labelled], side))
     found["free_energy"] = target.free_energy
     return found
 
@@ -147,7 +147,7 @@ def _mean(values: Floats) -> float:
     return float(values.mean()) if values.size else math.nan
 
 
-def _directions(labels: Floats, side: Side) -> Floats:
+def directions(labels: Floats, side: Side) -> Floats:
     """Return labels as columns (P, k) of unit Frobenius norm, one-hot rows of classes centred."""
     table = labels.reshape(len(labels), -1)
     if side.classes and labels.ndim == 2:
@@ -160,7 +160,7 @@ def _alignment(block: Floats, labels: Floats) -> float:
     return kernel_alignment(block, labels) if labels.size and np.any(labels) and np.any(block) else math.nan
 
 
-def _overlap(block: Floats, one: Floats, other: Floats) -> float:
+def overlap(block: Floats, one: Floats, other: Floats) -> float:
     """Return tr(Ŷ₁ᵀΦŶ₂), or of labels with unequal numbers of columns the Frobenius norm of Ŷ₁ᵀΦŶ₂."""
     table = one.T @ block @ other
     return float(np.trace(table) if table.shape[0] == table.shape[1] else np.linalg.norm(table))

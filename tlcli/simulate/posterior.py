@@ -1,9 +1,10 @@
 """The experiment that the Bayesian theory predicts: samples of the posterior of networks of finite width.
 
-Conventions of docs/bayes.md, Section 1: f(x) = (γN)⁻¹ Σ aᵢφ(wᵢ·x/√D), N(0, 1) priors,
-likelihood exp(-½βγ²N Σ(y - f)²), and the target's hidden weights (not its readout) drawn around the source's,
-N(αw̄, I/(1+δ)). Each replica samples a source network; some of its states are kept, and a target is sampled around
-each with the source fixed. Sources are never weighted by how well their targets fit: the source is learnt first.
+Conventions of docs/bayes.md, Section 1: f(x) = (γN)⁻¹ Σ aᵢφ(wᵢ·x/√D), N(0, 1) priors, likelihood
+exp(-½βγ²N Σ(y - f)²), or exp(-βγ²N Σ ωℓ(f, y)) of another loss, and the target's hidden weights (not its readout)
+drawn around the source's, N(αw̄, I/(1+δ)). Each replica samples a source network; some of its states are kept, and a
+target is sampled around each with the source fixed. Sources are never weighted by how well their targets fit: the
+source is learnt first.
 """
 
 from collections.abc import Sequence
@@ -14,11 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tlcli.arrays import Floats, Indices
+from tlcli.bayes.likelihood import Likelihood, check_finite
 from tlcli.bayes.saddle import check_beta, check_delta, check_gamma, check_problem, mean_weight
 from tlcli.dmft.activations import Activation
 from tlcli.errors import ConvergenceError, DomainError, check_choice
+from tlcli.losses import Objective
 from tlcli.simulate.posterior_hmc import HmcChains, SampledStage
 from tlcli.simulate.posterior_linear import GibbsChains
+from tlcli.simulate.posterior_losses import LossChains, LossStage
 
 SAMPLERS = ("auto", "gibbs", "hmc")
 LOWEST_ACCEPTANCE = 0.4
@@ -29,15 +33,16 @@ class StagePosterior:
     """Posterior means of one stage and their standard errors over replicas.
 
     Attributes:
-        outputs: f at all points, (n,), in units of the labels; the readout is averaged exactly given the weights.
-        outputs_error: (n,).
+        outputs: f at all points, (n,), in units of the labels; the readout is averaged exactly given the weights (of
+            the squared error of one output; of several outputs f is (n, C)).
+        outputs_error: of the shape of outputs.
         kernel: Φ = Σ φᵢφᵢᵀ/N between all points, (n, n).
         kernel_error: (n, n).
         test_loss: mean over test points of (f - y)² of the mean predictor, without the noise of f; NaN if none.
         test_loss_error: by the jackknife over replicas.
         acceptance: mean acceptance of the moves kept.
         drift: difference of yᵀΦy on the training points between the halves of the samples, in standard errors.
-        replica_outputs: f of each replica, (R, n).
+        replica_outputs: f of each replica, (R, n) or (R, n, C).
         replica_kernels: Φ of each replica, (R, n, n).
     """
 
@@ -104,6 +109,7 @@ class _Task:
     labels: Floats
     gamma: float
     beta: float
+    objective: Objective | None = None
 
 
 def sample_posterior(
@@ -122,6 +128,7 @@ def sample_posterior(
     gamma2: float = 1.0,
     beta2: float = 1.0,
     delta: float = 0.0,
+    objectives: tuple[Objective | None, Objective | None] = (None, None),
     **how: Any,
 ) -> Posterior:
     """Sample the posterior of source networks and of targets tied to them.
@@ -141,6 +148,8 @@ def sample_posterior(
         gamma2: richness of the target.
         beta2: inverse temperature of the target.
         delta: elastic coupling >= 0; inf keeps the weights of the source.
+        objectives: losses of source and target in the place of the squared error of the labels (which then are not
+            used); γ must be positive and β finite.
         how: the fields of `Sampling`.
 
     Raises:
@@ -149,9 +158,9 @@ def sample_posterior(
         ConvergenceError: HMC accepts less than 40 % of its moves.
     """
     points, at1, y1 = check_problem(x, source_rows, source_labels)
-    tasks = [_Task(at1, y1, gamma1, beta1)]
+    tasks = [_Task(at1, y1, gamma1, beta1, objectives[0])]
     if target_rows is not None and target_labels is not None:
-        tasks.append(_Task(*check_problem(x, target_rows, target_labels)[1:], gamma2, beta2))
+        tasks.append(_Task(*check_problem(x, target_rows, target_labels)[1:], gamma2, beta2, objectives[1]))
     test = None if test_rows is None or test_labels is None else check_problem(x, test_rows, test_labels)[1:]
     check_delta(delta)
     sampling = Sampling(**how)
@@ -170,6 +179,10 @@ def _check(tasks: Sequence[_Task], act: Activation, width: int, sampler: str) ->
     for number, task in enumerate(tasks, start=1):
         check_gamma(task.gamma, f"gamma{number}")
         check_beta(task.beta, f"beta{number}")
+        if task.objective is not None:
+            check_finite(task.beta, task.objective)
+            if task.gamma == 0:
+                raise DomainError(f"gamma{number} = 0: f has 1/gamma in front; use a positive gamma{number}.")
         if np.isinf(task.beta) and width < len(task.rows):
             raise DomainError(
                 f"width = {width}: beta = inf needs at least as many neurons as training points, {len(task.rows)}."
@@ -203,18 +216,37 @@ def _sample(
     for number, (task, stream) in enumerate(zip(tasks, streams, strict=True)):
         δ, at, y = delta if number == 1 else 0.0, task.rows, task.labels
         frozen = bool(np.isinf(δ))
-        network = SampledStage(act, inputs[at], y, float(task.gamma), 1.0 / float(task.beta), 1.0 + δ, mean)
-        sampled_by, rng = GibbsChains if gibbs else HmcChains, np.random.default_rng(stream)
-        chains = None if frozen else sampled_by(network, rng, first if number == 0 else None)
+        network, rng = _network(act, inputs[at], task, 1.0 + δ, mean), np.random.default_rng(stream)
+        begin = first if number == 0 else None
+        chains: HmcChains | GibbsChains | LossChains | None = None
+        if isinstance(network, LossStage):
+            chains = LossChains(network, rng, begin)
+        elif not frozen:
+            chains = GibbsChains(network, rng, begin) if gibbs else HmcChains(network, rng, begin)
         outputs, kernels, states = _run(
             network, chains, inputs, at, how.samples, how.burn, min(how.sources, how.samples)
         )
         outputs, kernels = (
             table.reshape(2, how.replicas, -1, *table.shape[2:]).mean(axis=2) for table in (outputs, kernels)
         )
-        found.append(_summary(outputs, kernels, at, y, test, 1.0 if chains is None else chains.acceptance))
+        aligned = y if task.objective is None else _columns(task.objective)
+        found.append(_summary(outputs, kernels, at, aligned, test, 1.0 if chains is None else chains.acceptance))
         mean = float(mean_weight(delta)) * states.reshape(-1, width, inputs.shape[1])
     return found
+
+
+def _network(act: Activation, inputs: Floats, task: _Task, tightness: float, mean: Floats) -> SampledStage | LossStage:
+    """Return the stage that is sampled."""
+    if task.objective is None:
+        return SampledStage(act, inputs, task.labels, float(task.gamma), 1.0 / float(task.beta), tightness, mean)
+    likelihood, frozen = Likelihood(task.objective, float(task.beta)), bool(np.isinf(tightness))
+    return LossStage(act, inputs, likelihood, float(task.gamma), tightness, mean, frozen)
+
+
+def _columns(objective: Objective) -> Floats:
+    """Return labels (P, k), probabilities of classes without their mean."""
+    y = objective.y
+    return y[:, None] if y.ndim == 1 else y - y.mean(axis=1, keepdims=True) if objective.loss.vector else y
 
 
 def _neurons(start: Literal["prior"] | ArrayLike, dimension: int) -> Floats | None:
@@ -233,15 +265,15 @@ def _neurons(start: Literal["prior"] | ArrayLike, dimension: int) -> Floats | No
 
 
 def _run(
-    network: SampledStage,
-    chains: HmcChains | GibbsChains | None,
+    network: SampledStage | LossStage,
+    chains: HmcChains | GibbsChains | LossChains | None,
     inputs: Floats,
     at: Indices,
     samples: int,
     burn: int,
     kept: int,
 ) -> tuple[Floats, Floats, Floats]:
-    """Return time means of f (2, R, n) and Φ (2, R, n, n) over the two halves, and `kept` states (R, kept, N, d).
+    """Return time means of f (2, R, n[, C]) and Φ (2, R, n, n) over the two halves, and `kept` states (R, kept, N, d).
 
     Without chains W stays at its mean.
     """
@@ -255,23 +287,34 @@ def _run(
         for _ in range(burn):
             chains.move(adapt=True)
     for half, moves in enumerate(halves):
-        f, Φ = np.zeros((len(network.mean), len(inputs))), np.zeros((len(network.mean), len(inputs), len(inputs)))
+        f: Floats | float = 0.0
+        Φ = np.zeros((len(network.mean), len(inputs), len(inputs)))
         for _ in range(moves):
             if chains is not None:
                 chains.move(adapt=False)
             done += 1
             if chains is not None and done in keep:
                 states.append(chains.weights)
-            one_f, one_Φ = _observe(network, network.mean if chains is None else chains.weights, inputs, at)
-            f += one_f / moves
+            one_f, one_Φ = _seen(network, chains, inputs, at)
+            f = f + one_f / moves
             Φ += one_Φ / moves
-        outputs[half], kernels[half] = f, Φ
+        outputs[half], kernels[half] = np.asarray(f), Φ
     if chains is not None and chains.acceptance < LOWEST_ACCEPTANCE:
         raise ConvergenceError(
             f"the sampler accepts {chains.acceptance:.2f} of its moves, less than {LOWEST_ACCEPTANCE}: raise burn, "
             "or lower beta or gamma."
         )
     return np.stack(outputs), np.stack(kernels), np.stack(states or [network.mean], axis=1)
+
+
+def _seen(
+    network: SampledStage | LossStage, chains: HmcChains | GibbsChains | LossChains | None, inputs: Floats, at: Indices
+) -> tuple[Floats, Floats]:
+    """Return f and Φ of the present state."""
+    if isinstance(chains, LossChains):
+        return chains.observe(inputs)
+    assert isinstance(network, SampledStage)
+    return _observe(network, network.mean if chains is None else chains.weights, inputs, at)
 
 
 def _observe(network: SampledStage, weights: Floats, inputs: Floats, at: Indices) -> tuple[Floats, Floats]:
@@ -294,7 +337,8 @@ def _summary(
     f, Φ = outputs.mean(axis=0), kernels.mean(axis=0)
     replicas = len(f)
     root = np.sqrt(replicas)
-    alignment = np.einsum("hrij,i,j->hr", kernels[:, :, at[:, None], at], y, y)
+    form = "hrij,i,j->hr" if y.ndim == 1 else "hrij,ik,jk->hr"
+    alignment = np.einsum(form, kernels[:, :, at[:, None], at], y, y)
     change = alignment[1] - alignment[0]
     error = float(np.std(change, ddof=1) / root)
     loss, loss_error = np.nan, np.nan

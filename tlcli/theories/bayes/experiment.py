@@ -10,13 +10,16 @@ import numpy as np
 from scipy import stats
 
 from tlcli.arrays import Floats
+from tlcli.bayes.bayes_transfer import other_loss
 from tlcli.bayes.observables import BayesProblem
 from tlcli.dmft.activations import activation
+from tlcli.dmft.loss_setup import side_of
 from tlcli.errors import ConvergenceError, UsageError
 from tlcli.sweep.forms import check_numbers, with_errors
 from tlcli.sweep.runner import Placed, Task
 from tlcli.theories.base import Case, Experiment
-from tlcli.theories.bayes.points import parameters_of
+from tlcli.theories.bayes.measured import measured_losses
+from tlcli.theories.bayes.points import parameters_of, settings_of
 from tlcli.theories.draws import whole
 from tlcli.theories.network.points import data_of, identity_of
 
@@ -36,8 +39,10 @@ MEASURED = (
     "cross_overlap",
     "retained_overlap",
 )
-_SAMPLES = {"gibbs": 400, "hmc": 300}
-_BURN = {"gibbs": 200, "hmc": 300}
+# Shares of misclassified points, measured where the labels of their task are classes.
+_ERRORS = ("error", "baseline_error", "gain_error", "train_error", "source_error", "source_train_error")
+_SAMPLES = {"gibbs": 400, "hmc": 300, "losses": 400}
+_BURN = {"gibbs": 200, "hmc": 300, "losses": 300}
 _SOURCES = 8  # states of each source network around which a target is sampled
 _RAREST = 1e-4  # probability of the largest drift of a table's point, of chains at rest; below it they are not
 
@@ -89,7 +94,9 @@ class FinitePosteriors(Experiment):
             "acceptance": min(float(record["acceptance"]) for record in records),
             **({} if rests else {"status": "not_converged"}),
         }
-        for name in MEASURED:
+        for name in (*MEASURED, *_ERRORS):
+            if name not in records[0]:
+                continue
             errors = np.array([record[f"{name}_se"] for record in records])
             mean = float(np.mean([record[name] for record in records])), float(np.sqrt(np.sum(errors**2))) / draws
             merged[name], merged[f"{name}_se"] = mean if rests else (math.nan, math.nan)
@@ -110,6 +117,9 @@ def run(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[st
     problem = BayesProblem.of(data)
     common = _chains(p)
     first, second = (int(s) for s in seeds.generate_state(2, np.uint64))
+    settings = settings_of(p)
+    sides = (side_of(data, settings, 1), side_of(data, settings, 2)) if settings.named else None
+    first_loss, second_loss = (None, None) if sides is None else (other_loss(side.objective) for side in sides)
     both = sample_posterior(
         *(problem.x, problem.rows1, problem.y1, problem.rows2, problem.y2),
         gamma1=p["gamma0"],
@@ -119,13 +129,25 @@ def run(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[st
         delta=p["delta"],
         sources=_SOURCES,
         seed=first,
+        objectives=(first_loss, second_loss),
         **common,
     )
     alone = sample_posterior(
-        *(problem.x, problem.rows2, problem.y2), gamma1=p["gamma2"], beta1=p["beta2"], seed=second, **common
+        *(problem.x, problem.rows2, problem.y2),
+        gamma1=p["gamma2"],
+        beta1=p["beta2"],
+        seed=second,
+        objectives=(second_loss, None),
+        **common,
     ).source
     assert both.target is not None
-    out = _measured(data, problem, both.source, both.target, alone)
+    if sides is None:
+        out = _measured(data, problem, both.source, both.target, alone)
+    else:
+        sampled = {"source": both.source, "target": both.target, "alone": alone}
+        out = {}
+        for name, (value, error) in measured_losses(problem, sides, sampled).items():
+            out[name], out[f"{name}_se"] = value, error
     # Drift and acceptance tell a chain that is not at rest.
     stages = (both.source, both.target, alone)
     return {
@@ -137,7 +159,8 @@ def run(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[st
 
 def check_record(p: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """Raise one of `tlcli.sweep.forms.WRONG` for a stored record that `run` cannot have returned."""
-    check_numbers(record, [*with_errors(MEASURED), "drift", "acceptance"])
+    known = [name for name in _ERRORS if name in record]
+    check_numbers(record, [*with_errors((*MEASURED, *known)), "drift", "acceptance"])
 
 
 def expected_cost(parameters: Mapping[str, Any]) -> tuple[float, float]:
@@ -151,12 +174,21 @@ def expected_cost(parameters: Mapping[str, Any]) -> tuple[float, float]:
     data: Any = data_of({**p, "seed": p["data_seed"]})
     problem, common = BayesProblem.of(data), _chains(p)
     few = min(4, common["replicas"])
+    settings = settings_of(p)
+    source = other_loss(side_of(data, settings, 1).objective) if settings.named else None
 
     def trial(moves: int) -> float:
         short = {**common, "samples": moves, "burn": moves, "replicas": few}
         start = time.process_time()  # other work on the machine is no cost of ours
         with contextlib.suppress(ConvergenceError):  # few moves do not adapt their step
-            sample_posterior(problem.x, problem.rows1, problem.y1, gamma1=p["gamma0"], beta1=p["beta"], seed=0, **short)
+            sample_posterior(
+                *(problem.x, problem.rows1, problem.y1),
+                gamma1=p["gamma0"],
+                beta1=p["beta"],
+                seed=0,
+                objectives=(source, None),
+                **short,
+            )
         return time.process_time() - start
 
     trial(2)  # the first call loads libraries
@@ -172,6 +204,8 @@ def _chains(p: Mapping[str, Any]) -> dict[str, Any]:
     """Return how the chains of a point are run, as `sample_posterior` takes it."""
     act = activation(p["activation"])
     kind = "gibbs" if act.kind == "linear" else "hmc"
+    if settings_of(p).named:
+        kind = "losses"
     return {
         "activation": act,
         "width": int(p["width"]),
