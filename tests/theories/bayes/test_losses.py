@@ -102,5 +102,5 @@ def test_networks_of_rank_two_are_solved_by_quadrature_and_others_refused(case):
     assert records[0].record is not None
     assert records[0].record["info"]["route"] == "quadrature"
     assert float(findings.columns["gap"]) < 1e-8
-    with pytest.raises(UsageError, match="the sampled population of nonlinear networks on inputs of rank above 2"):
+    with pytest.raises(UsageError, match="sampling nonlinear networks on inputs of rank above 2"):
         table(case, activation="erf", loss="logistic", delta="1")
