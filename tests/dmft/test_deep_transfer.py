@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tlcli.dmft.activations import activation
 from tlcli.dmft.deep.lazy import initial_deep_kernels
 from tlcli.dmft.deep.size import expected_rank
-from tlcli.dmft.deep.solve import deep_plan
+from tlcli.dmft.deep.solve import DeepEnsemble, deep_plan
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.dmft.settings import Setup
@@ -294,3 +295,30 @@ def test_a_run_that_missed_the_accuracy_is_inaccurate(data):
     assert found.info["reached"] > 1.25 * found.info["accuracy"]
     assert found.status == "inaccurate"
     assert solve_transfer(data, settings_of(times1=(0.0, 2.0), times2=()), Numerics()).status == "converged"
+
+
+def test_no_repeat_is_begun_after_one_that_broke_off(data, monkeypatch):
+    begun = []
+    run = DeepEnsemble._run
+
+    def second_breaks(self, start, *args, **kwargs):
+        found = run(self, start, *args, **kwargs)
+        begun.append(start)
+        if len(begun) == 2:
+            found[-1].outcome = replace(found[-1].outcome, message="broke off")
+        return found
+
+    monkeypatch.setattr(DeepEnsemble, "_run", second_breaks)
+    settings = settings_of(times1=(1.0,), times2=(1.0,))
+    found = solve_transfer(data, settings, Numerics(neurons=256, repeats=6, threads=1))
+    assert found.message == "stage 2: broke off"
+    assert len(begun) == 2 + 2 + 1, "two with and two without pre-training, and a second look at these"
+    assert found.info["repeats"] == 2
+
+
+def test_a_slope_without_bound_is_told(data):
+    settings = settings_of(activation="he2", times1=(0.1,), times2=(0.1,), gamma0=0.1, gamma2=0.1)
+    notes = solve_transfer(data, settings, Numerics(neurons=256, repeats=2)).info["notes"]
+    assert any("the slope of he2 has no bound" in note for note in notes)
+    notes = solve_transfer(data, replace(settings, activation="gelu"), Numerics(neurons=256, repeats=2)).info["notes"]
+    assert not any("has no bound" in note for note in notes)

@@ -221,21 +221,22 @@ class DeepEnsemble:
             else:
                 runs = [found]
             self.starts = [first, *(self._start(r, chosen) for r in range(1, chosen.repeats))]
-        rest = self.starts[len(runs) :]
-        if workers > 1 and len(rest) > 1:
-            with ThreadPoolExecutor(min(workers, len(rest)), initializer=_quiet) as pool:
-                runs += list(pool.map(one, rest))
-        else:
-            runs += [one(start) for start in rest]
-        rank = max((hidden.ins.count for start in self.starts for hidden in start.hidden), default=0)
         first_look = not self.solved
+        runs += _each(one, self.starts[len(runs) :], workers, to_the_end=not first_look)
+        self.starts = self.starts[: len(runs)]  # other solutions have as many repeats
+        rank = max((hidden.ins.count for start in self.starts for hidden in start.hidden), default=0)
         self.solved = True
         if first_look and rank * PER_RANK > 1.2 * (self.neurons or 0):
             notes.append(
                 f"{self.neurons} neurons are few for {rank} revealed directions, and responses are biased by about "
                 f"their ratio; use --neurons {PER_RANK * rank} or a larger --basis-tolerance."
             )
-        solution = _solution(replace(chosen, neurons=self.neurons or 0), runs, None, notes)
+        if first_look and not self.act.lipschitz:
+            notes.append(
+                f"the slope of {self.act.name} has no bound: in several layers a few neurons far out dominate means, "
+                "whose errors fall slowly with --neurons; use an activation of bounded slope, as gelu."
+            )
+        solution = _solution(replace(chosen, neurons=self.neurons or 0, repeats=len(runs)), runs, None, notes)
         solution.rank = rank
         if solution.message:
             return solution
@@ -338,6 +339,20 @@ def _extrapolated(
         if whole.outcome.message and not half.outcome.message:
             half.outcome = whole.outcome
     return halves
+
+
+def _each(
+    one: Callable[[Start], list[StageRun]], starts: Sequence[Start], workers: int, to_the_end: bool
+) -> list[list[StageRun]]:
+    """Run the repeats, or those up to the first that breaks off: with it the mean has no number any more."""
+    found: list[list[StageRun]] = []
+    with ThreadPoolExecutor(max(1, min(workers, len(starts))), initializer=_quiet) as pool:
+        for runs in (map if min(workers, len(starts)) < 2 else pool.map)(one, starts):
+            found.append(runs)
+            if not to_the_end and any(run.outcome.message for run in runs):
+                pool.shutdown(wait=False, cancel_futures=True)
+                break
+    return found
 
 
 def _solution(
