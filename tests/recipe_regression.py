@@ -65,9 +65,10 @@ CI_FLAGS: dict[str, dict[str, Any]] = {
     "fig12": {"draws": 2, "x": "delta=log:0.1:100:5", "y": "gamma2=log:0.1:10:5"},
     "fig13": {"draws": 3, "delta": "0,log:0.1:100:4,inf", "rho": "0,0.5,1"},
     "fig14": {"p1": "30", "p2": "20"},
+    "bayes-classes": {"p1": "40", "draws": 2, "delta": "0,1,inf", "gamma0": "0.1,5", "ptest": 200},
     "fig14-same": {"p1": "30", "p2": "20"},
 }
-BAYES = ("fig11", "fig11-equal", "fig12", "fig13", "fig14", "fig14-same", "bayes-whitened")
+BAYES = ("fig11", "fig11-equal", "fig12", "fig13", "fig14", "fig14-same", "bayes-whitened", "bayes-classes")
 _NETWORKS = ("fig", "deep", "loss-matters", "digits-classes", "classification-map")
 NETWORKS = tuple(name for name in CI_FLAGS if name.startswith(_NETWORKS) and name not in BAYES)
 

@@ -53,6 +53,7 @@ NAMES = [
     "fig13",
     "fig14",
     "bayes-whitened",
+    "bayes-classes",
     "classify-map",
     "classify-critical",
     "label-noise",

@@ -162,6 +162,19 @@ def clustering(name):
     return said
 
 
+def bayesian_classifiers():
+    """Gains in error of a tied target, of the same digits and of others, and the evidence of the latter."""
+    end = {"gamma0": 5, "delta": np.inf}
+    evidence = pick("bayes-classes", "evidence_gain", case="then digits 5–9", **end)[0]
+    return [
+        *(
+            cell("bayes-classes", "gain_error", case=case, **end)
+            for case in ("then the same digits", "then digits 5–9")
+        ),
+        f"{evidence:.2f} nats",
+    ]
+
+
 # What each section must say, made of its table.
 SAYS = {
     "fig1b-alignment": alignment,
@@ -170,6 +183,7 @@ SAYS = {
     "fig11": small_target_richness,
     "fig11-equal": equal_richness,
     "fig12": valley,
+    "bayes-classes": bayesian_classifiers,
     "fig14": lambda: clustering("fig14"),
     "fig14-same": lambda: clustering("fig14-same"),
 }

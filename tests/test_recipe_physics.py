@@ -477,6 +477,17 @@ def test_whitened_kernels_inherit_what_the_labels_share():
     assert min(gains) < 0 < max(gains)
 
 
+def test_bayesian_classifiers_of_the_same_digits_gain_and_of_other_ones_lose():
+    rows = [row for row in run("bayes-classes").rows if row["delta"] == "inf"]
+    for case, sign in (("then digits 5–9", -1), ("then the same digits", 1)):
+        at = {row["gamma0"]: row for row in rows if row["case"] == case}
+        rich, lazy = at["5"], at["0.1"]
+        assert sign * float(rich["gain_error"]) > 0.02
+        assert abs(float(lazy["gain_error"])) < abs(float(rich["gain_error"]))
+        assert rich["phase"] == ("positive" if sign > 0 else "negative")
+        assert float(rich["evidence_gain"]) > 0, "the evidence prefers the source's weights in both"
+
+
 # Classification
 
 
