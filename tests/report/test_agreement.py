@@ -56,6 +56,15 @@ def test_a_comparison_is_in_students_standard_errors(table):
     assert gauss.sigmas == pytest.approx(3, rel=1e-6)
 
 
+def test_gains_of_classifiers_may_be_off_by_the_bias_of_the_errors(table):
+    """By the error over D; by twice that not, and gains of other tables not by more than themselves over D."""
+    rest = {"gain": 0.01, "sim_gain_se": 1e-5, "trials": 1000, "dim": 100}
+    classes = {"error": 0.3, "separability": "inf", **rest}
+    assert assess(table(**classes, sim_gain=0.0129)).worst().sigmas == 0
+    assert assess(table(**classes, sim_gain=0.0160)).worst().sigmas > 10
+    assert assess(table(**rest, error=0.3, sim_gain=0.0129)).worst().sigmas > 10
+
+
 def test_finite_size_allows_a_systematic_difference(table):
     path = table(loss=2.0, sim_loss=2.2, sim_loss_se=0.01, trials=1000, dim=100)
     assert assess(path, finite_size=10.0).worst().sigmas < 1e-6

@@ -172,8 +172,6 @@ def test_from_the_command_line_and_judged(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ("--ridge 0", "no ridge = 0 with loss logistic"),
-        ("--ridge best", "no ridge best; give numbers"),
         ("--ridge 1 --gamma0 inf", "no gamma0 = inf; it needs a finite one"),
         ("--ridge 1 --init-scale 0", "no init_scale = 0; it needs a positive one"),
         ("--ridge 1 --dim 2 --alpha2 0.1", "leaves the experiment no sample at D = 2"),
@@ -183,6 +181,50 @@ def test_what_the_experiment_refuses(flags, sentence):
     done = call(f"finetune-loss --solver linear-classify --simulate {flags} -o -")
     assert done.code == 2
     assert sentence in done.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--alpha1 2 --alpha2 0.5 --gamma0 2 --flips2 0.1 --ridge best",
+        "--alpha1 2 --alpha2 0.5,4 --gamma0 2 --flips2 0.1 --ridge 0",
+        "--alpha1 2 --alpha2 0.5,4 --gamma0 2 --flips2 0.1 --ridge 0 --loss hinge",
+        "--alpha2 0.5 --spikes 5,2,1 --overlaps 0.6,-0.4,0.2 --ridge 0.1",
+        "--alpha1 2 --alpha2 0.5 --gamma0 2 --loss square --times 1,10,inf --ridge 0.1",
+    ],
+)
+def test_best_ridges_none_spikes_and_times_are_judged(tmp_path, arguments):
+    command = f"finetune-loss --solver linear-classify {arguments} --simulate --trials 12 --dim 60 -o {tmp_path}/out"
+    assert call(command).code == 0
+    judged = call(f"check {tmp_path}/out")
+    assert judged.code == 0, judged.out
+    assert "comparisons" in judged.out
+
+
+@pytest.mark.parametrize("loss", ["logistic", "hinge"])
+def test_without_ridge_separable_labels_have_the_maximum_margin_and_others_the_optimum(loss):
+    z, y = data(20, 30, 0.0)
+    margin = fit_classifier("margin", z, y, 0.0)
+    np.testing.assert_allclose(fit_classifier(loss, z, y, 0.0), margin, rtol=1e-6)
+    z, y = data(200, 10, 0.3)
+    free = fit_classifier(loss, z, y, 0.0)
+    tiny = fit_classifier(loss, z, y, 1e-4)
+    np.testing.assert_allclose(free, tiny, rtol=0.05, atol=0.02)
+    u = y * (z @ free)
+    ell = {"logistic": np.logaddexp(0, -u), "hinge": np.maximum(0, 1 - u)}[loss].mean()
+    for other in (0.98 * free, 1.02 * free, free + 0.02, tiny):
+        v = y * (z @ other)
+        assert {"logistic": np.logaddexp(0, -v), "hinge": np.maximum(0, 1 - v)}[loss].mean() >= ell - 1e-9
+
+
+def test_stopped_gradient_flow_is_many_small_steps():
+    z, y = data(15, 25, 0.1)
+    theta = np.zeros(25)
+    for _ in range(4000):
+        theta += 5e-4 * (z.T @ (y - z @ theta) / 15 - 0.1 * theta)
+    np.testing.assert_allclose(fit_classifier("square", z, y, 0.1, 2.0), theta, rtol=0.01, atol=1e-4)
+    whole = fit_classifier("square", z, y, 0.1)
+    np.testing.assert_allclose(fit_classifier("square", z, y, 0.1, 1e6), whole, rtol=1e-8)
 
 
 def test_bad_points():

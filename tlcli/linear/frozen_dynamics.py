@@ -46,6 +46,11 @@ def noise_loss(alpha2: ArrayLike, bulk: ArrayLike, ridge: ArrayLike, time: Array
     return _solve(_noise, alpha2, bulk, 0.0, ridge, time)
 
 
+def direction_part(alpha2: ArrayLike, bulk: ArrayLike, spike: ArrayLike, ridge: ArrayLike, time: ArrayLike) -> Floats:
+    """Part u·(u − β) of one direction that is not learned, averaged over the data; all arguments broadcast."""
+    return _solve(_part, alpha2, bulk, spike, ridge, time).test
+
+
 def _decay(a: Floats, ridge: Floats, time: Floats) -> tuple[Floats, Floats]:
     """φ(a+λ, t) and ψ = 1 − aφ for eigenvalues (n,) against (λ, t) pairs (m, 1), without cancellation."""
     x = a + ridge
@@ -108,6 +113,12 @@ def _direction(α: float, k: float, c: float, n: int, ridge: Floats, time: Float
         return ψ2 @ weights[:-1] + weights[-1], ψ2 @ (v * v)
     left = remaining(α, k, c, n, ridge, time)
     return np.square(left.on_modes).sum(axis=1) + left.atom * left.on_atom**2, np.square(left.on_train).sum(axis=1)
+
+
+def _part(α: float, k: float, c: float, n: int, ridge: Floats, time: Floats) -> tuple[Floats, Floats]:
+    """Part that is not learned, twice, at the (λ, t) pairs (m, 1) with n modes; each (m,)."""
+    along = remaining(α, k, c, n, ridge, time).along
+    return along, along
 
 
 class NoiseLeft(NamedTuple):

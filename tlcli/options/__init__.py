@@ -5,6 +5,7 @@ Nothing here imports NumPy, so `--help` is instant.
 """
 
 from tlcli.options.bayes import BAYES
+from tlcli.options.classify import CLASSIFY
 from tlcli.options.network import NETWORK
 from tlcli.options.option import (
     COUNT,
@@ -462,9 +463,9 @@ _TABLE = [
     Option("tidy", "flag", None, "Write no column that is constant in the whole table.", panel="Outputs"),
 ]
 
+_LINEAR = (*_MODEL, *CLASSIFY, *_STRUCTURED, *_TWO_TIME)
 OPTIONS: dict[str, Option] = {
-    o.name: o
-    for o in (_SOLVER, *_MODEL, *_STRUCTURED, *_TWO_TIME, *NETWORK, *BAYES, *_EXPERIMENT, *_FIGURE, *_TABLE, *_RUN)
+    o.name: o for o in (_SOLVER, *_LINEAR, *NETWORK, *BAYES, *_EXPERIMENT, *_FIGURE, *_TABLE, *_RUN)
 }
 
 # How a figure looks, whatever it shows.

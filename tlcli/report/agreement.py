@@ -5,7 +5,8 @@ its Student-t probability; the smallest of all, times their number, must not be 
 beyond `sigmas`. So a correct table fails as rarely whatever its size. Few trials make single comparisons weak, so
 each column is judged as a whole too: the scatter of all its differences (chi-squared) and their mean.
 
-Theory holds for D → ∞: a systematic difference of `finite_size`/D of the theory's value is allowed. The network
+Theory holds for D → ∞: a systematic difference of `finite_size`/D of the theory's value is allowed, and of the gains of
+classifiers as much of the error or loss that they are differences of, for both have a bias of their own. The network
 experiment has a bias in 1/N as well; with two widths or more its means are extrapolated to N = ∞ first. Rows whose
 alpha D is no whole number are not compared: the experiment has another alpha than the theory there.
 
@@ -37,6 +38,13 @@ _UNSOLVED = ("not_converged", "failed")
 # What is compared of a diverged row: its coefficients are limits that no finite experiment has.
 _LOSSES = ("loss", "baseline", "gain", "train_loss", "source_loss", "test_loss", "error")
 _ROUNDING = 1e-9
+# Gains of classifiers are small differences of errors or losses, of which each has its own bias in 1/D.
+_DIFFERENCES = {
+    "gain": "error",
+    "noisy_gain": "noisy_error",
+    "log_loss_gain": "log_loss",
+    "square_loss_gain": "square_loss",
+}
 _LARGEST = 8.0  # one impossible number shall not hide how the others scatter
 
 
@@ -259,7 +267,8 @@ def _compare(
         return None
     if not math.isfinite(theory):
         return Comparison(index, name, theory, float(mean), float(error), math.nan)
-    allowed = (finite_size / size + _ROUNDING) * abs(theory) + _ROUNDING + slack
+    whole = abs(theory) if name not in _DIFFERENCES else _of_classifiers(group[0], name, abs(theory))
+    allowed = finite_size / size * whole + _ROUNDING * (1 + abs(theory)) + slack
     measured = error
     error = math.hypot(measured, ours)
     # The quadrature of an estimated and a known error: the freedom grows as the former's share falls (Welch).
@@ -275,6 +284,12 @@ def _compare(
         )
     shared = (ours / error) ** 2 if error > 0 else 0.0
     return Comparison(index, name, theory, float(mean), float(error), probability, runs.get(index), shared)
+
+
+def _of_classifiers(row: Mapping[str, str], name: str, gain: float) -> float:
+    """Return what a gain of linear classifiers is a difference of; other gains stand for themselves."""
+    measure = _number(row.get(_DIFFERENCES[name]) or "") if "separability" in row else math.nan
+    return max(gain, abs(measure)) if math.isfinite(measure) else gain
 
 
 def _number(cell: str) -> float:

@@ -5,7 +5,7 @@ features M^{1/2} x and another on untrained ones, on the same data. What fresh p
 exact Gaussian integral, so no test points are drawn.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -23,6 +23,8 @@ _SHARED: Mapping[str, float | str] = {
     "rho_xi": 0.0,
     "loss": "logistic",
     "ridge": 0.0,
+    "baseline_ridge": -1.0,  # that of the baseline, where it is not the same
+    "time": np.inf,  # of the squared loss
     "sigma2": 0.0,
     "flips2": 0.0,
 }
@@ -107,6 +109,24 @@ def simulate_classification_ansatz(point: Point, *, dim: int, trials: int, seed:
     return _with_rare(run_trials(trial, trials, seed), trials * p2, str(p["loss"]))
 
 
+def simulate_classification_spikes(
+    point: Point, spikes: Sequence[float], overlaps: Sequence[float], *, dim: int, trials: int, seed: int
+) -> dict[str, Estimate]:
+    """Classify on M = bulk I + spikes on orthonormal directions, whose `overlaps` are those with the teacher."""
+    p = complete_point(point, ANSATZ_DEFAULTS, ("alpha2",))
+    p2, k, r = _target_samples(p, dim), float(p["bulk"]), np.array(overlaps)
+    if len(spikes) >= dim:
+        raise DomainError(f"{len(spikes)} spikes need more than {len(spikes)} dimensions; use a larger --dim.")
+
+    def trial(rng: np.random.Generator) -> dict[str, float]:
+        directions = np.linalg.qr(rng.standard_normal((dim, len(spikes) + 1)))[0]
+        rest = np.sqrt(max(1 - float(r @ r), 0.0))
+        teacher = directions @ np.append(r, rest)
+        return _readouts(rng, p, teacher, p2, (k, directions[:, :-1], np.array(spikes, dtype=float)), k)
+
+    return _with_rare(run_trials(trial, trials, seed), trials * p2, str(p["loss"]))
+
+
 def _target_samples(p: Point, dim: int) -> int:
     samples = samples_of(float(p["alpha2"]), dim)
     if samples is None:
@@ -142,17 +162,23 @@ def _readouts(
 ) -> dict[str, float]:
     """Return all columns of the readout on k I + V diag(c) Vᵀ (k, V (D, spikes), c) and of that on bulk0 I."""
     loss, λ = str(p["loss"]), float(p["ridge"])
+    λ0 = λ if float(p["baseline_ridge"]) < 0 else float(p["baseline_ridge"])
+    t = float(p["time"])
     τ, f = float(p["sigma2"]), float(p["flips2"])
     x = rng.standard_normal((samples, len(teacher)))
     y = signs(rng, x @ teacher, τ, f)
     k, V, c = kernel
     root = np.sqrt(np.maximum(k + c, 0.0)) - np.sqrt(k)
-    theta = fit_classifier(loss, np.sqrt(k) * x + (x @ V) * root @ V.T, y, λ)
+    theta = fit_classifier(loss, np.sqrt(k) * x + (x @ V) * root @ V.T, y, λ, t)
     beta = np.sqrt(k) * theta + V @ (root * (V.T @ theta))
-    before = np.sqrt(bulk0) * fit_classifier(loss, np.sqrt(bulk0) * x, y, λ)
+    before = np.sqrt(bulk0) * fit_classifier(loss, np.sqrt(bulk0) * x, y, λ0, t)
     out, other = fresh(beta, teacher, τ, f), fresh(before, teacher, τ, f)
+    for found, end, ridge in ((out, beta, λ), (other, before, λ0)):
+        if loss == "logistic" and ridge == 0 and np.all(y * (x @ end) > 0):  # the norm grows without end
+            found |= dict.fromkeys(("log_loss", "square_loss", "readout_overlap", "readout_norm2"), np.nan)
     f_train = x @ beta
-    out |= {"train_loss": float(np.mean(_ELL[loss](y * f_train))), "train_error": float(np.mean(y * f_train < 0))}
+    train_loss = 0.0 if np.isnan(out["readout_norm2"]) else float(np.mean(_ELL[loss](y * f_train)))
+    out |= {"train_loss": train_loss, "train_error": float(np.mean(y * f_train < 0))}
     out |= {"baseline": other["error"], "gain": other["error"] - out["error"]}
     for name, short in (("noisy_error", "noisy"), ("log_loss", "log_loss"), ("square_loss", "square_loss")):
         out |= {f"{short}_baseline": other[name], f"{short}_gain": other[name] - out[name]}
@@ -189,12 +215,17 @@ _ELL: Mapping[str, Callable[[Floats], Floats]] = {
 }
 
 
-def fit_classifier(loss: str, z: Floats, y: Floats, ridge: float) -> Floats:
+def fit_classifier(loss: str, z: Floats, y: Floats, ridge: float, time: float = np.inf) -> Floats:
     """Return θ (D,) of least (1/P) Σ ℓ(y θ·z) + (ridge/2)|θ|² on features z (P, D), labels y = ±1 (P,).
 
-    square without ridge: the least-norm solution. margin: NaN where no hyperplane divides the labels.
-    Raises ConvergenceError.
+    square without ridge: the least-norm solution; `time` stops its gradient flow. margin: NaN where no hyperplane
+    divides the labels. logistic and hinge without ridge: the maximum margin where one does (of the logistic loss the
+    direction alone has a limit). Raises ConvergenceError.
     """
+    if loss in ("logistic", "hinge") and ridge == 0:
+        return _unregularised(loss, z, y)
+    if loss == "square" and np.isfinite(time):
+        return _stopped(z, y, ridge, time)
     if loss == "square":
         if ridge == 0:
             return np.asarray(np.linalg.lstsq(z, y, rcond=None)[0], dtype=float)
@@ -210,6 +241,35 @@ def fit_classifier(loss: str, z: Floats, y: Floats, ridge: float) -> Floats:
         basis, r = np.linalg.qr(z.T)
         return np.asarray(basis @ _logistic(r.T * y[:, None], ridge), dtype=float)
     return _logistic(z * y[:, None], ridge)
+
+
+def _stopped(z: Floats, y: Floats, ridge: float, time: float) -> Floats:
+    """Gradient flow of the squared loss, mode by mode."""
+    u, s, v = np.linalg.svd(z, full_matrices=False)
+    rate = s * s / len(y) + ridge
+    weight = np.where(rate > 0, -np.expm1(-rate * time) / np.where(rate > 0, rate, 1.0), time)
+    return v.T @ (weight * s / len(y) * (u.T @ y))
+
+
+def _unregularised(loss: str, z: Floats, y: Floats) -> Floats:
+    """The maximum margin where a hyperplane divides the labels, which a linear program tells, else the optimum."""
+    from scipy.optimize import linprog
+
+    a = z * y[:, None]
+    p, d = a.shape
+    if linprog(np.zeros(d), A_ub=-a, b_ub=-np.ones(p), bounds=(None, None)).status == 0:
+        return _margin(a)
+    if loss == "logistic":
+        return _logistic(a, 0.0)
+    found = linprog(
+        np.append(np.zeros(d), np.ones(p)),
+        A_ub=-np.hstack([a, np.eye(p)]),
+        b_ub=-np.ones(p),
+        bounds=[(None, None)] * d + [(0, None)] * p,
+    )
+    if found.status != 0:
+        raise ConvergenceError("the hinge readout has not converged without ridge; use a positive ridge.")
+    return np.asarray(found.x[:d], dtype=float)
 
 
 def _logistic(a: Floats, ridge: float) -> Floats:

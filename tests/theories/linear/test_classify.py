@@ -100,7 +100,14 @@ def test_the_best_richness_of_the_error():
         ("--loss hige", "did you mean 'hinge'"),
         ("--ridge bestt", "ridge: 'bestt' is not a grid"),
         ("--alpha2 inf", "alpha2 = inf has no classification theory"),
-        ("--t2 3", "linear-classify does not use 't2'"),
+        ("--t2 3", "times for the squared loss alone, not for logistic"),
+        ("--loss square --t2 3 --ridge best", "--ridge best is that of training to its end"),
+        ("--spikes 3", "--spikes 3 needs --overlaps as well"),
+        ("--spikes 3,1 --overlaps 0.5", "2 spikes (3,1) but 1 overlaps (0.5)"),
+        ("--spikes 3,x --overlaps 0.5,0", "spikes: '3,x' must be finite numbers with commas"),
+        ("--spikes 3,1 --overlaps 0.9,0.9", "the squares of the overlaps add up to 1.62"),
+        ("--spikes=-3 --overlaps 0.9", "a spike of -3 on a bulk of 1 is not a kernel"),
+        ("--spikes 3,1 --overlaps 0.5,0.2 --bulk 0", "a bulk of 0 with several spikes"),
         ("--c-signal=-2", "needs k + c_signal >= 0, but k = 1, c_signal = -2"),
         ("--c-signal 1 --c-noise 2 --bulk 0 --rho 0.5 --rho-xi 0.5", "a bulk of 0 with several spikes"),
         ("--rho 0.9 --rho-xi 0.9", "need rho^2 + rho_xi^2 <= 1"),
@@ -111,6 +118,29 @@ def test_refusals(arguments, sentence):
     assert (done.code, done.out) == (2, "")
     assert sentence in done.err
     assert done.err.count("\n") == 1
+
+
+def test_any_number_of_spikes():
+    """Three are those of `classify`, two those of the ansatz with the same eigenvalues, whatever the signs."""
+    (row,) = run("--alpha2 0.7 --spikes 5,2,1 --overlaps 0.6,-0.4,0.2 --ridge 0.1 --flips2 0.1")
+    wanted = classify(0.7, [5.0, 2.0, 1.0], [0.36, 0.16, 0.04], ridge=0.1, flips=0.1)
+    assert float(row["error"]) == pytest.approx(float(wanted.error), abs=1e-10)
+    (two,) = run("--alpha2 0.7 --spikes 5,2 --overlaps 0.6,-0.4 --ridge 0.1")
+    (same,) = run("--alpha2 0.7 --c-signal 5 --c-noise 2 --rho 0.6 --rho-xi 0.4 --ridge 0.1")
+    assert float(two["error"]) == pytest.approx(float(same["error"]), abs=1e-10)
+    (best,) = run("--alpha2 0.7 --spikes 5,2 --overlaps 0.6,-0.4 --ridge best")
+    assert float(best["error"]) <= float(two["error"])
+
+
+def test_times_of_the_squared_loss():
+    found = run("--alpha1 2 --alpha2 0.6 --loss square --flips2 0.2 --times 0,1,10,inf --ridge 0")
+    errors = [float(row["error"]) for row in found]
+    assert errors[0] == 0.5
+    assert {row["best_time"] for row in found} == {found[0]["best_time"]}
+    assert float(found[0]["error_stopped"]) <= min(errors)
+    (end,) = run("--alpha1 2 --alpha2 0.6 --loss square --flips2 0.2 --ridge 0")
+    assert errors[-1] == float(end["error"])
+    assert "best_time" not in end
 
 
 def test_figures_and_verdict_speak_of_the_error(tmp_path):

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tlcli.arrays import Floats, Indices
+from tlcli.errors import DomainError
 from tlcli.linear.ansatz import check_alignment, check_psd, diagonalise
 from tlcli.linear.classify.channels import signal_of
 from tlcli.linear.classify.readout import Classified, Loss, classify
 from tlcli.linear.classify.source import Labels, check_flips, pretrain_labels
+from tlcli.linear.classify.stopped import best_time, classify_stopped
 from tlcli.linear.pretraining import Kernel, Pretrained
 from tlcli.linear.search import optimal_gamma0
 from tlcli.status import SOLVED, Status, phase_of, worst
@@ -36,6 +38,8 @@ class ClassTransfer:
     status: NDArray[np.int8]
     residual: Floats
     pretrained: Pretrained | None
+    best_time: Floats | None = None  # of least error with pre-training, and that error; None where no time is asked for
+    stopped: Floats | None = None
 
 
 @np.errstate(over="ignore")  # beyond floats is inf, and its status says so
@@ -57,11 +61,13 @@ def transfer_labels(
     init_scale: ArrayLike = 1.0,
     kernel: Kernel = "feature",
     t1: ArrayLike = np.inf,
+    time: ArrayLike | None = None,
 ) -> ClassTransfer:
     """Transfer on the kernel that pre-training really leaves; all arguments broadcast.
 
     loss, ridge: of the readout; None is the ridge of least error, of each kernel its own. sigma2: noise before the
-    target's sign, flips2: share of flipped labels. The rest as in `source.pretrain_labels` and `transfer_exact`.
+    target's sign, flips2: share of flipped labels. time: of the readout's training, for the squared loss and given
+    ridges; None: to its end. The rest as in `source.pretrain_labels` and `transfer_exact`.
 
     Raises `DomainError`. Source: docs/averages.md, Sections 2, 4 and 5.
     """
@@ -85,8 +91,7 @@ def transfer_labels(
     # A scale-free kernel is so large that the ridge does not matter.
     own = λ if λ is None or not np.any(source.scale_free) else np.where(source.scale_free, 0.0, λ)
     untrained = np.square(np.asarray(init_scale, dtype=float)) * (2.0 if kernel == "ntk" else 1.0)
-    found = _both(alpha2, (spike,), (r2,), bulk, untrained, loss, own, λ, sigma2, flips2)
-    return _compare(*found, source, lost)
+    return _compare((alpha2, (spike,), (r2,), bulk, untrained), (loss, own, λ, sigma2, flips2, time), source, lost)
 
 
 @np.errstate(over="ignore")  # beyond floats is inf, and its status says so
@@ -105,6 +110,7 @@ def transfer_labels_ansatz(
     sigma2: ArrayLike = 0.0,
     flips2: ArrayLike = 0.0,
     bulk: ArrayLike = 1.0,
+    time: ArrayLike | None = None,
 ) -> ClassTransfer:
     """Transfer on the free kernel k I + [[c₁, c₃], [c₃, c₂]]; all arguments broadcast, as in `transfer_ansatz`."""
     check_alignment(rho, rho_xi)
@@ -114,7 +120,38 @@ def transfer_labels_ansatz(
     k = np.asarray(bulk, dtype=float)
     kept = tuple(np.maximum(c, -k) for c in spikes)
     λ = None if ridge is None else np.asarray(ridge, dtype=float)
-    return _compare(*_both(alpha2, kept, overlaps2, k, k, loss, λ, λ, sigma2, flips2), None, np.zeros((), dtype=bool))
+    return _compare((alpha2, kept, overlaps2, k, k), (loss, λ, λ, sigma2, flips2, time), None)
+
+
+@np.errstate(all="ignore")  # as above
+def transfer_labels_spikes(
+    alpha2: ArrayLike,
+    spikes: Sequence[ArrayLike],
+    overlaps: Sequence[ArrayLike],
+    *,
+    loss: Loss = "logistic",
+    ridge: ArrayLike | None = 0.0,
+    sigma2: ArrayLike = 0.0,
+    flips2: ArrayLike = 0.0,
+    bulk: ArrayLike = 1.0,
+    time: ArrayLike | None = None,
+) -> ClassTransfer:
+    """Transfer on k I + any number of spikes on orthonormal directions; `overlaps` are those with the target's teacher.
+
+    All arguments broadcast, the rest as in `transfer_labels`. Raises `DomainError` also for overlaps whose squares add
+    up to more than one, ValueError for another number of them.
+    """
+    check_flips("flips2", flips2)
+    squares = [np.square(np.asarray(r, dtype=float)) for r in overlaps]
+    total = np.asarray(sum(squares, np.zeros(())))
+    if np.any(total > 1 + 1e-12):
+        raise DomainError(
+            f"the squares of the overlaps add up to {total.max():g}; a teacher of length 1 has at most 1."
+        )
+    k = np.asarray(bulk, dtype=float)
+    c = tuple(np.asarray(x, dtype=float) for x in spikes)
+    λ = None if ridge is None else np.asarray(ridge, dtype=float)
+    return _compare((alpha2, c, squares, k, k), (loss, λ, λ, sigma2, flips2, time), None)
 
 
 def _both(
@@ -128,6 +165,7 @@ def _both(
     baseline_ridge: Floats | None,
     tau: ArrayLike,
     flips: ArrayLike,
+    time: ArrayLike | None,
 ) -> tuple[Classified, Classified, Floats, Floats]:
     """Return readout and baseline with the ridges of both; an untrained bulk of 0 without ridge is read as 0⁺."""
     own = ridge
@@ -138,9 +176,11 @@ def _both(
         other = best_ridge(loss, alpha2, bulk=untrained, tau=tau, flips=flips)
     λ, λ0 = np.minimum(own, _ENDLESS), np.minimum(other, _ENDLESS)
     k0 = np.where((untrained == 0) & (other == 0), 1.0, untrained)
-    target = classify(alpha2, spikes, overlaps2, loss=loss, ridge=λ, bulk=bulk, tau=tau, flips=flips)
-    baseline = classify(alpha2, loss=loss, ridge=λ0, bulk=k0, tau=tau, flips=flips)
-    return target, baseline, own, other
+    if time is None:
+        target = classify(alpha2, spikes, overlaps2, loss=loss, ridge=λ, bulk=bulk, tau=tau, flips=flips)
+        return target, classify(alpha2, loss=loss, ridge=λ0, bulk=k0, tau=tau, flips=flips), own, other
+    target = classify_stopped(alpha2, spikes, overlaps2, time=time, ridge=λ, bulk=bulk, tau=tau, flips=flips)
+    return target, classify_stopped(alpha2, time=time, ridge=λ0, bulk=k0, tau=tau, flips=flips), own, other
 
 
 def best_ridge(
@@ -170,8 +210,15 @@ def best_ridge(
 
 
 def _compare(
-    target: Classified, baseline: Classified, own: Floats, other: Floats, source: Pretrained | None, lost: Any
+    kernel: tuple[Any, ...], readout: tuple[Any, ...], source: Pretrained | None, lost: Any = False
 ) -> ClassTransfer:
+    """Return both readouts, given as the first and the last arguments of `_both`, and their difference."""
+    target, baseline, own, other = _both(*kernel, *readout)
+    alpha2, spikes, overlaps2, bulk, _ = kernel
+    *_, tau, flips, time = readout
+    stop: tuple[Any, Any] = (None, None)
+    if time is not None:
+        stop = best_time(alpha2, spikes, overlaps2, ridge=np.minimum(own, _ENDLESS), bulk=bulk, tau=tau, flips=flips)
     gain = np.where(lost, np.nan, baseline.error - target.error)
     status = worst(target.status, baseline.status)
     dead = np.zeros((), dtype=bool)
@@ -179,7 +226,7 @@ def _compare(
         status, dead = worst(status, source.status), source.status == Status.COLLAPSED
     phase = phase_of(gain, target.error, baseline.error, relative=SOLVED, collapsed=dead)
     residual = np.maximum(target.residual, baseline.residual)
-    return ClassTransfer(target, baseline, own, other, gain, phase, status, residual, source)
+    return ClassTransfer(target, baseline, own, other, gain, phase, status, residual, source, *stop)
 
 
 def label_signal(sigma: ArrayLike, flips: ArrayLike) -> Floats:

@@ -1,14 +1,20 @@
 """Classification on the adaptive kernel as a solver, with its own coefficients or an ansatz."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tlcli.arrays import Floats
 from tlcli.errors import UsageError
-from tlcli.linear.classify.label_transfer import ClassTransfer, label_signal, transfer_labels, transfer_labels_ansatz
+from tlcli.linear.classify.label_transfer import (
+    ClassTransfer,
+    label_signal,
+    transfer_labels,
+    transfer_labels_ansatz,
+    transfer_labels_spikes,
+)
 from tlcli.linear.classify.readout import LOSSES
 from tlcli.linear.pretraining import collapse_ratio
 from tlcli.theories.base import ClosedForm, Columns, Experiment, Parameters
@@ -28,6 +34,8 @@ def columns_of(p: Parameters, found: ClassTransfer) -> Columns:
     columns: Columns = {}
     if isinstance(p.get("ridge"), str):
         columns |= {"ridge_opt": found.ridge, "baseline_ridge_opt": found.baseline_ridge}
+    if found.best_time is not None and found.stopped is not None:
+        columns |= {"best_time": found.best_time, "error_stopped": found.stopped}
     columns |= {"error": target.error, "baseline": baseline.error, "gain": found.gain}
     for name, short in _GAINS.items():
         value, before = getattr(target, name), getattr(baseline, name)
@@ -46,8 +54,23 @@ def _ridge(p: Parameters) -> Any:
 
 
 def _shared(p: Parameters) -> dict[str, Any]:
-    names = ("rho", "gamma0", "rho_xi", "sigma2", "flips2", "loss")
-    return {"ridge": _ridge(p), **{name: p[name] for name in names}}
+    return {**_readout(p), **{name: p[name] for name in ("rho", "gamma0", "rho_xi")}}
+
+
+def _readout(p: Parameters) -> dict[str, Any]:
+    time = {"time": p["time"]} if "time" in p else {}
+    return {"ridge": _ridge(p), **{name: p[name] for name in ("sigma2", "flips2", "loss")}, **time}
+
+
+def numbers_of(name: str, text: Any) -> tuple[float, ...]:
+    """Return the numbers of --spikes or --overlaps. Raises UsageError for another text."""
+    try:
+        found = tuple(float(part) for part in str(text).split(","))
+    except ValueError:
+        found = ()
+    if not found or not np.all(np.isfinite(found)):
+        raise UsageError(f"{name}: '{text}' must be finite numbers with commas, such as 0.6,-0.4,0.2.")
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +149,27 @@ def _free(p: Parameters, c: Mapping[str, Any]) -> ClassTransfer:
 
 
 @dataclass(frozen=True, eq=False)
+class ClassifySpikes(_Classify):
+    """A classifier on a kernel with any number of free spikes."""
+
+    parameters: tuple[str, ...] = ("alpha2", "spikes", "overlaps", "bulk", *_TARGET)
+
+    def evaluate(self, p: Parameters) -> Columns:
+        """Return `tlcli.linear.classify.label_transfer.transfer_labels_spikes`."""
+        spikes, overlaps = (numbers_of(name, p[name]) for name in ("spikes", "overlaps"))
+        return columns_of(p, transfer_labels_spikes(p["alpha2"], spikes, overlaps, bulk=p["bulk"], **_readout(p)))
+
+
+@dataclass(frozen=True, eq=False)
+class CostlyClassifySpikes(ClassifySpikes):
+    """The same with a search for the ridge or the time at every point: nothing else is searched unasked."""
+
+    cheap: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, eq=False)
 class CostlyClassify(Classify):
-    """The same with a search for the ridge at every point: nothing else is searched unasked."""
+    """The same with a search for the ridge or the time at every point: nothing else is searched unasked."""
 
     cheap: ClassVar[bool] = False
 
@@ -140,16 +182,41 @@ class CostlyClassifyAnsatz(ClassifyAnsatz):
 
 
 def classify_theory(get: Callable[[str], Any]) -> _Classify:
-    """Return the theory that the options ask for: an ansatz where it has coefficients; no ridge for the margin."""
-    free, best = get("c_signal") is not None, isinstance(get("ridge"), str)
-    kind = {
-        (False, False): Classify,
-        (False, True): CostlyClassify,
-        (True, False): ClassifyAnsatz,
-        (True, True): CostlyClassifyAnsatz,
-    }[free, best]
+    """Return the theory that the options ask for: an ansatz where it has coefficients; no ridge for the margin.
+
+    Raises UsageError for options that exclude each other.
+    """
+    best, timed = isinstance(get("ridge"), str), get("t2") is not None or get("times") is not None
+    kinds = (Classify, CostlyClassify)
+    if get("spikes") is not None or get("overlaps") is not None:
+        _check_spikes(get("spikes"), get("overlaps"))
+        kinds = (ClassifySpikes, CostlyClassifySpikes)
+    elif get("c_signal") is not None:
+        kinds = (ClassifyAnsatz, CostlyClassifyAnsatz)
+    made = kinds[best or timed]()  # a best time is sought too
+    if timed and get("loss") != "square":
+        raise UsageError(
+            f"linear-classify has times for the squared loss alone, not for {get('loss') or 'logistic'}, whose "
+            "dynamics needs a theory of its own; use --loss square, or leave out --t2 and --times."
+        )
+    if timed and best:
+        raise UsageError("--ridge best is that of training to its end; give numbers, or leave out --t2 and --times.")
+    if timed:
+        return replace(made, parameters=(*made.parameters, "time"), defaults={**made.defaults, "time": np.inf})
     if get("loss") == "margin":
         if get("ridge") is not None:
             raise UsageError(f"loss margin has no ridge; leave out ridge, or use one of {', '.join(LOSSES[:3])}.")
-        return kind(parameters=tuple(name for name in kind().parameters if name != "ridge"))
-    return kind()
+        return replace(made, parameters=tuple(name for name in made.parameters if name != "ridge"))
+    return made
+
+
+def _check_spikes(spikes: str | None, overlaps: str | None) -> None:
+    """Refuse another number of overlaps than of spikes. Raises UsageError."""
+    if spikes is None or overlaps is None:
+        there, lacking = ("spikes", "overlaps") if overlaps is None else ("overlaps", "spikes")
+        raise UsageError(f"--{there} {spikes or overlaps} needs --{lacking} as well, one for each spike.")
+    counts = [len(numbers_of(*pair)) for pair in (("spikes", spikes), ("overlaps", overlaps))]
+    if counts[0] != counts[1]:
+        raise UsageError(
+            f"{counts[0]} spikes ({spikes}) but {counts[1]} overlaps ({overlaps}); give one overlap for each spike."
+        )

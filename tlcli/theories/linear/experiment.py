@@ -1,8 +1,10 @@
 """The experiments as tasks of a sweep: one point in, means and standard errors of its columns out."""
 
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -108,16 +110,30 @@ class Classification(_Linear):
             values = case.grid.values.get(name)
             if values is not None and np.any(values.array == bad) and "c_signal" not in case.theory.parameters:
                 raise UsageError(f"the {self.name} experiment has no {name} = {bad:g}; it needs {allowed}.")
-        loss, ridge = case.words["loss"], case.grid.values.get("ridge")
-        if case.words.get("ridge") is not None:
-            raise UsageError(
-                f"the {self.name} experiment has no ridge {case.words['ridge']}; give numbers, as those of ridge_opt."
-            )
-        if loss in ("logistic", "hinge") and ridge is not None and np.any(ridge.array == 0):
-            raise UsageError(
-                f"the {self.name} experiment has no ridge = 0 with loss {loss}, whose norm may be infinite; give a "
-                "positive --ridge, or --loss margin."
-            )
+
+    def tasks(self, case: Case, variant: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> list[Task]:
+        """Return a task per point; the best ridges are those of the theory, which searches for them."""
+        tasks = super().tasks(case, variant, settings, seed)
+        if case.words.get("ridge") is None:
+            return tasks
+        own, other = (column.tolist() for column in _best_ridges(case))
+        return [
+            replace(task, parameters={**task.parameters, "ridge": own[task.point], "baseline_ridge": other[task.point]})
+            for task in tasks
+        ]
+
+
+@functools.lru_cache(maxsize=4)  # the tasks of a case are asked for several times
+def _best_ridges(case: Case) -> tuple[Any, Any]:
+    """Return the best ridges of a case with and without pre-training, flat, as numbers."""
+    found = case.theory.columns(case)
+    names = ("ridge_opt", "baseline_ridge_opt")
+    every = (np.broadcast_to(found[name], case.grid.shape).ravel() for name in names)
+    own, other = (np.minimum(np.nan_to_num(one, nan=1.0, posinf=_ENDLESS), _ENDLESS) for one in every)
+    return own, other
+
+
+_ENDLESS = 1e9  # stands for an infinite ridge, as in theory: only the direction of the predictor is left
 
 
 class UnreducedDynamics(_Linear):
@@ -208,9 +224,17 @@ def _ansatz_regression(p: dict[str, Any], seed: int) -> Any:
 
 
 def _classification(p: dict[str, Any], seed: int) -> Any:
-    from tlcli.simulate.classification import simulate_classification, simulate_classification_ansatz
+    from tlcli.simulate.classification import (
+        simulate_classification,
+        simulate_classification_ansatz,
+        simulate_classification_spikes,
+    )
+    from tlcli.theories.linear.classify import numbers_of
 
     size = _size(p)
+    if "spikes" in p:
+        spikes, overlaps = (numbers_of(name, p.pop(name)) for name in ("spikes", "overlaps"))
+        return simulate_classification_spikes(p, spikes, overlaps, **size, seed=seed)
     if "c_signal" not in p:
         return simulate_classification(p, **size, seed=seed)
     return simulate_classification_ansatz(_with_numbers(p), **size, seed=seed)
