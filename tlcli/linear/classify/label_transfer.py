@@ -123,7 +123,7 @@ def transfer_labels_ansatz(
     return _compare((alpha2, kept, overlaps2, k, k), (loss, λ, λ, sigma2, flips2, time), None)
 
 
-@np.errstate(all="ignore")  # as above
+@np.errstate(over="ignore")  # as above
 def transfer_labels_spikes(
     alpha2: ArrayLike,
     spikes: Sequence[ArrayLike],
