@@ -18,7 +18,7 @@ from tlcli.linear.classify.label_transfer import (
 from tlcli.linear.classify.readout import LOSSES
 from tlcli.linear.pretraining import collapse_ratio
 from tlcli.theories.base import ClosedForm, Columns, Experiment, Parameters
-from tlcli.theories.linear.constants import admissible, constants
+from tlcli.theories.linear.constants import admissible, constants, numbers_of
 from tlcli.theories.linear.experiment import Classification
 
 SOLVER = "linear-classify"
@@ -60,17 +60,6 @@ def _shared(p: Parameters) -> dict[str, Any]:
 def _readout(p: Parameters) -> dict[str, Any]:
     time = {"time": p["time"]} if "time" in p else {}
     return {"ridge": _ridge(p), **{name: p[name] for name in ("sigma2", "flips2", "loss")}, **time}
-
-
-def numbers_of(name: str, text: Any) -> tuple[float, ...]:
-    """Return the numbers of --spikes or --overlaps. Raises UsageError for another text."""
-    try:
-        found = tuple(float(part) for part in str(text).split(","))
-    except ValueError:
-        found = ()
-    if not found or not np.all(np.isfinite(found)):
-        raise UsageError(f"{name}: '{text}' must be finite numbers with commas, such as 0.6,-0.4,0.2.")
-    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -229,7 +229,7 @@ def _classification(p: dict[str, Any], seed: int) -> Any:
         simulate_classification_ansatz,
         simulate_classification_spikes,
     )
-    from tlcli.theories.linear.classify import numbers_of
+    from tlcli.theories.linear.constants import numbers_of
 
     size = _size(p)
     if "spikes" in p:
