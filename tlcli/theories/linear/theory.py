@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tlcli.arrays import Floats
+from tlcli.arrays import Flags, Floats
 from tlcli.errors import DomainError
 from tlcli.linear.ansatz import check_alignment
 from tlcli.linear.linear_transfer import Transfer, transfer_ansatz, transfer_exact
@@ -20,94 +20,9 @@ from tlcli.theories.linear.structured import structured_columns
 from tlcli.theories.linear.two_time import two_time_arrays, two_time_columns
 
 _SOURCE = ("alpha1", "gamma0", "sigma1", "weight_decay", "init_scale", "kernel")
-
-
-_OF_TARGET = ("rho", "rho_xi", "gamma0", "sigma1", "weight_decay", "init_scale", "kernel")
-
-
-def _exact(p: Parameters) -> Columns:
-    result = transfer_exact(
-        p["alpha1"],
-        p["alpha2"],
-        rho=p["rho"],
-        gamma0=p["gamma0"],
-        rho_xi=p["rho_xi"],
-        sigma1=p["sigma1"],
-        sigma2=p["sigma2"],
-        ridge=p["ridge"],
-        weight_decay=p["weight_decay"],
-        init_scale=p["init_scale"],
-        kernel=p["kernel"],
-        t1=p["t1"],
-        time=p["time"],
-    )
-    source = result.pretrained
-    assert source is not None
-    names = ("overlap", "norm2", "bulk", "spike", "c_signal", "c_cross", "c_noise")
-    return {**{name: getattr(source, name) for name in names}, **_transfer_columns(result)}
-
-
-def _collapse_margin(p: Parameters) -> Any:
-    """Positive where features survive endless pre-training with weight decay (docs/theory.md, Section 2)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        margin = np.log(collapse_ratio(p["alpha1"], p["gamma0"], p["weight_decay"], p["sigma1"]))
-    endless = np.isinf(np.asarray(p["t1"], dtype=float)) & (np.asarray(p["weight_decay"], dtype=float) > 0)
-    return np.where(endless & ~np.isnan(margin), margin, 1.0)
-
-
-def _ansatz(p: Parameters) -> Columns:
-    c = constants(p)
-    result = transfer_ansatz(p["alpha1"], p["alpha2"], **_ansatz_rest(p), **c)
-    given = {f"{name}_value": value for name, value in c.items() if isinstance(p[name], str)}
-    return {**given, **_transfer_columns(result)}
-
-
-def _ansatz_relaxed(p: Parameters) -> Columns:
-    """The ansatz where it is admissible, NaN elsewhere."""
-    good, c = admissible(p)
-    result = transfer_ansatz(p["alpha1"], p["alpha2"], **_ansatz_rest(p), **c)
-    columns = _transfer_columns(result)
-    return {name: np.where(good, columns[name], np.nan) for name in ("loss", "gain")}
-
-
-def _ansatz_rest(p: Parameters) -> dict[str, Any]:
-    names = ("rho", "gamma0", "rho_xi", "sigma2", "ridge", "bulk", "time")
-    return {name: p[name] for name in names}
-
-
-def _transfer_columns(result: Transfer) -> Columns:
-    names = ("loss", "baseline", "gain", "train_loss", "phase", "residual", "status")
-    return {name: getattr(result, name) for name in names}
-
-
-def _pretrain(p: Parameters) -> Columns:
-    source = pretrain(
-        p["alpha1"],
-        p["gamma0"],
-        sigma1=p["sigma1"],
-        init_scale=p["init_scale"],
-        weight_decay=p["weight_decay"],
-        t1=p["time"],
-        kernel=p["kernel"],
-    )
-    names = ("overlap", "norm2", "bulk", "spike", "n_signal", "n_noise", "c_signal", "c_cross", "c_noise")
-    columns = {name: getattr(source, name) for name in names}
-    columns["source_loss"] = 1 - 2 * source.overlap + source.norm2
-    columns["source_train_loss"] = source.train_loss
-    return {**columns, **_left_for_target(p, source), "residual": source.residual, "status": source.status}
-
-
-def _left_for_target(p: Parameters, source: Pretrained) -> Columns:
-    """What the kernel is worth to a target, where one is named: the spike's overlap with it, its loss and gain."""
-    if "rho" not in p:
-        return {}
-    check_alignment(p["rho"], p["rho_xi"])
-    columns: Columns = {"spike_alignment": p["rho"] * source.n_signal + p["rho_xi"] * source.n_noise}
-    if "alpha2" in p:
-        found = transfer_exact(p["alpha1"], p["alpha2"], t1=p["time"], **{name: p[name] for name in _OF_TARGET})
-        columns |= {name: getattr(found, name) for name in ("loss", "baseline", "gain", "phase")}
-    return columns
-
+_KERNEL = ("overlap", "norm2", "bulk", "spike")
+_COEFFICIENTS = ("c_signal", "c_cross", "c_noise")
+_TRANSFER = ("loss", "baseline", "gain", "train_loss", "phase", "residual", "status")
 
 # What each kind of input spectrum brings along, or has no use for: no options then, and no columns.
 _FIXED_BY = {
@@ -117,56 +32,16 @@ _FIXED_BY = {
 }
 
 
-def _joint(p: Parameters) -> Columns:
-    from tlcli.linear.stages import joint
-
-    gamma2 = p["gamma0"] if p["gamma2"] is None else p["gamma2"]
-    for name, values in (("gamma0", p["gamma0"]), ("gamma2", gamma2)):
-        if np.any(np.isinf(values)):
-            raise DomainError(f"{name} = inf is no limit of joint training; use a large finite {name}.")
-    if p["gamma2"] is not None and np.any(np.asarray(gamma2) == 0):
-        raise DomainError("gamma2 = 0 is not allowed in linear-joint; it must be > 0.")
-    result = joint(
-        p["alpha1"],
-        p["alpha2"],
-        rho=p["rho"],
-        gamma1=p["gamma0"],
-        gamma2=gamma2,
-        sigma1=p["sigma1"],
-        sigma2=p["sigma2"],
-        weight_decay1=p["weight_decay"],
-        weight_decay2=p["weight_decay2"],
-        t1=p["t1"],
-        t2=p["time"],
-        init_scale=p["init_scale"],
-    )
-    names = (
-        "overlap",
-        "norm2",
-        "source_loss_before",
-        "loss",
-        "baseline",
-        "gain",
-        "source_loss",
-        "forgetting",
-        "norm2_end",
-    )
-    columns = {name: getattr(result, name) for name in names}
-    columns["phase"] = phase_of(
-        result.gain, result.loss, result.baseline, relative=SOLVED, collapsed=result.status == Status.COLLAPSED
-    )
-    return {**columns, "residual": result.residual, "status": result.status}
+def _given(p: Parameters, *names: str) -> dict[str, Any]:
+    return {name: p[name] for name in names}
 
 
-def _joint_relaxed(p: Parameters) -> Columns:
-    """Joint training where it can be integrated: an infinite richness gives NaN."""
-    names = ("gamma0",) if p["gamma2"] is None else ("gamma0", "gamma2")
-    infinite = np.isinf(np.asarray(p[names[0]], dtype=float))
-    safe = {name: np.where(np.isinf(p[name]), 1.0, p[name]) for name in names}
-    for name in names[1:]:
-        infinite = infinite | np.isinf(p[name])
-    columns = _joint({**p, **safe})
-    return {name: np.where(infinite, np.nan, columns[name]) for name in ("loss", "gain")}
+def _found(record: Any, *names: str) -> Columns:
+    return {name: getattr(record, name) for name in names}
+
+
+def _at_infinity(p: Parameters, *names: str) -> Flags:
+    return np.logical_or.reduce(np.broadcast_arrays(*(np.isinf(np.asarray(p[name], dtype=float)) for name in names)))
 
 
 class _Linear(ClosedForm):
@@ -200,7 +75,23 @@ class Pretraining(_Linear):
 
     def evaluate(self, p: Parameters) -> Columns:
         """Return what `tlcli.linear.pretraining.pretrain` leaves behind."""
-        return _pretrain(p)
+        source = pretrain(t1=p["time"], **_given(p, *_SOURCE))
+        columns = _found(source, *_KERNEL, "n_signal", "n_noise", *_COEFFICIENTS)
+        columns["source_loss"] = 1 - 2 * source.overlap + source.norm2
+        columns["source_train_loss"] = source.train_loss
+        return {**columns, **self._left_for_target(p, source), **_found(source, "residual", "status")}
+
+    @staticmethod
+    def _left_for_target(p: Parameters, source: Pretrained) -> Columns:
+        """What the kernel is worth to a target, where one is named: the spike's overlap with it, its loss and gain."""
+        if "rho" not in p:
+            return {}
+        check_alignment(p["rho"], p["rho_xi"])
+        columns: Columns = {"spike_alignment": p["rho"] * source.n_signal + p["rho_xi"] * source.n_noise}
+        if "alpha2" in p:
+            found = transfer_exact(t1=p["time"], **_given(p, *_SOURCE, "alpha2", "rho", "rho_xi"))
+            columns |= _found(found, "loss", "baseline", "gain", "phase")
+        return columns
 
     def archives(self, case: Case) -> dict[str, str]:
         """Return the file of the matrices."""
@@ -251,7 +142,8 @@ class Exact(_Tuned):
 
     def evaluate(self, p: Parameters) -> Columns:
         """Return `tlcli.linear.linear_transfer.transfer_exact`."""
-        return _exact(p)
+        result = transfer_exact(**_given(p, *self.parameters))
+        return {**_found(result.pretrained, *_KERNEL, *_COEFFICIENTS), **_found(result, *_TRANSFER)}
 
     def kernel(self, p: Parameters, columns: Columns) -> tuple[Floats, Floats, Any]:
         """Return the spike that pre-training leaves, and its bulk."""
@@ -259,7 +151,10 @@ class Exact(_Tuned):
 
     def margin(self, p: Parameters) -> Floats:
         """Return the logarithm of the ratio that features survive above (docs/theory.md, Section 2)."""
-        return _collapse_margin(p)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            margin = np.log(collapse_ratio(p["alpha1"], p["gamma0"], p["weight_decay"], p["sigma1"]))
+        endless = _at_infinity(p, "t1") & (np.asarray(p["weight_decay"], dtype=float) > 0)
+        return np.where(endless & ~np.isnan(margin), margin, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,7 +172,9 @@ class Ansatz(_Tuned):
 
     def evaluate(self, p: Parameters) -> Columns:
         """Return `tlcli.linear.linear_transfer.transfer_ansatz`."""
-        return _ansatz(p)
+        c = constants(p)
+        given = {f"{name}_value": value for name, value in c.items() if isinstance(p[name], str)}
+        return {**given, **_found(self._transfer(p, c), *_TRANSFER)}
 
     def kernel(self, p: Parameters, columns: Columns) -> tuple[Floats, Floats, Any]:
         """Return the kernel that was given."""
@@ -285,7 +182,12 @@ class Ansatz(_Tuned):
 
     def search(self, p: Parameters) -> Columns:
         """Return the same where it is admissible, NaN elsewhere."""
-        return _ansatz_relaxed(p)
+        good, c = admissible(p)
+        columns = _found(self._transfer(p, c), "loss", "gain")
+        return {name: np.where(good, column, np.nan) for name, column in columns.items()}
+
+    def _transfer(self, p: Parameters, c: dict[str, Any]) -> Transfer:
+        return transfer_ansatz(**{**_given(p, *self.parameters), **c})
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,11 +205,34 @@ class JointTheory(_Linear):
 
     def evaluate(self, p: Parameters) -> Columns:
         """Return `tlcli.linear.stages.joint`."""
-        return _joint(p)
+        from tlcli.linear.stages import joint
+
+        gamma2 = p["gamma0"] if p["gamma2"] is None else p["gamma2"]
+        for name, values in (("gamma0", p["gamma0"]), ("gamma2", gamma2)):
+            if np.any(np.isinf(values)):
+                raise DomainError(f"{name} = inf is no limit of joint training; use a large finite {name}.")
+        if p["gamma2"] is not None and np.any(np.asarray(gamma2) == 0):
+            raise DomainError("gamma2 = 0 is not allowed in linear-joint; it must be > 0.")
+        result = joint(
+            gamma1=p["gamma0"],
+            gamma2=gamma2,
+            weight_decay1=p["weight_decay"],
+            t2=p["time"],
+            **_given(p, "alpha1", "alpha2", "rho", "sigma1", "sigma2", "weight_decay2", "init_scale", "t1"),
+        )
+        columns = _found(result, "overlap", "norm2", "source_loss_before", "loss", "baseline", "gain")
+        columns |= _found(result, "source_loss", "forgetting", "norm2_end")
+        columns["phase"] = phase_of(
+            result.gain, result.loss, result.baseline, relative=SOLVED, collapsed=result.status == Status.COLLAPSED
+        )
+        return {**columns, **_found(result, "residual", "status")}
 
     def search(self, p: Parameters) -> Columns:
         """Return the same where it can be integrated: an infinite richness gives NaN."""
-        return _joint_relaxed(p)
+        names = ("gamma0",) if p["gamma2"] is None else ("gamma0", "gamma2")
+        infinite = _at_infinity(p, *names)
+        columns = self.evaluate({**p, **{name: np.where(np.isinf(p[name]), 1.0, p[name]) for name in names}})
+        return {name: np.where(infinite, np.nan, columns[name]) for name in ("loss", "gain")}
 
 
 @dataclass(frozen=True, eq=False)
