@@ -2,11 +2,16 @@
 
 from unittest import mock
 
+import matplotlib.pyplot as plt
 import pytest
 
 from tlcli.options.commands import COMMANDS
 from tlcli.run.execute import execute
 from tlcli.run.recipe import parse_recipe
+
+# A network that takes no time, as flags.
+TINY = {"source": "linear", "target": "linear", "dim": "4", "p1": "6", "p2": "4", "ptest": "20", "t1": "1", "t2": "1"}
+TINY |= {"repeats": "2", "accuracy": "1"}
 
 
 @pytest.fixture
@@ -21,11 +26,12 @@ def draw(tmp_path):
             path.write_bytes(b"")  # the provenance has the hash of every file
 
         loaded = None if recipe is None else parse_recipe(recipe, "test")
-        flags |= {"output": str(tmp_path), "quiet": True}
+        flags |= {"output": str(tmp_path), "quiet": True, "force": True}
         with mock.patch("tlcli.report.writer.save", keep):
             assert execute(command, COMMANDS[command].options, loaded, flags) == 0
         for figure in found.values():
             figure.canvas.draw()  # titles, ticks and layout must not warn
         return found
 
-    return figures
+    yield figures
+    plt.close("all")

@@ -5,6 +5,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tests.report.conftest import TINY
 from tlcli.options import OPTIONS
 from tlcli.options.columns import COLUMNS, label_of
 from tlcli.report.facets import fixed_text
@@ -13,17 +14,7 @@ from tlcli.report.tables import Block
 from tlcli.run.outputs import pages_told
 
 SPACE = "\N{NO-BREAK SPACE}"
-NETWORK = {
-    "source": "linear",
-    "target": "linear",
-    "dim": "4",
-    "p1": "6",
-    "p2": "4",
-    "ptest": "20",
-    "t1": "1",
-    "t2": "1",
-}
-NETWORK |= {"neurons": "32", "repeats": "2", "accuracy": "1", "activation": "tanh", "depth": "2"}
+NETWORK = {**TINY, "neurons": "32", "activation": "tanh", "depth": "2"}
 
 
 def test_lines_break_after_commas_only():

@@ -7,23 +7,14 @@ import numpy as np
 import pytest
 
 import tlcli
+from tests.report.conftest import TINY
 from tlcli.errors import UsageError
 from tlcli.options.commands import COMMANDS
 from tlcli.run.execute import execute
 
 LINEAR = {"alpha1": "0.5", "alpha2": "0.1:0.9:4", "gamma0": "0.5,2", "sigma2": "0.2", "ridge": "0.1"}
 MEASURED = {**LINEAR, "simulate": True, "dim": "40", "trials": "3"}
-NETWORK = {
-    "source": "linear",
-    "target": "linear",
-    "dim": "4",
-    "p1": "6",
-    "p2": "4",
-    "ptest": "20",
-    "t1": "1",
-    "t2": "1",
-}
-NETWORK |= {"neurons": "16", "repeats": "2", "accuracy": "1", "gamma2": "0.5,1", "times": "0,0.5,1"}
+NETWORK = {**TINY, "neurons": "16", "gamma2": "0.5,1", "times": "0,0.5,1"}
 
 
 def run(folder, command="finetune-loss", **flags):

@@ -1,8 +1,25 @@
 """Networks of finite width from plain words, for tests."""
 
+from dataclasses import dataclass
+
+import numpy as np
+
 from tlcli.simulate.deep import DeepExperiment, simulate_networks
 from tlcli.simulate.two_layer import NetworkExperiment
 from tlcli.training import TransferSettings
+
+
+@dataclass
+class Data:
+    """What networks read of a `TaskData`."""
+
+    x_source: np.ndarray
+    y_source: np.ndarray
+    x_target: np.ndarray
+    y_target: np.ndarray
+    x_test: np.ndarray
+    y_test_source: np.ndarray
+    y_test_target: np.ndarray
 
 
 class Unchecked(TransferSettings):

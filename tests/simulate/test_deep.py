@@ -1,10 +1,9 @@
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from tests.simulate.nets import Unchecked, deep_experiment, simulate, two_layer_experiment
+from tests.simulate.nets import Data, Unchecked, deep_experiment, simulate, two_layer_experiment
 from tlcli.dmft.activations import activation
 from tlcli.errors import ConvergenceError, DomainError, UsageError
 from tlcli.simulate import deep_network
@@ -16,17 +15,6 @@ from tlcli.simulate.two_layer import (
     train_networks,
     transfer_losses,
 )
-
-
-@dataclass
-class Data:
-    x_source: np.ndarray
-    y_source: np.ndarray
-    x_target: np.ndarray
-    y_target: np.ndarray
-    x_test: np.ndarray
-    y_test_source: np.ndarray
-    y_test_target: np.ndarray
 
 
 def plane(seed=0, p=8, dim=2):

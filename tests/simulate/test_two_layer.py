@@ -1,9 +1,7 @@
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 
-from tests.simulate.nets import simulate, two_layer_experiment
+from tests.simulate.nets import Data, simulate, two_layer_experiment
 from tlcli.dmft.activations import Activation, activation
 from tlcli.errors import ConvergenceError, DomainError, UsageError
 from tlcli.simulate import two_layer
@@ -15,17 +13,6 @@ from tlcli.simulate.two_layer import (
     train_networks,
     transfer_losses,
 )
-
-
-@dataclass
-class Data:
-    x_source: np.ndarray
-    y_source: np.ndarray
-    x_target: np.ndarray
-    y_target: np.ndarray
-    x_test: np.ndarray
-    y_test_source: np.ndarray
-    y_test_target: np.ndarray
 
 
 def cosines(dim):

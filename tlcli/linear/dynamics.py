@@ -22,6 +22,7 @@ TOLERANCE = 1e-8  # of what a step neglects; the end values are then good to abo
 _CHUNK = 64  # points per batch: the arrays of one step stay in cache
 _NODE_LADDER = (48, 64, 96, 128, 192, 256, 384, 600, 1200)
 _QUADRATURE_ERROR = 1e-11
+OUTPUTS = ("signal", "carried", "norm2", "loss", "train_loss", "bulk", "tau", "phi")  # recorded in this order
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class StageSolution:
         loss = 1.0 - 2.0 * np.asarray(closed["signal"]) + np.asarray(closed["norm2"])
         values = {"carried": 0.0, "loss": loss, "bulk": self.bulk[..., -1], **closed}
         columns = {}
-        for name in ("signal", "carried", "norm2", "loss", "train_loss", "bulk", "tau", "phi"):
+        for name in OUTPUTS:
             columns[name] = getattr(self, name).copy()
             columns[name][..., -1] = np.where(where, values.get(name, np.nan), columns[name][..., -1])
         return replace(self, **columns)
@@ -84,14 +85,7 @@ def integrate_stage(
     """
     require(POSITIVE, alpha=alpha)
     require(NON_NEGATIVE, duration=duration)
-    require(
-        FINITE_NON_NEGATIVE,
-        gamma=gamma,
-        start=start,
-        bulk=bulk,
-        sigma=sigma,
-        weight_decay=weight_decay,
-    )
+    require(FINITE_NON_NEGATIVE, gamma=gamma, start=start, bulk=bulk, sigma=sigma, weight_decay=weight_decay)
     times = np.atleast_1d(np.asarray(times, dtype=float))
     require(NON_NEGATIVE, times=times)
     require((lambda x: x <= np.min(duration), "within the duration of the stage"), times=times)
@@ -103,16 +97,8 @@ def integrate_stage(
     back = back.reshape(-1)
     values, status, residual, steps = _integrate_points(unique, times, tolerance, stages, max_steps)
     columns = np.moveaxis(values[back].reshape(*shape, times.size + 1, N_OUTPUTS), -1, 0)
-    signal, carried, norm2, loss, train_loss, bulk_end, tau, phi = columns
     return StageSolution(
-        signal=signal,
-        carried=carried,
-        norm2=norm2,
-        loss=loss,
-        train_loss=train_loss,
-        bulk=bulk_end,
-        tau=tau,
-        phi=phi,
+        **dict(zip(OUTPUTS, columns, strict=True)),
         status=status[back].reshape(shape),
         residual=residual[back].reshape(shape),
         steps=steps[back].reshape(shape),

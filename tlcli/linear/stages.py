@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from tlcli.arrays import Flags, Floats
 from tlcli.errors import DomainError
 from tlcli.linear.domain import SQUARED, at_threshold, require
-from tlcli.linear.dynamics import StageSolution, integrate_stage
+from tlcli.linear.dynamics import OUTPUTS, StageSolution, integrate_stage
 from tlcli.linear.pretraining import pretrain
 from tlcli.status import Status, worst
 
@@ -232,8 +232,7 @@ def _without(run: StageSolution, unknown: Flags) -> StageSolution:
     if not unknown.any():
         return run
     shape = np.broadcast_shapes(run.status.shape, unknown.shape)
-    names = ("signal", "carried", "norm2", "loss", "train_loss", "bulk", "tau", "phi")
-    columns = {name: np.where(unknown[..., None], np.nan, getattr(run, name)) for name in names}
+    columns = {name: np.where(unknown[..., None], np.nan, getattr(run, name)) for name in OUTPUTS}
     status = np.where(unknown, np.int8(Status.NOT_CONVERGED), np.broadcast_to(run.status, shape))
     return replace(run, status=status, **columns)
 

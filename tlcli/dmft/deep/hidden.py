@@ -155,24 +155,23 @@ class Hidden:
 
     def forward(self, c: Floats, decay: float, learned: Floats, ablation: Ablation = NOTHING) -> Array:
         """Return W x (m, size of the sink) from c = <in x>; `learned` is C (n_response, n_feature)."""
-        weights = decay * c
-        features, responses = self.features, self.responses
-        if ablation.responses:
-            weights[:, responses] = 0
-        elif ablation.forget:
-            weights[:, responses[responses < ablation.forget]] = 0
-        n_response, n_feature = learned.shape
-        weights[:, responses[:n_response]] += c[:, features[:n_feature]] @ learned.T
-        return weights.astype(self.outs.space.dtype) @ self.outs.rows[: weights.shape[1]]
+        return _through(self.outs, c, decay, (self.features, learned.T, self.responses), ablation)
 
     def backward(self, d: Floats, decay: float, learned: Floats, ablation: Ablation = NOTHING) -> Array:
         """Return W^T g (m, size of the source) from d = <out g>."""
-        weights = decay * d
-        features, responses = self.features, self.responses
-        if ablation.responses:
-            weights[:, features] = 0
-        elif ablation.forget:
-            weights[:, features[features < ablation.forget]] = 0
-        n_response, n_feature = learned.shape
-        weights[:, features[:n_feature]] += d[:, responses[:n_response]] @ learned
-        return weights.astype(self.ins.space.dtype) @ self.ins.rows[: weights.shape[1]]
+        return _through(self.ins, d, decay, (self.responses, learned, self.features), ablation)
+
+
+def _through(
+    side: Table, inner: Floats, decay: float, step: tuple[Indices, Floats, Indices], ablation: Ablation
+) -> Array:
+    """Return what `side` receives; `step`: rows that the learned part reads, itself (n_read, n_written), and writes."""
+    read, learned, written = step
+    weights = decay * inner
+    if ablation.responses:
+        weights[:, written] = 0
+    elif ablation.forget:
+        weights[:, written[written < ablation.forget]] = 0
+    n_read, n_written = learned.shape
+    weights[:, written[:n_written]] += inner[:, read[:n_read]] @ learned
+    return weights.astype(side.space.dtype) @ side.rows[: weights.shape[1]]
