@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from tlcli.bayes import bayes_transfer
-from tlcli.bayes.saddle import NOT_CONVERGED
+from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED
+from tlcli.bayes.sampling import source, target
+from tlcli.errors import ConvergenceError
 
 SIZES = "--dim 6 --p1 9 --p2 4 --ptest 30 --quiet"
 TASK = f"bayes-saddle --source linear --target linear {SIZES}"
@@ -287,3 +289,53 @@ def test_lazy_and_rigid_networks_of_any_rank_are_solved(tlcli):
         lazy, near = (float(rows[gamma, delta]["loss"]) for gamma in ("0", "0.05"))
         assert near == pytest.approx(lazy, rel=0.05)
     assert rows["0.05", "0"]["round_trips"] in ("inf", "nan")
+
+
+@pytest.fixture
+def condensed(monkeypatch):
+    """Sources of few chains, called certified, of which two atoms are said to have condensed."""
+    solve = source.sampled_source
+
+    def short(*problem, **how):
+        found = solve(*problem, **{**how, "chains": 64, "moves": 60, "doublings": 0})
+        atoms = (np.array([[1.0, -0.5, 1.0], [-1.0, 0.5, -1.0]]), np.array([0.05, 0.05]))
+        return dataclasses.replace(found, status=CONVERGED, message="", condensates=(atoms, atoms))
+
+    monkeypatch.setattr(source, "sampled_source", short)
+    monkeypatch.setattr(target, "_FEWEST", 512)
+
+
+RELU = f"{TASK.replace(SIZES, '--dim 3 --p1 5 --p2 4 --ptest 10')} --activation relu --beta 20 --moves 150"
+OF_SOURCE = ["source_loss", "source_train_loss", "source_overlap", "source_free_energy", "baseline"]
+
+
+def test_a_target_around_a_condensed_source_is_a_row(tlcli, condensed):
+    done = tlcli(RELU, "--delta 1 --quiet -o out")
+    assert done.code == 0, done.err
+    (row,) = read("out/table.csv")
+    assert row["status"] == "converged"
+    assert all(np.isfinite(float(row[name])) for name in [*OF_SOURCE, "loss", "free_energy", "loss_se"])
+    (described,) = json.loads(Path("out/provenance.json").read_text())["networks"]
+    assert 0 < described["engine"]["target"]["dragged"] < 0.5
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_target_that_is_not_solved_leaves_its_condensed_source(tlcli, condensed, monkeypatch, raises):
+    """Whether it gave up or was not certified: one sentence, the columns of the source, and exit code 3."""
+    sentence = "the chains do not settle: raise --moves."
+
+    def uncertain(*problem, seed, **how):
+        if raises:
+            raise ConvergenceError(sentence)
+        found = source.sampled_source(*problem[:6], seed=seed)
+        return dataclasses.replace(found, status=NOT_CONVERGED, message=sentence)
+
+    monkeypatch.setattr(target, "sampled_target", uncertain)
+    done = tlcli(RELU, "--delta 0,1 -o out")
+    assert done.code == 3
+    assert f"delta = 1: target: {sentence}" in " ".join(done.err.split())
+    alone, row = read("out/table.csv")
+    assert (alone["status"], row["status"]) == ("converged", "not_converged")
+    for name in OF_SOURCE:
+        assert row[name] == alone[name] != "nan"
+    assert row["loss"] == row["gain"] == row["free_energy"] == row["target_overlap"] == "nan"
