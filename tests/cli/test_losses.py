@@ -95,6 +95,7 @@ def test_a_file_with_numbers_of_classes(tlcli):
         ("--source digits:3v8 --target digits:4v9 --loss mse --label-smoothing 0.1", "label_smoothing = 0.1 is for"),
         ("--source linear --target linear --flips1 0.1", "flips1 = 0.1: linear has real labels"),
         ("--source linear --target linear --classes", "those of 'linear'"),
+        ("--source digits:3v8 --target digits:4v9 --loss huber:x", "write for example huber:1"),
         (
             "--source digits:0-4 --target digits:5-9 --class-weights 1,2 --t1 1 --times 0,1 --p1 9 --p2 9",
             "5 positive numbers",
@@ -191,3 +192,33 @@ def test_a_stored_result_with_a_loss_of_both_stages_is_drawn_again(tlcli):
     assert drawn == {"figure.png", "figure-confusion.png", "figure-reliability.png"}
     found = tlcli(command, f"{FAST} --t2 3 --loss logistic --loss1 mse --loss2 softmax -o three")
     assert (found.code, "--loss logistic has no effect" in found.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "arguments", "words"),
+    [
+        ("half", "--classes", "the label 0.5 is no whole number"),
+        ("half", "--loss logistic", "use --loss mse, or --classes if they are whole numbers"),
+        ("rows", "--loss logistic", "has 3 outputs of a sample; use one-hot rows"),
+        ("rows", "--loss softmax", "rows of probabilities"),
+        ("many", "--loss softmax", "8 classes of 6 training points"),
+        ("three", "--loss hinge2", "is for two classes"),
+    ],
+)
+def test_labels_of_a_file_that_do_not_fit(tlcli, labels, arguments, words):
+    shapes = {"half": lambda n: np.arange(n) % 3 + 0.5, "rows": lambda n: np.ones((n, 3)), "many": np.arange}
+    made = {**shapes, "three": lambda n: np.arange(n) % 3}[labels]
+    rng, sizes = np.random.default_rng(0), (("source", 6), ("target", 6), ("test", 8))
+    arrays = {f"x_{name}": rng.standard_normal((n, 4)) for name, n in sizes}
+    np.savez("data.npz", **arrays, **{f"y_{name}": made(n) for name, n in sizes})
+    found = tlcli(f"dmft-solve --source file:data.npz --target file:data.npz {arguments} --readout reset -o one")
+    assert found.code == 2, found.err
+    assert words in found.err
+
+
+def test_a_class_without_training_points_is_told_of_two_classes_too(tlcli):
+    command = f"{FROZEN} --source digits:0-9 --target digits:3v8 --loss softmax --p1 3 --p2 1 --ptest 20 --t1 0.1"
+    found = tlcli(f"{command} --times 0,1 --neurons 64 --repeats 2 -o one")
+    assert found.code in (0, 3)
+    assert "no source point has the classes " in found.err
+    assert "no target point has the class " in found.err

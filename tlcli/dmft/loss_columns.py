@@ -28,6 +28,7 @@ from tlcli.losses.scores import (
 Statistic = Callable[[list[Floats]], Floats]
 Estimator = Callable[[Sequence[Piece], Statistic], tuple[Floats, Floats]]
 
+_SURE = 8.0  # standard errors of a margin, beyond which no number tells its sign from a certain one
 GAINS = ("gain", "gain_error", "gain_calibrated")
 
 
@@ -224,7 +225,8 @@ class _Scored:
 
         def statistic(f: list[Floats]) -> Floats:
             sure, m = tied(f), margin(f)
-            return np.where(se > 0, ndtr(-m / np.where(se > 0, se, 1.0)), sure)
+            z = np.where(se > 0, m / np.where(se > 0, se, 1.0), np.inf)
+            return np.where(np.abs(z) < _SURE, ndtr(-z), sure)
 
         return statistic
 
@@ -247,7 +249,7 @@ class _Scored:
             return np.zeros(len(se))
         z = np.nan_to_num(self._over(lambda f: margins(f, self.labels))([p.whole for p in self.pieces]))
         z = np.where(se > 0, z / np.where(se > 0, se, 1.0), np.inf)
-        each = ndtr(z) * ndtr(-z) - np.exp(-(z**2)) / (2 * np.pi)
+        each = np.where(np.abs(z) < _SURE, ndtr(z) * ndtr(-z) - np.exp(-(z**2)) / (2 * np.pi), 0.0)
         return np.sum(each, axis=1) / se.shape[1] ** 2
 
     def confusion(self, record: int) -> Floats | None:

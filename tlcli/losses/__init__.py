@@ -56,5 +56,5 @@ def loss_of(text: str, smoothing: float = 0.0) -> Loss:
     try:
         value = float(number)
     except ValueError:
-        raise UsageError(f"loss: '{text}': {number!r} is not a number; write for example {kind.form}.") from None
+        raise UsageError(f"loss: '{text}': {number!r} is not a number; write for example {name}:1.") from None
     return kind(value)

@@ -275,19 +275,22 @@ def _single_class(data: TransferData) -> list[str]:
 
 
 def _absent_classes(data: TransferData) -> list[str]:
-    """What to tell of classes without a training point, of tasks with more than two."""
+    """What to tell of classes without a training point."""
     told = []
     for word, labels, classes in (
         ("source", data.y_source, data.classes_source),
         ("target", data.y_target, data.classes_target),
     ):
-        if classes is None or classes == 2:
+        if classes is None or not len(labels):
             continue
-        absent = sorted(set(range(classes)) - set(labels.astype(int).tolist()))
+        numbers = np.where(labels > 0, 0, 1) if classes == 2 else labels.astype(int)
+        absent = sorted(set(range(classes)) - set(numbers.tolist()))
         if absent:
-            names = data.description.get(f"{word}_classes", [str(c) for c in range(classes)])
+            own = ["+1", "-1"] if classes == 2 else [str(c) for c in range(classes)]
+            names = data.description.get(f"{word}_classes", own)
+            what = "class" if len(absent) == 1 else "classes"
             shown = ", ".join(str(names[c]) for c in absent)
-            told.append(f"no {word} point has the class {shown}: its output only falls in training.")
+            told.append(f"no {word} point has the {what} {shown}, which training can only make less likely.")
     return told
 
 

@@ -51,7 +51,7 @@ def losses_of(name: str, get: Callable[[str], Any], source: str, target: str) ->
     try:
         kinds = label_kinds(source, target, drop_columns=get("drop_columns"), meaning=meaning)
     except UsageError:
-        if asked:
+        if asked or meaning is not None:
             raise
         return Losses()  # the tasks are refused where they are checked
     if not asked and all((kind.classes in (None, 2)) and kind.outputs is None for kind in kinds):
@@ -113,8 +113,16 @@ def refuse_labels(loss: Loss, kind: LabelKind, task: str) -> None:
         return
     if loss.labels == "classes" and kind.outputs is not None:
         return  # rows of probabilities, which the data must show
+    if kind.outputs is not None:
+        raise UsageError(
+            f"loss: {loss.text} needs classes, and {task} has {kind.outputs} outputs of a sample; use one-hot rows, or "
+            "--loss mse."
+        )
     if task.startswith("file:"):
-        raise UsageError(f"loss: {loss.text} needs classes, and {task} has real labels; use --classes or --loss mse.")
+        raise UsageError(
+            f"loss: {loss.text} needs classes, and {task} has real labels; use --loss mse, or --classes if they are "
+            "whole numbers."
+        )
     raise UsageError(
         f"loss: {loss.text} needs classes, and {task} has real labels; use sign:{task} (labels by its sign) or "
         "--loss mse."
