@@ -114,7 +114,7 @@ def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer
         rough: list[list[StageRun]] = []
         timed = found[0]  # the run that is repeated at another tolerance
         if chosen.kind == "quadrature":
-            for rule in coarser(problem.act, problem.geometry.rank, chosen.neurons):
+            for rule in coarser(problem.act, problem.geometry.rank, chosen.neurons, problem.stages[0].readouts):
                 timed = _train(problem, numerics, chosen, _Repeat(rule, None, [], None), observe, inner)
                 rough.append(timed.runs)
         other = None
@@ -243,17 +243,17 @@ def _seeds(numerics: Numerics, purpose: int, repeat: int) -> np.random.SeedSeque
 def _population(problem: Problem, numerics: Numerics, chosen: Plan, repeat: int) -> tuple[Population, Floats | None]:
     g = problem.geometry
     reset = any(stage.readout == "reset" for stage in problem.stages[1:])
+    turned = any(centred(a) and not centred(b) for a, b in itertools.pairwise(problem.stages))
     readouts = problem.stages[0].readouts
     if chosen.kind == "quadrature":
-        if readouts is not None:
-            raise UsageError("population: quadrature is for a single output; use sobol or mc with several of them.")
-        if reset:
-            raise UsageError("readout: reset draws new readouts, which a quadrature has not; use sobol or mc.")
+        if reset or turned:
+            what = "reset draws new readouts" if reset else "what softmax leaves out is drawn at the switch"
+            raise UsageError(f"readout: {what}, which a quadrature has not; use sobol or mc.")
         if g.still.shape[1]:
             raise UsageError(
                 "population: quadrature needs test inputs in the span of the training inputs; use sobol or mc."
             )
-        return quadrature(problem.act, g.rank, chosen.neurons), None
+        return quadrature(problem.act, g.rank, chosen.neurons, readouts=readouts), None
     rng = np.random.default_rng(_seeds(numerics, 100, repeat))
     found = sample(
         chosen.kind,
@@ -266,7 +266,7 @@ def _population(problem: Problem, numerics: Numerics, chosen: Plan, repeat: int)
         whiten_still=problem.act.kind == "linear",
         readouts=readouts,
     )
-    if not reset and not any(centred(a) and not centred(b) for a, b in itertools.pairwise(problem.stages)):
+    if not reset and not turned:
         return found, None
     width = next((stage.readouts for stage in problem.stages[1:] if stage.readout == "reset"), None)
     if width is not None:

@@ -127,13 +127,14 @@ def _low(problem: Problem) -> bool:
 
 
 def _kind(problem: Problem, numerics: Numerics) -> str:
-    """Return the kind of the populations. Raises UsageError: a quadrature of rank > 3."""
+    """Return the kind of the populations. Raises UsageError: a quadrature of more than 4 coordinates."""
     act, rank, kind = problem.act, problem.geometry.rank, numerics.population
     if kind == "auto":
         few = rank <= _SOBOL_RANK and (numerics.accuracy > _STREAMED_ACCURACY or not act.lipschitz)
         kind = "sobol" if _low(problem) or few or (act.kind == "linear" and rank <= 1000) else "mc"
-    if kind == "quadrature" and rank > MAX_QUADRATURE_RANK:
-        quadrature(act, rank, 1)  # refuses
+    readouts = problem.stages[0].readouts
+    if kind == "quadrature" and rank + (readouts or 1) > MAX_QUADRATURE_RANK + 1:
+        quadrature(act, rank, 1, readouts=readouts)  # refuses
     return kind
 
 
@@ -151,7 +152,7 @@ def _size(
     if exact:
         neurons = max(64, 4 * (rank + problem.geometry.still.shape[1] + 1 + width))
     elif kind == "quadrature":
-        neurons = 4096 * 8 ** (rank - 1)
+        neurons = 4096 * 8 ** (rank + (problem.stages[0].readouts or 1) - 2)
     elif kind == "sobol" and _low(problem):
         neurons = 1024 if error >= 2e-3 else 4096 if error >= 3e-4 else 16384
     elif movement is not None:

@@ -108,7 +108,7 @@ def scaled(u: Floats) -> Floats:
     return u @ (vectors / np.sqrt(values)) @ vectors.T
 
 
-def coarser(act: Activation, rank: int, neurons: int) -> list[Population]:
+def coarser(act: Activation, rank: int, neurons: int, readouts: int | None = None) -> list[Population]:
     """Return the rules whose largest distance from `quadrature` of the same arguments is its error.
 
     Without kinks a single rule, of exponentially lower accuracy and with an earlier cut. With them, the error of a rule
@@ -116,11 +116,15 @@ def coarser(act: Activation, rank: int, neurons: int) -> list[Population]:
     can share it (two midpoint rules, one of half the nodes, at any two cuts), three unrelated ones do not.
     """
     parts = (2.0,) if act.smooth else _KINK_PARTS
-    return [quadrature(act, rank, max(64, int(neurons / part**rank)), cut=_COARSE_CUT) for part in parts]
+    power = rank + (readouts or 1) - 1
+    sizes = [max(64, int(neurons / part**power)) for part in parts]
+    return [quadrature(act, rank, size, cut=_COARSE_CUT, readouts=readouts) for size in sizes]
 
 
-def quadrature(act: Activation, rank: int, neurons: int, *, cut: float = _CUT) -> Population:
-    """Return a deterministic rule of about `neurons` nodes for `rank` <= 3.
+def quadrature(
+    act: Activation, rank: int, neurons: int, *, cut: float = _CUT, readouts: int | None = None
+) -> Population:
+    """Return a deterministic rule of about `neurons` nodes for `rank` + readouts <= 4; `readouts` as in `sample`.
 
     See docs/references.md, Quadrature of smooth populations.
 
@@ -129,29 +133,36 @@ def quadrature(act: Activation, rank: int, neurons: int, *, cut: float = _CUT) -
     on the sphere |(u, a)|^2 = rank + 1, because only the direction of (u, a) matters.
 
     Raises:
-        UsageError: rank > 3.
+        UsageError: more coordinates of a neuron than 4.
     """
-    if rank > MAX_QUADRATURE_RANK:
-        raise UsageError(
-            f"population: quadrature needs inputs of rank {MAX_QUADRATURE_RANK} or less, and these have rank {rank}; "
-            "use sobol or mc."
-        )
+    width = readouts or 1
+    if rank + width > MAX_QUADRATURE_RANK + 1:
+        needed, found = f"inputs of rank {MAX_QUADRATURE_RANK} or less", f"these have rank {rank}"
+        if readouts is not None:
+            needed = f"at most {MAX_QUADRATURE_RANK + 1} coordinates of a neuron"
+            found = f"inputs of rank {rank} and {width} readout coordinates are {rank + width}"
+        raise UsageError(f"population: quadrature needs {needed}, and {found}; use sobol or mc.")
     if act.homogeneous:
-        directions, weights = _sphere(rank, neurons)
-        z = np.sqrt(rank + 1.0) * directions
-        return Population(z[:, :rank], z[:, rank], np.zeros((len(z), 0)), weights)
-    volume = math.pi ** ((rank + 1) / 2) / math.gamma((rank + 3) / 2) * cut ** (rank + 1)
-    spacing = (volume / (2 if act.odd else 1) / neurons) ** (1 / (rank + 1))
+        directions, weights = _sphere(rank + width - 1, neurons)
+        z = np.sqrt(rank + float(width)) * directions
+        return _split(z, rank, readouts, weights)
+    size = rank + width
+    volume = math.pi ** (size / 2) / math.gamma((size + 2) / 2) * cut**size
+    spacing = (volume / (2 if act.odd else 1) / neurons) ** (1 / size)
     count = math.floor(cut / spacing)
     # Half-way nodes in a: none lies on a = 0, which the two halves would share.
     u = spacing * np.arange(-count, count + 1)
     a = spacing * (np.arange(-count - 1, count + 1) + 0.5)
-    grid = np.meshgrid(*[u] * rank, a[a > 0] if act.odd else a, indexing="ij")
+    grid = np.meshgrid(*[u] * rank, a[a > 0] if act.odd else a, *[a] * (width - 1), indexing="ij")
     z = np.stack([g.ravel() for g in grid], axis=1)
     radius2 = np.sum(z**2, axis=1)
     z, radius2 = z[radius2 < cut**2], radius2[radius2 < cut**2]
     weights = np.exp(-radius2 / 2)
-    return Population(z[:, :rank], z[:, rank], np.zeros((len(z), 0)), weights / weights.sum())
+    return _split(z, rank, readouts, weights / weights.sum())
+
+
+def _split(z: Floats, rank: int, readouts: int | None, weights: Floats) -> Population:
+    return Population(z[:, :rank], z[:, rank] if readouts is None else z[:, rank:], np.zeros((len(z), 0)), weights)
 
 
 def _sphere(rank: int, neurons: int) -> tuple[Floats, Floats]:
