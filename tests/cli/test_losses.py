@@ -158,13 +158,6 @@ def test_minibatches_are_of_gradient_descent(tlcli):
     assert "training points; use 1 to" in found.err
 
 
-def test_bayes_is_refused(tlcli):
-    """What knows the squared error alone must not train on the numbers of classes."""
-    found = tlcli("bayes-saddle --source digits:0-4 --target digits:5-9 -o one --quiet")
-    assert found.code == 2
-    assert "Bayesian networks have the squared error of one output" in found.err
-
-
 def test_predictions_of_several_outputs(tlcli):
     command = f"dmft-solve --source digits:0-1 --target digits:5-7 --readout reset {FAST} --t2 1 --times 0,1"
     found = tlcli(command, "--loss1 logistic --loss2 softmax --predictions -o one")

@@ -161,3 +161,21 @@ def test_every_class_has_two_lines_of_error_by_neurons_and_test_points(tmp_path)
     for name in ("loss", "baseline", "loss_calibrated", "baseline_calibrated", "source_loss"):
         assert float(last[f"{name}_test_se"]) > 0
     assert "train_loss_test_se" not in last
+
+
+def test_a_gain_in_error_has_a_line_at_zero_and_its_whole_band(tmp_path):
+    rich = {**LAZY, "gamma0": 1, "gamma2": 1, "times": "0,1,2,3", "t1": 3, "neurons": 128, "repeats": 2}
+    found = tlcli.dmft_solve(source="argmax:3", target="argmax:3", loss="softmax", quantity="gain_error", **rich)
+    found.save(tmp_path)
+    (axis,) = drawn(found, "figure").axes
+    assert [line.get_ydata()[0] for line in axis.lines if list(line.get_xdata()) == [0, 1]] == [0.0]
+    with Path(tmp_path, "table.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["stage"] == "2"]
+    names = ("gain_error", "gain_error_se", "gain_error_test_se")
+    gain, neurons, points = (np.array([float(r[n]) for r in rows]) for n in names)
+    band = axis.collections[0].get_paths()[0].vertices
+    low, high = axis.get_ylim()
+    assert low <= band[:, 1].min() < band[:, 1].max() <= high
+    assert points.max() > 0
+    assert band[:, 1].max() == pytest.approx((gain + 2 * np.hypot(neurons, points)).max(), rel=1e-6)
+    assert [t.get_text() for t in drawn(found, "figure").legends[0].get_texts()] == ["±2 SE by neurons and test points"]

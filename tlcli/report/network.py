@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from tlcli.arrays import Array, Floats, Indices
 from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
-from tlcli.options.columns import errors_of, label_of
+from tlcli.options.columns import DIFFERENCES, errors_of, label_of
 from tlcli.report.drawing import Drawing
 from tlcli.report.facets import fixed_text
 from tlcli.report.frame import frame_curves, mark_outside, outside_handle
@@ -75,6 +75,13 @@ class Trace:
         """Return the standard error (n_record,) of a column, None where exact; networks see the same test points."""
         parts = [self.columns[n] for n in errors_of(name, self.columns, same_points=bool(self.measured))]
         return functools.reduce(np.hypot, parts) if parts else None
+
+    def edges(self, name: str) -> list[Floats]:
+        """Return the lower and upper edge (n_record,) of the band of a column of named losses; none of others."""
+        error = self.error(name)
+        if not self.band or error is None:
+            return []
+        return [self.columns[name] + side * np.nan_to_num(error) for side in (-2, 2)]
 
     @property
     def band(self) -> str:
@@ -185,7 +192,10 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, su
     outside = False
     judged = [style for style in styles if not style.name.endswith("train_loss")]  # may fall to nothing
     for axes, shared in _scales(rows, panels):
-        frame_curves(axes, drawing, _values(shared, judged or styles), [] if bare else _values(shared, styles))
+        values = _values(shared, judged or styles)
+        if bare and styles[0].name in DIFFERENCES:  # whether the band holds zero is what is looked for
+            values += [edge for trace in shared for edge in trace.edges(styles[0].name)]
+        frame_curves(axes, drawing, values, [] if bare else _values(shared, styles))
         outside |= sum(mark_outside(axis) for axis in axes) > 0
     widths = list(dict.fromkeys(m.width for trace in traces for m in trace.measured))
     drawn = [
@@ -275,7 +285,7 @@ def _draw_stage(
             if style.marked:
                 for marker, measured in zip(_MARKERS, trace.measured, strict=False):
                     _draw_marks(axis, trace.time, measured, style.name, here, colour, marker)
-    if styles[0].name.endswith("gain"):
+    if styles[0].name in DIFFERENCES:
         axis.axhline(0.0, color="0.5", lw=0.8)
     if drawing.logs.get("x", log):
         times = np.concatenate([trace.time[trace.stage == stage] for trace in row.traces])
