@@ -248,7 +248,7 @@ def test_a_grid_of_points_that_all_failed_is_a_table(tlcli, monkeypatch):
     def broken(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    import_module("tlcli.theories.network.experiment")  # first: it must not take its data from here for ever
+    import_module("tlcli.theories.network.theory")  # first: nothing of it must take its data from here for ever
     monkeypatch.setattr("tlcli.theories.network.points.data_of", broken)
     task = "--source he1 --target he1 --dim 4 --p1 5 --p2 5 --t1 1 --t2 1"
     for command in ("dmft-solve", "finetune-loss --model network", "pretrain-kernel --model network"):
