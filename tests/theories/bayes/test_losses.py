@@ -104,3 +104,34 @@ def test_networks_of_rank_two_are_solved_by_quadrature_and_others_refused(case):
     assert float(findings.columns["gap"]) < 1e-8
     with pytest.raises(UsageError, match="sampling nonlinear networks on inputs of rank above 2"):
         table(case, activation="erf", loss="logistic", delta="1")
+
+
+def test_whitened_data_take_a_loss(case):
+    found = case(
+        "bayes-saddle", whitened="same", loss="logistic", label_norm1="6", label_norm2="6", gamma0="1.5", gamma2="1",
+        beta="4", beta2="3", delta="0,1.5", label_smoothing="0,0.2",
+    )  # fmt: skip
+    columns = found.theory.evaluate(found.parameters())
+    assert columns["margin"].shape == found.grid.shape
+    at = {name: found.grid.axes.index(name) for name in ("label_smoothing", "delta")}
+    sure = np.moveaxis(columns["margin"], [at["label_smoothing"], at["delta"]], [0, 1]).squeeze()
+    assert sure[0, 1] == pytest.approx(2.1505841403, rel=1e-9), "case B3"
+    assert sure[1, 1] < sure[0, 1]
+    gain = np.moveaxis(columns["gain"], [at["label_smoothing"], at["delta"]], [0, 1]).squeeze()
+    assert np.all(gain[:, 0] == 0)
+    assert gain[0, 1] > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"whitened": "labels", "loss": "logistic"}, "points whose two labels agree and others have different margins"),
+        ({"whitened": "same", "loss": "softmax"}, "they have two classes here"),
+        ({"whitened": "same", "label_smoothing": "0.1"}, "--label-smoothing is not for whitened data"),
+        ({"whitened": "same", "loss": "logistic", "loss2": "mse"}, "--loss2 is not for whitened data"),
+    ],
+)
+def test_whitened_data_refuse_other_losses(case, flags, message):
+    with pytest.raises(UsageError) as caught:
+        case("bayes-saddle", **flags)
+    assert message in str(caught.value)

@@ -88,7 +88,7 @@ def bayes_theory(command: str, name: str | None, get: Callable[[str], Any]) -> B
                 f"--{tasks[0]} and whitened data are two ways to say what is learned; leave out --{tasks[0]}, or "
                 "--whitened and bayes-whitened."
             )
-        return whitened_theory(get("whitened") or "same")
+        return whitened_theory(get("whitened") or "same", get)
     phi = (get("activation") or ("linear" if name == "bayes-linear" else "tanh")).strip()
     if (activation(phi).kind == "linear") != (name == "bayes-linear"):
         allowed = "linear alone" if name == "bayes-linear" else "every other one; use bayes-linear"
