@@ -38,10 +38,11 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The lower bounds of pyproject.toml are true: an environment of just these versions runs every command.
+# The lower bounds of pyproject.toml are true: an environment of just these versions, and the wheel, runs every command.
 lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --no-compile $$($(PYTHON) tests/lowest_versions.py)
+	.venv-lowest/bin/python -m pip install --quiet --no-compile --no-deps --force-reinstall .
 	.venv-lowest/bin/python tests/lowest_versions.py --smoke
 
 figures: $(READY)

@@ -1,6 +1,7 @@
 """The lowest versions that pyproject.toml allows, as pip takes them; `--smoke` runs every command with them.
 
-It needs no package of the development environment: `make lowest` runs it in an environment of its own.
+It needs no package of the development environment: `make lowest` runs it in an environment of its own, where the wheel
+is installed, so that what is tried is what users get.
 """
 
 import re
@@ -37,9 +38,7 @@ def smoke() -> None:
         for command in COMMANDS:
             print("tlcli", command, flush=True)
             program = [sys.executable, "-W", "ignore", "-m", "tlcli", *command.split()]
-            done = subprocess.run(
-                program, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-            )
+            done = subprocess.run(program, cwd=folder, env={}, capture_output=True, text=True, check=False)
             if done.returncode:
                 sys.exit(f"exit code {done.returncode}: {done.stderr.strip()}")
 
