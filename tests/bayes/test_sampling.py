@@ -199,7 +199,7 @@ def test_a_hundred_points_are_certified():
     """Case N3 of docs/references.md, γ = 1.5: its values to their errors, doubled for the error of this run."""
     rng = np.random.default_rng(7)
     x, t = rng.standard_normal((100, 40)), rng.standard_normal(40)
-    # A quarter of the moves that are taken unasked: a pool that is too small is doubled, and the certificate is the same.
+    # A quarter of the moves that are taken unasked: a small pool is doubled, and the certificate is the same.
     labels = np.sign(x @ t)
     found = sampled_source(activation("erf"), x, np.arange(100), labels, 1.5, 50.0, seed=0, threads=2, moves=400)
     assert found.status == CONVERGED, found.message

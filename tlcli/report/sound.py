@@ -64,6 +64,7 @@ _OF_HEADS = {"1": ("loss", "train_loss"), "2": ("source_loss", "source_train_los
 _SQUARES = ("loss", "baseline", "train_loss", "source_loss", "source_train_loss", "residual", "norm2", "bulk")
 _ROUNDING = 1e-9
 _SHOWN_CELL = 40
+_SHARED = 10_000
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def read_content(path: Path, *, trimmed: bool = False) -> Content:
     if not text.strip():
         raise UsageError(f"table '{path}' is empty; a table has a header row.")
     faults: list[Fault] = []
-    records = list(_records(text, faults))
-    first, header = records[0] if records else (1, [])
+    records = _records(raw, text, faults)
+    first, header = next(records, (1, []))
     known = {name for name in header if _known(name)}
     if not known or len(known) < len(header) / 2:
         raise UsageError(
@@ -113,14 +114,20 @@ def read_content(path: Path, *, trimmed: bool = False) -> Content:
             "should hold names of columns, such as alpha1,loss,status; give the table.csv of a run, or its folder."
         )
     faults += _of_header(header, trimmed)
-    whole = [(line, cells) for line, cells in records[1:] if len(cells) == len(header)]
-    faults += [_ragged(line, cells, header) for line, cells in records[1:] if len(cells) != len(header)]
-    if len(records) == 1 and not faults:
+    rows: list[Row] = []
+    numbers: list[int] = []
+    shared: dict[str, str] = {}  # most cells of a large table are the same few texts
+    for line, cells in records:
+        if len(cells) != len(header):
+            faults.append(_ragged(line, cells, header))
+            continue
+        same = (shared.setdefault(cell, cell) if len(shared) < _SHARED else shared.get(cell, cell) for cell in cells)
+        rows.append(dict(zip(header, same, strict=True)))
+        numbers.append(line)
+    if not rows and not faults:
         faults.append(Fault(first, None, "the header stands alone; a table has a row for every point"))
     if not text.endswith("\n"):
         faults.append(Fault(text.count("\n") + 1, None, "the last line has no end; the file was cut off, run again"))
-    rows: list[Row] = [dict(zip(header, cells, strict=True)) for _, cells in whole]
-    numbers = [line for line, _ in whole]
     if len(set(header)) == len(header):
         for line, row in zip(numbers, rows, strict=True):
             faults += _of_row(line, row)
@@ -128,9 +135,10 @@ def read_content(path: Path, *, trimmed: bool = False) -> Content:
     return Content(header, rows, numbers, sorted(faults, key=lambda fault: fault.line))
 
 
-def _records(text: str, faults: list[Fault]) -> Iterator[tuple[int, list[str]]]:
+def _records(raw: bytes, text: str, faults: list[Fault]) -> Iterator[tuple[int, list[str]]]:
     """Yield the line and the cells of every record; what cannot be split into cells is a fault and ends the reading."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    stream = io.TextIOWrapper(io.BytesIO(raw), "utf-8-sig", "replace", newline="")  # a StringIO takes 4 bytes a letter
+    reader = csv.reader(stream, strict=True)
     last = text.rstrip("\r\n").count("\n") + 1
     while True:
         line = reader.line_num + 1
@@ -199,6 +207,7 @@ def _of_row(line: int, row: Row) -> Iterator[Fault]:
             yield Fault(line, name, words)
 
 
+@functools.lru_cache(20_000)
 def _cell(name: str, cell: str) -> str | None:
     """Return what is wrong with the text of a cell."""
     strange = _STRANGE.search(cell)
