@@ -8,6 +8,8 @@ Labels are ±1, or C balanced classes, and every point has the dual variable w(m
 and the source is δ = 0, λ̄ = q. m - λ(w)w grows as w falls, so that there is one solution.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize.elementwise import find_root
@@ -58,24 +60,8 @@ def whitened_losses(
         UsageError: an unknown case.
         DomainError: a value outside its range, or unequal numbers of points of the same data.
     """
-    check_choice("case", case, CASES)
-    for name, values in (("gamma1", gamma1), ("gamma2", gamma2), ("points1", points1), ("points2", points2)):
-        check_gamma(values, name)
-    for name, values in (("beta1", beta1), ("beta2", beta2)):
-        check_beta(values, name)
-        for β in np.ravel(np.asarray(values, dtype=float)):
-            check_limit(float(β), loss, name.removesuffix("1"))
-    check_delta(delta)
-    grid = np.broadcast_arrays(
-        *(np.asarray(a, dtype=float) for a in (gamma1, gamma2, beta1, beta2, delta, points1, points2))
-    )
-    γ1, γ2, β1, β2, δ, P1, P2 = (np.ravel(a) for a in grid)
-    if case == "same" and np.any(P1 != P2):
-        at = int(np.flatnonzero(P1 != P2)[0])
-        raise DomainError(
-            f"{P1[at]:g} and {P2[at]:g} points (label_norm1, label_norm2 of labels -1 and +1): the same data have as "
-            "many in both tasks."
-        )
+    arguments = {"gamma1": gamma1, "gamma2": gamma2, "beta1": beta1, "beta2": beta2, "delta": delta}
+    shape, (γ1, γ2, β1, β2, δ, P1, P2) = _checked(case, loss, {**arguments, "points1": points1, "points2": points2})
     one, zero = np.ones_like(δ), np.zeros_like(δ)
     margin = _Margin(loss, classes)
     source = _stage(margin, γ1, β1, P1, one, zero, one)
@@ -97,7 +83,29 @@ def whitened_losses(
         "residual": np.maximum(source["residual"], target["residual"]),
     }
     found["status"] = np.asarray(found["residual"] <= _RESIDUAL)
-    return {name: values.reshape(grid[0].shape) for name, values in found.items()}
+    return {name: values.reshape(shape) for name, values in found.items()}
+
+
+def _checked(case: str, loss: Loss, arguments: Mapping[str, ArrayLike]) -> tuple[tuple[int, ...], list[Floats]]:
+    """Return the shape of the grid and all arguments over it (n,), in their order. Raises as `whitened_losses`."""
+    check_choice("case", case, CASES)
+    for name in ("gamma1", "gamma2", "points1", "points2"):
+        check_gamma(arguments[name], name)
+    for name in ("beta1", "beta2"):
+        check_beta(arguments[name], name)
+        for β in np.ravel(np.asarray(arguments[name], dtype=float)):
+            check_limit(float(β), loss, name.removesuffix("1"))
+    check_delta(arguments["delta"])
+    grid = np.broadcast_arrays(*(np.asarray(values, dtype=float) for values in arguments.values()))
+    flat = [np.ravel(a) for a in grid]
+    first, second = flat[-2:]
+    if case == "same" and np.any(first != second):
+        at = int(np.flatnonzero(first != second)[0])
+        raise DomainError(
+            f"{first[at]:g} and {second[at]:g} points (label_norm1, label_norm2 of labels -1, +1): the same data have "
+            "as many in both tasks."
+        )
+    return grid[0].shape, flat
 
 
 class _Margin:
