@@ -529,6 +529,26 @@ def test_rich_features_of_other_digits_hurt():
     assert np.all(column("phase")[:, 1] == "negative")
 
 
+def test_learning_curves_of_the_equations_are_those_of_subsets():
+    """Within 6 %, on the same pools; those of another number of samples are not."""
+    rows = run("learning-curves").rows
+    for task in ("quadratic", "cubic"):
+        theory, direct = (
+            {row["p2"]: float(row["loss"]) for row in rows if row["case"] == f"{task} target, {how}"}
+            for how in ("equations", "subsets")
+        )
+        assert theory.keys() == direct.keys() == {"10", "30"}
+        assert theory == pytest.approx(direct, rel=0.06)
+    assert theory["10"] != pytest.approx(direct["30"], rel=0.06)
+
+
+def test_maps_of_frozen_features_are_averages_with_a_best_richness():
+    column, at = table("nonlinear-map", "case", "p2", "gamma0")
+    assert at["gamma0"].tolist() == [0.5, 1, 2]
+    assert np.all(np.isin(column("phase"), ["positive", "neutral", "negative"]))
+    assert np.all((column("gamma0_opt") >= 0.5) & (column("gamma0_opt") <= 2))
+
+
 def test_classify_critical_crosses_where_the_table_says():
     edges = [row for row in run("classify-critical").boundary if row["refined"] == "rho"]
     found = {
