@@ -539,7 +539,8 @@ def test_learning_curves_of_the_equations_are_those_of_subsets():
         )
         assert theory.keys() == direct.keys() == {"10", "30"}
         assert theory == pytest.approx(direct, rel=0.06)
-    assert theory["10"] != pytest.approx(direct["30"], rel=0.06)
+        if task == "quadratic":  # of which more samples learn more
+            assert theory["10"] != pytest.approx(direct["30"], rel=0.06)
 
 
 def test_maps_of_frozen_features_are_averages_with_a_best_richness():

@@ -103,12 +103,15 @@ def _left_out(each: Floats) -> Floats:
 
 
 def _jackknife(places: Floats) -> Floats:
-    """Return the relative error of a positive place from those without every one of the draws; NaN beyond the axis."""
+    """Return the relative error of a positive place from those without every one of the draws.
+
+    NaN at the ends of the axis, which no draw moves.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(places)
         count = len(places)
         error = np.sqrt((count - 1) / count * np.sum((logs - logs.mean(axis=0)) ** 2, axis=0))
-    return np.where(np.isfinite(error), error, np.nan)
+    return np.where(np.isfinite(error) & (error > 0), error, np.nan)
 
 
 def _optimum(values: Floats, losses: Floats) -> tuple[Floats, Floats]:
