@@ -10,9 +10,12 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.text import Text
 
 from tlcli.errors import UsageError
+from tlcli.options.columns import errors_of
+from tlcli.report.draw import _error_of, _experiments
 from tlcli.report.ends import ends_of_grids
 from tlcli.report.maps import colour_scale
 from tlcli.report.style import COLOURS, MAX_FACETS, number
+from tlcli.report.tables import Block
 
 BOUNDARY, OPTIMUM = "black", "#E69F00"
 NEGATIVE, COLLAPSED = "//", "...."
@@ -291,6 +294,33 @@ def test_the_best_richness_is_a_star(draw, tmp_path):
     assert star.get_xydata().tolist() == [[float(row["gamma0_opt"]), float(row["loss_opt"])]]
     assert r"best $\gamma_0$" in legend(figure)
     assert axis.get_xscale() == "log"
+
+
+def test_widths_of_one_experiment_have_their_own_markers_and_names():
+    columns = {
+        "experiment": np.array([["network"], ["network"], ["regression"]]),
+        "width": np.array([["8"], ["16"], [""]]),
+    }
+    block = Block({"experiment": np.arange(3.0), "alpha2": np.array([1.0, 2.0])}, columns, {})
+    assert _experiments(block) == [
+        ("network", "network, $N$ = 8", "^"),
+        ("network", "network, $N$ = 16", "D"),
+        ("regression", "regression", "o"),
+    ]
+    alone = Block({"alpha2": np.array([1.0, 2.0])}, {"experiment": "network", "width": "8"}, {})
+    assert _experiments(alone) == [("network", "network", "^")]
+
+
+def test_errors_of_test_points_count_on_maps_as_in_phases():
+    assert errors_of("gain_error", {"gain_error_se": 0, "gain_error_test_se": 0}) == (
+        "gain_error_se",
+        "gain_error_test_se",
+    )
+    assert errors_of("gain", {"gain_se": 0, "gain_draw_se": 0}) == ("gain_draw_se",)
+    columns = {"gain_error_se": np.array([[3.0, 0.0]]), "gain_error_test_se": np.array([[4.0, 1.0]])}
+    block = Block({"p2": np.array([1.0]), "gamma0": np.array([1.0, 2.0])}, columns, {})
+    found = _error_of(block, "gain_error", (slice(None), slice(None)), ("p2", "gamma0"))
+    np.testing.assert_allclose(found, [[5.0, 1.0]])
 
 
 def test_experiments_have_error_bars(draw, tmp_path):

@@ -10,7 +10,7 @@ from scipy import stats
 
 from tlcli.report.agreement import Agreement, Comparison, _correlation, assess
 from tlcli.report.kernels import Shown, draw_densities, draw_kernels, target_kernels
-from tlcli.report.network import spaced_logarithmically
+from tlcli.report.network import MeasuredWidth, Trace, early_stops, spaced_logarithmically
 from tlcli.report.style import COLOURS
 
 TINY = {"source": "linear", "target": "hermite:2", "dim": 3, "p1": 8, "p2": 6, "ptest": 20, "neurons": 64, "repeats": 2}
@@ -39,6 +39,23 @@ def words(figure):
 def lines(axis, colour=None):
     found = [line for line in axis.lines if len(line.get_xdata()) > 1]
     return [line for line in found if colour is None or to_hex(line.get_color()) == to_hex(colour)]
+
+
+def test_stars_stand_where_the_least_loss_comes_early_beyond_its_error():
+    loss = np.array([9.0, 0.5, 0.2, 0.3])
+    stage, time = np.array([1, 2, 2, 2]), np.array([3.0, 0.0, 2.0, 4.0])
+    measured = MeasuredWidth("64", {"loss": (loss + 0.1, np.full(4, 0.02))}, np.arange(4))
+    for error, stars in ((0.04, [(2.0, 0.2), (2.0, 0.3)]), (0.06, [(2.0, 0.3)])):
+        columns = {
+            "loss": loss,
+            "loss_se": np.full(4, 0.01),
+            "overfitting": loss,
+            "overfitting_draw_se": 0 * loss + error,
+        }
+        trace = Trace({}, stage, time, columns, np.arange(4), [measured])
+        assert [(at, pytest.approx(value)) for at, value, _ in early_stops(trace, "loss", 2)] == stars
+    assert not early_stops(trace, "loss", 1)
+    assert not early_stops(trace, "source_loss", 2)
 
 
 def test_stages_stand_side_by_side_and_what_they_share_is_drawn_once(draw, tmp_path):

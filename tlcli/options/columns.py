@@ -60,6 +60,12 @@ COLUMNS: dict[str, Column] = {
         Column("train_error", "target train error", "Share of the target's training points that are misclassified."),
         Column("source_error", "source test error", "Share of the source's test points that are misclassified."),
         Column("source_train_error", "source train error", "The same of the source's training points."),
+        Column("best_loss", r"least loss $\mathcal{L}(t_*)$", "The target's test loss at that time."),
+        Column(
+            "overfitting",
+            r"overfitting $\mathcal{L}(t_2)-\mathcal{L}(t_*)$",
+            "What the loss at the end of stage 2 is above its least; paired over draws of the data.",
+        ),
         Column("phase", "phase", "positive, neutral, negative or collapsed."),
         Column(
             "overlap",
@@ -177,13 +183,13 @@ COLUMNS: dict[str, Column] = {
         *(
             Column(
                 f"{name}_alignment",
-                f"alignment with {words}",
+                f"alignment with {words} {symbol}",
                 f"Alignment of the feature kernel with the {words}, y'Ky/(|y|^2 |K|).",
             )
-            for name, words in (
-                ("source", "source labels"),
-                ("target", "target labels"),
-                ("test", "target labels of test points"),
+            for name, words, symbol in (
+                ("source", "source labels", "$A_1$"),
+                ("target", "target labels", "$A_2$"),
+                ("test", "target labels of test points", r"$A_2^{\mathrm{test}}$"),
             )
         ),
         Column(
@@ -225,22 +231,27 @@ SPREAD_CLASSIFIED = (*SPREAD, *CLASSIFIED[3:9], "source_error")
 DIFFERENCES = ("gain", "gain_error", "gain_calibrated")
 # Means over test points, of classifiers with an error by their finite number, too; of differences a paired one.
 TESTED = (*CLASSIFIED[:9], "source_loss", "source_error")
+BEST_TIME, BEST_LOSS, OVERFITTING = "best_time", "best_loss", "overfitting"  # of early stopping
 # What a column is without pre-training.
 BASELINES = {"loss": "baseline", "error": "baseline_error", "loss_calibrated": "baseline_calibrated"}
 COLUMNS |= {
-    f"{name}_se": Column(f"{name}_se", f"error of the {name}", f"Standard error of {name} from the sampled neurons.")
-    for name in dict.fromkeys((*SAMPLED, *CLASSIFIED, *OVERLAPS))
+    f"{name}_se": Column(
+        f"{name}_se", f"error of {COLUMNS[name].label}", f"Standard error of {name} from the sampled neurons."
+    )
+    for name in dict.fromkeys((*SAMPLED, *CLASSIFIED, *OVERLAPS, BEST_LOSS, OVERFITTING))
 }
 COLUMNS |= {
     f"{name}_draw_se": Column(
-        f"{name}_draw_se", f"spread of the {name}", f"Standard error of {name} over draws of the data."
+        f"{name}_draw_se",
+        f"error over draws of {COLUMNS[name].label}",
+        f"Standard error of {name} over draws of the data.",
     )
-    for name in SPREAD_CLASSIFIED
+    for name in (*SPREAD_CLASSIFIED, BEST_LOSS, OVERFITTING)
 }
 COLUMNS |= {
     f"{name}_test_se": Column(
         f"{name}_test_se",
-        f"error of the {name} by the test points",
+        f"error by test points of {COLUMNS[name].label}",
         f"Standard error of {name} from the finite number of test points"
         + (", paired: both networks see the same ones." if name in DIFFERENCES else "."),
     )
@@ -248,7 +259,7 @@ COLUMNS |= {
 }
 COLUMNS |= {
     f"{name}_{part}_se": Column(
-        f"{name}_{part}_se", f"error of the {name} from {words}", f"Part of {name}_se: {words}."
+        f"{name}_{part}_se", f"error from {words} of {COLUMNS[name].label}", f"Part of {name}_se: {words}."
     )
     for name in ("loss", "baseline", "gain", "error", "baseline_error", "gain_error")
     for part, words in (("pool", "the pool of target points"), ("neuron", "the sampled neurons"))
@@ -270,7 +281,11 @@ COLUMNS |= {
         ("baseline_best_time", "baseline_error", "error without pre-training"),
     )
     for column in (
-        Column(where, where.replace("_", " "), "The recorded times' best one, between them by a parabola in log t."),
+        Column(
+            where,
+            where.replace("_", " ") + (" $t_*$" if where == "best_time" else ""),
+            "The recorded times' best one; of averages over samples between them, by a parabola in log t.",
+        ),
         Column(f"{where}_se", f"error of the {where.replace('_', ' ')}", "Standard error, a jackknife over draws."),
         Column(f"{name}_stopped", f"{words}, stopped", f"The averaged {words} at its best time."),
     )

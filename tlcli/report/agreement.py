@@ -30,6 +30,7 @@ import numpy as np
 from scipy import stats
 
 from tlcli.errors import UsageError
+from tlcli.options.columns import BEST_LOSS
 from tlcli.report.files import content_of
 from tlcli.report.sound import BESIDE, Fault, read_content
 from tlcli.report.trim import read_trim
@@ -186,6 +187,7 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
         rows = trim.whole(rows)
         header = list(rows[0])
     names = [name for name in header if f"sim_{name}" in header and f"sim_{name}_se" in header]
+    names = [name for name in names if name != BEST_LOSS]  # a least value is below its mean, and not a row's own
     runs = _runs(rows, content.lines, header) if "nets" in header else {}
     unsolved = sum(row.get("status") in _UNSOLVED for row in rows)
     inaccurate = sum(row.get("status") == "inaccurate" for row in rows)

@@ -20,7 +20,6 @@ from tlcli.report.frame import frame_curves, mark_outside, outside_handle
 from tlcli.report.plan import FigureSpec
 from tlcli.report.style import (
     MANY,
-    MARKERS,
     facet_grid,
     facet_title,
     finite_axis,
@@ -39,9 +38,14 @@ _ALONE = {"loss": "after pre-training", "train_loss": "after pre-training"}  # t
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """One experiment on one curve: mean and standard error at x, and rows of the table (all of shape (n,))."""
+    """One experiment on one curve: mean and standard error at x, and rows of the table (all of shape (n,)).
+
+    `words` and `marker` tell it, or its width where there are several, from the others.
+    """
 
     experiment: str
+    words: str
+    marker: str
     x: Floats
     mean: Floats
     error: Floats
@@ -247,7 +251,7 @@ def _draw_points(axis: Axes, points: Points, colour: Any, log: bool) -> None:
         points.mean[keep],
         yerr=points.error[keep],
         ls="",
-        marker=MARKERS.get(points.experiment, "x"),
+        marker=points.marker,
         ms=4,
         color=colour,
         elinewidth=1.0,
@@ -304,9 +308,8 @@ def _legend(
     for mark in (one for one in "*<>" if one in marks):
         label = _best_label(mark, marks[mark], short_symbol(spec.x))
         handles += axis.plot([], [], ls="", marker=mark, ms=9 if mark == "*" else 8, color="0.3", label=label)
-    for experiment in dict.fromkeys(p.experiment for curve in curves for p in curve.points):
-        label = f"{experiment} (mean ± SE)"
-        handles += axis.plot([], [], ls="", marker=MARKERS.get(experiment, "x"), ms=4, color="0.3", label=label)
+    for words, marker in dict.fromkeys((p.words, p.marker) for curve in curves for p in curve.points):
+        handles += axis.plot([], [], ls="", marker=marker, ms=4, color="0.3", label=f"{words} (mean ± SE)")
     if outside:
         handles.append(outside_handle())
     legend_below(figure, handles)

@@ -20,6 +20,7 @@ from tlcli.report.frame import uneven
 from tlcli.report.kernels import Planned
 from tlcli.report.maps import GAINS, MapPanel, draw_maps
 from tlcli.report.plan import FigureSpec, plan_figure, quantities_of
+from tlcli.report.style import marker_of
 from tlcli.report.tables import Block
 
 
@@ -307,12 +308,10 @@ def _curve(
     points = []
     if f"sim_{spec.quantity}" in block.columns:
         names = list(block.axes)
-        many = "experiment" in names
-        for variant in range(len(block.axes["experiment"]) if many else 1):
+        for variant, kind in enumerate(_experiments(block)):
             where = tuple(variant if n == "experiment" else i for n, i in zip(names, index, strict=True))
-            experiment = str(block.full("experiment")[where].ravel()[0])
             mean, error = (_column(block, f"sim_{spec.quantity}{suffix}", where, order)[at] for suffix in ("", "_se"))
-            points.append(Points(experiment, x, mean, error, _rows(block, where, order)[at]))
+            points.append(Points(*kind, x, mean, error, _rows(block, where, order)[at]))
     values = _column(block, spec.quantity, index, order)[at]
 
     def error_of(quantity: str) -> Floats | None:
@@ -338,6 +337,24 @@ def _curve(
         None if fine is None else _fine(fine, spec, _without_experiment(block, index), order, at),
         _rows(block, index, order)[at],
     )
+
+
+def _experiments(block: Block) -> list[tuple[str, str, str]]:
+    """Return the name, the words and the marker of every experiment; widths of one of them have their own."""
+    count = len(block.axes.get("experiment", (0,)))
+
+    def said(name: str) -> list[str]:
+        if name not in block.columns:
+            return [""] * count
+        full = block.full(name)
+        return [str(full[i].ravel()[0] if "experiment" in block.axes else full.ravel()[0]) for i in range(count)]
+
+    names, widths = said("experiment"), said("width")
+    found = []
+    for index, (name, width) in enumerate(zip(names, widths, strict=True)):
+        words = f"{name}, $N$ = {width}" if names.count(name) > 1 and width else name
+        found.append((name, words, marker_of(name, names[:index].count(name))))
+    return found
 
 
 def _without_experiment(block: Block, index: tuple[Any, ...]) -> tuple[Any, ...]:

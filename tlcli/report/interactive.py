@@ -21,7 +21,7 @@ from tlcli.report.frame import value_axis
 from tlcli.report.hover import hover
 from tlcli.report.maps import BEST, GAINS, NEUTRAL, NEUTRAL_WORDS, SIGNED, MapPanel, cells_of, colour_scale, on_scale
 from tlcli.report.markup import page_text
-from tlcli.report.network import Row, Style, Trace, loss_label, time_courses
+from tlcli.report.network import WIDTH_MARKERS, Row, Style, Trace, early_stops, loss_label, time_courses
 from tlcli.report.plan import FigureSpec
 from tlcli.report.records import drawn_by_time, final
 from tlcli.report.style import facet_title, finite_axis, named, number, palette
@@ -36,7 +36,8 @@ _COLOURS = 65  # of a colour scale
 _NARROW = 16  # letters in a line over the colour bar
 _PIXELS = 96  # of a browser per inch
 _DASHES = {"-": "solid", "--": "dash", (0, (1, 1)): "dot", (0, (1, 2)): "dot"}
-_SYMBOLS = {"regression": "circle", "population": "square", "network": "triangle-up", "posterior": "triangle-up"}
+_SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond"}
+_SYMBOLS |= {"p": "pentagon", "h": "hexagon", "x": "x"}
 _QUIET = {"hoverinfo": "skip"}
 
 
@@ -305,10 +306,10 @@ def _curve_traces(curve: lines.Curve, table: Block | None, colour: str, name: st
     for points in curve.points:
         keep = finite_axis(points.x, log) & np.isfinite(points.mean)
         open_ = "" if points.experiment == "regression" else "-open"
-        symbol = f"{_SYMBOLS.get(points.experiment, 'x')}{open_}"
+        symbol = f"{_SYMBOLS[points.marker]}{open_}"
         bars = {"error_y": {"array": np.nan_to_num(points.error[keep]), "width": 3}}
         shape = {"color": colour, "size": 8, "symbol": symbol}
-        words = f"{points.experiment} (mean ± SE)"
+        words = f"{page_text(points.words)} (mean ± SE)"
         told = hover(table, points.rows[keep])
         found.append({**_line(points.x[keep], points.mean[keep], words, mode="markers", marker=shape), **bars, **told})
     return found
@@ -375,14 +376,18 @@ def _course(table: Block, trace: Trace, style: Style, stage: int, colour: str, c
         band = {"fill": "toself", "fillcolor": colour, "opacity": 0.18, "line": {"width": 0}, **_QUIET}
         around = (np.append(time, time[::-1]), np.append(values + wide, (values - wide)[::-1]))
         found.append({**_line(*around, "", **band), **place})
-    for measured in trace.measured if style.marked else ():
+    for marker, measured in zip(WIDTH_MARKERS, trace.measured if style.marked else (), strict=False):
         if style.name not in measured.columns:
             continue
         mean, error = measured.columns[style.name]
         keep = here & np.isfinite(mean)
         bars = {"error_y": {"array": np.nan_to_num(error[keep]), "width": 3}}
-        shape = {"color": colour, "size": 7, "symbol": "circle-open"}
+        shape = {"color": colour, "size": 7, "symbol": f"{_SYMBOLS[marker]}-open"}
         words = f"networks, N = {measured.width} (±SE)"
         points = _line(trace.time[keep], mean[keep], words, mode="markers", marker=shape)
         found.append({**points, **bars, **place, **hover(table, measured.rows[keep])})
+    for at, value, mark in early_stops(trace, style.name, stage):
+        star = {"color": colour, "size": 13, "symbol": "star-open" if "mfc" in mark else "star"}
+        words = "least loss of networks" if "mfc" in mark else "least loss"
+        found.append({**_line(np.array([at]), np.array([value]), words, mode="markers", marker=star), **place})
     return found

@@ -16,19 +16,21 @@ from matplotlib.patches import Patch
 from tlcli.arrays import Array, Floats, Indices
 from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
-from tlcli.options.columns import DIFFERENCES, errors_of, label_of
+from tlcli.options.columns import BEST_LOSS, DIFFERENCES, OVERFITTING, errors_of, label_of
 from tlcli.report.drawing import Drawing
 from tlcli.report.facets import fixed_text
 from tlcli.report.frame import frame_curves, mark_outside, outside_handle
 from tlcli.report.kernels import Planned
-from tlcli.report.records import RECORD, plan_records
+from tlcli.report.records import RECORD, early_stop, plan_records
 from tlcli.report.style import facet_title, head, legend_below, log_axis, named, new_figure, palette
 from tlcli.report.tables import Block
 
 _ROWS = 4  # facets to a file
 _MARKS = 12  # error bars to a curve
 _INDISTINCT = 0.005  # of the largest value: less than a line's width
-_MARKERS = ("o", "^", "s", "D", "v")
+WIDTH_MARKERS = ("o", "^", "s", "D", "v")
+_STOP = {"ls": "", "marker": "*", "ms": 12, "mec": "black", "mew": 0.6}  # when to stop early
+_STOP_NETWORKS = {**_STOP, "mfc": "white"}
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def _trace(block: Block, at: Mapping[str, int], hue: Mapping[str, Any]) -> Trace
     if names:
         for variant in range(len(block.axes.get("experiment", [0]))):
             width = str(read("width", variant)[0])
-            pairs = {n: (read(f"sim_{n}", variant), read(f"sim_{n}_se", variant)) for n in names}
+            pairs = {n: (read(f"sim_{n}", variant), read(f"sim_{n}_se", variant)) for n in names if n != BEST_LOSS}
             measured.append(MeasuredWidth(width, pairs, here(numbered, variant)))
     columns = {name: read(name) for name in numeric}
     return Trace(hue, read("stage"), read("time"), columns, here(numbered), measured)
@@ -208,7 +210,9 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, su
         )
     ]
     bands = [Patch(color="0.3", alpha=0.25, lw=0, label=text) for text in dict.fromkeys(t.band for t in traces) if text]
-    _legend(figure, colours, [] if bare else drawn, widths, [*bands, *([outside_handle()] if outside else [])])
+    stages = sorted({stage for axes in panels for stage in axes})
+    more = [*_stop_handles(rows, styles, stages), *bands, *([outside_handle()] if outside else [])]
+    _legend(figure, colours, [] if bare else drawn, widths, more)
     head(figure, drawing.title, subtitle)
     return figure
 
@@ -283,8 +287,10 @@ def _draw_stage(
             colour = "black" if common or alone else colours[tuple(trace.hue.items())]
             _draw_line(axis, trace, style, here, colour)
             if style.marked:
-                for marker, measured in zip(_MARKERS, trace.measured, strict=False):
+                for marker, measured in zip(WIDTH_MARKERS, trace.measured, strict=False):
                     _draw_marks(axis, trace.time, measured, style.name, here, colour, marker)
+            for time, loss, mark in early_stops(trace, style.name, stage):
+                axis.plot(time, loss, color=colour, zorder=6, **mark)
     if styles[0].name in DIFFERENCES:
         axis.axhline(0.0, color="0.5", lw=0.8)
     if drawing.logs.get("x", log):
@@ -332,6 +338,30 @@ def _draw_marks(
     axis.errorbar(time[rows], mean[rows], yerr=error[rows], color=colour, marker=marker, **style)
 
 
+def early_stops(trace: Trace, name: str, stage: int) -> list[tuple[float, float, Mapping[str, Any]]]:
+    """Return time, value and mark of the least target loss of the theory, then of every width of networks.
+
+    Only where it is below the end of the stage by more than two standard errors.
+    """
+    if name != "loss" or stage != 2:
+        return []
+    here = trace.stage == stage
+    known = [c for n in (OVERFITTING, "loss") for c in errors_of(n, trace.columns)]
+    error = trace.columns[known[0]] if known else np.zeros(len(here))
+    found = [(trace.columns["loss"], error, _STOP)]
+    found += [(*measured.columns["loss"], _STOP_NETWORKS) for measured in trace.measured if "loss" in measured.columns]
+    places = [(early_stop(values[here], errors[here]), values[here], mark) for values, errors, mark in found]
+    return [(float(trace.time[here][at]), float(values[at]), mark) for at, values, mark in places if at is not None]
+
+
+def _stop_handles(rows: Sequence[Row], styles: Sequence[Style], stages: Sequence[int]) -> list[Line2D]:
+    """Return the entries of the legend for the marks of early stopping that are drawn."""
+    names = [style.name for style in styles if style.marked]
+    drawn = [id(m) for r in rows for t in r.traces for s in stages for n in names for *_, m in early_stops(t, n, s)]
+    labels = ((_STOP, "least target loss: stop early"), (_STOP_NETWORKS, "the same, of networks"))
+    return [Line2D([], [], color="0.25", label=label, **mark) for mark, label in labels if id(mark) in drawn]
+
+
 def spaced_logarithmically(times: Floats) -> bool:
     """Whether the positive times are a geometric series that spans more than a factor of five."""
     positive = times[times > 0]
@@ -372,6 +402,6 @@ def _legend(
     handles += [Line2D([], [], color="0.25", label=style.label, **style.line) for style in styles]
     handles += [
         Line2D([], [], ls="", marker=marker, ms=4, color="0.25", mfc="white", label=f"networks, $N$ = {width} (±SE)")
-        for marker, width in zip(_MARKERS, widths, strict=False)
+        for marker, width in zip(WIDTH_MARKERS, widths, strict=False)
     ]
     legend_below(figure, [*handles, *more])

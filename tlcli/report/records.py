@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tlcli.arrays import Floats
 from tlcli.errors import UsageError
 from tlcli.report.drawing import Drawing
 from tlcli.report.plan import quantities_of
@@ -40,3 +41,14 @@ def final(block: Block) -> Block:
     axes = {name: values for name, values in block.axes.items() if name != RECORD}
     columns = {name: np.asarray(c)[..., -1] if np.ndim(c) else c for name, c in block.columns.items()}
     return Block(axes, columns, block.scales, block.label)
+
+
+def early_stop(losses: Floats, errors: Floats) -> int | None:
+    """Return the record of the least loss where it is below the last by more than two of its errors, both (n_record,).
+
+    An error that is nan counts as 0. None where the end is as good, and where no loss is known.
+    """
+    if not np.isfinite(losses).any():
+        return None
+    best = int(np.nanargmin(losses))
+    return best if losses[-1] - losses[best] > 2.0 * np.nan_to_num(errors[best]) else None

@@ -24,7 +24,8 @@ from tlcli.report.logs import logged
 
 # Okabe & Ito's palette without its yellow, which vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = {"regression": "o", "population": "s", "network": "^", "posterior": "^"}
+_MARKERS = {"regression": "o", "population": "s", "network": "^", "posterior": "^"}
+_MORE_MARKERS = ("D", "v", "p", "h")  # further widths of one experiment
 MAX_FACETS = 12
 MANY = 8  # more lines have a colour bar, not names in a legend
 
@@ -96,6 +97,11 @@ def facet_title(label: str | None, fixed: Mapping[str, Any]) -> str:
     """Return the heading of one facet: its case and the values of the axes that are fixed in it."""
     values = ", ".join(named(name, value) for name, value in fixed.items())
     return f"{label}\n{values}" if label and values else label or values
+
+
+def marker_of(experiment: str, turn: int = 0) -> str:
+    """Return the marker of an experiment; `turn` counts its widths from 0."""
+    return _MARKERS.get(experiment, "x") if turn == 0 else _MORE_MARKERS[(turn - 1) % len(_MORE_MARKERS)]
 
 
 def named(name: str, value: Any) -> str:

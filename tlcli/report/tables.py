@@ -17,7 +17,7 @@ from tlcli.status import Phase, Status
 
 _WORDS = {"status": Status, "phase": Phase}
 _OF_TARGET = re.compile(
-    r"(sim_)?(baseline|gain)(_error|_calibrated)?(_draw|_test)?(_se)?"
+    r"(sim_)?((baseline|gain)(_error|_calibrated)?|best_time|best_loss|overfitting)(_draw|_test)?(_se)?"
 )  # the source stage has none: their cells are empty
 _ROWS_AT_ONCE = 20_000  # the text of many more takes more memory than their numbers, and no less time
 

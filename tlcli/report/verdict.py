@@ -7,9 +7,9 @@ import numpy as np
 
 from tlcli.arrays import Floats
 from tlcli.options.axes import BEST
-from tlcli.options.columns import BASELINES, errors_of, judged
+from tlcli.options.columns import BASELINES, OVERFITTING, errors_of, judged
 from tlcli.report.numbers import number, span, with_error
-from tlcli.report.records import RECORD, final
+from tlcli.report.records import RECORD, early_stop, final
 from tlcli.report.tables import Block
 from tlcli.status import Phase, Status
 
@@ -76,7 +76,9 @@ def _phases(block: Block) -> Any:
         return block.full("phase")
     name = _gain(block)
     gain = block.full(name)
-    wide = 2.0 * np.nan_to_num(error_of(block, name))
+    # Few draws may agree by chance on what the neurons and the integration leave open.
+    own = block.full(f"{name}_se") if f"{name}_se" in block.columns else 0.0
+    wide = 2.0 * np.nan_to_num(np.fmax(error_of(block, name), own))
     with np.errstate(invalid="ignore"):
         sign = np.where(np.abs(gain) > wide, np.sign(gain), 0)
     return np.where(np.isnan(gain), Phase.UNKNOWN, sign).astype(np.int8)
@@ -128,16 +130,14 @@ def _earlier(block: Block, name: str) -> str:
 def _stops(block: Block, name: str) -> Floats:
     """Return the least value of a column, its error and its time, (n, 3), at the points where it comes early."""
     rows = [block.full(n).reshape(-1, block.shape[-1]) for n in (name, "time")]
-    rows += [error_of(block, name, same_points=True).reshape(rows[0].shape)]
+    paired = OVERFITTING if name == "loss" and OVERFITTING in block.columns else name
+    rows += [error_of(block, kind, same_points=True).reshape(rows[0].shape) for kind in (name, paired)]
     stages = block.full("stage").reshape(rows[0].shape) if "stage" in block.columns else np.full(rows[0].shape, 2)
     found = []
-    for losses, times, errors, stage in zip(*rows, stages, strict=True):
-        target = stage == 2
-        losses, times, errors = losses[target], times[target], np.nan_to_num(errors[target])
-        if np.isfinite(losses).any():
-            best = int(np.nanargmin(losses))
-            if losses[-1] - losses[best] > 2.0 * errors[best]:
-                found.append((losses[best], errors[best], times[best]))
+    for row in zip(*rows, stages, strict=True):
+        losses, times, errors, wide = (part[row[-1] == 2] for part in row[:-1])
+        if (best := early_stop(losses, wide)) is not None:
+            found.append((losses[best], np.nan_to_num(errors[best]), times[best]))
     return np.array(found, dtype=float).reshape(-1, 3)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tlcli.errors import TlcliError
 from tlcli.options import OPTIONS
+from tlcli.options.columns import BEST_TIME
 from tlcli.report.tables import Block
 from tlcli.run.solve import Measured
 from tlcli.sweep.grids import Grid
@@ -75,8 +76,9 @@ def _with_experiments(
         values = np.array([str(variant.get(key, "")) for variant in variants])
         columns[key] = values.reshape(len(variants), *ones)
     measured = [name for name in columns if any(f"{name}_se" in record for record in records)]
+    measured += [BEST_TIME] if any(BEST_TIME in record for record in records) else []  # a time has no such error
     for name in measured:
-        for suffix in ("", "_se"):
+        for suffix in ("", "_se")[: 1 if name == BEST_TIME else 2]:
             cells = [np.broadcast_to(record.get(f"{name}{suffix}", np.nan), inner) for record in records]
             columns[f"sim_{name}{suffix}"] = np.array(cells, dtype=float).reshape(shape + inner)
     for name in _HEALTH:  # one number beside every measured number of its point

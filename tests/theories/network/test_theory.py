@@ -70,6 +70,16 @@ def test_each_command_has_its_solver_layout_and_records():
     assert not case_of("pretrain-kernel").words["alone"]
 
 
+def test_what_only_a_target_has_gives_a_source_alone_its_target():
+    for given in ({"rho": "0.3,0.6"}, {"p2": "4,6"}, {"alpha2": "1,2"}, {"noise2": "0.1"}):
+        implied = case_of("pretrain-kernel", **{"target": None, "p2": None, **given})
+        written = case_of("pretrain-kernel", **{"target": "linear", "p2": None, **given})
+        tasks = [network.tasks_of(case, 0) for case in (implied, written)]
+        assert [task.parameters for task in tasks[0]] == [task.parameters for task in tasks[1]]
+        assert not implied.words["alone"]
+        assert "target_alignment" in network_results.columns_of(implied)
+
+
 @pytest.mark.parametrize(
     ("options", "first", "second"),
     [

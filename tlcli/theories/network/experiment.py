@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from tlcli.errors import UsageError
+from tlcli.options.columns import BEST_LOSS, BEST_TIME
 from tlcli.sweep.forms import check_numbers, with_errors
 from tlcli.sweep.runner import Placed, Task, evaluate
 from tlcli.theories.base import Case, Experiment
 from tlcli.theories.draws import seed_of, told, whole
-from tlcli.theories.network.points import data_of, identity_of, parameters_of, settings_of
+from tlcli.theories.network.points import data_of, identity_of, parameters_of, settings_of, stage_times
 from tlcli.theories.network.results import chosen_records
+from tlcli.theories.network.stopping import best_of
 
 FUNCTION = "tlcli.theories.network.experiment:point"
 MEASURED = ("loss", "source_loss", "train_loss", "source_train_loss", "baseline", "gain")
@@ -66,8 +68,13 @@ class WideNetworks(Experiment):
         part = whole(found)
         if part is None or part[1] is not None:
             return None if part is None else part[1]
-        keep = chosen_records(case, case.grid.point(found[0].point))
-        merged = _mean(part[0], keep, bool(case.theory.inner))
+        at = case.grid.point(found[0].point)
+        merged = _mean(part[0], chosen_records(case, at), bool(case.theory.inner))
+        if case.words["layout"] == "curve":
+            times = stage_times(case, at)
+            stage = np.repeat([1, 2], [len(t) for t in times])
+            early = best_of(merged, stage, np.concatenate(times))
+            merged |= {name: early[name].tolist() for name in (BEST_TIME, BEST_LOSS, f"{BEST_LOSS}_se")}
         return {**merged, "step_error": 0.0} if _same_steps(case) else merged
 
 

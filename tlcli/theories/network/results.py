@@ -19,6 +19,7 @@ from tlcli.theories.base import Case, Columns, Findings
 from tlcli.theories.draws import by_point, refuse_if_all_failed
 from tlcli.theories.network.layers import layers_of
 from tlcli.theories.network.points import stage_times, unpack
+from tlcli.theories.network.stopping import BEST, best_of
 
 _OF_CLASSES = ("error", "calibrated", "margin")
 
@@ -58,7 +59,7 @@ def placeholder(case: Case) -> Columns:
     names = [*columns_of(case), *(f"{name}_se" for name in columns_of(case)), "residual"]
     if case.words.get("losses"):
         names += [f"{name}_test_se" for name in columns_of(case) if name in TESTED]
-    names += ["stage", "time"] if case.words["layout"] == "curve" else []
+    names += ["stage", "time", *BEST] if case.words["layout"] == "curve" else []
     return {name: np.full(shape, np.nan) for name in names}
 
 
@@ -115,10 +116,7 @@ def combine(case: Case, found: Sequence[Placed]) -> Findings:
 
 
 def _phase(columns: Columns) -> NDArray[np.int8]:
-    """Return the sign of the gain, or of the gain in error where there are classes.
-
-    The error is the spread over draws, which holds all others, or that of the neurons and of the test points together.
-    """
+    """Return the sign of the gain, or of the gain in error where there are classes."""
     name = "gain_error" if "gain_error" in columns else "gain"
     parts = ("error", "baseline_error") if name == "gain_error" else ("loss", "baseline")
     error = functools.reduce(np.hypot, [columns[part] for part in errors_of(name, columns)])
@@ -216,6 +214,9 @@ def _point_columns(
             )
         if name == "loss_calibrated":
             columns["temperature"] = np.mean([of(record, "temperature") for record in records], axis=0)
+    if case.words["layout"] == "curve":
+        losses = np.array([of(record, "loss") for record in records])
+        columns |= best_of(columns, columns["stage"], columns["time"], losses)
     if any(np.any(case.grid.values[n].array > 0) for n in ("weight_decay", "weight_decay2") if n in case.grid.values):
         columns["predictor_distance"] = np.mean([of(record, "predictor_distance") for record in records], axis=0)
     if any("time_error" in record["info"] for record in records):

@@ -25,6 +25,7 @@ from tlcli.theories.network.points import DURATION, LONGEST, NUMERICS, recorded,
 from tlcli.training import parameters as training_parameters
 
 _OUTPUTS = {"curve": ("kernels", "predictions"), "pretrain": ("kernels",), "end": ()}
+_OF_TARGETS = ("rho", "p2", "alpha2", "noise2")
 _HIDDEN = ("pool", "ptest", "raw_inputs", "drop_columns", "colour", *NUMERICS, "nets")
 
 
@@ -121,8 +122,8 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> PointB
         )
     activation(get("activation") or "tanh")
     from_file = source.strip().startswith("file:")
-    # A source alone is its own target: the same direction, on other points.
-    alone = target is None and not from_file
+    # A source alone is its own target: the same direction, on other points. What only a target has makes it one.
+    alone = target is None and not from_file and not any(get(option) is not None for option in _OF_TARGETS)
     sizes = [_size(stage, get, from_file) for stage in ("1", "2")[: 1 if alone else 2]]
     chosen = losses_of(name, get, source, target or source)
     get = chosen.answered(get)
