@@ -61,6 +61,8 @@ CI_FLAGS: dict[str, dict[str, Any]] = {
     "classification-map": {**FEW, "neurons": 512, "p1": 40, "t1": "10", "x": "p2=10,40", "y": "gamma0=0.5,2"},
     "learning-curves": {"p2": "10,30", "gamma0": "1", "neurons": 256, "t1": "10", "pool": 100},
     "nonlinear-map": {"x": "p2=8,30", "y": "gamma0=0.5,1,2", "neurons": 256, "t1": "10", "draws": 1},
+    "richness-p2": {**FEW, "dim": 6, "p1": 30, "p2": "6,24", "draws": 2, "t1": "10", "times": "10"},
+    "richness-p2-digits": {**FEW, "p1": 60, "ptest": 100, "p2": "5,20", "draws": 2, "t1": "10", "times": "10"},
     "fig9": {**FROZEN, "p2": "40,80", "gamma0": "0.5,3"},
     "fig11": {"draws": 2, "delta": "0,log:0.1:1000:5,inf"},
     "fig11-equal": {"draws": 2, "delta": "0,log:0.1:1000:5,inf"},
@@ -71,7 +73,8 @@ CI_FLAGS: dict[str, dict[str, Any]] = {
     "fig14-same": {"p1": "30", "p2": "20"},
 }
 BAYES = ("fig11", "fig11-equal", "fig12", "fig13", "fig14", "fig14-same", "bayes-whitened", "bayes-classes")
-_NETWORKS = ("fig", "deep", "loss-matters", "digits-classes", "classification-map", "learning-curves", "nonlinear-map")
+_IMAGES = ("loss-matters", "digits-classes", "classification-map")
+_NETWORKS = ("fig", "deep", "richness", "learning-curves", "nonlinear-map", *_IMAGES)
 NETWORKS = tuple(name for name in CI_FLAGS if name.startswith(_NETWORKS) and name not in BAYES)
 
 # (relative, absolute) tolerance per column: closed forms to rounding, the rest to what its algorithm promises.

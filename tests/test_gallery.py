@@ -116,6 +116,34 @@ def forgetting():
     ]
 
 
+def target_data():
+    """Richness of the target helps where data are plenty; transfer helps a rich target where they are few."""
+    name, said = "richness-p2", []
+    lazy, rich = (pick(name, "baseline", gamma2=gamma) for gamma in (0.3, 3))
+    assert np.all(rich[:2] > lazy[:2])
+    assert np.all(rich[2:] < lazy[2:] / 2)
+    pairs = [f"{a:.2f} and {b:.2f}" for a, b in zip(lazy, rich, strict=True)]
+    said += [f"losses of {pairs[0]} at $P_2 = 10$, {pairs[1]} at 40, {pairs[2]} at 160, {pairs[3]} at 400"]
+    gains = {gamma: [cell(name, "gain", p2=p2, gamma2=gamma) for p2 in (10, 40, 160, 400)] for gamma in (0.3, 3)}
+    said += [f"gains {gains[3][1]} at $P_2 = 40$, {gains[3][2]} at 160 and {gains[3][3]} at 400"]
+    assert np.all(np.diff(pick(name, "gain", gamma2=0.3)) > 0)
+    assert [row["phase"] for row in rows(name) if row["gamma2"] == "3"][2:] == ["neutral", "negative"]
+    return [*said, f"{gains[0.3][0]} at 10 and {gains[0.3][3]} at 400"]
+
+
+def target_data_of_digits():
+    """No gain is told from zero at few samples, and the lazy target's is at many."""
+    name = "richness-p2-digits"
+    assert {row["phase"] for row in rows(name) if float(row["p2"]) <= 20} == {"neutral"}
+    few, many = ([pick(name, "baseline", p2=p2, gamma2=gamma)[0] for gamma in (0.3, 3)] for p2 in (5, 160))
+    lazy, rich = (cell(name, "gain", 3, p2=160, gamma2=gamma) for gamma in (0.3, 3))
+    return [
+        f"it is {few[0]:.2f} and {few[1]:.2f} at $P_2 = 5$",
+        f"{many[0]:.3f} and {many[1]:.3f} at 160",
+        f"at 160 a lazy target gains {lazy}, a rich one {rich}",
+    ]
+
+
 def small_target_richness():
     """A lazy target gains as much as a rich one from a rich source; only if both are lazy is the gain small."""
     said = []
@@ -180,6 +208,8 @@ SAYS = {
     "fig1b-alignment": alignment,
     "fig2b": frozen_digits,
     "fig3a-forgetting": forgetting,
+    "richness-p2": target_data,
+    "richness-p2-digits": target_data_of_digits,
     "fig11": small_target_richness,
     "fig11-equal": equal_richness,
     "fig12": valley,
