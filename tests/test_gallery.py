@@ -116,6 +116,26 @@ def forgetting():
     ]
 
 
+def stopping_early():
+    """Transfer is ahead early and not at the end; the richer, the earlier the loss is least."""
+    end = {name: {"stage": 2, "time": 100.0} for name in ("fig4a", "fig4b")}
+    richness, said = (0.3, 1, 3), []
+    for time in (3.3333, 100.0):
+        said.append(", ".join(cell("fig4b", "gain", 3, stage=2, time=time, gamma0=gamma) for gamma in richness))
+    best = {name: pick(name, "best_time", **end[name]) for name in end}
+    assert all(np.all(np.diff(times) < 0) for times in best.values())
+    a, b = (", ".join(f"{time:.0f}" for time in best[name]) for name in end)
+    said.append(f"at $t$ = {a} without pre-training and at {b} with it")
+    over = []
+    for name in end:
+        value, error = (pick(name, key, gamma0=3, **end[name])[0] for key in ("overfitting", "overfitting_draw_se"))
+        assert 0 < value < 2 * error
+        over.append(f"{value:.3f} ± {error:.3f}")
+    said.append(f"by {over[0]} and {over[1]}")
+    apart = pick("fig4a", "sim_loss", **end["fig4a"]) - pick("fig4a", "loss", **end["fig4a"])
+    return [*said, f"{apart[0]:.3f}, {apart[1]:.3f} and {apart[2]:.3f} above it"]
+
+
 def target_data():
     """Richness of the target helps where data are plenty; transfer helps a rich target where they are few."""
     name, said = "richness-p2", []
@@ -208,6 +228,7 @@ SAYS = {
     "fig1b-alignment": alignment,
     "fig2b": frozen_digits,
     "fig3a-forgetting": forgetting,
+    "fig4a": stopping_early,
     "richness-p2": target_data,
     "richness-p2-digits": target_data_of_digits,
     "fig11": small_target_richness,
