@@ -199,6 +199,20 @@ def valley():
     ]
 
 
+def best_coupling():
+    """The best coupling of every number of samples rises with the alignment, from 0 to infinity."""
+    best = {p2: pick("fig13", "delta_opt", p2=p2, delta=0.0) for p2 in (10, 20, 40)}
+    assert all(
+        line[0] == 0 and np.all(line[1:] >= line[:-1]) and np.all(line[4:] == np.inf) for line in (best[10], best[20])
+    )
+    assert np.all(best[40] == np.inf)
+    few, more = ([f"{value:.2g}" for value in best[p2]] for p2 in (10, 20))
+    return [
+        f"{few[1]} at $\\rho = 0.2$ and {few[2]} at 0.4",
+        f"{more[1]}, {more[2]} and {more[3]} at $\\rho$ = 0.2, 0.4, 0.6",
+    ]
+
+
 def clustering(name):
     """Alignments with the labels, of the source and of the target at no and at infinite coupling, lazy and rich."""
     said = []
@@ -235,6 +249,7 @@ SAYS = {
     "fig11-equal": equal_richness,
     "fig12": valley,
     "bayes-classes": bayesian_classifiers,
+    "fig13": best_coupling,
     "fig14": lambda: clustering("fig14"),
     "fig14-same": lambda: clustering("fig14-same"),
 }
