@@ -278,3 +278,12 @@ def test_refusals_are_one_sentence():
     source = linear_loss_source(p.x, p.source, objective("logistic", y), 1.0, 1.0)
     with pytest.raises(DomainError, match="source has 14 points, the target 13"):
         linear_loss_target(p.x[:-1], p.target, objective("logistic", np.ones(5)), 1.0, 1.0, 1.0, source)
+
+
+def test_a_bracket_that_is_all_rounding_is_given_up(monkeypatch):
+    p, y, _ = signs_of_a()
+    likelihood, b = Likelihood(objective("logistic", y), 10.0), p.x[p.source] / np.sqrt(8)
+    measure = _Measure(b @ b.T, None, 9.0, 0.0)
+    other = maximise(measure.moments, likelihood)
+    monkeypatch.setattr("tlcli.bayes.linear_losses._LARGEST_LOG_Q", 1.5)  # q is e^3.6 here
+    assert bracketed(measure, likelihood, other) is other

@@ -34,6 +34,7 @@ from tlcli.losses.objective import Objective
 
 _RESIDUAL = 1e-9  # largest accepted |f - Φv|/|f|
 _GAP = 1e-9  # largest accepted gap, relative to 1 + free energy
+_LARGEST_LOG_Q = 40.0
 LARGEST = 6000  # unknowns P·K of a dense Newton step
 
 
@@ -183,6 +184,8 @@ def bracketed(measure: _Measure, likelihood: Likelihood, other: Optimum) -> Opti
     high = 1.0
     while mismatch(high) > 0:
         high *= 2.0
+        if high > _LARGEST_LOG_Q:  # γ²vᵀCv is all rounding
+            return other
     root = cast(float, brentq(mismatch, 0.0, high, xtol=1e-300, rtol=4 * np.finfo(float).eps, maxiter=200))
     found = at(root)
     moments = measure.moments(found.v)
