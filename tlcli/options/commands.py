@@ -218,7 +218,7 @@ COMMANDS = {
             ),
             (
                 *("source", "target", "dim", "p1", "p2", "rho", "gamma0", "gamma2", "delta", "beta", "activation"),
-                *("loss", "noise1", "whitened", "label_overlap", "optimal_delta", "predictions", "draws"),
+                *("loss", "noise1", "whitened", "optimal_delta", "predictions", "draws"),
                 *("simulate", "output", "dry_run"),
             ),
             {"activation": "linear", **_NETWORK_SIZES, "p2": "50", "loss": None},
