@@ -56,7 +56,11 @@ REFUSED = [
         "--class-weights balanced",
         "--class-weights balanced has no effect: the labels of linear are no classes",
     ),
-    (f"{NETWORK} --loss1 mse --loss2 huber:1", "--loss mse", "--loss mse has no effect beside --loss1 and --loss2"),
+    (
+        f"{NETWORK} --loss1 mse --loss2 huber:1",
+        "--loss huber:2",
+        "--loss huber:2 has no effect beside --loss1 and --loss2",
+    ),
     (NETWORK, "--population quadrature", "--repeats 2 has no effect with --population quadrature"),
     (f"{NETWORK} --gamma2 0,1", "--kernel ntk", None),
     (f"{NETWORK} --gamma2 0,1", "--readout reset", None),
