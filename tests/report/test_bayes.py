@@ -152,6 +152,17 @@ def test_maps_show_the_best_coupling_inside_the_grid_only():
     assert lines([10.0, 10.0, 10.0]) == ([], []), "arrows, as of every other best value beyond its axis"
 
 
+@pytest.mark.parametrize("error", [0.01, 10.0])
+def test_maps_show_no_best_coupling_of_a_line_whose_gains_are_noise(error):
+    table = block(deltas=(0.1, 1.0, 10.0), gammas=(0.5, 1.0, 2.0), draws=False)
+    table.columns["delta_opt"] = np.array([[1.0, 1.0, 1.0]])
+    table.columns["gain"] = np.full((3, 3), 0.1)
+    table.columns["gain_draw_se"] = np.tile([0.01, error, 0.01], (3, 1))
+    ((_, figure),) = figures_of([table], drawing("gain", "map", {"x": "delta", "y": "gamma2"}))
+    (line,) = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert np.isfinite(line.get_xdata()).tolist() == [True, error < 1, True]
+
+
 def test_positions_are_those_of_the_block():
     table = block()
     ends = ends_of(table.axes["delta"])

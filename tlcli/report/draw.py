@@ -253,6 +253,11 @@ def _optimum(
         if least is not None and "baseline" in block.columns:
             baseline = line("baseline", least=True)
             best[~(line(least) < baseline - 1e-9 * np.abs(baseline))] = np.nan
+    gain = spec.quantity if spec.quantity in GAINS else "gain"
+    error = _error_of(block, gain, index, order) if gain in block.columns else None
+    if error is not None:  # where no gain of a line is told from its error, the best value is noise
+        helps = np.asarray(_column(block, gain, index, order), dtype=float) > 2.0 * error
+        best[~np.any(helps, axis=along)] = np.nan
     return best, searched
 
 
