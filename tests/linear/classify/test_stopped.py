@@ -5,6 +5,7 @@ import pytest
 
 from tlcli.linear.classify.readout import classify
 from tlcli.linear.classify.stopped import best_time, classify_stopped
+from tlcli.status import Status
 
 POINT = {"ridge": 0.05, "bulk": 0.7, "tau": 0.3, "flips": 0.1}
 SPIKES, OVERLAPS2 = [4.0, 1.5], [0.3, 0.2]
@@ -69,3 +70,26 @@ def test_no_other_time_is_better_than_the_best():
     assert np.all(least <= every.min(axis=0) + 1e-9)
     np.testing.assert_allclose(classify_stopped(alpha, SPIKES, OVERLAPS2, time=best, **rest).error, least, rtol=1e-6)
     assert np.all((best > 0.1) & (best < 10))  # with flips and no ridge the end is not the best
+
+
+def test_no_input_passes_nan_as_a_number_or_warns():
+    rng = np.random.default_rng(0)
+    wide = [0.0, 5e-324, 1e-160, 1e-3, 1.0, 1e3, 1e160, 1e308]
+
+    def one(*values):
+        return rng.choice(np.asarray(values, dtype=float), 60)
+
+    found = classify_stopped(
+        one(*wide[1:]),
+        [one(*wide)],
+        [one(0.0, 0.3, 1.0)],
+        time=one(*wide, np.inf),
+        ridge=one(*wide),
+        bulk=one(*wide),
+        tau=one(*wide),
+        flips=one(0.0, 0.1, 0.4999),
+    )
+    solved = found.status == Status.CONVERGED
+    assert solved.sum() > 20
+    for name in ("overlap", "norm2", "error", "noisy_error", "log_loss", "square_loss"):
+        assert not np.isnan(getattr(found, name)[solved]).any(), name

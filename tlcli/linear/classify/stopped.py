@@ -21,7 +21,7 @@ from tlcli.status import Status
 _EARLIEST, _LATEST, _TRIED = 1e-3, 1e3, 25  # times at which the best is sought, beside 0 and infinity
 
 
-@np.errstate(all="ignore")  # limits are taken by infinite and tiny numbers
+@np.errstate(over="ignore")  # beyond floats is inf, and its status says so
 def classify_stopped(
     alpha2: ArrayLike,
     spikes: Sequence[ArrayLike] = (),
@@ -41,25 +41,28 @@ def classify_stopped(
     names = {"alpha2": alpha2, "ridge": ridge, "bulk": bulk, "tau": tau, "flips": flips}
     whole = classify(spikes=spikes, overlaps2=overlaps2, loss="square", **names)  # type: ignore[arg-type]
     α, λ, k, τ, f, t = (np.asarray(x, dtype=float) for x in (*names.values(), time))
+    finite = np.isfinite(t)
+    t = np.where(finite, t, 0.0)  # the end is the readout's
     c, parts = 1 / np.sqrt(1 + τ**2), [(np.asarray(s), np.asarray(r)) for s, r in zip(spikes, overlaps2, strict=True)]
     g = signal_of(c, f)
     rest = 1 - sum((r for _, r in parts), np.zeros(()))
     m, loss, train, change = (np.zeros(()) for _ in range(4))
     for spike, weight in [(np.zeros(()), np.maximum(rest, 0.0)), *parts]:
-        found = direction_loss(α, k, spike, λ, t)
-        m = m + weight * (1 - direction_part(α, k, spike, λ, t))
+        with np.errstate(invalid="ignore"):  # of kernels beyond floats: NaN is not solved
+            found, left = direction_loss(α, k, spike, λ, t), direction_part(α, k, spike, λ, t)
+        m = m + weight * (1 - left)
         loss, train = loss + weight * found.test, train + weight * found.train
         change = np.maximum(change, found.change)
     noise = noise_loss(α, k, λ, t)
-    own = (1 - g * g) / (g * g)
-    q = g * g * np.maximum(loss + own * noise.test - 1 + 2 * m, 0.0)
+    q = np.maximum(g * g * (loss - 1 + 2 * m) + (1 - g * g) * noise.test, 0.0)
     m, train = g * m, g * g * train + (1 - g * g) * noise.train
     state = ClassifierState(np.full((), np.nan), m, np.maximum(q - m * m, 0.0), c, f)
     nothing = (t == 0) | ((m == 0) & (q == 0))
     angle = np.where(nothing, 0.5, np.arctan2(np.sqrt(state.S), m) / np.pi)
     noisy = f + (1 - 2 * f) * np.where(nothing, 0.5, np.arctan2(state.s, c * m) / np.pi)
     blank = np.full((), np.nan)
-    solved = change <= np.sqrt(TOLERANCE)
+    fresh = _log_loss(state, nothing)
+    solved = (change <= np.sqrt(TOLERANCE)) & ~np.isnan(fresh)
     early = {
         "overlap": m,
         "norm2": q,
@@ -67,7 +70,7 @@ def classify_stopped(
         "error": angle,
         "noisy_error": noisy,
         "train_loss": train / 2,
-        "log_loss": _log_loss(state, nothing),
+        "log_loss": fresh,
         "square_loss": 1 - 2 * g * m + q,
         "train_error": blank,
         "margin": blank,
@@ -75,15 +78,16 @@ def classify_stopped(
         "residual": change,
         "status": np.where(solved, Status.CONVERGED, Status.NOT_CONVERGED),
     }
-    finite = np.isfinite(t)
     both = {name: np.where(finite, value, getattr(whole, name)) for name, value in early.items()}
     return Classified(**both)  # type: ignore[arg-type]
 
 
 def _log_loss(state: ClassifierState, nothing: Floats) -> Floats:
-    shape = np.broadcast_shapes(*(np.shape(x) for x in state))
-    flat = ClassifierState(*(np.broadcast_to(x, shape).ravel() for x in state))
-    return np.where(nothing, np.log(2), log_loss(flat).reshape(shape))
+    shape = np.broadcast_shapes(*(np.shape(x) for x in state), np.shape(nothing))
+    m, S = np.where(nothing, 0.0, state.m), np.where(nothing, 1.0, state.S)
+    flat = ClassifierState(*(np.broadcast_to(x, shape).ravel() for x in state._replace(m=m, S=S)))
+    with np.errstate(invalid="ignore"):  # where the norm is beyond floats
+        return np.where(nothing, np.log(2), log_loss(flat).reshape(shape))
 
 
 def best_time(
