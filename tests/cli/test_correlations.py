@@ -29,4 +29,7 @@ def test_pretrain_kernel_says_what_is_left_for_a_target(tlcli):
         assert [row[name] for row in rows] == [row[name] for row in tuned]
     assert "alpha2" not in tlcli("pretrain-kernel --alpha1 0.5 -o -").out
     assert "rho^2 + rho_xi^2 <= 1" in tlcli("pretrain-kernel --rho 0.9 --rho-xi 0.9 -o -").err
-    assert "does not use 'alpha2'" in tlcli("pretrain-kernel --model network --source he1 --alpha2 0.5 -o -").err
+    small = "--dim 4 --p1 6 --t1 1 --neurons 32 --repeats 2 --accuracy 1"
+    done = tlcli(f"pretrain-kernel --model network --source he1 --alpha2 0.5,1 {small} -o -")
+    assert done.code == 0
+    assert [row["alpha2"] for row in csv.DictReader(done.out.splitlines())] == ["0.5", "1"]
