@@ -85,6 +85,9 @@ class Stretched(Loss):
     def conjugate(self, v, y):
         return self.inner.conjugate(v / self.kappa, y)
 
+    def inverse(self, v, y):
+        return self.inner.inverse(v / self.kappa, y) / self.kappa
+
 
 @pytest.mark.parametrize("loss", ["mse", "logistic", "hinge2"])
 def test_scales_of_outputs(loss):
