@@ -33,6 +33,19 @@ def test_reference_cases(case):
     agrees(case, 2, target, p, p.target)
 
 
+def test_softmax_of_two_classes_is_logistic():
+    p, first, second = case_of("B4")
+    one = solve("tanh", p, first, second, **PARAMETERS["B4"])
+    classes = (objective("softmax", goal.y, 2) for goal in (first, second))
+    root = np.sqrt(2)
+    gamma1, beta1, gamma2, beta2, delta = (PARAMETERS["B4"][n] for n in ("gamma1", "beta1", "gamma2", "beta2", "delta"))
+    two = solve("tanh", p, *classes, root * gamma1, beta1 / 2, root * gamma2, beta2 / 2, delta)
+    for logistic, softmax in zip(one, two, strict=True):
+        assert softmax.free_energy == pytest.approx(logistic.free_energy, rel=1e-9)
+        np.testing.assert_allclose(softmax.outputs[:, 0] - softmax.outputs[:, 1], logistic.outputs, rtol=1e-7)
+        np.testing.assert_allclose(softmax.v.sum(axis=1), 0.0, atol=1e-12)
+
+
 @pytest.mark.parametrize("delta", [0.4, 30.0, np.inf])
 def test_a_linear_network_of_three_classes_has_its_closed_form(delta):
     p, first, second = case_of("B6")

@@ -124,6 +124,8 @@ def test_the_best_coupling_itself_has_no_axis_of_couplings():
     table = block()
     assert tuple(summarised(table, "delta_opt").axes) == ("gamma2",)
     assert summarised(table, "loss") is table
+    found = Block(table.axes, {**table.columns, "delta": table.axes["delta"][:, None] * np.ones(2)}, table.scales)
+    assert "delta" not in summarised(found, "delta_opt").columns, "the first value is not that of the table"
     ((_, figure),) = figures_of([table], drawing("delta_opt"))
     (axis,) = figure.axes
     assert axis.get_ylabel() == "best $\\delta$"

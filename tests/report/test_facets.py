@@ -84,6 +84,7 @@ def test_the_best_richness_over_target_data_shows_infinity(draw, tmp_path):
     with (tmp_path / "table.csv").open() as stream:
         best = [float(row["gamma0_opt"]) for row in csv.DictReader(stream)]
     assert any(np.isinf(best)), "the setting has an infinite one"
+    assert r"\gamma_0" not in figure.get_suptitle(), "what is searched is not fixed"
     (axis,) = panels(figure)
     (line,) = [line for line in axis.lines if len(line.get_xdata()) == 8]
     assert np.isfinite(line.get_ydata()).all()

@@ -169,3 +169,11 @@ def test_the_command_ends_with_it_and_the_provenance_holds_it(tmp_path):
     # 0.6 = 1 - alpha2 is the loss of ridgeless regression from scratch
     assert done.stderr.splitlines()[-1] == told == "loss 0.326 (no pre-training 0.6): pre-training helps, gain 0.274"
     assert done.stderr.startswith("1 row in ")
+
+
+def test_of_classes_the_best_of_the_grid_is_that_of_the_error():
+    errors = {"error": np.array([0.3, 0.1]), "baseline_error": 0.4, "gain_error": np.array([0.1, 0.3])}
+    one = block({"gamma0": [1.0, 2.0]}, **gains([0.2, 0.5], [0.6, 0.6]), **errors, phase=np.full(2, Phase.POSITIVE))
+    said = verdict([one])
+    assert "gain in error 0.1 (gamma0 = 1) to 0.3 (gamma0 = 2)" in said
+    assert "best of the grid: gamma0 = 2" in said

@@ -91,16 +91,15 @@ def ends_of_best(blocks: Sequence[Block], name: str) -> Ends | None:
 
 
 def summarised(block: Block, quantity: str | None) -> Block:
-    """Return the block without the axis whose best value is drawn: that belongs to all its values at once."""
+    """Return the block without the parameter whose best value is drawn: that belongs to all its values at once."""
     name = summarised_axis(quantity)
-    if name is None or name not in block.axes:
+    if name is None:
         return block
-    at = list(block.axes).index(name)
+    columns = {column: c for column, c in block.columns.items() if column != name}
     axes = {axis: values for axis, values in block.axes.items() if axis != name}
-    columns = {
-        column: np.take(np.asarray(c), 0, axis=at) if np.ndim(c) == len(block.axes) else c
-        for column, c in block.columns.items()
-    }
+    if name in block.axes:
+        at, full = list(block.axes).index(name), len(block.axes)
+        columns = {n: np.take(np.asarray(c), 0, axis=at) if np.ndim(c) == full else c for n, c in columns.items()}
     return Block(axes, columns, block.scales, block.label)
 
 

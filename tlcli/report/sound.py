@@ -33,6 +33,8 @@ _WORDS = {
 }
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|[-+]?inf(?:inity)?|nan", re.IGNORECASE)
 _STRANGE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]")
+_ERRORS = ("_draw_se", "_test_se", "_pool_se", "_neuron_se", "_source_se", "_se")
+_SEARCHED = ("_opt", "best_time")
 _STAGED = re.compile(r"(?:alpha|gamma|duration|sigma|weight_decay)_[0-9]+")
 # Columns of the tables beside the main one, whose rows have no status, and words.
 BESIDE = {"kind", "refined", "layer", "other", "set", "index", "label", "prediction"}
@@ -170,7 +172,7 @@ def _ragged(line: int, cells: Sequence[str], header: Sequence[str]) -> Fault:
 
 
 def _known(name: str) -> bool:
-    for ending in ("", "_draw_se", "_test_se", "_se"):
+    for ending in ("", *_ERRORS):
         bare = name.removesuffix(ending).removeprefix("sim_")
         if bare in COLUMNS or bare in _parameters() or bare in _WRITTEN or name in _WORDS or _STAGED.fullmatch(bare):
             return True
@@ -179,7 +181,7 @@ def _known(name: str) -> bool:
 
 def _bare(name: str) -> str:
     """Return the column whose error `name` is."""
-    return name.removesuffix("_draw_se").removesuffix("_test_se").removesuffix("_se")
+    return name.removesuffix(next((ending for ending in _ERRORS if name.endswith(ending)), ""))
 
 
 def _of_header(header: Sequence[str], trimmed: bool) -> Iterator[Fault]:
@@ -191,7 +193,7 @@ def _of_header(header: Sequence[str], trimmed: bool) -> Iterator[Fault]:
         elif trimmed:
             continue
         elif name.endswith("_se") and _bare(name) not in header:
-            yield Fault(1, name, f"the column '{name.removesuffix('_se')}', whose error it is, is missing")
+            yield Fault(1, name, f"the column '{_bare(name)}', whose error it is, is missing")
         elif name.startswith("sim_") and f"{name}_se" in header and name.removeprefix("sim_") not in header:
             yield Fault(1, name, f"the column '{name.removeprefix('sim_')}' of the theory is missing")
 
@@ -306,6 +308,8 @@ def _gaps(lines: Sequence[int], rows: Sequence[Row], header: Sequence[str]) -> I
             empty = [line for line, row in members if not row[name]]
             if empty and len(empty) < len(members):
                 yield Fault(empty[0], name, "the cell is empty, and other rows of its kind have a number")
+            if _bare(name).endswith(_SEARCHED):
+                continue  # what is searched has no error at an end of its axis
             lost = [line for line, row in members if name.endswith("_se") and row[name].lower() == "nan"]
             if lost and len(lost) < len(members) and not name.startswith("sim_"):
                 yield Fault(lost[0], name, "a standard error of nan, and other rows of its kind have a number")

@@ -153,7 +153,7 @@ def _grid(block: Block, edges: Sequence[Mapping[str, Any]]) -> str:
         low = np.argmin(np.where(signed, gain, np.inf))
         high = np.argmax(np.where(signed, gain, -np.inf))
         ends = (_there(block, np.unravel_index(int(end), block.shape)) for end in dict.fromkeys((low, high)))
-        text += f"; gain {' to '.join(ends)}"
+        text += f"; {_gain(block).replace('_', ' in ')} {' to '.join(ends)}"
     both = (phases == Phase.POSITIVE).any() and (phases == Phase.NEGATIVE).any()  # else the line lies in the noise
     crossings = [place for some in edges if both and (place := _crossing(some, block))]
     return text + (f"; it changes sign at {', at '.join(crossings)}" if crossings else "")
@@ -188,7 +188,7 @@ def _best(block: Block, name: str) -> str:
         best = np.take(block.full(known), 0, axis=at)
         how = "best"
     else:
-        losses = block.full(judged(block.columns))
+        losses = block.full(_loss(block))
         best = block.axes[name][np.argmin(np.where(np.isnan(losses), np.inf, losses), axis=at)]
         how = "best of the grid:"
     best = best[helps]

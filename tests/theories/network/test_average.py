@@ -193,6 +193,8 @@ def test_zeros_of_the_gain_have_errors_and_draws_a_part_of_their_own(tlcli):
     for row in rows("out"):
         parts = np.hypot(float(row["gain_source_se"]), float(row["gain_se"]))
         assert float(row["gain_draw_se"]) == pytest.approx(parts)
+    checked = tlcli("check out")
+    assert checked.code == 0, checked.err
     with Path("out", "boundary.csv").open(newline="") as stream:
         found = [row for row in csv.DictReader(stream) if row["refined"] == "p2"]
     assert found
@@ -308,3 +310,12 @@ def test_records_are_read_only_whole():
     for record in broken:
         with pytest.raises(WRONG):
             check_record(parameters, record)
+
+
+def test_an_average_needs_two_populations(tlcli):
+    done = tlcli(SMALL, "--p2 10 --gamma0 1 --neurons 64 --repeats 1 --average pointwise --pool 40 -o out")
+    assert (done.code, done.out) == (2, "")
+    assert "--repeats 1 has no error of the neurons" in done.err
+    assert "--average none" in done.err
+    exact = "--p2 10 --gamma0 0 --neurons 64 --repeats 1 --average pointwise --pool 40 --accuracy 9 -o out"
+    assert tlcli(SMALL, exact).code == 0

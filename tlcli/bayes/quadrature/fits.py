@@ -117,7 +117,9 @@ class LossFit:
         residual = float(np.linalg.norm(f - pull[rows])) / scale if scale else 0.0
         outputs[rows] = f
         objective = self.likelihood.objective
-        return objective.outputs(found.v), objective.outputs(outputs), residual
+        # Two classes of softmax have one readout, which the solver takes flat, and two outputs.
+        shaped = np.asarray if objective.readouts is None else self._table
+        return objective.outputs(shaped(found.v)), objective.outputs(shaped(outputs)), residual
 
     def _maximum(self, best: Optimum, moments: QuadratureMoments) -> Maximum:
         decrement = self.gamma**2 * self.likelihood.gap(best.f, moments.kernel @ best.v)

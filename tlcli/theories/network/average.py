@@ -53,6 +53,11 @@ class AveragedNetwork(PointByPoint):
             largest = [f"{name} = {given[name].array.max():g}" for name in loud]
             raise UsageError(f"{' and '.join(largest)}: an average has label noise of one kind; give one.")
         for parameters in _kernels(case, 0)[0]:
+            if parameters.get("repeats") == 1 and parameters["gamma0"] > 0:
+                raise UsageError(
+                    "--repeats 1 has no error of the neurons, which an average needs; use --repeats 2 or more, or "
+                    "--average none."
+                )
             pools_of({**parameters, "draw": 0})
 
     def columns(self, case: Case) -> Columns:
