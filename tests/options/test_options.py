@@ -252,6 +252,14 @@ def test_texts_and_expressions():
         OPTIONS["c_signal"].parse(["a+b"])
 
 
+def test_numbers_are_texts_or_sequences():
+    option = OPTIONS["overlaps"]
+    assert option.parse("0.6,-0.4") == option.parse([0.6, -0.4]) == option.parse((0.6, -0.4)) == "0.6,-0.4"
+    assert option.parse([5, 1 / 3]) == f"5,{1 / 3!r}"
+    with pytest.raises(UsageError, match="overlaps: 'x' is not a number"):
+        option.parse([0.6, "x"])
+
+
 def test_grids_are_values():
     values = OPTIONS["gamma0"].parse("log:0.1:10:3")
     assert isinstance(values, Values)

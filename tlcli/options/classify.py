@@ -5,7 +5,7 @@ from tlcli.options.option import Option
 CLASSIFY = [
     Option(
         "spikes",
-        "text",
+        "numbers",
         None,
         "linear-classify: strengths of any number of spikes of a free kernel, with commas (5,2,1).",
         panel="Ansatz",
@@ -13,7 +13,7 @@ CLASSIFY = [
     ),
     Option(
         "overlaps",
-        "text",
+        "numbers",
         None,
         "linear-classify: overlaps of the --spikes with the target's teacher, with commas (0.6,-0.4,0.2).",
         panel="Ansatz",

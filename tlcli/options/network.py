@@ -56,7 +56,7 @@ NETWORK = [
     ),
     Option(
         "class_weights",
-        "text",
+        "numbers",
         None,
         "Weights of the classes in training: none, balanced, or one number for each with commas.",
         panel="Network",

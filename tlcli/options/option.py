@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from tlcli.errors import DomainError, UsageError, digits, suggest
 
-Kind = Literal["grid", "number", "integer", "text", "choice", "flag", "expression"]
+Kind = Literal["grid", "number", "integer", "text", "choice", "flag", "expression", "numbers"]
 
 INF = math.inf
 
@@ -111,6 +111,9 @@ class Option:
             from tlcli.sweep.grids import format_values, parse_values
 
             return format_values(parse_values(raw, self.name))
+        if self.kind == "numbers" and isinstance(raw, (list, tuple)):
+            numbers = [float(self._parse_number(each)) for each in raw]
+            return ",".join(short if float(short := f"{x:g}") == x else repr(x) for x in numbers)
         if not isinstance(raw, (str, int, float)) or isinstance(raw, bool):
             raise UsageError(f"{self.name}: {raw!r} is not a text.")
         return str(raw)

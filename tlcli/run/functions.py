@@ -26,7 +26,13 @@ WITHOUT = {
     "quiet": "nothing is printed",
     "strict": "look at .status of the result",
 }
-_TYPES = {"grid": "Grid", "number": "float", "integer": "int", "text": "str", "flag": "bool", "expression": "Grid"}
+_TYPES = {
+    **dict.fromkeys(("grid", "expression", "numbers"), "Grid"),
+    "number": "float",
+    "integer": "int",
+    "text": "str",
+    "flag": "bool",
+}
 
 
 def options_of(command: Command) -> dict[str, Option]:
