@@ -50,7 +50,7 @@ CI_FLAGS: dict[str, dict[str, Any]] = {
     "fig4a": {**IMAGES, **TWO_NETS, "draws": 1},
     "fig4b": {**IMAGES, "draws": 1, "t1": "20"},
     "fig4c": {**IMAGES, "t1": "20"},
-    "fig4-cifar10": {**IMAGES, **TWO_NETS, "p1": 40, "p2": 10, "ptest": 60, "t2": "10"},
+    "fig4-cifar10": {**IMAGES, **TWO_NETS, "p1": 60, "ptest": 80},
     "fig2b": {**FROZEN, "p2": "40,160", "gamma0": "0.5,2", "neurons": 512, "pool": 330},
     "fig2c": {**FROZEN, "p2": "40,160", "gamma0": "0.5,2", "neurons": 512, "pool": 330},
     "fig2-cifar10": {**FROZEN, "p1": "20,60", "p2": "8,16", "gamma0": "0.5,2", "neurons": 300, "pool": 80, "t1": "20"},
