@@ -112,7 +112,15 @@ def test_the_tables_are_whole():
     assert set(OPTIONS) - set(HOW) - shown - {"solver", "model", "simulate"} <= set(OPTIONS) - _NOT_PHYSICAL
 
 
-GOOD = {"flag": True, "grid": "0.37", "number": 0.37, "integer": 2, "expression": "0.37", "text": "erf"}
+GOOD = {
+    "flag": True,
+    "grid": "0.37",
+    "number": 0.37,
+    "integer": 2,
+    "expression": "0.37",
+    "numbers": "0.37",
+    "text": "erf",
+}
 
 
 @pytest.mark.parametrize(
