@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.bayes.observables import ALONE, MOST_ALIGNED, SOURCE, TARGET, BayesProblem
+from tlcli.bayes.observables import ALONE, MOST_ALIGNED, OF_KERNELS, SOURCE, TARGET, BayesProblem
 from tlcli.bayes.saddle import Saddle
 from tlcli.dmft.loss_setup import Side
 from tlcli.dmft.regression import kernel_alignment
@@ -37,16 +37,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "margin": (TARGET,),
     "source_train_loss": (SOURCE,),
     "source_train_error": (SOURCE,),
-    "source_alignment": (SOURCE,),
-    "target_alignment": (TARGET,),
-    "test_alignment": (TARGET,),
-    "source_overlap": (SOURCE,),
-    "target_overlap": (TARGET,),
-    "cross_overlap": (TARGET,),
-    "retained_overlap": (TARGET,),
-    "source_free_energy": (SOURCE,),
-    "free_energy": (TARGET,),
-    "evidence_gain": (TARGET, ALONE),
+    **OF_KERNELS,  # the same as of the squared error
 }
 _OF_SOURCE_CLASSES = ("source_error", "source_error_test_se", "source_train_error")
 _OF_TARGET_CLASSES = tuple(

@@ -15,13 +15,7 @@ MOST_ALIGNED = 200  # test points in the alignment, as in `tlcli.dmft.settings`
 
 # The columns of a transfer, in the order of tables, and which stages must be solved for each to be known.
 SOURCE, TARGET, ALONE = "source", "target", "baseline"
-NEEDS: dict[str, tuple[str, ...]] = {
-    "loss": (TARGET,),
-    "baseline": (ALONE,),
-    "gain": (TARGET, ALONE),
-    "train_loss": (TARGET,),
-    "source_loss": (SOURCE,),
-    "source_train_loss": (SOURCE,),
+OF_KERNELS: dict[str, tuple[str, ...]] = {
     "source_alignment": (SOURCE,),
     "target_alignment": (TARGET,),
     "test_alignment": (TARGET,),
@@ -32,6 +26,15 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "source_free_energy": (SOURCE,),
     "free_energy": (TARGET,),
     "evidence_gain": (TARGET, ALONE),
+}
+NEEDS: dict[str, tuple[str, ...]] = {
+    "loss": (TARGET,),
+    "baseline": (ALONE,),
+    "gain": (TARGET, ALONE),
+    "train_loss": (TARGET,),
+    "source_loss": (SOURCE,),
+    "source_train_loss": (SOURCE,),
+    **OF_KERNELS,
 }
 # What the two starts of sampling have to say besides gap and gap_floor.
 CERTIFICATE = ("spread_v", "spread_kernel", "round_trips", "ess")
