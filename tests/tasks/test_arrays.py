@@ -1,3 +1,4 @@
+import re
 import time
 import zipfile
 from pathlib import Path
@@ -193,6 +194,32 @@ def test_an_index_is_found_in_any_order_and_can_be_kept(tmp_path):
     assert draw(task, drop_columns="none").x_source.shape == (4, 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "index", "refused"),
+    [
+        ("x9", [10 * i for i in range(12)], True),  # another step
+        ("x9", [100 - i for i in range(12)], True),  # backwards, from anywhere
+        ("x9", [1, 4, 5, 9, 10, 13, 20, 21, 22, 30, 31, 47], True),  # rows that were selected
+        ("Row_ID", [9, 4, 5, 1, 10, 13, 77, 21, 22, 30, 31, 47], True),  # and shuffled: its name tells
+        ("x9", [9, 4, 5, 1, 10, 13, 77, 21, 22, 30, 31, 47], False),
+        ("x9", [0.1 * i for i in range(12)], False),  # points on a line, as one may want to fit
+        ("id", [0, 1, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1], False),
+    ],
+)
+def test_other_columns_that_count_rows(tmp_path, name, index, refused):
+    rng = np.random.default_rng(2)
+    sets = ["source", "target", "test"] * 4
+    lines = [f"{i},{s},1,{rng.normal()},{rng.normal()}" for i, s in zip(index, sets, strict=True)]
+    (tmp_path / "index.csv").write_text("\n".join([f"{name},set,y,x1,x2", *lines]) + "\n")
+    task = f"file:{tmp_path / 'index.csv'}"
+    if refused:
+        with pytest.raises(UsageError, match=f"'{name}' counts the rows .*--drop-columns {name}, or keep"):
+            draw(task)
+        assert draw(task, drop_columns=name).x_source.shape == (4, 2)
+    else:
+        assert draw(task).x_source.shape == (4, 3)
+
+
 def test_raw_inputs_of_a_wild_scale_are_refused_by_column(tmp_path):
     given = points(40)
     for name in ("x_source", "x_target", "x_test"):
@@ -200,7 +227,10 @@ def test_raw_inputs_of_a_wild_scale_are_refused_by_column(tmp_path):
     task = npz(tmp_path, **given)
     with pytest.raises(UsageError, match=r"input column 7 has an rms of .*divide that column by its rms"):
         check_tasks(task, task, **NOTHING, raw_inputs=True)
-    assert check_tasks(task, task, **NOTHING) == 40  # scaled point by point, it is allowed
+    assert check_tasks(task, task, **NOTHING) == 40  # scaled point by point, it is allowed, and told
+    (note,) = draw(task).description["notes"]
+    assert re.match(r"data.npz: input column 7 makes up 99\.\d+ % of \|x\|\^2, so that networks hardly see", note)
+    assert "notes" not in draw(npz(tmp_path, **points(40))).description
     task = npz(tmp_path, **{k: 100 * v for k, v in points().items() if k.startswith("x")})
     with pytest.raises(UsageError, match="divide the inputs by"):
         check_tasks(task, task, **NOTHING, raw_inputs=True)

@@ -32,6 +32,7 @@ PREFIX = "file:"
 EXAMPLE = "file:data.npz"
 LARGEST_LABELS = 1e6
 LARGEST_INPUTS = 1e3  # of |x|^2/D on average
+_ALONE = 0.99  # share of |x|^2 of one column, from which the others do not count
 ROWS = "random, stratified"  # how rows are chosen: part of what a stored point is of
 CLASSES = 20  # labels with at most so many different values, whole numbers all, are classes
 
@@ -280,8 +281,7 @@ def file_data(
     for word, labels in (("source", source), ("target", target)):
         if labels.classes is not None:
             description[f"{word}_classes"] = list(labels.names)
-    if source.note or target.note:
-        description["label_notes"] = [labels.note for labels in (source, target) if labels.note]
+    description["file_notes"] = [*_one_column(task), *(labels.note for labels in (source, target) if labels.note)]
     return TransferData(
         task.x_source[first],
         task.y_source[first],
@@ -294,6 +294,18 @@ def file_data(
         source.classes,
         target.classes,
     )
+
+
+def _one_column(task: FileTask) -> list[str]:
+    """Tell the input column beside which the others are nothing, as one of another unit is."""
+    square = np.mean(np.concatenate([task.x_source, task.x_target]) ** 2, axis=0)
+    worst, share = int(np.argmax(square)), float(np.max(square) / max(square.sum(), np.finfo(float).tiny))
+    if task.dim == 1 or share < _ALONE:
+        return []
+    return [
+        f"{task.name}: input column {worst} makes up {100 * share:.4g} % of |x|^2, so that networks hardly see "
+        "the others; divide every column by its rms if they matter."
+    ]
 
 
 def _known(y: Floats) -> Flags:

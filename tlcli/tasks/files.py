@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tlcli.arrays import Floats
+from tlcli.arrays import Flags, Floats
 from tlcli.errors import UsageError, suggest
 
 Arrays = dict[str, Floats]
@@ -24,6 +24,7 @@ LABELS = ("y", "y_source")
 LARGEST = 2 << 30  # bytes of numbers in a file
 
 # What other programs call the same arrays: a single task in two sets cannot be told apart from two tasks.
+_INDEX = ("id", "idx", "index", "no", "nr", "number", "row", "row_id", "rownames", "sample_id")
 _FOREIGN = re.compile(r"^[xXyY]_?(train|val|valid|all)?$|^(data|features|inputs|labels|target|targets)$")
 
 
@@ -145,18 +146,24 @@ def read_csv(path: Path, content: bytes, drop: Sequence[str] | None) -> dict[str
 def refuse_index(path: Path, names: Sequence[str], tables: Sequence[Floats]) -> None:
     """Refuse an input column that counts rows, from 0 or 1: in the whole file, in any order, or in each set.
 
-    `tables` are the whole file and its sets, (points, D) each; `names` (D,). A file of fewer than five points is too
-    short to tell.
+    Of whole numbers also one in other equal steps, one that grows from row to row (the index of rows that were
+    selected), and distinct ones that are called an index. `tables` are the whole file and its sets, (points, D) each;
+    `names` (D,). A file of fewer than five points is too short to tell, one of fewer than ten to tell the first two.
     """
     whole, *sets = tables
     if len(whole) < 5:
         return
 
-    def counts(x: Floats) -> Floats:
+    def counts(x: Floats) -> Flags:
         first = x.min(axis=0, initial=np.inf)
         return np.asarray(((first == 0) | (first == 1)) & (np.diff(x, axis=0) == 1).all(axis=0))
 
+    steps = np.diff(np.sort(whole, axis=0), axis=0)
+    odd = (steps > 0).all(axis=0) & np.array([name.lower() in _INDEX for name in names], dtype=bool)
+    if len(whole) >= 10:
+        odd |= (steps[0] > 0) & (steps == steps[0]).all(axis=0) | (np.diff(whole, axis=0) > 0).all(axis=0)
     found = counts(np.sort(whole, axis=0)) | np.all([counts(x) for x in sets], axis=0)
+    found |= odd & (whole == np.rint(whole)).all(axis=0)
     if found.any():
         name = names[int(np.flatnonzero(found)[0])]
         raise UsageError(

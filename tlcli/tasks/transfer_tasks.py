@@ -200,7 +200,7 @@ def transfer_data(
         how |= {"p1": size("p1", p1, DEFAULT_P1), "p2": size("p2", p2, DEFAULT_P2)}
         how |= {"ptest": size("ptest", ptest, DEFAULT_PTEST)}
         data = _drawn(kind, source, target, found, rho, colour, how)
-    notes = [*_single_class(data), *_absent_classes(data), *data.description.pop("label_notes", [])]
+    notes = [*_single_class(data), *_absent_classes(data), *data.description.pop("file_notes", [])]
     data = replace(
         data,
         y_source=_noisy(data.y_source, noise1, flips[0], data.classes_source, (seed, draw, Purpose.SOURCE_NOISE)),
