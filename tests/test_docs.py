@@ -85,8 +85,9 @@ def test_the_arrays_of_the_python_page_are_there():
     sizes = {"p1": 8, "p2": 6, "dim": 4, "ptest": 10, "predictions": True}
     times = {"times": [1, 2], "accuracy": 1.0, "neurons": 50, "repeats": 4}
     linear = {"source": "linear", "target": "hermite:1", "activation": "linear", "gamma0": 0.2}
-    network = tlcli.dmft_solve(**linear, **sizes, **times, two_time=True)
-    deep = tlcli.dmft_solve(**linear, **sizes, times=[1, 2], depth=2)
+    network = tlcli.dmft_solve(**linear, **sizes, **times, two_time=True, test_kernels=True)
+    more = {"two_time": True, "responses": True, "test_kernels": True}
+    deep = tlcli.dmft_solve(**linear, **sizes, times=[1, 2], depth=2, **more)
     bayes = tlcli.bayes_saddle(source="linear", target="linear", **sizes)
     assert {"phi_se_stage2", "predictions_se"} <= network.arrays.keys()
     for keys in (network.arrays.keys() | deep.arrays.keys(), bayes.arrays.keys()):

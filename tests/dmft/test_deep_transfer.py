@@ -13,7 +13,7 @@ from tlcli.dmft.deep.size import expected_rank
 from tlcli.dmft.deep.solve import DeepEnsemble, deep_plan
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.network_transfer import solve_transfer
-from tlcli.dmft.settings import Setup
+from tlcli.dmft.settings import Setup, Wanted
 from tlcli.errors import DomainError, UsageError
 from tlcli.simulate.deep import simulate_networks
 from tlcli.tasks.transfer_tasks import transfer_data
@@ -227,7 +227,7 @@ def test_linear_networks_align_with_test_points_outside_the_span(wide, depth):
     exact = Setup(
         wide, settings, activation("linear"), np.concatenate([wide.x_source, wide.x_target, wide.x_test])
     ).start_alignments
-    found = solve_transfer(wide, settings, Numerics(tolerance=1e-7), layers=True).columns
+    found = solve_transfer(wide, settings, Numerics(tolerance=1e-7), wanted=Wanted(layers=True)).columns
     for layer in range(1, depth + 1):
         for group in ("source", "target", "test"):
             name = f"layer{layer}_{group}_alignment"

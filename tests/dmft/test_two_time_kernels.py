@@ -93,7 +93,6 @@ def test_without_a_rich_stage_there_is_less():
 
 def test_what_has_none_is_refused():
     refused: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"depth": 2}, "not for depth above 1"),
         ({"loss": "huber:1"}, "not for a named --loss"),
         ({"p1": 3000}, "more than 4e"),
     )

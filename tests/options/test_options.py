@@ -70,6 +70,8 @@ GOOD = {
     "device": "cuda",
     "predictions": True,
     "two_time": True,
+    "responses": True,
+    "test_kernels": True,
     "correlations": True,
     "dim": 30,
     "modes": 8,

@@ -71,6 +71,18 @@ class Solution:
             for k, f in enumerate(self.f)
         ]
 
+    def join(self, other: "Solution", what: str) -> None:
+        """Take over what was observed of another solution of the same stages; `what` it is, where that is told."""
+        for mine, others in (
+            (self.observed, other.observed),
+            (self.coarse_observed, other.coarse_observed),
+            (self.retimed_observed, other.retimed_observed),
+        ):
+            for seen, more in zip(mine or (), others or (), strict=False):
+                seen |= more
+        self.message = self.message or other.message
+        self.notes += [f"{what}: {note}" for note in other.notes]
+
     def estimate(self, statistic: Callable[[list[Floats]], Floats]) -> tuple[Floats, Floats]:
         """Return a statistic of the mean f (stages -> (n_time, n_point)) and its standard error."""
         return estimate(self.pieces(), statistic)

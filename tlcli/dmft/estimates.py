@@ -8,7 +8,7 @@ either half of the repeats; the integration in time, from one population that is
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,6 +127,22 @@ def spread_of(samples: Array, coarse: Array | None, retimed: Array | None) -> Fl
     if count < 2:
         return np.full(samples.shape[1:], np.nan)
     return np.hypot(small_sample(count) * samples.std(axis=0, ddof=1) / math.sqrt(count), late)
+
+
+def seen_at(
+    name: str,
+    position: int,
+    observed: Mapping[str, Array],
+    coarse: Mapping[str, Array] | None,
+    retimed: Mapping[str, Array],
+) -> tuple[Floats, Floats]:
+    """Return the mean over repeats of what was observed at one position, and its standard error.
+
+    Names -> (repeat, position, ...), as in `tlcli.dmft.ensemble.Solution`.
+    """
+    samples, late = observed[name][:, position], retimed.get(name)
+    parts = (None if coarse is None else coarse[name][:, position], None if late is None else late[:, position])
+    return samples.mean(axis=0), spread_of(samples, *parts)
 
 
 def jackknife(left_out: Floats) -> Floats:

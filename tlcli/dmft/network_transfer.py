@@ -21,10 +21,10 @@ from tlcli.dmft.loss_setup import LossSetup
 from tlcli.dmft.loss_transfer import LossParts
 from tlcli.dmft.parts import Parts, TransferResult
 from tlcli.dmft.plan import Plan
-from tlcli.dmft.settings import Data, Setup, check_descent, check_steps
+from tlcli.dmft.settings import PLAIN, Data, Setup, Wanted, check_descent, check_steps
 from tlcli.dmft.two_time_kernels import check_size
 from tlcli.errors import UsageError, digits
-from tlcli.training import TransferSettings
+from tlcli.training import Surgery, TransferSettings
 
 
 def solve_transfer(
@@ -34,15 +34,13 @@ def solve_transfer(
     *,
     predictions: bool = False,
     kernel_times: tuple[float, ...] | None = None,
-    layers: bool = False,
-    two_time: bool = False,
+    wanted: Wanted = PLAIN,
 ) -> TransferResult:
     """Solve pre-training, transfer and the baseline on one set of data.
 
     `predictions` adds f at every point and record to the arrays; `kernel_times` adds recorded times at which kernels
-    and densities are kept, besides the start and the ends of the stages; `two_time` adds Φ and G between every two of
-    these; `layers` asks for what every layer does of a network with one hidden layer too. With an accuracy that was not
-    reached, the neurons are increased once.
+    and densities are kept, besides the start and the ends of the stages; `wanted` is what is asked for besides. With an
+    accuracy that was not reached, the neurons are increased once.
 
     Raises:
         UsageError: settings that exclude each other, an unknown word, a kernel time that is not recorded, or a recorded
@@ -51,14 +49,14 @@ def solve_transfer(
     check_descent(settings, numerics.integrator, numerics.dt, numerics.until)
     if numerics.integrator == "euler" and numerics.dt is not None:
         check_steps(settings, numerics.dt)
-    result = _solve_transfer(data, settings, numerics, predictions, kernel_times, layers, two_time)
-    reached, wanted = result.info["reached"], numerics.accuracy
-    if numerics.neurons is None and math.isfinite(reached) and _missed(result, wanted) and not result.message:
-        finer = replace(numerics, accuracy=wanted * max(0.4, wanted / reached))
+    result = _solve_transfer(data, settings, numerics, predictions, kernel_times, wanted)
+    reached, accuracy = result.info["reached"], numerics.accuracy
+    if numerics.neurons is None and math.isfinite(reached) and _missed(result, accuracy) and not result.message:
+        finer = replace(numerics, accuracy=accuracy * max(0.4, accuracy / reached))
         with contextlib.suppress(UsageError):  # more neurons than allowed: what is known is reported as it is
-            result = _solve_transfer(data, settings, finer, predictions, kernel_times, layers, two_time)
-    result.info["accuracy"] = wanted
-    if result.status == "converged" and _missed(result, wanted):
+            result = _solve_transfer(data, settings, finer, predictions, kernel_times, wanted)
+    result.info["accuracy"] = accuracy
+    if result.status == "converged" and _missed(result, accuracy):
         result.status = "inaccurate"
     return result
 
@@ -67,7 +65,7 @@ def planned(data: Data, settings: TransferSettings, numerics: Numerics) -> Plan 
     """Return how `solve_transfer` will solve its costliest network; None where all that is learnt is lazy."""
     act = activation(settings.activation)
     x = np.concatenate([data.x_source, data.x_target, data.x_test])
-    return _parts(data, settings, act, x, False, False)(numerics, [frozenset(), frozenset()]).plan()
+    return _parts(data, settings, act, x, PLAIN)(numerics, [frozenset(), frozenset()]).plan()
 
 
 def _missed(result: TransferResult, wanted: float) -> bool:
@@ -81,40 +79,57 @@ def _solve_transfer(
     numerics: Numerics,
     predictions: bool,
     kernel_times: tuple[float, ...] | None,
-    layers: bool,
-    two_time: bool,
+    wanted: Wanted,
 ) -> TransferResult:
     act = activation(settings.activation)
     x = np.concatenate([data.x_source, data.x_target, data.x_test])
     moments = moments_of(settings, kernel_times)
-    if two_time:
-        check_two_time(settings, moments, len(data.y_source) + len(data.y_target))
-    parts = _parts(data, settings, act, x, layers, two_time)(numerics, moments)
+    check_two_time(settings, moments, len(data.y_source) + len(data.y_target), wanted)
+    parts = _parts(data, settings, act, x, wanted)(numerics, moments)
     parts.run()
     return parts.result(predictions)
 
 
-def check_two_time(settings: TransferSettings, moments: Sequence[frozenset[int]], n_trained: int) -> None:
-    """Refuse kernels between two times where there are none.
+def check_two_time(
+    settings: TransferSettings, moments: Sequence[frozenset[int]], n_trained: int, wanted: Wanted
+) -> None:
+    """Refuse kernels and responses between two times where there are none.
 
     Raises:
-        UsageError: deep networks, named losses, or more numbers than memory should hold.
+        UsageError: named losses, more numbers than memory should hold; responses of one hidden layer, of kinks, of
+            changed layers or with momentum.
     """
-    if settings.deep or settings.loss1 is not None or settings.loss2 is not None:
-        what = "depth above 1" if settings.deep else "a named --loss"
+    for flag, asked in (("--two-time", wanted.two_time), ("--responses", wanted.responses)):
+        if not asked:
+            continue
+        if settings.loss1 is not None or settings.loss2 is not None:
+            raise UsageError(f"{flag} is for the squared error, not for a named --loss; leave out one of both.")
+        check_size(moments, n_trained, settings.depth, flag)
+    if wanted.responses:
+        _check_responses(settings)
+
+
+def _check_responses(settings: TransferSettings) -> None:
+    if not settings.deep:
         raise UsageError(
-            f"--two-time is for one hidden layer and the squared error, not for {what}; leave out one of both."
+            f"--responses at depth {settings.depth}: A and B belong to hidden matrices, of which there are none; give "
+            "--depth 2 or more."
         )
-    check_size(moments, n_trained)
+    if not activation(settings.activation).smooth:
+        raise UsageError(
+            f"--responses needs a second derivative, which {settings.activation} with its kinks does not have; use a "
+            "smooth --activation."
+        )
+    if settings.surgery != Surgery() or settings.momentum > 0:
+        what = f"--momentum {settings.momentum:g}" if settings.momentum > 0 else "--freeze, --reinit-from or --ablate"
+        raise UsageError(f"--responses has not been worked out with {what}; leave out one of both.")
 
 
-def _parts(
-    data: Data, settings: TransferSettings, act: Any, x: Floats, layers: bool, two_time: bool
-) -> Callable[..., Parts]:
+def _parts(data: Data, settings: TransferSettings, act: Any, x: Floats, wanted: Wanted) -> Callable[..., Parts]:
     """Return what makes the parts: of the squared error of one output, or of any loss that is named."""
     if settings.loss1 is None and settings.loss2 is None:
-        return functools.partial(Parts, Setup(data, settings, act, x, layers, two_time))
-    return functools.partial(LossParts, LossSetup(data, settings, act, x, layers))
+        return functools.partial(Parts, Setup(data, settings, act, x, wanted))
+    return functools.partial(LossParts, LossSetup(data, settings, act, x, wanted))
 
 
 def moments_of(settings: TransferSettings, kernel_times: tuple[float, ...] | None) -> list[frozenset[int]]:

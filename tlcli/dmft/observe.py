@@ -22,7 +22,7 @@ class Watch:
     `points` (rows) and `trained` (columns) of the kernels Phi and G that are kept at the ends of stages and, per stage,
     at the records `moments`; `density` the points whose preactivations are counted there. With `origin`, Phi at
     initialisation between the trained points, also how far the kernel has turned from it, and both as layer 1. `plain`:
-    the kept G is that of a new readout, <phi' phi'>.
+    the kept G is that of a new readout, <phi' phi'>. Of `tested` points Phi and G among themselves are kept too.
     """
 
     groups: Mapping[str, tuple[Indices, Floats]]
@@ -32,6 +32,7 @@ class Watch:
     moments: Sequence[frozenset[int]]
     origin: Floats | None = None
     plain: bool = False
+    tested: Indices | None = None
 
     def __call__(self, stage: int, record: int, time: float, view: View) -> dict[str, Any]:
         """Return what this record shows."""
@@ -45,6 +46,8 @@ class Watch:
             out |= {f"layer1_{name}": value for name, value in out.items()} | {"layer1_movement": 1.0 - turned}
         if record in self.moments[stage]:
             out["phi"], out["g"] = view.kernels(self.points, self.trained, self.plain)
+            if self.tested is not None:
+                out["phi_test"], out["g_test"] = view.kernels(self.tested, self.tested, self.plain)
             out |= preactivation_density(view, self.density)
         return out
 

@@ -13,7 +13,7 @@ from tlcli.arrays import Array, Floats, Indices
 from tlcli.batches import Batches
 from tlcli.dmft.deep.solve import DeepEnsemble, deep_plan
 from tlcli.dmft.ensemble import Numerics, Solution, sample_kernels, solve
-from tlcli.dmft.estimates import Piece, estimate, pieces_of, spread_of, time_change
+from tlcli.dmft.estimates import Piece, estimate, pieces_of, seen_at, spread_of, time_change
 from tlcli.dmft.lazy import lazy_solution
 from tlcli.dmft.observe import BIN_EDGES
 from tlcli.dmft.plan import Plan, plan
@@ -130,6 +130,8 @@ class Parts:
             # The baseline is a whole network: surgery belongs to the transfer.
             surgery = self.setup.settings.surgery if len(stages) > 1 else Surgery()
             found = self.ensemble.solve(stages, surgery, watch)
+            if self.setup.wanted.responses and watch is not None:
+                found.join(self.ensemble.again().solve(stages, surgery, self.setup.responding(watch)), "responses")
         else:
             problem = Problem(self.setup.act, self.setup.geometry, stages)
             found = solve(problem, self.numerics, watch, coupled=self._least())
@@ -321,7 +323,7 @@ class Parts:
         s, out = self.setup.settings, {}
         counts = (len(s.times1), len(s.times2))
         names = [f"{group}_alignment" for group in ("source", "target", "test")]
-        if s.deep or self.setup.layers:
+        if s.deep or self.setup.wanted.layers:
             words = ("movement", *names)
             names += [f"layer{layer}_{word}" for layer in range(1, s.depth + 1) for word in words]
         for name in names:
@@ -406,6 +408,8 @@ class Parts:
                 out[f"phi_layer{layer}_start"], out[f"g_layer{layer}_start"] = phi[: len(kept)], g[: len(kept)]
             out["ntk_start"] = start.ntk[: len(kept)]
             names += ["ntk", *(f"{name}_layer{layer}" for layer in layers for name in names)]
+        out |= setup.tested_start
+        names += [name.removesuffix("_start") for name in setup.tested_start]
         for stage, (observed, keep) in enumerate(zip(self.observed, self.moments, strict=True), 1):
             times = (setup.settings.times1, setup.settings.times2)[stage - 1]
             for position, record in enumerate(sorted(keep)):
@@ -415,23 +419,14 @@ class Parts:
                     if name not in observed or observed[name].shape[1] <= position:
                         continue
                     rough, later = self.coarse_observed[stage - 1], self.retimed[stage - 1]
-                    value, error = (
-                        observed[name][:, position].mean(axis=0),
-                        spread_of(
-                            observed[name][:, position],
-                            None if rough is None else rough[name][:, position],
-                            later[name][:, position] if name in later else None,
-                        ),
-                    )
+                    value, error = seen_at(name, position, observed, rough, later)
                     kernel = name.partition("_")[0] in ("phi", "g", "ntk")
                     out[f"{name}_{word}"] = value[: len(kept)] if kernel else value
                     out[f"{name}_se_{word}"] = error[: len(kept)] if kernel else error
-        if setup.layers and not setup.settings.deep:
+        if setup.wanted.layers and not setup.settings.deep:
             out |= self._single_layer(out, kept)
-        if setup.two_time:
-            times = (setup.settings.times1, setup.settings.times2)
-            out |= two_time_arrays(self.observed, self.coarse_observed, self.retimed, self.moments, times)
-        return out
+        lines = (setup.settings.times1, setup.settings.times2)
+        return out | two_time_arrays(self.observed, self.coarse_observed, self.retimed, self.moments, lines)
 
     def _single_layer(self, arrays: dict[str, Array], kept: Indices) -> dict[str, Array]:
         """Return the arrays of one hidden layer under the names that those of deep networks have."""

@@ -13,6 +13,8 @@ from tlcli.arrays import Floats, Indices
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.deep.lazy import InitialKernels, initial_deep_kernels
 from tlcli.dmft.deep.observe import DeepWatch
+from tlcli.dmft.deep.responses import ResponseWatch
+from tlcli.dmft.deep.two_time import DeepTwoTimeWatch
 from tlcli.dmft.geometry import reduce_inputs
 from tlcli.dmft.observe import Watch
 from tlcli.dmft.regression import force_scale, kernel_alignment
@@ -98,20 +100,30 @@ def check_descent(settings: TransferSettings, integrator: str, dt: float | None,
         raise UsageError(f"{name}: steps of stochastic descent know no rest (--until {until:g}); give --t1 and --t2.")
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for besides: what every layer does of a network with one hidden layer too; at the moments at which
+    kernels are kept, kernels between two of them, response functions between two of them, kernels between test points.
+    """
+
+    layers: bool = False
+    two_time: bool = False
+    responses: bool = False
+    test_kernels: bool = False
+
+
+PLAIN = Wanted()
+
+
 @dataclass(eq=False)
 class Setup:
-    """The points of a transfer in one array: source training, target training, test.
-
-    `layers` asks for what every layer does of a network with one hidden layer too, `two_time` for kernels between two
-    times.
-    """
+    """The points of a transfer in one array: source training, target training, test."""
 
     data: Data
     settings: TransferSettings
     act: Activation
     x: Floats
-    layers: bool = False
-    two_time: bool = False
+    wanted: Wanted = PLAIN
     source: Indices = field(init=False)
     target: Indices = field(init=False)
     test: Indices = field(init=False)
@@ -144,16 +156,27 @@ class Setup:
     def watch(self, moments: Sequence[frozenset[int]], whole: bool) -> Watch | DeepWatch | TwoTimeWatch:
         """Return the observer of alignments at all records and of kernels at `moments`; `whole`: at every point."""
         points = np.arange(len(self.x)) if whole else self.kept
+        tested = self.tested if self.wanted.test_kernels else None
         if self.settings.deep:
-            return DeepWatch(self.groups, points, self.trained, self.target, moments)
-        origin = self.initial.phi[-1][self.trained] if self.layers else None
-        found = Watch(self.groups, points, self.trained, self.target, moments, origin)
-        return TwoTimeWatch(found) if self.two_time else found
+            deep = DeepTwoTimeWatch if self.wanted.two_time else DeepWatch
+            return deep(self.groups, points, self.trained, self.target, moments, tested=tested)
+        origin = self.initial.phi[-1][self.trained] if self.wanted.layers else None
+        found = Watch(self.groups, points, self.trained, self.target, moments, origin, tested=tested)
+        return TwoTimeWatch(found) if self.wanted.two_time else found
+
+    def responding(self, watch: DeepWatch) -> ResponseWatch:
+        """Return the observer of the response functions at the moments of another one."""
+        return ResponseWatch(self.trained, watch.moments, self.settings.readout)
+
+    @property
+    def tested(self) -> Indices:
+        """The test points whose kernels are written, the first ones."""
+        return self.test[:_MOST_KEPT]
 
     @property
     def kept(self) -> Indices:
         """The points whose kernels are written: all that are trained on, and the first test points."""
-        return np.concatenate([self.trained, self.test[:_MOST_KEPT]])
+        return np.concatenate([self.trained, self.tested])
 
     @functools.cached_property
     def groups(self) -> dict[str, tuple[Indices, Floats]]:
@@ -170,6 +193,19 @@ class Setup:
     def initial(self) -> InitialKernels:
         """The exact kernels at initialisation, all points x training points."""
         return initial_deep_kernels(self.act, self.x, self.x[self.trained], self.settings.depth)
+
+    @functools.cached_property
+    def tested_start(self) -> dict[str, Floats]:
+        """The exact kernels at initialisation between the test points that are written, where they are wanted."""
+        if not self.wanted.test_kernels:
+            return {}
+        found = initial_deep_kernels(self.act, self.x[self.tested], self.x[self.tested], self.settings.depth)
+        out = {"phi_test_start": found.phi[-1], "g_test_start": found.g[-1]}
+        if self.settings.deep:
+            for layer, phi, g in zip(range(1, len(found.phi) + 1), found.phi, found.g, strict=True):
+                out |= {f"phi_test_layer{layer}_start": phi, f"g_test_layer{layer}_start": g}
+            out["ntk_test_start"] = found.ntk
+        return out
 
     @functools.cached_property
     def start_alignments(self) -> dict[str, float]:

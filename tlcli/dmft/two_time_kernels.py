@@ -1,4 +1,4 @@
-"""Feature and gradient kernels between two times, Φ(t, t′) and G(t, t′) [4], of networks with one hidden layer.
+"""What depends on two times: kernels Φ(t, t′), G(t, t′) [4] of one hidden layer, and how those of any depth are joined.
 
 They need the same neurons at both times, so an observer that keeps them begins anew with every population.
 """
@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from tlcli.arrays import Array, Floats
-from tlcli.dmft.estimates import spread_of
+from tlcli.dmft.estimates import seen_at
 from tlcli.dmft.field import to_numpy
 from tlcli.dmft.observe import Watch
 from tlcli.dmft.two_layer import View
@@ -18,6 +18,7 @@ from tlcli.errors import UsageError
 
 MOST = 4e6  # numbers of Φ at all pairs of times
 NAMES = ("phi_two_time", "g_two_time")
+_TWO, _NOW = "_two_time", "_now"  # how names of functions of two moments end, and of one
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +56,12 @@ class TwoTimeWatch:
         return out
 
 
-def check_size(moments: Sequence[frozenset[int]], n_trained: int) -> None:
-    """Refuse more numbers than memory should hold. Raises UsageError."""
+def check_size(moments: Sequence[frozenset[int]], n_trained: int, depth: int, flag: str) -> None:
+    """Refuse more numbers than memory should hold, of all layers together. Raises UsageError."""
     count = sum(len(keep) for keep in moments)
-    if (count * n_trained) ** 2 > MOST:
+    if depth * (count * n_trained) ** 2 > MOST:
         raise UsageError(
-            f"--two-time at {count} times (--kernels and the ends of the stages) between {n_trained} points are more "
+            f"{flag} at {count} times (--kernels and the ends of the stages) between {n_trained} points are more "
             f"than {MOST:.0e} numbers; take fewer --kernels or a smaller --p1 or --p2."
         )
 
@@ -72,30 +73,39 @@ def two_time_arrays(
     moments: Sequence[frozenset[int]],
     times: Sequence[Sequence[float]],
 ) -> dict[str, Array]:
-    """Return Φ and G at all pairs of observed moments, (n_moment, n_moment, n, n), their errors and the moments.
+    """Return what depends on two observed moments, (n_moment, n_moment, n, n), with errors, and the moments.
 
-    `observed`, `coarse` and `retimed` are those of both stages (`tlcli.dmft.ensemble.Solution`).
+    Kernels are symmetric, responses to what is yet to come vanish; that at equal times is (n_moment, n). `observed`,
+    `coarse` and `retimed` are those of both stages (`tlcli.dmft.ensemble.Solution`).
     """
     out: dict[str, Array] = {}
-    for name in NAMES:
+    names = (name for seen in observed for name in seen if name.endswith((_TWO, _NOW)))
+    for name in dict.fromkeys(names):
         rows, errors, told = [], [], []
         for stage, seen in enumerate(observed):
             if name not in seen:
                 continue
-            rough, late = coarse[stage], retimed[stage].get(name)
             for position, record in enumerate(sorted(moments[stage])[: seen[name].shape[1]]):
-                samples = seen[name][:, position]
-                rows.append(samples.mean(axis=0))
-                parts = (
-                    None if rough is None else rough[name][:, position],
-                    None if late is None else late[:, position],
-                )
-                errors.append(spread_of(samples, *parts))
+                value, error = seen_at(name, position, seen, coarse[stage], retimed[stage])
+                rows.append(value)
+                errors.append(error)
                 told.append((stage + 1, times[stage][record]))
-        if not rows:
-            return {}
-        out[name], out[f"{name}_se"] = (_symmetric(np.array(part)[:, : len(rows)]) for part in (rows, errors))
+        if not rows:  # broken off before
+            continue
+        found = tuple(np.array(part) for part in (rows, errors))
+        if name.endswith(_TWO):
+            whole = _symmetric if name.startswith(("phi", "g_")) else _causal
+            found = tuple(whole(part[:, : len(rows)]) for part in found)
+        out[name], out[f"{name}_se"] = found
         out["two_time_stage"], out["two_time_t"] = (np.array(part, dtype=float) for part in zip(*told, strict=True))
+    return out
+
+
+def _causal(lower: Floats) -> Floats:
+    """Return R(t, t′) with zeros for t′ > t from its part t′ <= t."""
+    out = lower.copy()
+    for i in range(len(lower)):
+        out[i, i + 1 :] = 0.0
     return out
 
 

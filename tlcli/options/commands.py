@@ -11,7 +11,7 @@ from tlcli.options.option import Option
 _FIGURE = ("x", "y", *DRAWN)
 _EXPERIMENT = ("simulate", "experiment", "trials", "width", "dim")
 _RUN = ("seed", *WRITTEN, *INVOCATION)
-_OUTPUTS = ("predictions", "kernels", "two_time")
+_OUTPUTS = ("predictions", "kernels", "two_time", "responses", "test_kernels")
 _NETWORK = (
     "source",
     "target",
@@ -108,7 +108,7 @@ COMMANDS = {
                     "reduction",
                 ),
                 *(name for name in _NETWORK if name != "readout"),
-                "kernels",
+                *("kernels", "test_kernels"),
                 *_EXPERIMENT,
                 *_FIGURE,
                 *_RUN,

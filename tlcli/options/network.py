@@ -274,7 +274,21 @@ NETWORK = [
         "two_time",
         "flag",
         False,
-        "Keep kernels between every two of these moments too, Phi(t,t') and G(t,t') (one hidden layer).",
+        "Keep kernels between every two of these moments too, Phi(t,t') and G(t,t'), of every layer.",
+        panel="Outputs",
+    ),
+    Option(
+        "responses",
+        "flag",
+        False,
+        "Keep the response functions A(t,t') and B(t,t') of deep networks between every two of these moments too.",
+        panel="Outputs",
+    ),
+    Option(
+        "test_kernels",
+        "flag",
+        False,
+        "Keep kernels among test points too, the first 300, at all moments at which kernels are kept.",
         panel="Outputs",
     ),
 ]

@@ -13,7 +13,7 @@ from tlcli.run.job import Job
 from tlcli.run.messages import Messages
 
 HOW = (*WRITTEN, "seed", "jobs", "executor", "store", "force", "dry_run", "quiet", "strict", "allow_code", "output")
-_FILES = ("predictions", "kernels", "two_time", "correlations")
+_FILES = ("predictions", "kernels", "two_time", "responses", "test_kernels", "correlations")
 _WIDE = {"network", "posterior"}  # experiments whose networks have a width
 
 

@@ -20,7 +20,7 @@ class DeepWatch:
     `layer{l}_movement`, 1 - <Phi^l, Phi^l(0)> / (|Phi^l| |Phi^l(0)|) over the training points. At the records `moments`
     per layer `phi_layer{l}`, `g_layer{l}` (point, trained) and the density of h, and the tangent kernel `ntk`. Names
     without a layer are those of the last one. Of several outputs G is the mean over them; `plain`: that of a readout
-    drawn anew.
+    drawn anew. Of `tested` points the same kernels among themselves are kept too, as `phi_test_layer{l}` and so on.
     """
 
     groups: Mapping[str, tuple[Indices, Floats]]
@@ -29,6 +29,7 @@ class DeepWatch:
     density: Indices
     moments: Sequence[frozenset[int]]
     plain: bool = False
+    tested: Indices | None = None
 
     def __call__(self, stage: int, record: int, time: float, scene: Scene) -> dict[str, Any]:
         """Return what this record shows."""
@@ -51,28 +52,35 @@ class DeepWatch:
         return out | self._kernels(scene, sight) if keep else out
 
     def _kernels(self, scene: Scene, sight: Sight) -> dict[str, Any]:
-        rows, columns = sight.rows(self.points), sight.rows(self.trained)
-        geometry = scene.start.geometry
-        below = geometry.moving[self.points] @ geometry.moving[self.trained].T
-        below = below + geometry.still[self.points] @ geometry.still[self.trained].T
-        out: dict[str, Any] = {"ntk": 0.0}
+        out = _between(scene, sight, self.points, self.trained)
+        if self.tested is not None:
+            out |= _between(scene, sight, self.tested, self.tested, "_test")
         for layer, space in enumerate(scene.start.spaces):
-            phi = space.inner(sight.phi[layer][rows], sight.phi[layer][columns])
-            g = sum(space.inner(of[rows], of[columns]) for of in sight.g[layer]) / len(sight.g[layer])
             h = sight.h[layer][sight.rows(self.density)].astype(float)
-            out["ntk"] = out["ntk"] + g * below
-            below = phi
             seen = (
                 gaussian_density(np.einsum("ns,ns->n", h, h))
                 if space.exact
                 else density_of(h.T, np.full(h.shape[1], 1.0 / h.shape[1]))
             )
-            found = {"phi": phi, "g": g, **seen}
-            out |= {f"{name}_layer{layer + 1}": value for name, value in found.items()}
+            out |= {f"{name}_layer{layer + 1}": value for name, value in seen.items()}
             if layer == len(scene.start.spaces) - 1:
-                out |= found
-        out["ntk"] = out["ntk"] + below
+                out |= seen
         return out
+
+
+def _between(scene: Scene, sight: Sight, points: Indices, others: Indices, word: str = "") -> dict[str, Any]:
+    """Return Phi and G of every layer, without a layer those of the last one, and the tangent kernel (n, n')."""
+    rows, columns, geometry = sight.rows(points), sight.rows(others), scene.start.geometry
+    below = geometry.moving[points] @ geometry.moving[others].T
+    below = below + geometry.still[points] @ geometry.still[others].T
+    out: dict[str, Any] = {}
+    ntk: Any = 0.0
+    for layer, space in enumerate(scene.start.spaces, 1):
+        phi = space.inner(sight.phi[layer - 1][rows], sight.phi[layer - 1][columns])
+        g = sum(space.inner(of[rows], of[columns]) for of in sight.g[layer - 1]) / len(sight.g[layer - 1])
+        ntk, below = ntk + g * below, phi
+        out |= {f"phi{word}_layer{layer}": phi, f"g{word}_layer{layer}": g, f"phi{word}": phi, f"g{word}": g}
+    return out | {f"ntk{word}": ntk + below}
 
 
 def _movement(scene: Scene, layer: int, phi: Floats) -> float:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -45,13 +45,26 @@ class Sight:
 
 @dataclass(eq=False)
 class Scene:
-    """A network at one instant, for observers."""
+    """A network at one instant, for observers; `state`: the weights as the field has them, `dt` of gradient descent."""
 
     start: Start
     field: DeepField
     active: Indices
     weights: Weights
     time: float
+    state: Any = None
+    dt: float | None = None
+
+    def beside(self, points: Indices) -> DeepField:
+        """Return a field of the same matrices in which `points` are looked at as those are that are trained on."""
+        rows = self.start.geometry.moving[points]
+        alone = Training(rows, np.zeros(len(points)), self.field.training.gamma, self.field.training.scale)
+        return DeepField(self.start.act, self.start.spaces, self.start.hidden, alone, self.field.ablations)
+
+    def reveal(self, points: Indices) -> None:
+        """Look at the matrices along `points`, there and back, and remember it: their law at later times is joint."""
+        beside = self.beside(points)
+        beside.backward(self.weights, beside.forward(self.time, self.weights))
 
     def look(self, points: Indices, backward: bool = False, plain: bool = False) -> Sight:
         """Return the fields at the active training points and at `points`, of which the others get their joint law.
@@ -115,6 +128,15 @@ class Scene:
 Observer = Callable[[int, int, float, Scene], Mapping[str, Any]]
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """An observer that compares the records of one network."""
+
+    def begin(self) -> Observer:
+        """Return one that has seen nothing yet."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Lazy:
     """The lazy control variate: exact `kernels` at initialisation, and the `stages` that they correct."""
@@ -176,6 +198,8 @@ def run_stages(
     earlier run, is repeated with two of its steps at a time.
     """
     start = start.fork()
+    if isinstance(observe, Remembering):
+        observe = observe.begin()
     # A network from scratch has the target's outputs.
     readout = start.readout if shape_of(stages[0].readouts) == start.readout.shape[:-1] else start.redrawn
     weights = Weights(start.inputs, readout, [np.zeros((0, 0)) for _ in start.hidden], np.ones(start.depth))
@@ -362,7 +386,7 @@ class _Recorder:
         weights = self.field.unpack(z)
         row, others = self.f[self.next], self.centre.others
         row[self.stage.rows] = self.field.forward(t, weights).output
-        scene = Scene(self.start, self.field, self.stage.rows, weights, t)
+        scene = Scene(self.start, self.field, self.stage.rows, weights, t, z, self.dt)
         row[others] = scene.outputs(others) / self.stage.gamma + self.centre.at_others(t)
         if self.response is not None:
             row += self.response @ self.field.pulled(z) / self.stage.gamma

@@ -158,6 +158,10 @@ class DeepEnsemble:
     solved: bool = False
     readouts: Readouts = (None, None)
 
+    def again(self) -> "DeepEnsemble":
+        """Return the same networks, whose matrices nothing has looked at yet."""
+        return replace(self, starts=[], neurons=None, solved=False)
+
     def solve(self, stages: Sequence[Stage], surgery: Surgery, observe: Observer | None = None) -> Solution:
         """Train all repeats through `stages`; `observe` sees the records of every repeat."""
         surgery.check(self.depth)

@@ -9,6 +9,7 @@ import io
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tlcli.dmft.deep.size import DeepSize, expected_neurons, expected_rank, size
 from tlcli.dmft.devices import cuda
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.network_transfer import check_two_time, moments_of, solve_transfer
-from tlcli.dmft.settings import check_descent, check_steps
+from tlcli.dmft.settings import Wanted, check_descent, check_steps
 from tlcli.errors import UsageError, digits
 from tlcli.options import OPTIONS
 from tlcli.options.columns import SAMPLED
@@ -55,6 +56,7 @@ NUMERICS = (
     "device",
     "basis_tolerance",
 )
+EXTRA = ("two_time", "responses", "test_kernels")  # what kernels.npz may hold besides
 _DATA = ("source", "target", "dim", "rho", "noise1", "noise2", "p1", "p2", "ptest", "raw_inputs", "colour")
 LABELS = ("flips1", "flips2", "meaning")  # only where they are given: other points keep the keys they are stored under
 _TRAINING = tuple(dict.fromkeys(name for where in ("rich", "frozen") for name in parameters(where)))
@@ -138,7 +140,7 @@ def tasks_of(case: Case, seed: int) -> list[Task]:
     more = {name: words[name] for name in NUMERICS if words.get(name) is not None}
     if case.words["layout"] != "end":
         more |= {"predictions": bool(words.get("predictions")), "kernels": words.get("kernels")}
-        more |= {"two_time": True} if words.get("two_time") else {}
+        more |= {name: True for name in EXTRA if words.get(name)}
     identity = identity_of(case)
     tasks = []
     for index, point in enumerate(case.grid.points()):
@@ -215,14 +217,17 @@ def check_points(case: Case) -> None:
         for wanted in words.get("kernels") or ():
             if not np.any(np.isclose(times, wanted, rtol=1e-9, atol=1e-12)):
                 raise UsageError(f"kernels: {digits(wanted)} is no recorded time; add it to --times.")
-        if words.get("two_time"):
-            check_two_time(settings, moments_of(settings, _kernel_times(words)), _trained(case, point))
+        check_two_time(settings, moments_of(settings, _kernel_times(words)), _trained(case, point), _wanted(words))
 
 
 def _trained(case: Case, point: Mapping[str, Any]) -> int:
     """Return the number of training points of both stages; none where a file says it."""
     found = parameters_of(case, point)
     return int((found.get("p1") or 0) + (found.get("p2") or 0))
+
+
+def _wanted(words: Mapping[str, Any]) -> Wanted:
+    return Wanted(**{name: bool(words.get(name)) for name in EXTRA})
 
 
 def _kernel_times(words: Mapping[str, Any]) -> tuple[float, ...] | None:
@@ -358,8 +363,7 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
         numerics_of(p),
         predictions=bool(p.get("predictions")),
         kernel_times=_kernel_times(p),
-        layers=any(name in p for name in _LAYERS),
-        two_time=bool(p.get("two_time")),
+        wanted=replace(_wanted(p), layers=any(name in p for name in _LAYERS)),
     )
     record: dict[str, Any] = {
         "columns": {name: np.asarray(column).tolist() for name, column in found.columns.items()},

@@ -152,7 +152,7 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> PointB
             *(option for option in ("loss", "classes", "regression") if get(option)),
             "times",
             *_OUTPUTS[layout],
-            *(("two_time",) if get("two_time") else ()),
+            *(name for name in points.EXTRA if get(name)),
             *(("average",) if get("average") == "none" else ()),
         ),
         defaults={"dim": dim, "target": source, **dict(sizes), **stages, **chosen.defaults, **usual},
