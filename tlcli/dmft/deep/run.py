@@ -129,7 +129,7 @@ Observer = Callable[[int, int, float, Scene], Mapping[str, Any]]
 
 
 @runtime_checkable
-class Remembering(Protocol):
+class DeepRemembering(Protocol):
     """An observer that compares the records of one network."""
 
     def begin(self) -> Observer:
@@ -198,7 +198,7 @@ def run_stages(
     earlier run, is repeated with two of its steps at a time.
     """
     start = start.fork()
-    if isinstance(observe, Remembering):
+    if isinstance(observe, DeepRemembering):
         observe = observe.begin()
     # A network from scratch has the target's outputs.
     readout = start.readout if shape_of(stages[0].readouts) == start.readout.shape[:-1] else start.redrawn
