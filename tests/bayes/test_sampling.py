@@ -1,5 +1,7 @@
 """Sampled saddle points against deterministic quadrature, values of another program, and their own certificate."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,14 @@ from tlcli.errors import DomainError
 FEW = {"chains": 256, "moves": 100}
 
 
+@functools.cache
+def source_of(name, phi):
+    """The source of problem B by quadrature and sampled."""
+    points, s, act = problem_b(), SETTINGS[name], activation(phi)
+    problem = (act, points.x, points.source, points.y1, s["gamma1"], s["beta1"])
+    return quadrature_source(*problem), sampled_source(*problem, seed=1, **FEW)
+
+
 def near(found, wanted, part):
     return np.linalg.norm(found - wanted) <= part * np.linalg.norm(wanted)
 
@@ -23,8 +33,7 @@ def near(found, wanted, part):
 @pytest.mark.parametrize(("name", "phi"), [("B1", "tanh"), ("B2", "erf")])
 def test_both_stages_of_two_dimensions_are_those_of_quadrature(name, phi):
     points, s, act = problem_b(), SETTINGS[name], activation(phi)
-    exact = quadrature_source(act, points.x, points.source, points.y1, s["gamma1"], s["beta1"])
-    found = sampled_source(act, points.x, points.source, points.y1, s["gamma1"], s["beta1"], seed=1, **FEW)
+    exact, found = source_of(name, phi)
     assert found.status == CONVERGED, found.message
     assert near(found.v, exact.v, 0.02)
     assert near(found.kernel, exact.kernel, 0.04)
@@ -151,10 +160,9 @@ def test_a_nearly_lazy_network_is_solved():
 
 
 def test_an_infinite_coupling_keeps_the_measure_of_the_source():
-    points, s, act = problem_b(), SETTINGS["B2"], activation("erf")
-    source = sampled_source(act, points.x, points.source, points.y1, s["gamma1"], s["beta1"], seed=1, **FEW)
+    points, act = problem_b(), activation("erf")
+    exact, source = source_of("B2", "erf")
     tied = sampled_target(act, points.x, points.target, points.y2, 2.0, 4.0, np.inf, source, seed=2)
-    exact = quadrature_source(act, points.x, points.source, points.y1, s["gamma1"], s["beta1"])
     same = quadrature_target(
         act, points.x, points.target, points.y2, 2.0, 4.0, np.inf, exact, source_rows=points.source, source_gamma=1.0
     )

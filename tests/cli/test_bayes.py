@@ -281,7 +281,7 @@ def test_bad_input_is_one_sentence_and_exit_2(tlcli, arguments, message):
 
 def test_lazy_and_rigid_networks_of_any_rank_are_solved(tlcli):
     """At δ = 0 and ∞ nothing is sampled for γ = 0; a nearly lazy network has a single lobe, and no round trips."""
-    assert tlcli(TASK, "--activation erf --gamma0 0,0.05 --delta 0,inf --quiet -o out").code == 0
+    assert tlcli(TASK, "--activation erf --gamma0 0,0.05 --delta 0,inf --moves 100 --quiet -o out").code == 0
     rows = {(r["gamma0"], r["delta"]): r for r in read("out/table.csv")}
     assert {row["status"] for row in rows.values()} == {"converged"}
     assert float(rows["0", "0"]["loss"]) == pytest.approx(float(rows["0", "inf"]["loss"]), rel=1e-9), "no memory"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tlcli.arrays import Array, Floats
 
@@ -153,4 +153,4 @@ def jackknife(left_out: Floats) -> Floats:
 
 def small_sample(count: int) -> float:
     """Return how much wider an error from `count` repeats is, so that twice it covers as often as two sigma do."""
-    return float(stats.t.ppf(stats.norm.cdf(2.0), count - 1)) / 2
+    return float(special.stdtrit(count - 1, special.ndtr(2.0))) / 2

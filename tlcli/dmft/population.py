@@ -7,10 +7,10 @@ with them every linear network.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import special
-from scipy.stats import qmc
 
 from tlcli.arrays import Floats
 from tlcli.dmft.activations import Activation
@@ -69,7 +69,7 @@ def sample(
     if kind == "sobol":
         half = 2 ** max(1, math.ceil(math.log2(half)))
         # The readout comes last: the leading coordinates of a Sobol sequence are its best ones.
-        points = qmc.Sobol(rank + width, rng=rng).random(half)
+        points = _sobol(rank + width, rng=rng).random(half)
         z = special.ndtri(np.clip(points, 1e-16, 1 - 1e-16))
         v = rng.standard_normal((half, n_still))
     else:
@@ -181,6 +181,13 @@ def _sphere(rank: int, neurons: int) -> tuple[Floats, Floats]:
             [radius * np.cos(angle), radius * np.sin(angle), np.broadcast_to(height[:, None], angle.shape)], -1
         )
         return z.reshape(-1, 3), np.repeat(weight / 2 / n_angle, n_angle)
-    points = special.ndtri(qmc.Sobol(rank + 1, rng=0).random(2 ** round(math.log2(neurons))))
+    points = special.ndtri(_sobol(rank + 1, rng=0).random(2 ** round(math.log2(neurons))))
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     return points, np.full(len(points), 1 / len(points))
+
+
+def _sobol(dim: int, rng: Any) -> Any:
+    """Return a scrambled Sobol sequence; `scipy.stats`, half a second to load, is loaded where it is needed alone."""
+    from scipy.stats import qmc
+
+    return qmc.Sobol(dim, rng=rng)

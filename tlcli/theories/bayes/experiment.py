@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tlcli.arrays import Floats
 from tlcli.bayes.bayes_transfer import other_loss
@@ -272,4 +272,4 @@ def largest_drift(nets: int, draws: int) -> float:
 
     A drift is a Student t of nets - 1 degrees of freedom, and there are three stages on every draw.
     """
-    return float(stats.t.isf(_RAREST / (2 * 3 * draws), nets - 1))
+    return float(-special.stdtrit(nets - 1, _RAREST / (2 * 3 * draws)))
