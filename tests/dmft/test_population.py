@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from tests.dmft.exact import one_sided
 from tlcli.dmft.activations import ACTIVATIONS, activation
 from tlcli.dmft.lazy import initial_kernels
 from tlcli.dmft.population import Population, coarser, quadrature, sample
@@ -132,14 +133,6 @@ def test_rank_four_has_no_rule():
 
 
 # ---------------------------------------------------------------------------------------------- what a rule states
-
-
-def one_sided(largest, smallest, now):
-    """<a relu(w)> of relu neurons after the integral of their force went to both extremes (section F (iv), exact)."""
-    born = -math.pi / 2 if largest <= 0 else -math.atan(1 / math.tanh(largest))
-    dies = math.pi / 2 if smallest >= 0 else math.atan(1 / math.tanh(-smallest))
-    turned = (math.cos(2 * born) - math.cos(2 * dies)) * math.cosh(2 * now) / 2
-    return ((dies - born) * math.sinh(2 * now) + turned) / (2 * math.pi)
 
 
 def one_sided_rule(population, sign, largest, smallest, now):

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -196,3 +197,55 @@ def test_what_has_no_end_is_not_read(tmp_path):
     with pytest.raises(UsageError, match="cannot be read: it is a device and no file"):
         read_content(tmp_path / "table.csv")
     assert read_provenance(tmp_path / "provenance.json").files == {}
+
+
+# ------------------------------------------------------------------------------------------------ large tables
+
+
+def long_table(path, count, row=ROWS[0]):
+    with path.open("w") as stream:
+        stream.write(HEADER.replace("sim_loss,sim_loss_se,", "") + "\n")
+        for _ in range(count):
+            stream.write(row.replace("0.26,0.01,", "") + "\n")
+    return path
+
+
+def peak(function):
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_table(tmp_path):
+    """Ten million rows took 17 GB."""
+    short, long = (long_table(tmp_path / f"{count}.csv", count) for count in (400, 4000))
+    assess(short)  # fills caches
+    grown = peak(lambda: assess(long)) - peak(lambda: assess(short))
+    kept = []
+    twin = peak(lambda: read_content(long, lambda line, row: kept.append(row))) - peak(lambda: assess(short))
+    assert assess(long).rows == len(kept) == 4000
+    assert grown < 50_000 < 1_000_000 < twin
+
+
+def test_of_many_faults_the_first_are_shown_and_all_are_counted(tmp_path, capsys):
+    broken = ROWS[0].replace("0.25,0.001", "nan,-1")  # two faults in a row
+    path = long_table(tmp_path / "table.csv", 3000, broken)
+    with path.open("a") as stream:
+        stream.write("one,0.5\n")
+    assert check_tables([path], 4, 1, False, print) == EXIT_CHECK_FAILED
+    out = capsys.readouterr().out
+    shown = [line for line in out.splitlines() if "MEANINGLESS" in line]
+    assert [line.split(",")[0].strip() for line in shown] == [
+        f"MEANINGLESS: line {k}" for k in range(2, 7) for _ in "12"
+    ]
+    assert "and 5991 more places" in out
+    found = read_content(path)
+    assert len(found.faults) < found.count == 6001
+
+
+def test_blank_lines_inside_are_rows_and_at_the_end_none(faults):
+    assert faults(GOOD + "\n\r\n\n") == []
+    assert len(faults(GOOD.replace(ROWS[2], f"\n\n{ROWS[2]}"))) == 2

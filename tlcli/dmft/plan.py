@@ -114,14 +114,14 @@ def plan(problem: Problem, numerics: Numerics, coupled: int = 0) -> Plan:
     _check_integrator(problem, numerics)
     # Rounding in single precision is above a tolerance of 1e-6: every step would be rejected.
     tight = control.method != "euler" and control.of_stage(least).tolerance < 1e-6
-    double = exact or kind == "quadrature" or numerics.integrator == "dop853" or _low(problem) or tight
+    double = exact or kind == "quadrature" or numerics.integrator == "dop853" or few_coordinates(problem) or tight
     dtype = "float64" if double else "float32"
     whiten = pairs and kind != "quadrature"
     iterations = 2 if rich >= _RICH else 1
     return Plan(kind, neurons, repeats, pairs, whiten, lazy, streamed, dtype, control, iterations)
 
 
-def _low(problem: Problem) -> bool:
+def few_coordinates(problem: Problem) -> bool:
     """Whether few coordinates of a neuron are random: Sobol points then converge fast."""
     return problem.geometry.rank + problem.geometry.still.shape[1] <= 3
 
@@ -131,7 +131,7 @@ def _kind(problem: Problem, numerics: Numerics) -> str:
     act, rank, kind = problem.act, problem.geometry.rank, numerics.population
     if kind == "auto":
         few = rank <= _SOBOL_RANK and (numerics.accuracy > _STREAMED_ACCURACY or not act.lipschitz)
-        kind = "sobol" if _low(problem) or few or (act.kind == "linear" and rank <= 1000) else "mc"
+        kind = "sobol" if few_coordinates(problem) or few or (act.kind == "linear" and rank <= 1000) else "mc"
     readouts = problem.stages[0].readouts
     if kind == "quadrature" and rank + (readouts or 1) > MAX_QUADRATURE_RANK + 1:
         quadrature(act, rank, 1, readouts=readouts)  # refuses
@@ -153,7 +153,7 @@ def _size(
         neurons = max(64, 4 * (rank + problem.geometry.still.shape[1] + 1 + width))
     elif kind == "quadrature":
         neurons = 4096 * 8 ** (rank + (problem.stages[0].readouts or 1) - 2)
-    elif kind == "sobol" and _low(problem):
+    elif kind == "sobol" and few_coordinates(problem):
         neurons = 1024 if error >= 2e-3 else 4096 if error >= 3e-4 else 16384
     elif movement is not None:
         neurons = max(512, math.ceil((0.6 * min(1.0, 2 * movement) / error) ** 2 / repeats))

@@ -33,7 +33,7 @@ from tlcli.errors import UsageError
 from tlcli.options.columns import BEST_LOSS
 from tlcli.report.files import content_of
 from tlcli.report.sound import BESIDE, Fault, read_content
-from tlcli.report.trim import read_trim
+from tlcli.report.trim import Trim, read_trim
 
 _UNSOLVED = ("not_converged", "failed")
 # What is compared of a diverged row: its coefficients are limits that no finite experiment has.
@@ -104,7 +104,8 @@ class Agreement:
     left_out: Sequence[str] = ()  # columns that the run did not write, as asked
     beside: bool = False  # a table beside the main one, as boundary.csv: nobody counts its rows, which have no status
     unjudged: bool = False  # no column and no provenance says whether its rows are converged
-    faults: Sequence[Fault] = ()  # cells and lines that make the table meaningless
+    faults: Sequence[Fault] = ()  # cells and lines that make the table meaningless: the first of them
+    faulty: int = 0  # how many there are
 
     def pooled(self) -> list[Pooled]:
         """Judge every column as a whole."""
@@ -173,39 +174,64 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
     table = path / "table.csv" if path.is_dir() else path
     provenance = table.with_name("provenance.json")
     trim = read_trim(provenance) if table.name == "table.csv" else None
-    content = read_content(table, trimmed=trim is not None)
-    header, rows = content.header, content.rows
-    expected, beside = None, bool(BESIDE.intersection(header))
+    tally = _Tally(trim)
+    content = read_content(table, tally.see, trimmed=trim is not None)
+    header, rows, lines = tally.header, tally.rows, tally.lines
+    expected, beside = None, bool(BESIDE.intersection(content.header))
     if provenance.exists() and not beside:
         try:
             expected = json.loads(content_of(provenance)).get("rows")
         except (ValueError, OSError, AttributeError, RecursionError):  # no JSON, no text, no mapping
             raise UsageError(f"'{provenance}' is not the JSON file that belongs beside a table.") from None
     if content.faults:
-        return Agreement(len(rows), expected, 0, 0, (), False, faults=content.faults)
-    if trim is not None:  # constant columns say what an experiment has: its dimension, trials and nets
-        rows = trim.whole(rows)
-        header = list(rows[0])
-    names = [name for name in header if f"sim_{name}" in header and f"sim_{name}_se" in header]
-    names = [name for name in names if name != BEST_LOSS]  # a least value is below its mean, and not a row's own
-    runs = _runs(rows, content.lines, header) if "nets" in header else {}
-    unsolved = sum(row.get("status") in _UNSOLVED for row in rows)
-    inaccurate = sum(row.get("status") == "inaccurate" for row in rows)
-    missing = sum(row.get("sim_status", "ok") not in ("ok", "") for row in rows)
-    groups = [(index, group) for index, group in _groups(rows, content.lines, header, names) if names]
+        return Agreement(tally.count, expected, 0, 0, (), False, faults=content.faults, faulty=content.count)
+    names = tally.names
+    runs = _runs(rows, lines, header) if "nets" in header else {}
+    groups = _groups(rows, lines, header, names)
     whole = [(index, group) for index, group in groups if _whole_samples(group[0])]
     with np.errstate(all="ignore"):  # numbers near the ends of their range
         tried = [_compare(index, group, name, finite_size, runs) for index, group in whole for name in names]
     measured = [found for found in tried if found is not None]
     comparisons = [found for found in measured if math.isfinite(found.theory)]
-    single = any(row.get("width") for row in rows) and len({r["width"] for r in rows if r.get("width")}) < 2
     skipped, blank = len(groups) - len(whole), len(measured) - len(comparisons)
     return Agreement(
-        *(len(rows), expected, unsolved, missing, comparisons, single, skipped, blank, inaccurate, len(names)),
+        *(tally.count, expected, tally.unsolved, tally.missing, comparisons, len(tally.widths) == 1),
+        *(skipped, blank, tally.inaccurate, len(names)),
         left_out=() if trim is None else trim.left_out,
         beside=beside,
         unjudged="status" not in header and not beside,
     )
+
+
+class _Tally:
+    """What is counted of a table while it is read; rows are kept of experiments alone, which are to be compared."""
+
+    def __init__(self, trim: Trim | None) -> None:
+        self._trim = trim
+        self.header: list[str] = []
+        self.names: list[str] = []  # what theory and experiment have in common
+        self.rows: list[Mapping[str, str]] = []
+        self.lines: list[int] = []
+        self.widths: set[str] = set()
+        self.count = self.unsolved = self.inaccurate = self.missing = 0
+
+    def see(self, line: int, row: Mapping[str, str]) -> None:
+        """Count a row of the file."""
+        if self._trim is not None:  # constant columns say what an experiment has: its dimension, trials and nets
+            (row,) = self._trim.whole([row])
+        if not self.count:
+            self.header = list(row)
+            names = [name for name in row if f"sim_{name}" in row and f"sim_{name}_se" in row]
+            self.names = [name for name in names if name != BEST_LOSS]  # a least value: below its mean, not a row's own
+        self.count += 1
+        self.unsolved += row.get("status") in _UNSOLVED
+        self.inaccurate += row.get("status") == "inaccurate"
+        self.missing += row.get("sim_status", "ok") not in ("ok", "")
+        if row.get("width"):
+            self.widths.add(row["width"])
+        if self.names:
+            self.rows.append(row)
+            self.lines.append(line)
 
 
 def _whole_samples(row: Mapping[str, str]) -> bool:

@@ -66,8 +66,8 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: 
     incomplete = found.expected is not None and found.rows != found.expected
     for fault in found.faults[:_SHOWN]:
         tell(f"  MEANINGLESS: {fault}")
-    if len(found.faults) > _SHOWN:
-        tell(f"  and {counted(len(found.faults) - _SHOWN, 'more place')}")
+    if found.faulty > _SHOWN:
+        tell(f"  and {counted(found.faulty - _SHOWN, 'more place')}")
     if found.expected is None:
         if not found.beside:
             tell("  completeness unknown: no provenance.json beside the table")

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tlcli.errors import UsageError, WriteError
 
@@ -33,7 +34,13 @@ def prepare_folder(folder: Path) -> None:
 
 
 def content_of(path: Path) -> bytes:
-    """Return what a file or a pipe holds.
+    """Return what a file or a pipe holds. Raises OSError: see `stream_of`."""
+    with stream_of(path) as stream:
+        return stream.read()
+
+
+def stream_of(path: Path) -> BinaryIO:
+    """Open a file or a pipe for reading.
 
     Raises:
         OSError: it cannot be read, or is a device, which may have no end.
@@ -41,7 +48,7 @@ def content_of(path: Path) -> bytes:
     mode = path.stat().st_mode
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         raise OSError(errno.EINVAL, "it is a device and no file")
-    return path.read_bytes()
+    return path.open("rb")
 
 
 @contextmanager

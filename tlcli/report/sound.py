@@ -10,16 +10,15 @@ import csv
 import functools
 import io
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tlcli.errors import DomainError, UsageError, suggest
 from tlcli.options import OPTIONS
 from tlcli.options.columns import COLUMNS
-from tlcli.report.files import content_of
+from tlcli.report.files import stream_of
 from tlcli.status import Phase, Status
 
 Row = Mapping[str, str]
@@ -67,6 +66,8 @@ _SQUARES = ("loss", "baseline", "train_loss", "source_loss", "source_train_loss"
 _ROUNDING = 1e-9
 _SHOWN_CELL = 40
 _SHARED = 10_000
+_KEPT = 1000  # faults; a few are shown
+_BLOCK = 2**16  # bytes
 
 
 @dataclass(frozen=True)
@@ -85,63 +86,121 @@ class Fault:
 
 @dataclass(frozen=True)
 class Content:
-    """A table as far as it can be read: its rows with their line numbers, and what is wrong with it."""
+    """The header of a table and what is wrong with it: the first faults, by line, and how many there are."""
 
     header: list[str]
-    rows: list[Row]
-    lines: list[int]
     faults: list[Fault] = field(default_factory=list)
+    count: int = 0
 
 
-def read_content(path: Path, *, trimmed: bool = False) -> Content:
-    """Read a table and judge every cell; `trimmed`: columns that belong to each other need not all be there.
+def read_content(path: Path, visit: Callable[[int, Row], None] | None = None, *, trimmed: bool = False) -> Content:
+    """Read a table line by line and judge every cell; `visit` is called with the line and the cells of every row.
+
+    `trimmed`: columns that belong to each other need not all be there. Memory does not grow with the table.
 
     Raises:
         UsageError: the file is missing, or is no table of tlcli: empty, or without any of its columns.
     """
     try:
-        raw = content_of(path)
+        with stream_of(path) as stream:
+            return _judged(path, _Lines(stream), visit or (lambda line, row: None), trimmed)
     except OSError as error:
         raise UsageError(f"table '{path}' cannot be read: {error.strerror or error}.") from None
-    text = raw.decode("utf-8-sig", errors="replace")
-    if not text.strip():
-        raise UsageError(f"table '{path}' is empty; a table has a header row.")
-    faults: list[Fault] = []
-    records = _records(raw, text, faults)
+
+
+def _judged(path: Path, lines: "_Lines", visit: Callable[[int, Row], None], trimmed: bool) -> Content:
+    shape, cells_of_rows = _Faults(), _Faults()  # those of one line stand in this order
+    records = _records(lines, shape)
     first, header = next(records, (1, []))
     known = {name for name in header if _known(name)}
     if not known or len(known) < len(header) / 2:
+        start = lines.first()
+        if not start:
+            raise UsageError(f"table '{path}' is empty; a table has a header row.")
         raise UsageError(
-            f"table '{path}' is no table of tlcli: line {first} starts '{_short(text.strip().splitlines()[0])}' and "
+            f"table '{path}' is no table of tlcli: line {first} starts '{_short(start)}' and "
             "should hold names of columns, such as alpha1,loss,status; give the table.csv of a run, or its folder."
         )
-    faults += _of_header(header, trimmed)
-    rows: list[Row] = []
-    numbers: list[int] = []
+    shape.add(_of_header(header, trimmed))
+    judged, gaps, found = len(set(header)) == len(header), _Gaps(header), False
     shared: dict[str, str] = {}  # most cells of a large table are the same few texts
     for line, cells in records:
         if len(cells) != len(header):
-            faults.append(_ragged(line, cells, header))
+            shape.add([_ragged(line, cells, header)])
             continue
         same = (shared.setdefault(cell, cell) if len(shared) < _SHARED else shared.get(cell, cell) for cell in cells)
-        rows.append(dict(zip(header, same, strict=True)))
-        numbers.append(line)
-    if not rows and not faults:
-        faults.append(Fault(first, None, "the header stands alone; a table has a row for every point"))
-    if not text.endswith("\n"):
-        faults.append(Fault(text.count("\n") + 1, None, "the last line has no end; the file was cut off, run again"))
-    if len(set(header)) == len(header):
-        for line, row in zip(numbers, rows, strict=True):
-            faults += _of_row(line, row)
-        faults += _gaps(numbers, rows, header)
-    return Content(header, rows, numbers, sorted(faults, key=lambda fault: fault.line))
+        row, found = dict(zip(header, same, strict=True)), True
+        visit(line, row)
+        if judged:
+            cells_of_rows.add(_of_row(line, row))
+            gaps.see(line, row)
+    lines.drain()
+    if not found and not shape.count:
+        shape.add([Fault(first, None, "the header stands alone; a table has a row for every point")])
+    if lines.last != b"\n":
+        shape.add([Fault(lines.count + 1, None, "the last line has no end; the file was cut off, run again")])
+    cells_of_rows.add(gaps.faults())
+    every = sorted(shape.kept + cells_of_rows.kept, key=lambda fault: fault.line)
+    return Content(header, every, shape.count + cells_of_rows.count)
 
 
-def _records(raw: bytes, text: str, faults: list[Fault]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line and the cells of every record; what cannot be split into cells is a fault and ends the reading."""
-    stream = io.TextIOWrapper(io.BytesIO(raw), "utf-8-sig", "replace", newline="")  # a StringIO takes 4 bytes a letter
+@dataclass
+class _Faults:
+    """The faults of the first lines, and the number of all."""
+
+    kept: list[Fault] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, found: Iterable[Fault]) -> None:
+        for fault in found:
+            self.count += 1
+            self.kept.append(fault)
+        if len(self.kept) > 2 * _KEPT:
+            self.kept = sorted(self.kept, key=lambda fault: fault.line)[:_KEPT]
+
+
+class _Lines(io.RawIOBase):
+    """The bytes of a table as they are read: how many lines have ended, the last byte, and where it starts."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._start = b""
+        self.count, self.last = 0, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self.count += data.count(b"\n")
+        self.last = data[-1:] or self.last
+        if not self._start.strip():
+            self._start = data
+        return len(data)
+
+    def drain(self) -> None:
+        """Read what is left."""
+        buffer = bytearray(_BLOCK)
+        while self.readinto(buffer):
+            pass
+
+    def first(self) -> str:
+        """Return the first line that is not blank, as far as one block goes, empty where there is none."""
+        buffer = bytearray(_BLOCK)
+        while not self._start.strip() and self.readinto(buffer):
+            pass
+        return next(iter(self._start.decode("utf-8-sig", errors="replace").strip().splitlines()), "")
+
+
+def _records(lines: _Lines, faults: _Faults) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line and the cells of every record; what cannot be split into cells is a fault and ends the reading.
+
+    A blank line is a record without cells, but at the end of the file it is none.
+    """
+    stream = io.TextIOWrapper(io.BufferedReader(lines, _BLOCK), "utf-8-sig", "replace", newline="")
     reader = csv.reader(stream, strict=True)
-    last = text.rstrip("\r\n").count("\n") + 1
+    blank: list[int] = []
     while True:
         line = reader.line_num + 1
         try:
@@ -149,10 +208,15 @@ def _records(raw: bytes, text: str, faults: list[Fault]) -> Iterator[tuple[int, 
         except StopIteration:
             return
         except csv.Error as error:
-            faults.append(Fault(line, None, _unsplit(str(error))))
+            yield from ((number, []) for number in blank)
+            faults.add([Fault(line, None, _unsplit(str(error)))])
             return
-        if cells or line <= last:
-            yield line, cells
+        if not cells:
+            blank.append(line)
+            continue
+        yield from ((number, []) for number in blank)
+        blank.clear()
+        yield line, cells
 
 
 def _unsplit(message: str) -> str:
@@ -185,17 +249,17 @@ def _bare(name: str) -> str:
 
 
 def _of_header(header: Sequence[str], trimmed: bool) -> Iterator[Fault]:
-    for index, name in enumerate(header):
-        if name in header[:index]:
+    before, every = set[str](), set(header)
+    for name in header:
+        if name in before:
             yield Fault(1, name, "the column stands twice")
         elif not _known(name):
             yield Fault(1, _short(name), f"tlcli has no such column{suggest(name, [*COLUMNS, *_parameters()])}")
-        elif trimmed:
-            continue
-        elif name.endswith("_se") and _bare(name) not in header:
+        elif not trimmed and name.endswith("_se") and _bare(name) not in every:
             yield Fault(1, name, f"the column '{_bare(name)}', whose error it is, is missing")
-        elif name.startswith("sim_") and f"{name}_se" in header and name.removeprefix("sim_") not in header:
-            yield Fault(1, name, f"the column '{name.removeprefix('sim_')}' of the theory is missing")
+        elif not trimmed and name.startswith("sim_") and f"{name}_se" in every and name[4:] not in every:
+            yield Fault(1, name, f"the column '{name[4:]}' of the theory is missing")
+        before.add(name)
 
 
 def _of_row(line: int, row: Row) -> Iterator[Fault]:
@@ -295,24 +359,45 @@ def _finite(cell: str) -> bool:
     return bool(_NUMBER.fullmatch(cell)) and abs(float(cell)) < float("inf")
 
 
-def _gaps(lines: Sequence[int], rows: Sequence[Row], header: Sequence[str]) -> Iterator[Fault]:
-    """Yield empty cells of a column that is filled in like rows: solved, of one case, experiment, stage and task."""
-    groups: dict[Any, list[tuple[int, Row]]] = defaultdict(list)
-    for line, row in zip(lines, rows, strict=True):
-        if row.get("status", "converged") in _SOLVED:
-            groups[tuple(row.get(n) for n in ("case", "experiment", "stage", "task"))].append((line, row))
-    for members in groups.values():
-        for name in header:
-            if not _everywhere(name):
-                continue
-            empty = [line for line, row in members if not row[name]]
-            if empty and len(empty) < len(members):
-                yield Fault(empty[0], name, "the cell is empty, and other rows of its kind have a number")
-            if _bare(name).endswith(_SEARCHED):
-                continue  # what is searched has no error at an end of its axis
-            lost = [line for line, row in members if name.endswith("_se") and row[name].lower() == "nan"]
-            if lost and len(lost) < len(members) and not name.startswith("sim_"):
-                yield Fault(lost[0], name, "a standard error of nan, and other rows of its kind have a number")
+class _Gaps:
+    """Empty cells of columns that are filled in like rows: solved, of one case, experiment, stage and task."""
+
+    def __init__(self, header: Sequence[str]) -> None:
+        self._everywhere = [name for name in header if _everywhere(name)]
+        self._errors = {
+            name
+            for name in self._everywhere
+            if name.endswith("_se") and not name.startswith("sim_") and not _bare(name).endswith(_SEARCHED)
+        }
+        # Of a kind of rows: how many, and of (column, word) the first line without a number and how many there are.
+        self._seen: dict[Any, tuple[list[int], dict[tuple[str, str], list[int]]]] = {}
+
+    def see(self, line: int, row: Row) -> None:
+        """Take a row into account."""
+        if row.get("status", "converged") not in _SOLVED:
+            return
+        kind = tuple(row.get(name) for name in ("case", "experiment", "stage", "task"))
+        if kind not in self._seen:
+            self._seen[kind] = ([0], {})
+        members, lost = self._seen[kind]
+        members[0] += 1
+        for name in self._everywhere:
+            cell = row[name]
+            if not cell or (name in self._errors and cell.lower() == "nan"):
+                lost.setdefault((name, cell and "nan"), [line, 0])[1] += 1
+
+    def faults(self) -> Iterator[Fault]:
+        """Yield the first of the empty cells, and of the standard errors of nan, that other rows of a kind have."""
+        words = {
+            "": "the cell is empty, and other rows of its kind have a number",
+            "nan": "a standard error of nan, and other rows of its kind have a number",
+        }
+        for (members,), lost in self._seen.values():
+            for name in self._everywhere:
+                for word in words:
+                    line, count = lost.get((name, word), (0, 0))
+                    if 0 < count < members:
+                        yield Fault(line, name, words[word])
 
 
 def _everywhere(name: str) -> bool:

@@ -36,7 +36,10 @@ class Trim:
     def whole(self, rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
         """Return rows of the file with the constant columns in their places."""
         names = [name for name in self.header if name in self.written or name in self.constant]
-        return [{name: self.constant[name] if name in self.constant else row[name] for name in names} for row in rows]
+        return [
+            {name: self.constant[name] if name in self.constant else row.get(name, "") for name in names}
+            for row in rows
+        ]
 
 
 def names_of(text: str) -> list[str]:
