@@ -1,21 +1,26 @@
 """How good and how fast are averages over target samples: the equations against regression on random subsets.
 
 `python -m benchmarks.averages` prints three tables: `accuracy` (deviation from direct averages, by the number of
-samples), `choices` (zeros of the gain and best ridges against direct averages) and `speed` (a map of digits against the
-single draws that it replaces, at equal error); with their names some of them. Networks are trained on data of a
-seed of their own.
+samples), `choices` (zeros of the gain, best ridges and best richnesses against direct averages) and `speed` (a map of
+digits against the single draws that it replaces, at equal error); with their names some of them. `--keep DIR` stores
+kernels and what was found from each, so that a run that was broken off goes on. Networks are trained on data of a seed
+of their own.
 """
 
+import argparse
 import itertools
-import sys
+import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from tlcli.averages.grid import GridAxes, averaged
-from tlcli.averages.subsets import chosen_subsets, subset_losses
+from tlcli.averages.subsets import chosen_subsets
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.pool import pool_kernels
 from tlcli.theories.network.pools import pools_of
@@ -43,8 +48,39 @@ class Kernels:
     labels: np.ndarray
 
 
-def kernels(task: str, gamma0: float, kind: str, pool: int = POOL, neurons: int = 2048) -> Kernels:
-    """Train on a source of 200 points (digits: 150) and return the kernels on a pool of the target."""
+class Bench:
+    """Kernels and findings, which a folder keeps if there is one."""
+
+    def __init__(self, keep: Path | None = None) -> None:
+        self.keep = keep
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+
+    def kernels(self, task: str, gamma0: float, kind: str, pool: int = POOL, neurons: int = 2048) -> Kernels:
+        """Train on a source of 200 points (digits: 150) and return the kernels on a pool of the target."""
+        name = f"{list(TASKS).index(task)}-{kind}-{gamma0:g}-{pool}-{neurons}.npz"
+        path = None if self.keep is None else self.keep / name
+        if path is not None and path.exists():
+            with np.load(path) as kept:
+                return Kernels(kept["own"], kept["start"], kept["labels"])
+        found = trained(task, gamma0, kind, pool, neurons)
+        if path is not None:
+            np.savez(path, own=found.own, start=found.start, labels=found.labels)
+        return found
+
+    def piece(self, name: str, found: Callable[[], Any]) -> Any:
+        """Return what `found` does, plain numbers and texts, or what the folder holds of it."""
+        path = None if self.keep is None else self.keep / f"{name}.json"
+        if path is not None and path.exists():
+            return json.loads(path.read_text())
+        value = found()
+        if path is not None:
+            path.write_text(json.dumps(value))
+        return value
+
+
+def trained(task: str, gamma0: float, kind: str, pool: int, neurons: int) -> Kernels:
+    """Return the kernels of a network that is trained now."""
     source, target, act = TASKS[task]
     images = source.startswith("digits")
     size = None if images else pool
@@ -59,7 +95,24 @@ def kernels(task: str, gamma0: float, kind: str, pool: int = POOL, neurons: int 
     return Kernels(found.kernels.mean(axis=0)[block], found.start[block], y)
 
 
-METHODS = ("pointwise", "homogeneous")
+def direct(kernel: np.ndarray, labels: np.ndarray, p: int, ridges: tuple[float, ...], count: int, noise: float = 0.0):
+    """Return the losses (count, n_ridges) on the rest of the pool of regression on random subsets of P points.
+
+    Plain linear systems; the same subsets and noise for every kernel.
+    """
+    rng, out = np.random.default_rng([SEED, p]), np.empty((count, len(ridges)))
+    for row, chosen in enumerate(chosen_subsets(len(labels), p, count, rng)):
+        rest = np.setdiff1d(np.arange(len(labels)), chosen)
+        block, cross = kernel[np.ix_(chosen, chosen)], kernel[np.ix_(rest, chosen)]
+        y = labels[chosen] + noise * rng.standard_normal(p)
+        for k, ridge in enumerate(ridges):
+            f = cross @ np.linalg.solve(block + p * ridge * np.eye(p), y)
+            out[row, k] = np.mean((f - labels[rest]) ** 2)
+    return out
+
+
+METHODS = ("auto", "pointwise", "homogeneous")
+RICHNESSES = (0.1, 1.0, 5.0)
 
 
 @dataclass(frozen=True)
@@ -68,34 +121,43 @@ class Deviation:
 
     task: str
     size: int
-    values: tuple[float, ...]
+    ridge: float
+    values: list[float]
     error: float
 
 
-def deviations(subsets: int = 250, neurons: int = 1024) -> Iterator[Deviation]:
+def deviations(bench: Bench, subsets: int = 250, neurons: int = 1024) -> Iterator[Deviation]:
     """Yield those of all tasks, kernels, richnesses, ridges and sizes."""
-    for task, kind, gamma0 in itertools.product(TASKS, ("feature", "ntk"), (0.1, 1.0, 5.0)):
-        k = kernels(task, gamma0, kind, neurons=neurons)
-        axes = GridAxes(SIZES, (0.0, 0.1))
+    axes = GridAxes(SIZES, (0.0, 0.1))
+
+    def of(task: str, kind: str, gamma0: float) -> list[dict[str, Any]]:
+        k, rows = bench.kernels(task, gamma0, kind, neurons=neurons), []
         rng = np.random.default_rng(0)
         found = [averaged(k.own, k.labels, axes, method, rng).losses.mean(axis=-1)[..., 0, 0] for method in METHODS]
         for i, size in enumerate(SIZES):
-            chosen = chosen_subsets(len(k.labels), size, subsets, np.random.default_rng([SEED, size]))
-            each = subset_losses(k.own, k.labels, chosen, ridges=axes.ridges)[..., 0, 0]
+            each = direct(k.own, k.labels, size, tuple(axes.ridges), subsets)
             mean, error = each.mean(axis=0), each.std(axis=0, ddof=1) / np.sqrt(subsets)
-            for r in range(len(axes.ridges)):
-                values = tuple(float(one[i, r] / mean[r] - 1) for one in found)
-                yield Deviation(task, size, values, float(error[r] / mean[r]))
+            for r, ridge in enumerate(axes.ridges):
+                values = [float(one[i, r] / mean[r] - 1) for one in found]
+                rows.append(asdict(Deviation(task, size, ridge, values, float(error[r] / mean[r]))))
+        return rows
+
+    for task, kind, gamma0 in itertools.product(TASKS, ("feature", "ntk"), RICHNESSES):
+        name = f"accuracy-{list(TASKS).index(task)}-{kind}-{gamma0:g}-{subsets}-{neurons}"
+        for row in bench.piece(name, lambda one=(task, kind, gamma0): of(*one)):
+            yield Deviation(**row)
 
 
-def accuracy() -> Iterator[str]:
+def accuracy(bench: Bench) -> Iterator[str]:
     """Yield the rows of the accuracy table, Markdown: median / 90 % / largest deviation in percent."""
     yield f"| group | cases | {' | '.join(METHODS)} | s.e. of the direct average |"
-    yield "| --- | --- | --- | --- | --- |"
-    every = list(deviations())
+    yield f"| --- | --- |{' --- |' * len(METHODS)} --- |"
+    every = list(deviations(bench))
     groups: dict[str, Callable[[Deviation], bool]] = {
         "all": lambda d: True,
         "P >= 30": lambda d: d.size >= 30,
+        "P >= 30, ridge 0": lambda d: d.size >= 30 and d.ridge == 0,
+        "P >= 30, ridge 0.1": lambda d: d.size >= 30 and d.ridge > 0,
         **{f"P = {size}": lambda d, size=size: d.size == size for size in SIZES},
         **{f"{task}, P >= 30": lambda d, task=task: d.task == task and d.size >= 30 for task in TASKS},
     }
@@ -107,96 +169,162 @@ def accuracy() -> Iterator[str]:
         yield f"| {name} | {len(some)} | {' | '.join(cells)} | {100 * np.median([d.error for d in some]):.1f} |"
 
 
-def choices(subsets: int = 1000) -> Iterator[str]:
-    """Yield zeros of the gain in P, and best ridges of noisy labels, by the equations and by direct averages."""
+def choices(bench: Bench) -> Iterator[str]:
+    """Yield zeros of the gain in P, best ridges and best richnesses, by the equations and by direct averages."""
     yield "| quantity | case | pointwise | direct | agree |"
     yield "| --- | --- | --- | --- | --- |"
-    counts = [0, 0]
-    for row, same in (*zeros(subsets), *ridges(subsets)):
-        counts = [counts[0] + same, counts[1] + 1]
-        yield row
-    yield f"| all | | | | {counts[0]} of {counts[1]} |"
+    for part in (zeros, ridges):
+        counts: dict[str, list[bool]] = {}
+        for what, row, same in part(bench):
+            counts.setdefault(what, []).append(same)
+            yield row
+        for what, each in counts.items():
+            yield f"| all: {what} | | | | {sum(each)} of {len(each)} |"
 
 
-LINE = (5, 8, 12, 20, 30, 45, 70, 100, 150, 220)
+LINE = (8, 12, 20, 30, 45, 70, 100, 150, 220)
+CROSSINGS = (
+    ("He1 to He3, relu", "ntk", 1.0),
+    ("He1 to He3, relu", "ntk", 5.0),
+    ("He1 to He3, relu", "feature", 1.0),
+    ("He1 to He3, relu", "feature", 5.0),
+    ("He1 to He3, tanh", "feature", 1.0),
+    ("He1 to He3, tanh", "feature", 5.0),
+)
 
 
-def zeros(subsets: int) -> Iterator[tuple[str, bool]]:
-    """Yield where the gain changes sign: within the sizes between which the direct gain is within two errors of 0."""
-    for task, kind, gamma0 in (("He1 to He3, relu", "ntk", 1.0), ("He1 to He3, relu", "feature", 5.0)):
-        k, rng = kernels(task, gamma0, kind, neurons=4096), np.random.default_rng(0)
-        parts = [averaged(one, k.labels, GridAxes(LINE, (0.0,)), "pointwise", rng) for one in (k.own, k.start)]
-        gain = np.subtract(*(part.losses.mean(axis=-1).ravel() for part in parts[::-1]))
-        direct, errors = [], []
-        for size in LINE:
-            chosen = chosen_subsets(len(k.labels), size, subsets, np.random.default_rng([SEED, size]))
-            each = np.subtract(*(subset_losses(one, k.labels, chosen).ravel() for one in (k.start, k.own)))
-            direct.append(each.mean())
-            errors.append(each.std(ddof=1) / np.sqrt(subsets))
-        firm = np.abs(direct) > 2 * np.array(errors)
-        same = bool(np.all(np.sign(gain[firm]) == np.sign(np.array(direct)[firm])))
-        shown = [" ".join("+" if g > 0 else "-" for g in line) for line in (gain, direct)]
-        yield (
-            f"| sign of the gain, P = {LINE} | {task}, {kind}, {gamma0:g} | {shown[0]} | {shown[1]} | {same} |",
-            same,
-        )
+def zeros(bench: Bench, subsets: int = 400) -> Iterator[tuple[str, str, bool]]:
+    """Yield where the gain changes sign without ridge, pools of 500.
+
+    Agreement: the signs are the same at every size at which the direct gain is more than two errors from zero.
+    """
+
+    def of(task: str, kind: str, gamma0: float) -> list[list[float]]:
+        k, rng = bench.kernels(task, gamma0, kind, pool=500, neurons=4096), np.random.default_rng(0)
+        parts = [averaged(one, k.labels, GridAxes(LINE, (0.0,)), "pointwise", rng) for one in (k.start, k.own)]
+        gain = np.subtract(*(part.losses.mean(axis=-1).ravel() for part in parts))
+        rows = []
+        for size, theory in zip(LINE, gain.tolist(), strict=True):
+            each = np.subtract(*(direct(one, k.labels, size, (0.0,), subsets)[:, 0] for one in (k.start, k.own)))
+            rows.append([theory, float(each.mean()), float(each.std(ddof=1) / np.sqrt(subsets))])
+        return rows
+
+    for task, kind, gamma0 in CROSSINGS:
+        name = f"zeros-{list(TASKS).index(task)}-{kind}-{gamma0:g}-{subsets}"
+        gain, mean, error = np.array(bench.piece(name, lambda one=(task, kind, gamma0): of(*one))).T
+        firm = np.abs(mean) > 2 * error
+        same = bool(np.all(np.sign(gain[firm]) == np.sign(mean[firm])))
+        shown = [" ".join("+" if g > 0 else "-" for g in gain)]
+        shown += [" ".join(("+" if g > 0 else "-") if sure else "0" for g, sure in zip(mean, firm, strict=True))]
+        case = f"{task}, {kind}, gamma0 = {gamma0:g}"
+        yield "sign of the gain", f"| sign of the gain, P = {LINE} | {case} | {shown[0]} | {shown[1]} | {same} |", same
 
 
-def ridges(subsets: int) -> Iterator[tuple[str, bool]]:
-    """Yield best ridges of eight, sigma = 0.5: the direct one, or one whose direct loss is within two errors of it."""
-    line = (0.0, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
+RIDGES = (0.0, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
+
+
+def ridges(bench: Bench, subsets: int = 400) -> Iterator[tuple[str, str, bool]]:
+    """Yield best ridges of eight, and the best richness at them, sigma = 0.5, pools of 500.
+
+    Agreement: the direct optimum, or one whose direct loss is within two errors of the difference from it.
+    """
+    line = (0.0, *RICHNESSES)
+
+    def of(task: str, kind: str, size: int) -> list[list[list[float]]]:
+        theory, losses = [], []
+        for gamma0 in line:
+            k = bench.kernels(task, gamma0 or RICHNESSES[0], kind, pool=500)
+            kernel = k.own if gamma0 else k.start
+            axes = GridAxes((size,), RIDGES, noises=(0.5,))
+            found = averaged(kernel, k.labels, axes, "pointwise", np.random.default_rng(0))
+            theory.append(found.losses.mean(axis=-1).ravel().tolist())
+            losses.append(direct(kernel, k.labels, size, RIDGES, subsets, 0.5).T.tolist())
+        return [theory, losses]
+
+    def judged(each: np.ndarray, at: int) -> tuple[int, bool]:
+        best = int(np.argmin(each.mean(axis=1)))
+        worse = each[at] - each[best]
+        return best, at == best or bool(worse.mean() < 2 * worse.std(ddof=1) / np.sqrt(subsets))
+
     for task, kind in (("linear to quadratic, relu", "feature"), ("He1 to He3, tanh", "ntk")):
-        for gamma0 in (0.1, 1.0, 5.0):
-            k = kernels(task, gamma0, kind)
-            for size in (30, 150):
-                axes = GridAxes((size,), line, noises=(0.5,))
-                found = averaged(k.own, k.labels, axes, "pointwise", np.random.default_rng(0)).losses.mean(axis=-1)
-                at = int(np.argmin(found.ravel()))
-                rng = np.random.default_rng([SEED, size])
-                chosen = chosen_subsets(len(k.labels), size, subsets, rng)
-                each = subset_losses(k.own, k.labels, chosen, ridges=line, noises=0.5, rng=rng)[..., 0, 0]
-                best = int(np.argmin(each.mean(axis=0)))
-                worse = each[:, at] - each[:, best]
-                same = at == best or bool(worse.mean() < 2 * worse.std(ddof=1) / np.sqrt(subsets))
+        for size in (30, 150):
+            name = f"ridges-{list(TASKS).index(task)}-{kind}-{size}-{subsets}"
+            theory, losses = map(np.array, bench.piece(name, lambda one=(task, kind, size): of(*one)))
+            at, tops = theory.argmin(axis=1), []
+            for g, gamma0 in enumerate(line):
+                best, same = judged(losses[g], int(at[g]))
+                tops.append(losses[g, best])
                 case = f"{task}, {kind}, gamma0 = {gamma0:g}, P = {size}"
-                yield f"| best ridge | {case} | {line[at]:g} | {line[best]:g} | {same} |", same
+                row = f"| best ridge | {case} | {RIDGES[at[g]]:g} | {RIDGES[best]:g} | {same} |"
+                yield "best ridge", row, same
+            richest = int(theory.min(axis=1).argmin())
+            best, same = judged(np.array(tops), richest)
+            case = f"{task}, {kind}, P = {size}"
+            row = f"| best richness | {case} | {line[richest]:g} | {line[best]:g} | {same} |"
+            yield "best richness", row, same
 
 
-def speed(draws: int = 16) -> Iterator[str]:
+def speed(bench: Bench, draws: int = 6) -> Iterator[str]:
     """Yield what a map of digits takes, and the single draws of the same error of the gain.
 
-    Their error is the spread of `draws` draws at a few points, and falls as one over the root of their number. That of
-    the finite number of images is the same for both, and left out.
+    Their error is the spread of `draws` draws at eighteen points, and falls as one over the root of their number. That
+    of the finite number of images is the same for both, and left out.
     """
     import tlcli
 
     task = {"solver": "network-frozen", "source": "digits:3v8", "target": "digits:4v9"}
     grid = {"x": "p2=4:160:40", "y": "gamma0=log:0.1:5:12", "ridge": "0,0.0001,0.001,0.01,0.1,1", "draws": 4}
-    start = time.perf_counter()
-    mean = tlcli.phase_diagram(**task, **grid)
-    took = time.perf_counter() - start
-    yield f"averages: {mean['gain'].size} points in {took:.0f} s of one core"
-    start = time.perf_counter()
-    few = {"x": "p2=24,60,100,160", "y": "gamma0=0.1,5", "ridge": "0.001,0.1", "draws": draws, "average": "none"}
-    single = tlcli.phase_diagram(**task, **few)
-    each = (time.perf_counter() - start) / (single["gain"].size * draws)
-    at = np.stack(np.meshgrid(*single.axes.values(), indexing="ij"), axis=-1).reshape(-1, len(mean.axes))
-    nearest = [
-        [int(np.abs(line - value).argmin()) for line, value in zip(mean.axes.values(), one, strict=True)] for one in at
-    ]
-    error = np.array([np.hypot(mean["gain_source_se"], mean["gain_neuron_se"])[tuple(place)] for place in nearest])
-    needed = float(np.median((np.ravel(single["gain_draw_se"]) * np.sqrt(draws) / error) ** 2))
-    whole = mean["gain"].size * max(needed, 1.0) * each
-    yield f"single draws: {each:.2f} s per point and draw, {needed:.0f} draws (median) for the same error of the gain"
-    yield f"which is {whole:.0f} s: {whole / took:.0f} times as long"
+
+    def timed(**asked: Any) -> tuple[Any, float]:
+        start = time.perf_counter()
+        found = tlcli.phase_diagram(**task, **asked)
+        return found, time.perf_counter() - start
+
+    def whole() -> dict[str, Any]:
+        found, took = timed(**grid)
+        error = np.hypot(found["gain_source_se"], found["gain_neuron_se"])
+        axes = {name: np.asarray(line).tolist() for name, line in found.axes.items()}
+        return {"took": took, "axes": axes, "error": error.tolist()}
+
+    def some(gamma0: float) -> dict[str, Any]:
+        few = {"x": "p2=24,60,160", "y": f"gamma0={gamma0:g}", "ridge": "0.001,0.1"}
+        found, took = timed(**few, draws=draws, average="none")
+        axes = {name: np.asarray(line).tolist() for name, line in found.axes.items()}
+        return {"took": took, "axes": axes, "spread": (np.asarray(found["gain_draw_se"]) * np.sqrt(draws)).tolist()}
+
+    mean = bench.piece("speed-map", whole)
+    error = np.array(mean["error"])
+    yield f"averages: {error.size} points in {mean['took']:.0f} s of one core"
+    each, needed = [], []
+    for gamma0 in RICHNESSES:
+        one = bench.piece(f"speed-single-{gamma0:g}-{draws}", lambda gamma0=gamma0: some(gamma0))
+        spread = np.array(one["spread"])
+        each.append(one["took"] / (spread.size * draws))
+        for place in np.ndindex(spread.shape):
+            values = [one["axes"][name][i] for name, i in zip(one["axes"], place, strict=True)]
+            known = dict(zip(one["axes"], values, strict=True), gamma0=gamma0)
+            nearest = [int(np.abs(np.array(line) - known[name]).argmin()) for name, line in mean["axes"].items()]
+            needed.append(float((spread[place] / error[tuple(nearest)]) ** 2))
+            shown = ", ".join(f"{name} = {value:g}" for name, value in known.items())
+            yield f"  {shown}: {needed[-1]:.0f} draws for the same error of the gain"
+    seconds, middle = float(np.mean(each)), float(np.median(needed))
+    took = error.size * max(middle, 1.0) * seconds
+    yield f"single draws: {seconds:.2f} s per point and draw, {middle:.0f} draws (median of {len(needed)} points)"
+    yield f"which is {took:.0f} s: {took / mean['took']:.0f} times as long"
 
 
 def main() -> None:
     """Print the tables that are asked for."""
-    for name in sys.argv[1:] or ("accuracy", "choices", "speed"):
-        print(f"\n{name}\n")
-        for row in {"accuracy": accuracy, "choices": choices, "speed": speed}[name]():
-            print(row, flush=True)
+    parts = {"accuracy": accuracy, "choices": choices, "speed": speed}
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.averages")
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="accuracy, choices, speed (default: all)")
+    parser.add_argument("--keep", type=Path, help="a folder for kernels and findings: a broken run goes on from them")
+    given = parser.parse_args()
+    with threadpool_limits(1):
+        for name in given.parts or parts:
+            print(f"\n{name}\n")
+            for row in parts[name](Bench(given.keep)):
+                print(row, flush=True)
 
 
 if __name__ == "__main__":

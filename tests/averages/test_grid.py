@@ -46,18 +46,52 @@ def test_few_samples_are_direct_averages_and_many_are_not():
     assert found.extra[1] == 0
 
 
-def test_auto_gives_way_to_subsets_where_they_contradict_the_equations(monkeypatch):
-    """A theory that is 30 % off is replaced by direct averages."""
-    kernel, y = random_pool(200, width=0.05)
+def spoil(monkeypatch, factor):
+    """Multiply the pointwise losses by a factor of the number of samples."""
     honest = Pointwise.solve
 
-    def wrong(self, *arguments, **more):
-        found = honest(self, *arguments, **more)
-        return type(found)(1.3 * found.losses, found.per_noise, found.ridges, found.solved)
+    def wrong(self, p, *arguments, **more):
+        found = honest(self, p, *arguments, **more)
+        return type(found)(factor(p) * found.losses, found.per_noise, found.ridges, found.solved)
 
     monkeypatch.setattr(Pointwise, "solve", wrong)
-    found = averaged(kernel, y, GridAxes([30, 60], [0.01]), "auto", np.random.default_rng(0))
-    assert found.direct.tolist() == [True, True]
+
+
+def test_auto_gives_way_to_subsets_where_they_contradict_the_equations(monkeypatch):
+    """A theory that is 30 % off here and there, and has no smooth correction, is replaced by direct averages."""
+    kernel, y = random_pool(200, width=0.05)
+    spoil(monkeypatch, lambda p: 1.3 if p == 60 else 0.75)
+    found = averaged(kernel, y, GridAxes([30, 60, 90], [0.01]), "auto", np.random.default_rng(0))
+    assert found.direct.tolist() == [True, True, True]
+
+
+def test_auto_corrects_equations_that_are_a_little_off(monkeypatch):
+    """A deviation of 15 % that vanishes with N - P is taken off, with an error; the equations alone keep it."""
+    kernel, y = random_pool(200, width=0.05)
+    sizes = [30, 40, 60, 90]
+    axes = GridAxes(sizes, [0.01])
+    right = mean(kernel, y, axes, "pointwise").ravel()
+    direct = averaged(kernel, y, axes, "subsets", np.random.default_rng(5))
+    spoil(monkeypatch, lambda p: np.exp(-0.3 * (1 - p / 200)))
+    off = mean(kernel, y, axes, "pointwise").ravel() / right - 1
+    found = averaged(kernel, y, axes, "auto", np.random.default_rng(0))
+    error = np.hypot(found.extra, direct.extra).ravel()
+    assert not found.direct.any()
+    assert np.all(found.extra > 0)
+    gap = np.abs(found.losses.mean(axis=-1) - direct.losses.mean(axis=-1)).ravel()
+    assert np.all(gap < 3 * error)
+    assert np.all(np.abs(found.losses.mean(axis=-1).ravel() / right - 1) < 0.06)
+    assert np.all(off < -0.14)
+    assert np.any(np.abs(off) * right > 3 * error)
+
+
+def test_auto_leaves_equations_alone_that_subsets_confirm():
+    """Numbers free of the noise of subsets: losses that are known exactly (no ridge of use) get no correction."""
+    kernel, y = random_pool(200, width=0.05)
+    axes = GridAxes([30, 60], [1e3], times=[0.0, np.inf])
+    found = averaged(kernel, y, axes, "auto", np.random.default_rng(0))
+    np.testing.assert_array_equal(found.losses.mean(axis=-1), mean(kernel, y, axes, "pointwise"))
+    assert not found.extra.any()
 
 
 def test_long_lists_of_sizes_are_interpolated_between_solutions():

@@ -209,6 +209,26 @@ def test_every_value_of_a_whole_grid_is_checked():
         OPTIONS["rho"].parse([0.4, "0:1.5:7"])
 
 
+def test_spaced_grids_of_what_is_whole_are_whole():
+    """Values between whole ends are rounded, each is taken once; ends that are not whole are refused as ever."""
+    values = OPTIONS["p2"].parse("log:5:50:4")
+    assert (values.array.tolist(), values.scale) == ([5, 11, 23, 50], "log")
+    assert OPTIONS["p2"].parse("10:1:4,log:20:26:9").array.tolist() == [10, 7, 4, 1, *range(20, 27)]
+    assert OPTIONS["p2"].parse(["5:50:3", 60]).array.tolist() == [5, 28, 50, 60]
+    assert OPTIONS["alpha2"].parse("log:5:50:4").array[1] == pytest.approx(10.772, rel=1e-4)
+    with pytest.raises(DomainError, match=r"p2 = 5\.5 is not allowed; it must be a whole number"):
+        OPTIONS["p2"].parse("log:5.5:50:4")
+    with pytest.raises(UsageError, match="holds 5 twice"):
+        OPTIONS["p2"].parse("5,log:5:50:4")
+
+
+@pytest.mark.parametrize("raw", ["0.1,best", ["best", 0.1], "best, 0.1"])
+def test_a_word_among_numbers_is_refused_with_the_remedy(raw):
+    assert OPTIONS["ridge"].parse("best") == "best"
+    with pytest.raises(UsageError, match="holds best among others; use best alone, or numbers"):
+        OPTIONS["ridge"].parse(raw)
+
+
 @pytest.mark.parametrize("raw", ["abc", "", None, [1], True, "nan", math.nan])
 def test_numbers_that_are_none(raw):
     with pytest.raises(UsageError, match=r"trials: .* is not a number"):

@@ -16,7 +16,8 @@ FEW = 20  # samples, up to which the resolvent itself varies from draw to draw: 
 SUBSETS = 200
 _SOLVED_SIZES, _SOLVED_RIDGES = 8, 12  # of longer lists, between which pointwise over homogeneous is interpolated
 _SOLVED_TO = 1e-4  # of log D
-_CHECKED = 8  # subsets of the self-check
+_ROUNDING = 1e-9  # relative, of a loss that no subset changes
+_CHECKED, _FURTHER = 8, 92  # subsets of the self-check; the further ones leave the stream of the others as it is
 _WRONG, _WRONG_SHARE = 3.0, 0.05  # standard errors and share of the loss, beyond both of which it fails
 
 
@@ -68,8 +69,8 @@ class GridAxes:
 def averaged(kernel: Floats, labels: Floats, axes: GridAxes, method: str, rng: np.random.Generator) -> AveragedLosses:
     """Return the losses of a kernel (N, N) on a pool with noise-free labels (N,), averaged over its samples.
 
-    `auto` takes subsets up to 20 samples, and where eight of them disagree with the pointwise theory by more than three
-    standard errors and 5 %.
+    `auto` takes subsets up to 20 samples. Beyond, a hundred of them at three sizes correct the pointwise theory where
+    they differ firmly, and stand in for it where they still disagree by more than three standard errors and 5 %.
 
     Raises:
         UsageError: an unknown method. DomainError: sizes or ridges beyond what the pool can stand for.
@@ -89,7 +90,9 @@ def averaged(kernel: Floats, labels: Floats, axes: GridAxes, method: str, rng: n
             found = found * ratio
         losses[rest] = found
         if method == "auto":
-            direct[rest] = _disagrees(kernel, labels, part, found.mean(axis=-1), rng)
+            shift, error, direct[rest] = _judged(kernel, labels, part, found.mean(axis=-1), rng)
+            losses[rest] = found * np.exp(shift)[..., None]
+            extra[rest] = error * losses[rest].mean(axis=-1)
     by_subset = {}
     for i in np.flatnonzero(direct).tolist():
         by_subset[i] = each = _direct(kernel, labels, axes, int(sizes[i]), SUBSETS, rng)
@@ -193,18 +196,35 @@ def _place(values: Floats) -> Floats:
     return np.log(np.where(values > 0, values, 0.1 * positive.min(initial=np.inf) if positive.size else 1.0))
 
 
-def _disagrees(kernel: Floats, labels: Floats, axes: GridAxes, theory: Floats, rng: np.random.Generator) -> Flags:
-    """Return for every size whether subsets at the nearest checked one contradict the theory, at any point there."""
-    sizes = np.asarray(axes.sizes)
+def _judged(
+    kernel: Floats, labels: Floats, axes: GridAxes, theory: Floats, rng: np.random.Generator
+) -> tuple[Floats, Floats, Flags]:
+    """Return what subsets add to the logarithm of the theory, its error, and the sizes where they contradict even that.
+
+    Subsets of the smallest, the middle and the largest size tell log(direct/theory), which vanishes at P = N, where the
+    theory is exact: c (1 − P/N) with a c for every ridge, noise and time, where it is firm. A size contradicts where
+    the nearest of the three does, at any point.
+    """
+    sizes, more, pool = np.asarray(axes.sizes), rng.spawn(1)[0], len(labels)
     checked = np.unique(np.sort(sizes)[[0, sizes.size // 2, -1]])
-    bad = []
+    gaps, errors = [], []
     for p in checked.tolist():
-        found = _direct(kernel, labels, axes, p, _CHECKED, rng)
-        mean, error = found.mean(axis=0), error_of_mean(found)
-        gap = np.abs(theory[np.flatnonzero(sizes == p)[0]] - mean)
-        bad.append(bool(np.any(gap > np.maximum(_WRONG * error, _WRONG_SHARE * mean))))
+        parts = [_direct(kernel, labels, axes, p, *few) for few in ((_CHECKED, rng), (_FURTHER, more))]
+        found = np.concatenate(parts)
+        mean = found.mean(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):  # of losses that are zero
+            gaps.append(np.nan_to_num(np.log(mean / theory[np.flatnonzero(sizes == p)[0]])))
+            errors.append(np.maximum(np.nan_to_num(error_of_mean(found) / mean), _ROUNDING))
+    part = (1 - checked / pool)[:, None, None, None]
+    weights = part / np.square(errors)
+    scatter = 1 / np.sum(weights * part, axis=0)
+    slope, error = np.sum(weights * gaps, axis=0) * scatter, np.sqrt(scatter)
+    firm = np.abs(slope) > _WRONG * error
+    slope, error = np.where(firm, slope, 0.0), np.where(firm, error, 0.0)
+    left = np.abs(gaps - slope * part) > np.maximum(_WRONG * np.array(errors), _WRONG_SHARE)
     near = np.abs(np.log(sizes)[:, None] - np.log(checked)).argmin(axis=1)
-    return np.array(bad)[near]
+    share = (1 - sizes / pool)[:, None, None, None]
+    return slope * share, error * share, left.any(axis=(1, 2, 3))[near]
 
 
 def _direct(kernel: Floats, labels: Floats, axes: GridAxes, p: int, count: int, rng: np.random.Generator) -> Floats:

@@ -165,7 +165,9 @@ COLUMNS: dict[str, Column] = {
         Column("readout_norm2", r"readout $q=|\beta|^2$", "Squared norm of the readout's predictor."),
         Column("spike_alignment", r"spike alignment $r$", "Overlap of the spike's direction with the target teacher."),
         Column(
-            "separability", r"$\alpha_c$", "Largest alpha2 at which noisy labels are separable; no kernel moves it."
+            "separability",
+            r"$\alpha_c$",
+            "Largest alpha2 at which noisy labels are separable; no kernel with all directions moves it.",
         ),
         Column("ridge_opt", r"best ridge $\lambda_2$", "The ridge of least error with pre-training."),
         Column("baseline_ridge_opt", r"best ridge, baseline", "The ridge of least error without pre-training."),

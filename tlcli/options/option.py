@@ -88,9 +88,10 @@ class Option:
         if self.kind == "grid":
             if raw in self.words:
                 return raw
+            self._refuse_mixed(raw)
             from tlcli.sweep.grids import parse_values
 
-            values = parse_values(raw, self.name)
+            values = parse_values(raw, self.name, self.domain is not None and self.domain.whole)
             if self.domain is not None:
                 low, high = float(values.array.min()), float(values.array.max())
                 for value in (low, high) if not self.domain.whole else values.array.tolist():
@@ -117,6 +118,14 @@ class Option:
         if not isinstance(raw, (str, int, float)) or isinstance(raw, bool):
             raise UsageError(f"{self.name}: {raw!r} is not a text.")
         return str(raw)
+
+    def _refuse_mixed(self, raw: Any) -> None:
+        """Refuse a word among numbers: it is no value of the grid, but in place of it."""
+        parts = [part.strip() for part in raw.split(",")] if isinstance(raw, str) else raw
+        word = next((word for word in self.words if isinstance(parts, (list, tuple)) and word in parts), None)
+        if word is not None:
+            shown = _short(raw if isinstance(raw, str) else ",".join(map(str, raw)))
+            raise UsageError(f"{self.name}: '{shown}' holds {word} among others; use {word} alone, or numbers.")
 
     def _parse_number(self, raw: Any) -> float | int:
         try:

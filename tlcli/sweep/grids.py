@@ -5,6 +5,8 @@ A value is one of, or a list of, these pieces:
     0.5                one number (inf, 1e3 and -1e-3 are numbers; NaN is not)
     0.1:2:40           40 equally spaced values, both ends included
     log:0.1:10:20      20 geometrically spaced values, both ends included
+
+Between whole ends of what has to be whole (numbers of samples) values are rounded, and each is taken once.
 """
 
 import itertools
@@ -50,8 +52,10 @@ class Values:
         return self.array.size
 
 
-def parse_values(value: Any, name: str = "alpha1") -> Values:
+def parse_values(value: Any, name: str = "alpha1", whole: bool = False) -> Values:
     """Read a number, a text or a list of both as the values of the parameter `name`.
+
+    `whole`: pieces between whole ends hold whole numbers.
 
     Raises:
         UsageError: the value is no grid, holds NaN, or holds a value twice.
@@ -59,6 +63,8 @@ def parse_values(value: Any, name: str = "alpha1") -> Values:
     shown = _show(value)
     items = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
     pieces = [piece for item in items for piece in _pieces(item, name, shown)]
+    if whole:
+        pieces = [(_whole(numbers), scale) for numbers, scale in pieces]
     if not pieces:
         raise _refuse(name, shown, "holds no value")
     array = np.concatenate([numbers for numbers, _ in pieces]) + 0.0  # -0.0 and 0.0 are one value
@@ -219,6 +225,14 @@ def _round_ones(array: Floats) -> Floats:
     for index in np.flatnonzero(near):
         array[index] = float(f"{array[index]:.10g}")
     return array
+
+
+def _whole(piece: Floats) -> Floats:
+    """Return values between whole ends as whole numbers, each once, in their order; others as they are."""
+    if not all(float(end).is_integer() for end in piece[[0, -1]]):
+        return piece
+    rounded = np.unique(np.rint(piece))
+    return rounded if piece[-1] >= piece[0] else rounded[::-1]
 
 
 def _as_float(value: Any, name: str, shown: str) -> float:

@@ -88,6 +88,7 @@ class Theory(ABC):
     version: ClassVar[str] = "1"
     cheap: ClassVar[bool] = False  # evaluating the grid again costs next to nothing
     searchable: ClassVar[bool] = False  # its answer is known at any parameters, not only on the grid
+    chosen: ClassVar[frozenset[str]] = frozenset()  # parameters of which it tells the best of the grid's itself
 
     # Options of experiments and searches that provenance names even where they have no part in the result.
     always_told: ClassVar[frozenset[str]] = frozenset({"solver", "trials", "dim"})

@@ -158,7 +158,7 @@ def sought(on_map: bool, case: "Case", settings: Mapping[str, Any]) -> list[str]
     """
     theory, found = case.theory, []
     first = next((name for name in theory.parameters if name in OPTIONS and OPTIONS[name].ends), None)
-    for name in (name for name, option in OPTIONS.items() if option.best):
+    for name in (name for name, option in OPTIONS.items() if option.best and name not in theory.chosen):
         wanted, flag, own = settings[f"optimal_{name}"], f"--optimal-{name}", OPTIONS[name].ends
         if wanted and own and name != first:
             raise UsageError(f"{flag}: {theory.name} has no {name}.")
@@ -167,7 +167,10 @@ def sought(on_map: bool, case: "Case", settings: Mapping[str, Any]) -> list[str]
         if wanted and not own and first:
             raise UsageError(f"{flag} is not for {theory.name}; it finds the best {first}, --optimal-{first}.")
         if wanted and not own and not theory.searchable:
-            raise UsageError(f"{flag} searches over {name}, which {theory.name} is too costly for.")
+            raise UsageError(
+                f"{flag} searches over {name}, which {theory.name} is too costly for; compare given values, "
+                f"as {OPTIONS[name].flag} 0.1,1,10."
+            )
         if not theory.searchable or (first or name) != name:
             continue
         unasked = own or (on_map and theory.cheap and not theory.own)

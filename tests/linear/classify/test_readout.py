@@ -114,6 +114,24 @@ def test_equations_hold_under_adaptive_quadrature(loss):
         assert float(x.margin) == pytest.approx(theta2**-0.5, rel=2e-5)
 
 
+@pytest.mark.parametrize("loss", ["square", "logistic", "hinge", "margin"])
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_a_direction_without_features_is_label_noise(loss, ridge):
+    """A spike of -bulk hides the teacher's part along it, r²: the rest, of length one, has labels with that noise."""
+    r2, alpha, rest = 0.3, np.array([0.5, 1.3, 3.0, 10.0]), {"loss": loss, "ridge": ridge}
+    for tau, flips in ((0.0, 0.0), (0.5, 0.1)):
+        found = classify(alpha, [-1.0], [r2], tau=tau, flips=flips, **rest)
+        noise = np.sqrt((tau**2 + r2) / (1 - r2))
+        seen = classify(alpha, tau=noise, flips=flips, **rest)
+        np.testing.assert_array_equal(found.status, seen.status)
+        np.testing.assert_allclose(found.threshold, separability(noise, flips), rtol=1e-9)
+        np.testing.assert_allclose(found.noisy_error, seen.noisy_error, rtol=1e-9)
+        np.testing.assert_allclose(found.margin, seen.margin, rtol=1e-9)
+        solved = np.isfinite(seen.norm2) & (seen.status == Status.CONVERGED)
+        m, q = np.sqrt(1 - r2) * seen.overlap[solved], seen.norm2[solved]
+        np.testing.assert_allclose(found.error[solved], np.arccos(m / np.sqrt(q)) / np.pi, rtol=1e-9)
+
+
 def grid(n=300, seed=3):
     """Return random points of all kinds: two spikes, noise and flips in half of them."""
     g = np.random.default_rng(seed)

@@ -119,6 +119,13 @@ def test_what_missed_the_accuracy_or_never_rested_is_told(tlcli):
     [
         ("--average auto --ptest 30", "--ptest 30 has no effect with --average auto"),
         ("--pool 100", "--pool 100 is the pool of --average"),
+        ("--average none --pool 100", "--pool 100 has no effect with --average none"),
+        ("--average auto --ridge 0.01,best", "ridge: '0.01,best' holds best among others; use best alone"),
+        (
+            "--average auto --gamma0 1,2 --optimal-gamma0",
+            "--optimal-gamma0 chooses among the grid's; network-frozen needs 3",
+        ),
+        ("--gamma0 1,2,3 --optimal-gamma0", "compare given values, as --gamma0 0.1,1,10"),
         ("--average auto --pool 50 --p2 30", "a pool of 50 target points is too small for p2 = 30"),
         ("--average mean", "average: 'mean' is unknown"),
         ("--average auto --simulate", "network-frozen has no experiment"),
@@ -176,6 +183,11 @@ def test_maps_are_averages_unless_single_draws_are_asked_for(tlcli):
     assert done.code == 0
     assert {row["average"] for row in rows("mean")} == {"auto"}
     assert {"gamma0_opt", "loss_opt", "gain_pool_se"} <= set(rows("mean")[0])
+    assert done.err.count("direct averages") == 1
+    assert tlcli(*command, grid, "--pool 60 --no-optimal-gamma0 -o plain").code == 0
+    assert not {"gamma0_opt", "loss_opt"} & set(rows("plain")[0])
+    kept = [name for name in rows("mean")[0] if name not in ("gamma0_opt", "loss_opt")]
+    assert kept == list(rows("plain")[0])
     assert '"average": "auto"' in Path("mean/provenance.json").read_text()
     tables = []
     for name, more in (("none", "--average none --ptest 30"), ("ptest", "--ptest 30")):

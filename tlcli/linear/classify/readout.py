@@ -127,7 +127,7 @@ def _problem(rows: Floats, count: int) -> ClassifierProblem:
 
 def _classify(loss: Loss, problem: ClassifierProblem, tau: Floats) -> Classified:
     """Divide the points by what has to be solved: nothing, the loss itself, or the maximum margin."""
-    threshold = separability(tau, problem.flips)
+    threshold = separability(_seen_noise(problem, tau), problem.flips)
     blank = np.full(problem.size, np.nan)
     columns = {f.name: blank.copy() for f in fields(Classified)} | {"status": np.zeros(problem.size, dtype=np.int8)}
     out = Classified(**columns)  # type: ignore[arg-type]
@@ -145,6 +145,16 @@ def _classify(loss: Loss, problem: ClassifierProblem, tau: Floats) -> Classified
     return out
 
 
+def _seen_noise(problem: ClassifierProblem, tau: Floats) -> Floats:
+    """Return the label noise of a readout that does not see some spikes (eigenvalue 0) of a kernel with a bulk.
+
+    The teacher's part along these is noise beside what is left of it, which has length one in the answer.
+    """
+    hidden = np.sum(problem.weights[:, 1:] * (problem.values == 0), axis=1) * (problem.bulk > 0)
+    left = np.maximum(1 - hidden, 1e-30)  # of none, no readout is sought
+    return np.where(hidden > 0, np.sqrt((tau**2 + hidden) / left), tau)
+
+
 def _unlearned(loss: Loss, problem: ClassifierProblem) -> dict[str, Floats]:
     """Return what a readout without features does: it predicts zero."""
     zero, half = np.zeros(problem.size), np.full(problem.size, 0.5)
@@ -159,7 +169,7 @@ def _unlearned(loss: Loss, problem: ClassifierProblem) -> dict[str, Floats]:
 def _trained(loss: Loss, problem: ClassifierProblem) -> dict[str, Floats]:
     """Return the answer of a loss with its ridge."""
     channel = Channel(loss)
-    bare = (problem.ridge == 0) & (problem.bulk == 0)
+    bare = (problem.ridge == 0) & np.any((problem.eigenvalues == 0) & (problem.weights > 0), axis=1)
     problem = replace(problem, ridge=np.where(bare, _NO_RIDGE, problem.ridge))
     if loss == "square":
         x, residual = square_start(problem, problem.ridge), np.zeros(problem.size)
@@ -188,7 +198,8 @@ def _trained(loss: Loss, problem: ClassifierProblem) -> dict[str, Floats]:
 def _at_the_margin(problem: ClassifierProblem, found: ClassifierSaddle) -> None:
     """Put the maximum margin, of which V is αλV, into unsolved points with next to no ridge."""
     lost = np.flatnonzero((found.residual > TOLERANCE) & (problem.bulk > 0) & (problem.ridge > 0))
-    lost = lost[problem.alpha[lost] < separability(np.sqrt(1 / problem.c[lost] ** 2 - 1), problem.flips[lost])]
+    tau = _seen_noise(problem, np.sqrt(1 / problem.c**2 - 1))
+    lost = lost[problem.alpha[lost] < separability(tau[lost], problem.flips[lost])]
     if lost.size:
         some = problem.take(lost)
         x = maximum_margin(some).x
@@ -223,9 +234,11 @@ def readout_norm2(problem: ClassifierProblem, v: Floats, q: Floats, m: Floats) -
     """Return |θ|² = β·M⁻¹β of the maximum margin at the channel's answer."""
     x = problem.eigenvalues
     pull = 1 / problem.alpha
-    g = 1 / (v[:, None] + pull[:, None] / x)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        g = 1 / (v[:, None] + pull[:, None] / x)
+        pulled = np.where(x > 0, g**2 / x, 0.0)
     bulk = sums(problem, v, pull).bulk
-    return m**2 * np.sum(problem.weights * g**2 / x, axis=1) + q * bulk**2 / (problem.alpha * problem.bulk)
+    return m**2 * np.sum(problem.weights * pulled, axis=1) + q * bulk**2 / (problem.alpha * problem.bulk)
 
 
 def _observed(x: ClassifierState, residual: Floats) -> dict[str, Floats]:

@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 
 from tlcli.arrays import Floats, Indices
 from tlcli.linear.classify.channels import ClassifierState, log_loss, signal_of
-from tlcli.linear.classify.margin import separability
 from tlcli.linear.classify.readout import Classified, classify
 from tlcli.linear.frozen_dynamics import TOLERANCE, direction_loss, direction_part, noise_loss
 from tlcli.linear.search import optimal_gamma0
@@ -74,7 +73,7 @@ def classify_stopped(
         "square_loss": 1 - 2 * g * m + q,
         "train_error": blank,
         "margin": blank,
-        "threshold": separability(τ, f),
+        "threshold": whole.threshold,
         "residual": change,
         "status": np.where(solved, Status.CONVERGED, Status.NOT_CONVERGED),
     }

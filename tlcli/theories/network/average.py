@@ -16,7 +16,7 @@ from tlcli.theories.amounts import shown_time
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.draws import by_point, refuse_if_all_failed
 from tlcli.theories.network import points
-from tlcli.theories.network.average_draws import best_of_grid, drawn_boundaries, joined
+from tlcli.theories.network.average_draws import FEWEST, best_of_grid, drawn_boundaries, joined
 from tlcli.theories.network.average_point import BEST, NAMES, PARTS, RIDGES
 from tlcli.theories.network.cost import expected_seconds_of_averages
 from tlcli.theories.network.pools import pools_of
@@ -36,7 +36,8 @@ class AveragedNetwork(PointByPoint):
     """
 
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"ridge": (BEST,)})
-    version: ClassVar[str] = f"{points.VERSION}.4"
+    version: ClassVar[str] = f"{points.VERSION}.5"
+    chosen: ClassVar[frozenset[str]] = frozenset({"gamma0"})
 
     def check(self, case: Case) -> None:
         """Refuse what no network has, label noise of two kinds, and pools that are too small for the samples."""
@@ -48,6 +49,10 @@ class AveragedNetwork(PointByPoint):
                 "it, or use --average none."
             )
         given = case.grid.values
+        if case.words.get("optimal_gamma0") and given["gamma0"].size < FEWEST:
+            raise UsageError(
+                f"--optimal-gamma0 chooses among the grid's; {case.theory.name} needs {FEWEST} or more --gamma0 for it."
+            )
         loud = [name for name in ("noise2", "flips2") if name in given and given[name].array.any()]
         if len(loud) > 1:
             largest = [f"{name} = {given[name].array.max():g}" for name in loud]
@@ -101,7 +106,8 @@ class AveragedNetwork(PointByPoint):
         done = [record for group in groups for record in group if record.get("status") != "failed"]
         if done:
             out.info, out.data = dict(done[0]["info"]), dict(done[0]["data"])
-        out.notes = list(dict.fromkeys(note for record in done for note in record["notes"]))
+        out.notes = _direct(kernels, groups)
+        out.notes += dict.fromkeys(note for record in done for note in record["notes"])
         out.messages = list(dict.fromkeys(r["message"] for group in groups for r in group if r.get("message")))
         out.messages += _inaccurate(columns, _accuracy(case))
         return out
@@ -151,6 +157,21 @@ def _inaccurate(columns: Columns, wanted: float) -> list[str]:
         "larger --pool where the pool's error leads (of files and images all points are in it), more --neurons where "
         "theirs does, or accept it with a larger --accuracy."
     ]
+
+
+def _direct(kernels: Sequence[Mapping[str, Any]], groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Return in one note at which sizes direct averages stand, always and for some kernels only."""
+    flags = dict[int, list[int]]()
+    for kernel, group in zip(kernels, groups, strict=True):
+        for record in (one for one in group if one.get("status") != "failed"):
+            for size, flag in zip(kernel["sizes"], record["direct"], strict=True):
+                flags.setdefault(size, []).append(flag)
+    always = ", ".join(str(size) for size in sorted(flags) if all(flags[size]))
+    some = ", ".join(str(size) for size in sorted(flags) if any(flags[size]) and not all(flags[size]))
+    if not always and not some:
+        return []
+    places = [*([f"at p2 = {always}"] if always else []), *([f"for some kernels at p2 = {some}"] if some else [])]
+    return [f"direct averages over subsets of the pool stand {', '.join(places)}."]
 
 
 def _shape(case: Case) -> tuple[int, ...]:

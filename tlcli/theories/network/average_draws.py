@@ -17,7 +17,7 @@ from tlcli.theories.base import Case, Columns
 from tlcli.theories.network.average_point import NAMES, PARTS, RIDGES
 from tlcli.theories.search import BoundaryPoints
 
-_FEWEST = 3  # values of an axis among which an optimum is sought: a parabola needs as many
+FEWEST = 3  # values of an axis among which an optimum is sought: a parabola needs as many
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ def best_of_grid(case: Case, columns: Columns, alone: Columns, names: tuple[str,
         ("time", ((loss, "best_time", f"{loss}_stopped"), (baseline, "baseline_best_time", f"{baseline}_stopped"))),
     ):
         values = _values(case, axis)
-        if values is None or len(values) < _FEWEST:
+        if case.words.get(f"optimal_{axis}") is False or values is None or len(values) < FEWEST:
             continue
         at = axes.index(axis)
         for name, where, what in pairs:

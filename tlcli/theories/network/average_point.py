@@ -53,9 +53,6 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
         columns |= dict(zip(RIDGES, (own.ridge, start.ridge), strict=True))
     everything = [one for side in (own, start) for pool in side.pools for one in pool]
     direct = np.any([one.direct for one in everything], axis=0)
-    if direct.any():
-        listed = ", ".join(str(size) for size, flag in zip(p["sizes"], direct, strict=True) if flag)
-        notes.append(f"direct averages over subsets of the pool stand at p2 = {listed}.")
     return {
         "columns": {name: values.tolist() for name, values in columns.items()},
         "power": readout.power,

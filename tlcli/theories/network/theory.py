@@ -154,6 +154,7 @@ def network_theory(command: str, name: str, get: Callable[[str], Any]) -> PointB
             *_OUTPUTS[layout],
             *(name for name in points.EXTRA if get(name)),
             *(("average",) if get("average") == "none" else ()),
+            *(("optimal_gamma0",) if more else ()),
         ),
         defaults={"dim": dim, "target": source, **dict(sizes), **stages, **chosen.defaults, **usual},
     )
@@ -182,6 +183,10 @@ def _averaged(
     default = _usual_average(command, chosen, get) if frozen else None
     method = get("average") or default
     if method in (None, "none"):
+        if get("pool") is not None and method == "none":
+            raise UsageError(
+                f"--pool {get('pool')} has no effect with --average none, which solves single draws; leave out one."
+            )
         if get("pool") is not None:
             raise UsageError(f"--pool {get('pool')} is the pool of --average; give that, or leave it out.")
         if frozen and isinstance(get("ridge"), str):
