@@ -221,10 +221,11 @@ def _judged(
     slope, error = np.sum(weights * gaps, axis=0) * scatter, np.sqrt(scatter)
     firm = np.abs(slope) > _WRONG * error
     slope, error = np.where(firm, slope, 0.0), np.where(firm, error, 0.0)
-    left = np.abs(gaps - slope * part) > np.maximum(_WRONG * np.array(errors), _WRONG_SHARE)
+    gap = np.asarray(np.abs(gaps - slope * part))
+    left = np.any(gap > np.maximum(_WRONG * np.array(errors), _WRONG_SHARE), axis=(1, 2, 3))
     near = np.abs(np.log(sizes)[:, None] - np.log(checked)).argmin(axis=1)
     share = (1 - sizes / pool)[:, None, None, None]
-    return slope * share, error * share, left.any(axis=(1, 2, 3))[near]
+    return slope * share, error * share, left[near]
 
 
 def _direct(kernel: Floats, labels: Floats, axes: GridAxes, p: int, count: int, rng: np.random.Generator) -> Floats:

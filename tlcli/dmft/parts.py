@@ -177,12 +177,12 @@ class Parts:
         found = self.setup.initial
         return (found.phi[-1] if self.setup.settings.kernel == "feature" else found.ntk)[:, self.setup.target]
 
-    def _frozen_kernel(self, phi: Floats, g: Floats) -> Floats:
-        """Return the frozen kernel of a two-layer network, all points x target."""
+    def _frozen_kernel(self, phi: Floats, g: Floats, points: Any = slice(None)) -> Floats:
+        """Return the frozen kernel of a two-layer network, points x target."""
         if self.setup.settings.kernel == "feature":
             return phi
         x = self.setup.x
-        return phi + (x @ x[self.setup.target].T / x.shape[1]) * g
+        return phi + (x[points] @ x[self.setup.target].T / x.shape[1]) * g
 
     def _regress(self, kernel: Floats) -> Floats:
         s, data = self.setup.settings, self.setup.data
@@ -220,8 +220,8 @@ class Parts:
         pairs = zip(observed["phi"], observed["g"], strict=True)
         return np.array([self._frozen_kernel(phi[-1][:, columns], g[-1][:, columns]) for phi, g in pairs])
 
-    def _corrected_kernels(self, found: Floats) -> Floats | None:
-        """Add what the samples' kernels lack at initialisation, where they still are near it.
+    def _corrected_kernels(self, found: Floats, points: Any = slice(None)) -> Floats | None:
+        """Add what the samples' kernels (repeat, points, target) lack at initialisation, where they still are near it.
 
         With weight decay, or after long training, the kernel has forgotten its start and the sum is further off:
         then it varies more between repeats, and None is returned.
@@ -229,13 +229,12 @@ class Parts:
         solution, setup = self.solutions[0], self.setup
         if not (solution.plan.lazy and solution.populations) or setup.settings.weight_decay > 0:
             return None
-        points, exact = np.arange(len(setup.x)), self._initial()
-        lacking = [
-            exact - self._frozen_kernel(*sample_kernels(setup.act, setup.geometry, population, points, setup.target))
-            for population in solution.populations
-        ]
-        corrected = found + np.array(lacking)
-        return corrected if np.sum(corrected.var(axis=0)) < 0.5 * np.sum(found.var(axis=0)) else None
+        rows, exact, corrected = np.arange(len(setup.x))[points], self._initial()[points], np.empty_like(found)
+        for out, kernel, population in zip(corrected, found, solution.populations, strict=True):
+            sample = sample_kernels(setup.act, setup.geometry, population, rows, setup.target)
+            out[:] = kernel + (exact - self._frozen_kernel(*sample, points))
+        scatter = [sum(np.sum(k[:, i].var(axis=0)) for i in range(len(rows))) for k in (corrected, found)]
+        return corrected if scatter[0] < 0.5 * scatter[1] else None
 
     def result(self, predictions: bool) -> TransferResult:
         """Join what was found; `predictions` as in `solve_transfer`."""

@@ -1,13 +1,14 @@
 """The frozen kernels of a pre-trained network on a pool of target points."""
 
-import contextlib
+import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tlcli.arrays import Floats
+from tlcli.arrays import Floats, Indices
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.loss_setup import LossSetup
@@ -16,6 +17,7 @@ from tlcli.dmft.network_transfer import moments_of
 from tlcli.dmft.parts import _PER_SAMPLE, Parts
 from tlcli.dmft.regression import FrozenKernel
 from tlcli.dmft.settings import Data, Setup
+from tlcli.dmft.two_layer import View
 from tlcli.errors import DomainError
 from tlcli.training import TransferSettings
 
@@ -43,16 +45,43 @@ class _Trained(Parts):
     def _least(self) -> int:
         return math.ceil(_PER_SAMPLE * self.samples * max(1.0, 1e-2 / self.numerics.accuracy))
 
+    @functools.cached_property
+    def _start(self) -> Floats:
+        """The frozen kernel at initialisation, all points x target; of the other kernels there nothing is kept."""
+        found = super()._initial().copy()
+        vars(self.setup).pop("initial", None)
+        return found
+
+    def _initial(self) -> Floats:
+        return self._start
+
+    def watch(self) -> Any:
+        """Return the observer of a training: pools are large, and nothing but their kernel is kept of two layers."""
+        return self.setup.watch(self.moments, whole=True) if self.setup.settings.deep else self._kernel
+
+    def _kernel(self, stage: int, record: int, time: float, view: View) -> dict[str, Any]:
+        rows = self.setup.target
+        kept = record in self.moments[stage]
+        return {"kernel": self._frozen_kernel(*view.kernels(rows, rows), rows)} if kept else {}
+
+    def kernels_of(self, observed: dict[str, Any]) -> Floats | None:
+        """Return the kernel of every repeat (R, N, N) at the end of training; None where it was not reached."""
+        if self.setup.settings.deep:
+            return self._last_kernels(observed)[:, self.setup.target] if "phi" in observed else None
+        return observed["kernel"][:, -1] if "kernel" in observed else None
+
 
 class _TrainedByLoss(_Trained, LossParts):
     """The same of a source with a loss that is named."""
 
 
-def pool_kernels(data: Data, settings: TransferSettings, numerics: Numerics, samples: int) -> PoolKernels:
+def pool_kernels(
+    data: Data, settings: TransferSettings, numerics: Numerics, samples: int, blocks: Sequence[Indices] | None = None
+) -> PoolKernels:
     """Train on the source and return the kernels that a readout on target points would see.
 
-    `data.x_target` is the pool; at most `samples` of its points will be learnt from at once. Raises UsageError as
-    `tlcli.dmft.network_transfer.solve_transfer`.
+    `data.x_target` is the pool; at most `samples` of its points will be learnt from at once, all of one of the `blocks`
+    where it is divided. Raises UsageError as `tlcli.dmft.network_transfer.solve_transfer`.
     """
     settings = replace(settings, target="frozen", times2=(math.inf,))
     x = np.concatenate([data.x_source, data.x_target, data.x_test])
@@ -67,17 +96,25 @@ def pool_kernels(data: Data, settings: TransferSettings, numerics: Numerics, sam
     start = parts._initial()[rows]
     if settings.gamma0 == 0:
         return PoolKernels(start[None], start, "", {"rank": setup.geometry.rank})
-    main = parts._solve([setup.stage(1)], setup.watch(parts.moments, whole=True))
-    parts._keep_observed(main, 0)
+    main = parts._solve([setup.stage(1)], parts.watch())
     chosen = main.plan
     info = {"rank": setup.geometry.rank, "population": chosen.kind, "neurons": chosen.neurons, "notes": main.notes}
     info |= {"repeats": chosen.repeats, "integrator": chosen.control.method, "tolerance": chosen.control.tolerance}
-    if main.message or "phi" not in parts.observed[0]:
+    found = None if main.message else parts.kernels_of(main.observed[0])
+    if found is None:
         return PoolKernels(np.full((1, len(rows), len(rows)), np.nan), start, main.message or "no kernel", info)
-    found = parts._last_kernels(parts.observed[0])
-    corrected = parts._corrected_kernels(found) if len(found) > 1 else None
-    if corrected is not None:
-        with contextlib.suppress(DomainError):  # a sum that is not positive is no kernel: the samples stand alone
-            FrozenKernel(corrected[:, rows].mean(axis=0))
-            found = corrected
-    return PoolKernels(found[:, rows], start, "", info, parts.unsettled())
+    main.observed, main.coarse_observed, main.retimed_observed = [], None, None  # the largest arrays
+    corrected = parts._corrected_kernels(found, rows) if len(found) > 1 else None
+    if corrected is not None and _positive(corrected, [np.arange(len(rows))] if blocks is None else blocks):
+        found = corrected
+    return PoolKernels(found, start, "", info, parts.unsettled())
+
+
+def _positive(kernels: Floats, blocks: Sequence[Indices]) -> bool:
+    """Whether the mean of kernels (R, N, N) is one in every block: a sum that is not positive is no kernel."""
+    try:
+        for block in blocks:
+            FrozenKernel(kernels[:, block[:, None], block].mean(axis=0))
+    except DomainError:
+        return False
+    return True

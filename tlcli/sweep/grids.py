@@ -63,11 +63,10 @@ def parse_values(value: Any, name: str = "alpha1", whole: bool = False) -> Value
     shown = _show(value)
     items = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
     pieces = [piece for item in items for piece in _pieces(item, name, shown)]
-    if whole:
-        pieces = [(_whole(numbers), scale) for numbers, scale in pieces]
     if not pieces:
         raise _refuse(name, shown, "holds no value")
-    array = np.concatenate([numbers for numbers, _ in pieces]) + 0.0  # -0.0 and 0.0 are one value
+    parts = [_whole(numbers) if whole else numbers for numbers, _ in pieces]
+    array = np.concatenate(parts) + 0.0  # -0.0 and 0.0 are one value
     ordered = np.sort(array)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     if twice.size:

@@ -12,7 +12,7 @@ from tlcli.errors import UsageError
 from tlcli.options.columns import DIFFERENCES
 from tlcli.status import SOLVED, Status, phase_of
 from tlcli.sweep.runner import Placed, Task
-from tlcli.theories.amounts import shown_time
+from tlcli.theories.amounts import shown_size, shown_time
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.draws import by_point, refuse_if_all_failed
 from tlcli.theories.network import points
@@ -23,6 +23,7 @@ from tlcli.theories.network.pools import pools_of
 
 FUNCTION = "tlcli.theories.network.average_point:point"
 _REPEATS = 8
+_PROCESS, _WORK = 1.5e8, 14  # bytes of a process without kernels; kernels' worth of work on one (measured)
 _INNER = ("p2", "alpha2", "ridge", "noise2", "flips2", "time")
 _DROPPED = ("p2", "ridge", "noise2", "flips2", "ptest", "times2")
 
@@ -117,12 +118,18 @@ class AveragedNetwork(PointByPoint):
         if not left:
             return []
         workers = min(workers, len(left))
-        return [f"{shown_time(expected_seconds_of_averages(left, _REPEATS) / workers)} on {workers} worker(s)"]
+        about = shown_time(expected_seconds_of_averages(left, _REPEATS) / workers)
+        return [f"{about} on {workers} worker(s), {shown_size(self.memory(left) * workers)}"]
 
     def memory(self, tasks: Sequence[Task]) -> float:
-        """Return the bytes of the kernels of one network between the points of its pools, and of the work on them."""
-        counts = [len(pools_of(task.parameters).y_target) for task in tasks[:1]]
-        return max((8.0 * (_REPEATS + 6) * count**2 for count in counts), default=0.0)
+        """Return the bytes of the kernels of one network between the points of its pools, and of the work on them.
+
+        Of every repeat there are two, as found and corrected or copied; of the mean one, with the work on it.
+        """
+        parts = [
+            (len(pools_of(t.parameters).y_target), int(t.parameters.get("repeats") or _REPEATS)) for t in tasks[:1]
+        ]
+        return max((_PROCESS + 8.0 * (2 * repeats + _WORK) * count**2 for count, repeats in parts), default=0.0)
 
     def archives(self, case: Case) -> dict[str, str]:
         """Return none: kernels on pools are large, and the mean over samples has no predictions."""

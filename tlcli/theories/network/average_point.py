@@ -40,7 +40,7 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
     p = parameters
     data = pools_of(p)
     settings = points.settings_of({**p, "ridge": 0.0, "rule": "frozen"})
-    found = pool_kernels(data, settings, points.numerics_of({**p, "draw": 0}), max(p["sizes"]))
+    found = pool_kernels(data, settings, points.numerics_of({**p, "draw": 0}), max(p["sizes"]), data.rows)
     if found.message:
         return {"status": "failed", "message": found.message}
     readout = _Readout(p, data)
