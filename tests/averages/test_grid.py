@@ -85,6 +85,23 @@ def test_auto_corrects_equations_that_are_a_little_off(monkeypatch):
     assert np.any(np.abs(off) * right > 3 * error)
 
 
+def test_samples_that_almost_reach_the_rank_are_not_solved_or_direct():
+    """Negative eigenvalues of rounding break the iteration off at one size: the other keeps its number, `auto` takes
+    subsets there."""
+    g = np.random.default_rng(0)
+    q = np.linalg.qr(g.standard_normal((200, 200)))[0]
+    kernel = 200 * (q * np.concatenate([np.geomspace(1, 1e-6, 120), np.full(80, -3e-7)])) @ q.T
+    y, axes = 6 * q[:, :5].sum(axis=1), GridAxes([30, 110], [0.0])
+    found = averaged(kernel, y, axes, "pointwise", np.random.default_rng(0))
+    assert found.unsolved.ravel().tolist() == [False, True]
+    assert found.losses[0].mean() == pytest.approx(Pointwise(kernel, y).solve(30).losses.mean(), rel=1e-3)
+    assert np.isnan(found.losses[1]).all()
+    found = averaged(kernel, y, axes, "auto", np.random.default_rng(0))
+    assert found.direct[1]
+    assert not found.unsolved.any()
+    assert np.isfinite(found.losses).all()
+
+
 def test_auto_leaves_equations_alone_that_subsets_confirm():
     """Numbers free of the noise of subsets: losses that are known exactly (no ridge of use) get no correction."""
     kernel, y = random_pool(200, width=0.05)

@@ -70,7 +70,8 @@ def averaged(kernel: Floats, labels: Floats, axes: GridAxes, method: str, rng: n
     """Return the losses of a kernel (N, N) on a pool with noise-free labels (N,), averaged over its samples.
 
     `auto` takes subsets up to 20 samples. Beyond, a hundred of them at three sizes correct the pointwise theory where
-    they differ firmly, and stand in for it where they still disagree by more than three standard errors and 5 %.
+    they differ firmly, and stand in for it where they still disagree by more than three standard errors and 5 %, or
+    where it has no solution.
 
     Raises:
         UsageError: an unknown method. DomainError: sizes or ridges beyond what the pool can stand for.
@@ -93,6 +94,7 @@ def averaged(kernel: Floats, labels: Floats, axes: GridAxes, method: str, rng: n
             shift, error, direct[rest] = _judged(kernel, labels, part, found.mean(axis=-1), rng)
             losses[rest] = found * np.exp(shift)[..., None]
             extra[rest] = error * losses[rest].mean(axis=-1)
+            direct[rest] |= unsolved[rest].any(axis=1)
     by_subset = {}
     for i in np.flatnonzero(direct).tolist():
         by_subset[i] = each = _direct(kernel, labels, axes, int(sizes[i]), SUBSETS, rng)
@@ -164,7 +166,8 @@ def _ratios(points: Pointwise, axes: GridAxes, plain: Floats) -> tuple[Floats, F
     near = np.abs(_place(sizes)[:, None] - _place(sizes)[rows]).argmin(axis=1)
     line = _place(np.asarray(axes.ridges, dtype=float))
     by_ridge = np.abs(line[:, None] - line[columns]).argmin(axis=1)
-    return np.where(early & finite, 1.0, ratio)[..., None], failed[np.ix_(near, by_ridge)]
+    unsolved = failed[np.ix_(near, by_ridge)] | np.isnan(ratio).any(axis=(2, 3))
+    return np.where(early & finite, 1.0, ratio)[..., None], unsolved
 
 
 def spread(values: Floats, count: int) -> Indices:
@@ -186,8 +189,9 @@ def between(values: Floats, known: Indices, found: Floats, axis: int) -> Floats:
         return np.moveaxis(np.repeat(at, len(values), axis=0), 0, axis)
     right = np.clip(np.searchsorted(line, place), 1, len(line) - 1)
     part = np.clip((place - line[right - 1]) / (line[right] - line[right - 1]), 0.0, 1.0)
-    part = part.reshape(-1, *(1,) * (at.ndim - 1))
-    return np.moveaxis((1 - part) * at[right - 1] + part * at[right], 0, axis)
+    part, low, high = part.reshape(-1, *(1,) * (at.ndim - 1)), at[right - 1], at[right]
+    inside = (1 - part) * low + part * high  # NaN is no neighbour's
+    return np.moveaxis(np.where(part == 0, low, np.where(part == 1, high, inside)), 0, axis)
 
 
 def _place(values: Floats) -> Floats:

@@ -16,7 +16,7 @@ P = N is the leave-one-out loss itself. With constant leverage it is the homogen
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cholesky, get_lapack_funcs, lu_factor, lu_solve
+from scipy.linalg import LinAlgError, cho_factor, cholesky, get_lapack_funcs, lu_factor, lu_solve
 
 from tlcli.arrays import Array, Complexes, Floats
 from tlcli.averages.homogeneous import Homogeneous, check_sizes
@@ -32,7 +32,8 @@ class PointLosses:
     """The mean loss at every point of the pool: `losses` (N,) without label noise, `per_noise` (N,) per σ².
 
     `ridges` (N,) are the individual ridges D, from which a nearby problem starts. `solved` is False where the iteration
-    did not end, or where the pool is too small for its heavy points (the spectral radius of (N/P − 1) T reaches 1).
+    did not end (losses are NaN where it broke off), or where the pool is too small for its heavy points (the spectral
+    radius of (N/P − 1) T reaches 1).
     """
 
     losses: Floats
@@ -70,11 +71,15 @@ class Pointwise:
         else:
             mixed = _Anderson(np.log(start))
             done = False
-            for _ in range(_MOST):
-                inverse = _inverse_diagonal(self.kernel, np.exp(mixed.x))
-                done = mixed.step(np.log(floor + share / inverse)) <= max(tolerance, _TOLERANCE)
-                if done:
-                    break
+            try:
+                for _ in range(_MOST):
+                    inverse = _inverse_diagonal(self.kernel, np.exp(mixed.x))
+                    done = mixed.step(np.log(floor + share / inverse)) <= max(tolerance, _TOLERANCE)
+                    if done:
+                        break
+            except LinAlgError:  # ridges below the rounding of a kernel whose rank the samples almost reach
+                unknown = np.full(size, np.nan)
+                return PointLosses(unknown, unknown, start, False)
             ridges = np.exp(mixed.x)
         whole = _inverse(self.kernel, ridges)
         return self._losses(whole, p, ridges, done)
