@@ -17,7 +17,8 @@ SUBSETS = 200
 _SOLVED_SIZES, _SOLVED_RIDGES = 8, 12  # of longer lists, between which pointwise over homogeneous is interpolated
 _SOLVED_TO = 1e-4  # of log D
 _ROUNDING = 1e-9  # relative, of a loss that no subset changes
-_CHECKED, _FURTHER = 8, 92  # subsets of the self-check; the further ones leave the stream of the others as it is
+_CHECKED = 300  # subsets of the self-check, of all its sizes together
+_FIRST = 8  # of one size, drawn before those of small samples, whose stream the others leave as it is
 _WRONG, _WRONG_SHARE = 3.0, 0.05  # standard errors and share of the loss, beyond both of which it fails
 
 
@@ -69,8 +70,8 @@ class GridAxes:
 def averaged(kernel: Floats, labels: Floats, axes: GridAxes, method: str, rng: np.random.Generator) -> AveragedLosses:
     """Return the losses of a kernel (N, N) on a pool with noise-free labels (N,), averaged over its samples.
 
-    `auto` takes subsets up to 20 samples. Beyond, a hundred of them at three sizes correct the pointwise theory where
-    they differ firmly, and stand in for it where they still disagree by more than three standard errors and 5 %, or
+    `auto` takes subsets up to 20 samples. Beyond, 300 of them at three sizes correct the pointwise theory where they
+    differ firmly, and stand in for it where they still disagree by more than three standard errors and 5 %, or
     where it has no solution.
 
     Raises:
@@ -211,9 +212,9 @@ def _judged(
     """
     sizes, more, pool = np.asarray(axes.sizes), rng.spawn(1)[0], len(labels)
     checked = np.unique(np.sort(sizes)[[0, sizes.size // 2, -1]])
-    gaps, errors = [], []
+    gaps, errors, further = [], [], _CHECKED // len(checked) - _FIRST
     for p in checked.tolist():
-        parts = [_direct(kernel, labels, axes, p, *few) for few in ((_CHECKED, rng), (_FURTHER, more))]
+        parts = [_direct(kernel, labels, axes, p, *few) for few in ((_FIRST, rng), (further, more))]
         found = np.concatenate(parts)
         mean = found.mean(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):  # of losses that are zero
