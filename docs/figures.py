@@ -3,6 +3,7 @@
     python docs/figures.py                 all pages
     python docs/figures.py ansatz gallery  these pages
     python docs/figures.py --check         also compare what the commands print with what the pages say
+    python docs/figures.py gallery --stored DIR   draw the results in DIR, a folder for each, anew: no computing
 
 A page is executed in an empty folder beside a copy of `recipes/`: blocks with a caption become files, the lines after
 `$ ` in console blocks are run in order, and `% figure: PATH` before an image says which result it shows. In printed
@@ -19,6 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, PngImagePlugin
 
 DOCS = Path(__file__).resolve().parent
@@ -36,9 +38,30 @@ FIGURE = re.compile(r"^(?:% figure: |<!-- figure: )(?P<source>\S+).*\n+!\[[^\]]*
 
 def main(words: list[str]) -> int:
     check = "--check" in words
+    stored = Path(words.pop(words.index("--stored") + 1)).resolve() if "--stored" in words else None
     names = [word for word in words if not word.startswith("-")]
     pages = [page for page in PAGES if not names or page.stem in names]
-    return max((execute(page, check) for page in pages), default=2)
+    return max((draw_anew(page, stored) if stored else execute(page, check) for page in pages), default=2)
+
+
+def draw_anew(page: Path, stored: Path) -> int:
+    """Make the figures of a page whose results are stored; none of its commands is run."""
+    drawn = set()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for figure in FIGURE.finditer(page.read_text(encoding="utf-8")):
+            result = (folder / figure["source"]).parent
+            if not (stored / result.name / "table.csv").is_file():
+                continue
+            if result not in drawn:
+                plot = ("plot", str(stored / result.name), "--output", str(result))
+                subprocess.run([sys.executable, "-m", "tlcli", *plot], cwd=ROOT, check=True)
+                for name in ("table.csv", "kernels.npz"):
+                    if (stored / result.name / name).is_file():
+                        (result / name).symlink_to(stored / result.name / name)
+                drawn.add(result)
+            keep_figure(page, figure, folder)
+    return 0
 
 
 def execute(page: Path, check: bool) -> int:
@@ -54,11 +77,17 @@ def execute(page: Path, check: bool) -> int:
             elif block["kind"] == "console":
                 wrong += sum(run(command, shown, folder, check) for command, shown in commands(block["body"]))
         for figure in FIGURE.finditer(text):
-            target = (page.parent / figure["target"]).resolve()
-            size = shrink(folder / figure["source"], target)
-            keep_table(folder / figure["source"], ROOT / "docs" / "tables")
-            print(f"{figure['source']} -> {target.relative_to(ROOT)}: {size} bytes")
+            keep_figure(page, figure, folder)
     return 1 if wrong else 0
+
+
+def keep_figure(page: Path, figure: re.Match[str], folder: Path) -> None:
+    target = (page.parent / figure["target"]).resolve()
+    size = shrink(folder / figure["source"], target)
+    keep_table(folder / figure["source"], ROOT / "docs" / "tables")
+    if target.stem in CI_FLAGS and Path(figure["source"]).stem == "figure-densities":
+        keep_kurtosis((folder / figure["source"]).with_name("kernels.npz"), ROOT / "docs" / "tables")
+    print(f"{figure['source']} -> {target.relative_to(ROOT)}: {size} bytes")
 
 
 def commands(body: str) -> list[tuple[str, str]]:
@@ -114,6 +143,18 @@ def keep_table(figure: Path, folder: Path) -> None:
     with (folder / f"{figure.parent.name}.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerows([[short(row[i]) for i in kept] for row in (header, *rows)])
+
+
+def keep_kurtosis(arrays: Path, folder: Path) -> None:
+    """Keep what a figure of densities says in numbers, a line for each of its panels."""
+    with np.load(arrays) as found:
+        (axis,) = found["axis_order"]
+        names = [name for name in found.files if name.startswith("excess_kurtosis")]
+        columns = [found[name] for name in (axis, *names)]
+    with (folder / f"{arrays.parent.name}-kurtosis.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow((axis, *names))
+        writer.writerows([[short(value) for value in row] for row in zip(*columns, strict=True)])
 
 
 def short(cell: str) -> str:

@@ -43,7 +43,9 @@ def rows(name):
 
 def pick(name, key, **wanted):
     """Column `key` of the rows whose cells are `wanted` (numbers by value, words by their beginning)."""
+    case = wanted.pop("is_case", None)  # the whole name, where one begins another
     kept = [row for row in rows(name) if all(_is(row[k], value) for k, value in wanted.items())]
+    kept = [row for row in kept if case in (None, row["case"])]
     assert kept, (name, wanted)
     return np.array([float(row[key] or "nan") for row in kept])
 
@@ -132,8 +134,47 @@ def stopping_early():
         assert 0 < value < 2 * error
         over.append(f"{value:.3f} ± {error:.3f}")
     said.append(f"by {over[0]} and {over[1]}")
-    apart = pick("fig4a", "sim_loss", **end["fig4a"]) - pick("fig4a", "loss", **end["fig4a"])
-    return [*said, f"{apart[0]:.3f}, {apart[1]:.3f} and {apart[2]:.3f} above it"]
+    a, b = (pick(name, "sim_loss", **end[name]) - pick(name, "loss", **end[name]) for name in end)
+    said.append(f"{a[0]:.3f}, {a[1]:.3f} and {a[2]:.3f} above it at the end, after pre-training")
+    errors = np.concatenate([pick(name, "sim_loss_se", **end[name]) for name in end])
+    assert np.all((errors > 0.0005) & (errors < 0.0025))
+    return [*said, f"after pre-training {b[0]:.3f}, {b[1]:.3f} and {b[2]:.3f}, with"]
+
+
+def preactivations():
+    """Excess kurtosis after both stages grows with richness."""
+    with (TABLES / "fig4c-kurtosis.csv").open(encoding="utf-8", newline="") as stream:
+        found = list(csv.DictReader(stream))
+    first, errors, last, more = (
+        np.array([float(row[f"excess_kurtosis_{part}"]) for row in found])
+        for part in ("stage1", "se_stage1", "stage2", "se_stage2")
+    )
+    for values in (first, last):
+        assert np.all(np.diff(values) > 0)
+    lists = [", ".join(f"{value:.2f}" for value in values) for values in (first, last)]
+    largest = max(errors.max(), more.max())
+    return [f"{lists[0]} for $\\gamma_0 = 0.3, 1, 3, 10$", lists[1], f"at most {largest:.2f} by the neurons"]
+
+
+def frozen_polynomials():
+    """A data-rich source helps everywhere, a data-poor one too unless its labels are noisy."""
+    said, cases = [], ("data-rich source", "data-poor source", "data-poor source, noisy labels")
+    gains = {case: np.array([pick("fig9", "gain", p2=p2, is_case=case) for p2 in (20, 80, 240)]) for case in cases}
+    errors = {
+        case: np.array([pick("fig9", "gain_draw_se", p2=p2, is_case=case) for p2 in (20, 80, 240)]) for case in cases
+    }
+    assert np.all(gains[cases[0]] > 2 * errors[cases[0]])
+    unsure = gains[cases[1]] < 2 * errors[cases[1]]
+    assert np.all(gains[cases[1]] > 0)
+    assert np.argwhere(unsure).tolist() == [[0, 5]], "20 points, the richest"
+    assert np.all(np.abs(gains[cases[1]] / gains[cases[0]] - 0.5)[1:, 4] < 0.12)
+    said.append(", ".join(cell("fig9", "gain", 3, is_case=cases[1], p2=p2, gamma0=3.4657) for p2 in (20, 80, 240)))
+    lines = [cell("fig9", "gain", 3, is_case=cases[2], p2=240, gamma0=gamma) for gamma in (0.41628, 3.4657, 10)]
+    said.append(f"{lines[0]} at $\\gamma_0 = 0.42$, {lines[1]} at 3.5 and {lines[2]} at 10")
+    richness = pick("fig9", "gamma0", p2=20, is_case=cases[0])
+    best = {case: ", ".join(f"{richness[line.argmax()]:.2g}" for line in gains[case]) for case in cases}
+    assert best[cases[2]] == "0.42, 0.42, 0.42"
+    return [*said, f"$\\gamma_0$ = {best[cases[1]]} without noise and 0.42 for all with it"]
 
 
 def target_data():
@@ -243,6 +284,8 @@ SAYS = {
     "fig2b": frozen_digits,
     "fig3a-forgetting": forgetting,
     "fig4a": stopping_early,
+    "fig4c": preactivations,
+    "fig9": frozen_polynomials,
     "richness-p2": target_data,
     "richness-p2-digits": target_data_of_digits,
     "fig11": small_target_richness,

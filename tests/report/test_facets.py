@@ -86,7 +86,65 @@ def test_the_best_richness_over_target_data_shows_infinity(draw, tmp_path):
     assert any(np.isinf(best)), "the setting has an infinite one"
     assert r"\gamma_0" not in figure.get_suptitle(), "what is searched is not fixed"
     (axis,) = panels(figure)
-    (line,) = [line for line in axis.lines if len(line.get_xdata()) == 8]
-    assert np.isfinite(line.get_ydata()).all()
+    (line,) = [line for line in axis.lines if len(line.get_xdata()) > 7]
+    assert np.isfinite(line.get_ydata()).sum() == 8, "and nothing between places"
     texts = [text.get_text() for text in axis.get_yticklabels()]
     assert r"$\infty$" in texts
+
+
+def test_no_line_joins_the_places_of_zero_and_infinity(draw, tmp_path):
+    flags = {"alpha1": "0.5", "x": "alpha2=0.2:1.4:7", "gamma0": "0.5,2"}
+    (figure,) = draw("finetune-loss", **flags, optimal_gamma0=True, quantity="gamma0_opt").values()
+    with (tmp_path / "table.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    best = [float(row["gamma0_opt"]) for row in rows if row["gamma0"] == "0.5"]
+    assert set(best) == {0, np.inf}, "beyond alpha2 = 1 nothing helps"
+    (line,) = [line for line in panels(figure)[0].lines if len(line.get_xdata()) > 4]
+    values = line.get_ydata()
+    (gap,) = np.flatnonzero(np.isnan(values))
+    assert gap == best.index(0)
+    assert len(values) == len(best) + 1
+    assert np.ptp(values[:gap]) == np.ptp(values[gap + 1 :]) == 0
+
+
+def test_panels_do_not_repeat_what_the_subtitle_says_and_a_loss_is_named(draw):
+    tiny = {"source": "digits:3v8", "target": "digits:4v9", "p1": "6", "ptest": 20, "neurons": 32, "repeats": 2}
+    flags = {
+        **tiny,
+        "solver": "network-rich",
+        "x": "p2=4,6",
+        "gamma2": "0.5,1",
+        "t1": 1,
+        "times": "1",
+        "loss2": "logistic",
+    }
+    (figure,) = draw("finetune-loss", **flags).values()
+    (axis,) = panels(figure)
+    assert axis.get_title() == ""
+    words = figure.get_suptitle().replace("\N{NO-BREAK SPACE}", " ").replace("\n", " ")
+    assert "$t$ = 1" in words
+    assert words.endswith("mse loss, then logistic")
+    (figure,) = draw("finetune-loss", **{**flags, "loss2": "mse"}).values()
+    assert "mse" not in figure.get_suptitle()
+
+
+def test_what_a_whole_curve_has_one_of_is_not_drawn_in_time(draw, tmp_path):
+    tiny = {
+        "source": "linear",
+        "target": "hermite:2",
+        "dim": 3,
+        "p1": 8,
+        "p2": 6,
+        "ptest": 20,
+        "neurons": 64,
+        "repeats": 2,
+    }
+    flags = {**tiny, "gamma2": "0.5,1,2", "times": "0,0.5,1"}
+    figure = draw("dmft-solve", **flags, quantity="best_time")["figure.png"]
+    with (tmp_path / "table.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if (row["stage"], row["time"]) == ("2", "1")]
+    (axis,) = panels(figure)
+    (line,) = [line for line in axis.lines if len(line.get_xdata())]
+    np.testing.assert_array_equal(line.get_xydata(), [[float(row["gamma2"]), float(row["best_time"])] for row in rows])
+    (axis,) = panels(draw("dmft-solve", **flags, quantity="best_time", x="time")["figure.png"])
+    assert axis.get_xlabel().startswith("time")

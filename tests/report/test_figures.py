@@ -296,6 +296,35 @@ def test_the_best_richness_is_a_star(draw, tmp_path):
     assert axis.get_xscale() == "log"
 
 
+def stars(figure):
+    (axis,) = panels(figure)
+    drawn = [line for line in axis.lines if line.get_marker() in tuple("*<>") and len(line.get_xdata())]
+    return [(line.get_marker(), *line.get_xydata()[0]) for line in drawn]
+
+
+def test_an_infinite_best_richness_has_a_mark_on_curves(draw, tmp_path):
+    """The exact kernel without noise: the loss falls with richness for every alpha2 < 1."""
+    flags = {"alpha1": "0.5", "alpha2": "0.3,0.6", "optimal_gamma0": True}
+    (figure,) = draw("finetune-loss", gamma0="log:0.1:10:8", **flags).values()
+    at_infinity = [float(row["loss_opt"]) for row in table(tmp_path)[::8]]
+    assert stars(figure) == [(">", 1.0, loss) for loss in at_infinity]
+    assert r"best $\gamma_0 = \infty$" in legend(figure)
+    (figure,) = draw("finetune-loss", gamma0="0,log:0.1:10:8,inf", **flags).values()
+    place = panels(figure)[0].get_xticks().max()
+    assert [(kind, x) for kind, x, _ in stars(figure)] == [("*", place)] * 2
+    assert r"best $\gamma_0$" in legend(figure)
+
+
+def test_where_pre_training_hurts_there_is_no_best_richness(draw, tmp_path):
+    flags = {"alpha1": "0.5", "weight_decay": "0.1", "sigma1": "0.3", "optimal_gamma0": True}
+    (figure,) = draw("finetune-loss", gamma0="log:0.1:10:8", alpha2="0.3,0.6", **flags).values()
+    assert all(float(row["loss_opt"]) > float(row["baseline"]) for row in table(tmp_path)), "the setting hurts"
+    assert stars(figure) == []
+    assert not any("best" in text for text in legend(figure))
+    (figure,) = draw("finetune-loss", gamma0="log:0.1:10:8", alpha2="0.1,0.6", **flags).values()
+    assert [kind for kind, *_ in stars(figure)] == ["*"], "with little target data it helps"
+
+
 def test_widths_of_one_experiment_have_their_own_markers_and_names():
     columns = {
         "experiment": np.array([["network"], ["network"], ["regression"]]),

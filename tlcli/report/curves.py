@@ -140,7 +140,8 @@ def _draw_curve(axis: Axes, curve: Curve, spec: FigureSpec, colour: Any, log: bo
     x, values, _ = curve.drawn
     line = standing(x, log)
     few = len(line) < 6 and not curve.points
-    axis.plot(_aside(x[line], steps, log), values[line], color=colour, marker="." if few else "")
+    drawn = parted(_aside(x[line], steps, log), values[line], spec.breaks)
+    axis.plot(*drawn, color=colour, marker="." if few or spec.breaks else "")
     keep = standing(curve.x, log)
     at = _aside(curve.x[keep], steps, log)
     bars: dict[str, Any] = {"color": colour, "elinewidth": 1.0, "capsize": 2, "ls": ""}
@@ -154,7 +155,7 @@ def _draw_curve(axis: Axes, curve: Curve, spec: FigureSpec, colour: Any, log: bo
         _draw_baseline(axis, curve, colour, log, {"lw": 1.0, "alpha": 0.8})
     for measured in curve.points:
         _draw_points(axis, measured, colour, log)
-    mark = best_mark(curve, log, spec.x)
+    mark = best_mark(curve, log, spec)
     if mark == "*" and curve.best is not None:
         axis.plot(*curve.best, marker=mark, ms=10, color=colour, mec="white", zorder=6)
     elif mark and curve.best is not None:
@@ -173,19 +174,26 @@ def _draw_baseline(axis: Axes, curve: Curve, colour: Any, log: bool, style: Mapp
         axis.errorbar(curve.x[keep], curve.baseline[keep], yerr=error, color=colour, ls="", elinewidth=0.8, capsize=1.5)
 
 
-def best_mark(curve: Curve, log: bool, x: str) -> str | None:
+def best_mark(curve: Curve, log: bool, spec: FigureSpec) -> str | None:
     """Return a star where the best value stands on the axis, < or > where it lies to the left or right of it.
 
-    The ends of a grid are no optimum, but where 0 and infinity are values they are. None where nothing is to be marked.
+    The ends of a grid are no optimum, but 0 and infinity are where they have places. None: nothing is to be marked.
     """
     if curve.best is None or np.isnan(curve.best[0]) or not np.isfinite(curve.best[1]):
         return None
     shown = curve.x[standing(curve.x, log)]
     if not shown.size:
         return None
-    if not has_ends(x):
-        return "*" if shown[0] < curve.best[0] < shown[-1] else None
+    if not has_ends(spec.x) and curve.best[0] in (shown[0], shown[-1]) and curve.best[0] not in spec.held:
+        return None
     return "<" if curve.best[0] < shown[0] else ">" if curve.best[0] > shown[-1] else "*"
+
+
+def parted(x: Floats, values: Floats, breaks: Sequence[float]) -> tuple[Floats, Floats]:
+    """Return a line (n,) with NaN wherever its values step over a break of their axis: between places is no curve."""
+    sides = np.searchsorted(np.sort(breaks), values)
+    over = np.flatnonzero(np.diff(sides)) + 1
+    return np.insert(x, over, np.nan), np.insert(values, over, np.nan)
 
 
 def _aside(x: Floats, steps: float, log: bool) -> Floats:
@@ -302,7 +310,7 @@ def _legend(
         handles += axis.plot([], [], ls="", marker="D", ms=4.5, mfc="white", mec="black", label=f"gain = 0 ({how})")
     marks: dict[str, list[float]] = {}
     for curve in curves:
-        mark = best_mark(curve, log, spec.x)
+        mark = best_mark(curve, log, spec)
         if mark and curve.best is not None:
             marks.setdefault(mark, []).append(curve.best[0])
     for mark in (one for one in "*<>" if one in marks):

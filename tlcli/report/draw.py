@@ -67,7 +67,13 @@ def _of_quantity(blocks: Sequence[Block], drawing: Drawing, quantity: str | None
     spec = replace(_drawable(shown, spec, quantity), subtitle=fixed_text(shown), judged=kind)
     places = _places(shown, spec)
     shown_places = places.keys() - {spec.x, spec.y}
-    spec = replace(spec, log_axes=_log_axes(shown, spec, drawing) | places.keys(), placed=bool(shown_places))
+    spec = replace(
+        spec,
+        log_axes=_log_axes(shown, spec, drawing) | places.keys(),
+        placed=bool(shown_places),
+        held=_breaks(places.get(spec.x)),
+        breaks=() if spec.kind == "map" else tuple(cut for name in shown_places for cut in places[name].cuts),
+    )
     smooth = [_smooth(block, spec, drawing) for block in drawing.smooth] if drawing.smooth else [None] * len(shown)
     for name, ends in places.items():
         smooth = [None if block is None else placed(block, ends, name) for block in smooth]
@@ -80,7 +86,13 @@ def _of_quantity(blocks: Sequence[Block], drawing: Drawing, quantity: str | None
         else:
             found = _curve_panels(block, spec, points, smooth[index])
         panels += [replace(panel, table=tables[index]) for panel in found]
-    return Picture(stem, panels, spec, places)
+    return Picture(stem, _told_apart(panels), spec, places)
+
+
+def _told_apart(panels: Sequence[Any]) -> list[Any]:
+    """Return the panels without the values that all of them have: the subtitle says those."""
+    alike = {n for n, value in panels[0].fixed.items() if all(p.fixed.get(n) == value for p in panels)}
+    return [replace(p, fixed={n: v for n, v in p.fixed.items() if n not in alike}) for p in panels]
 
 
 def _smooth(fine: Block | None, spec: FigureSpec, drawing: Drawing) -> Block | None:
@@ -309,7 +321,7 @@ def _curve(
     names = (f"{spec.x}_opt", f"{spec.quantity}_opt")
     if all(name in block.columns for name in names):
         pair = [float(_column(block, name, index, order)[at][0]) for name in names]
-        best = (pair[0], pair[1])
+        best = (pair[0], pair[1]) if _helps(pair[1], baseline) or has_ends(spec.x) else None
     points = []
     if f"sim_{spec.quantity}" in block.columns:
         names = list(block.axes)
@@ -342,6 +354,14 @@ def _curve(
         None if fine is None else _fine(fine, spec, _without_experiment(block, index), order, at),
         _rows(block, index, order)[at],
     )
+
+
+def _helps(loss: float, baseline: Array | None) -> bool:
+    """Whether the loss at the best value is below all baselines (n,) of its curve: else nothing there is a best."""
+    if baseline is None:
+        return True
+    least = float(np.min(baseline))
+    return not loss >= least - 1e-9 * abs(least)
 
 
 def _experiments(block: Block) -> list[tuple[str, str, str]]:

@@ -30,6 +30,12 @@ class Ends:
     infinity: float | None
     bare: bool = False
 
+    @property
+    def cuts(self) -> tuple[float, ...]:
+        """Where the breaks between the places of 0 and infinity and the rest of the axis are."""
+        sides = ((self.zero, self.first), (self.infinity, self.last))
+        return tuple(float(np.sqrt(at * neighbour)) for at, neighbour in sides if at is not None)
+
     def place(self, values: Any) -> Floats:
         """Return positions on the axis, of the shape of `values`; NaN for what has none.
 

@@ -83,12 +83,25 @@ def fixed_text(blocks: Sequence[Block]) -> str:
             value = float(value)
         if len(values) == 1 and value is not None and not _silent(name, value, first):
             words.append(_said(name, value))
+    words += _losses(blocks)
     ends = [_single(first.get(name)) for name in ("source", "target")]
     if all(isinstance(end, str) for end in ends) and all(
         [_single(block.columns.get(name)) for name in ("source", "target")] == ends for block in blocks
     ):
         words.insert(0, f"{ends[0]} to {ends[1]}")
     return ", ".join(words)
+
+
+def _losses(blocks: Sequence[Block]) -> list[str]:
+    """Return the loss of both stages, or of either, where the whole table has one that is not the squared error."""
+    stages = ("loss_function1", "loss_function2")
+    single = {name: {_single(block.columns.get(name)) for block in blocks} for name in ("loss_function", *stages)}
+    one, first, second = (found.pop() if len(found) == 1 else None for found in single.values())
+    if one is None and first == second:
+        one = first
+    if one is not None:
+        return [] if one == "mse" else [f"{one} loss"]
+    return [] if first is None or second is None else [f"{first} loss, then {second}"]
 
 
 def _single(column: Any) -> Any:

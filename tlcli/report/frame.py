@@ -98,12 +98,29 @@ def mark_outside(axis: Axes) -> bool:
             if log and at == 0.0:
                 beyond = beyond | (y < low * (1 - 1e-9))
             for run in _runs(seen & beyond):
-                place = (
-                    run[len(run) // 2] if y[run].max() == y[run].min() else run[np.argmax(y[run] if at else -y[run])]
-                )
-                axis.plot(x[place], at, marker=marker, color=line.get_color(), mec="white", mew=0.5, **style)
+                place = _leaving(x, y, run, high if at else low, seen, log)
+                axis.plot(place, at, marker=marker, color=line.get_color(), mec="white", mew=0.5, **style)
                 found = True
     return found
+
+
+def _leaving(x: Floats, y: Floats, run: Indices, edge: float, seen: Flags, log: bool) -> float:
+    """Return where to mark a stretch of a curve (n,) beyond an edge: over its peak, or where it leaves for good.
+
+    A peak comes back to the frame on both sides; a stretch that is all there is of the curve is marked in its middle.
+    """
+    before, after = run[0] - 1, run[-1] + 1
+    sides = [(i, j) for i, j in ((before, run[0]), (after, run[-1])) if 0 <= i < len(x) and seen[i]]
+    if len(sides) != 1:
+        middle = run[len(run) // 2]
+        level = np.ptp(y[run]) == 0
+        return float(x[middle if level or not sides else run[np.argmax(np.abs(y[run] - edge))]])
+    inside, outside = sides[0]
+    ends = np.array([y[inside], y[outside], edge])
+    if log and np.all(ends > 0):
+        ends = np.log(ends)
+    part = (ends[2] - ends[0]) / (ends[1] - ends[0]) if np.isfinite(ends).all() else 1.0
+    return float(x[inside] + np.clip(part, 0.0, 1.0) * (x[outside] - x[inside]))
 
 
 def outside_handle() -> Line2D:

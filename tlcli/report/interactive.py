@@ -265,14 +265,14 @@ def _panel_traces(
     for index, curve in enumerate(panel.curves):
         key = lines.key_of(curve.hue, spec.lines)
         name = ", ".join(page_text(named(n, v)) for n, v in key) or page_text(spec.value_label)
-        found += _curve_traces(curve, panel.table, colours[key], name, log)
+        found += _curve_traces(curve, panel.table, colours[key], name, spec)
         if curve.baseline is not None and not (shared and index):
             x, _, baseline = curve.drawn
             assert baseline is not None
             at = lines.standing(x, log)
             style = {"color": "black" if shared else colours[key], "dash": "dash", "width": 1.6}
             found.append(_line(x[at], baseline[at], "no pre-training", line=style, **_QUIET))
-        mark = lines.best_mark(curve, log, spec.x)
+        mark = lines.best_mark(curve, log, spec)
         if mark == "*" and curve.best is not None:
             star = {"symbol": "star", "size": 13, "color": colours[key]}
             name = f"best {page_text(short_symbol(spec.x))}"
@@ -287,13 +287,17 @@ def _panel_traces(
     return found
 
 
-def _curve_traces(curve: lines.Curve, table: Block | None, colour: str, name: str, log: bool) -> list[dict[str, Any]]:
+def _curve_traces(
+    curve: lines.Curve, table: Block | None, colour: str, name: str, spec: FigureSpec
+) -> list[dict[str, Any]]:
     """Return the smooth line, the points of the table on it with all that the table says, and the experiments."""
     assert table is not None
     assert curve.rows is not None
     x, values, _ = curve.drawn
+    log = spec.x in spec.log_axes
     line, at = lines.standing(x, log), lines.standing(curve.x, log)
-    found = [_line(x[line], values[line], name, line={"color": colour, "width": 2.2}, **_QUIET)]
+    drawn = lines.parted(x[line], values[line], spec.breaks)
+    found = [_line(*drawn, name, line={"color": colour, "width": 2.2}, **_QUIET)]
     bars: dict[str, Any] = {}
     if curve.error is not None:
         bars["error_y"] = {"array": np.nan_to_num(curve.error[at]), "width": 3}

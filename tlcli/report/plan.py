@@ -31,6 +31,7 @@ class FigureSpec:
     """What to draw: `kind` is map or curves; x and y name axes, `quantity` a column.
 
     `judged`: the column that gains belong to. `placed`: the values, too, are of an axis that may hold 0 and infinity.
+    `held`: where 0 and infinity stand on x. `breaks`: where lines are cut between such places of the values.
     """
 
     kind: str
@@ -44,6 +45,8 @@ class FigureSpec:
     subtitle: str = ""
     judged: str = "loss"
     placed: bool = False
+    held: tuple[float, ...] = ()
+    breaks: tuple[float, ...] = ()
 
     @property
     def value_label(self) -> str:

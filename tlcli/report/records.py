@@ -6,16 +6,24 @@ import numpy as np
 
 from tlcli.arrays import Floats
 from tlcli.errors import UsageError
+from tlcli.options.columns import BEST_LOSS, BEST_TIME, OVERFITTING
 from tlcli.report.drawing import Drawing
 from tlcli.report.plan import quantities_of
 from tlcli.report.tables import Block
 
 RECORD = "record"
+_WHOLE_CURVE = (BEST_TIME, BEST_LOSS, OVERFITTING)
 
 
 def drawn_by_time(blocks: Sequence[Block], drawing: Drawing) -> bool:
-    """Whether the figure shows curves in time; with another --x it shows the end of training."""
+    """Whether the figure shows curves in time; with another --x it shows the end of training.
+
+    So it does for columns that a whole curve has one of, its best time, where other axes are left to draw them against.
+    """
     recorded = all(RECORD in block.axes for block in blocks)
+    names = [name.strip() for name in (drawing.quantity or "").split(",")]
+    if all(name in _WHOLE_CURVE for name in names) and any(_others(block) for block in blocks):
+        return drawing.roles.get("x") == "time" and recorded
     return recorded and drawing.roles.get("x") in (None, "time") and drawing.kind != "map"
 
 
@@ -26,12 +34,16 @@ def plan_records(blocks: Sequence[Block], drawing: Drawing) -> tuple[list[str], 
         UsageError: a quantity or an axis that the table does not have.
     """
     first = max(blocks, key=lambda block: len(block.axes))
-    axes = [name for name in first.axes if name not in (RECORD, "experiment")]
+    axes = _others(first)
     wanted = drawing.roles.get("y")
     if wanted is not None and wanted not in axes:
         raise UsageError(f"--y: '{wanted}' has one value only; the axes with several are {', '.join(axes) or 'none'}.")
     largest = max(axes, key=lambda name: len(first.axes[name]), default=None)
     return quantities_of(blocks, drawing), wanted or largest
+
+
+def _others(block: Block) -> list[str]:
+    return [name for name in block.axes if name not in (RECORD, "experiment")]
 
 
 def final(block: Block) -> Block:
