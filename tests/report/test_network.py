@@ -269,3 +269,11 @@ def test_one_run_that_is_two_errors_off_is_no_disagreement_however_often_it_is_r
 
     assert verdict([0] * 40) == []
     assert verdict(range(40)), "40 independent ones are"
+
+
+def test_bands_of_squared_errors_are_named_where_they_are_seen(draw):
+    (band,) = [text for text in words(draw()["figure.png"]) if "SE" in text]
+    assert band == "±2 SE by the neurons"
+    assert "±2 SE over draws of the data" in words(draw(draws=2)["figure.png"])
+    exact = draw(activation="linear", target="linear", neurons=None, repeats=None)["figure.png"]
+    assert not any("SE" in text for text in words(exact)), "an exact solution has none"

@@ -81,18 +81,28 @@ class Trace:
     def edges(self, name: str) -> list[Floats]:
         """Return the lower and upper edge (n_record,) of the band of a column of named losses; none of others."""
         error = self.error(name)
-        if not self.band or error is None:
+        if not self.named or error is None:
             return []
         return [self.columns[name] + side * np.nan_to_num(error) for side in (-2, 2)]
 
     @property
+    def named(self) -> bool:
+        """Whether losses are of a name and no squared errors."""
+        return any(name.endswith("_test_se") for name in self.columns)
+
+    @property
     def band(self) -> str:
-        """What the bands around the curves of named losses are; nothing for others."""
-        if not any(name.endswith("_test_se") for name in self.columns):
+        """What the bands around the curves are; nothing where no band is wider than its line."""
+        if not (self.named or self._wide()):
             return ""
         if any(name.endswith("_draw_se") for name in self.columns):
             return "±2 SE over draws of the data"
-        return "±2 SE by the neurons" if self.measured else "±2 SE by neurons and test points"
+        return "±2 SE by neurons and test points" if self.named and not self.measured else "±2 SE by the neurons"
+
+    def _wide(self) -> bool:
+        error = self.error("loss") if "loss" in self.columns else None
+        scale = np.nanmax(np.abs(self.columns["loss"]), initial=0.0) if error is not None else 0.0
+        return error is not None and bool(np.nanmax(error, initial=0.0) > _INDISTINCT * scale)
 
 
 @dataclass(eq=False)
@@ -219,8 +229,7 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, su
 
 def loss_label(traces: Sequence[Trace]) -> str:
     """Return what losses are called on an axis: those that are named are no squared errors."""
-    named = any(name.endswith("_test_se") for trace in traces for name in trace.columns)
-    return "loss" if named else "mean squared error"
+    return "loss" if any(trace.named for trace in traces) else "mean squared error"
 
 
 def _drawn_stages(traces: Sequence[Trace], styles: Sequence[Style]) -> list[int]:
