@@ -45,7 +45,7 @@ def pick(name, key, **wanted):
     """Column `key` of the rows whose cells are `wanted` (numbers by value, words by their beginning)."""
     case = wanted.pop("is_case", None)  # the whole name, where one begins another
     kept = [row for row in rows(name) if all(_is(row[k], value) for k, value in wanted.items())]
-    kept = [row for row in kept if case in (None, row["case"])]
+    kept = [row for row in kept if case in (None, row.get("case"))]
     assert kept, (name, wanted)
     return np.array([float(row[key] or "nan") for row in kept])
 
@@ -96,6 +96,21 @@ def frozen_digits():
             cell(name, "gain", 3, p2=20, ridge=1e-4, gamma0=0.5),
         ]
     return said
+
+
+def low_to_high_degree():
+    """Pre-training helps at every time and richness; after it, unlike from scratch, the least rich target is best."""
+    end = {"case": "pre-trained", "stage": 2, "time": 200}
+    assert np.all(
+        pick("fig3a", "gain", case="pre-trained", stage=2) > -2 * pick("fig3a", "gain_se", case="pre-trained", stage=2)
+    )
+    loss, baseline = (pick("fig3a", key, **end) for key in ("loss", "baseline"))
+    assert loss.argmin() == 0
+    assert np.all(np.diff(baseline) < 0)
+    return [
+        f"{loss[0]:.2f} against {baseline[0]:.2f} at the end for $\\gamma_2 = 0.5$",
+        f"{loss[-1]:.2f} against {baseline[-1]:.2f} for $\\gamma_2 = 4$",
+    ]
 
 
 def forgetting():
@@ -282,6 +297,7 @@ def bayesian_classifiers():
 SAYS = {
     "fig1b-alignment": alignment,
     "fig2b": frozen_digits,
+    "fig3a": low_to_high_degree,
     "fig3a-forgetting": forgetting,
     "fig4a": stopping_early,
     "fig4c": preactivations,
