@@ -60,6 +60,10 @@ def test_a_style_file_changes_the_look_and_nothing_else_does(tmp_path, monkeypat
     drawn = (tmp_path / "styled" / "figure.svg").read_text()
     assert "stroke: #123456; stroke-width: 3;" in drawn
     assert "#123456" not in (tmp_path / "plain" / "figure.svg").read_text()
+    assert "<text" not in drawn, "outlines"
+    style.write_text("svg.fonttype: none\n")
+    assert finetune(tmp_path / "text", format="svg", style=str(style)) == 0
+    assert "<text" in (tmp_path / "text" / "figure.svg").read_text()
 
 
 def test_files_of_other_formats_of_an_earlier_run_go(tmp_path):
