@@ -113,6 +113,22 @@ def low_to_high_degree():
     ]
 
 
+def high_to_low_degree():
+    """Features of a cubic task harm in the end; no test loss rises at any time."""
+    end = {"case": "pre-trained", "stage": 2, "time": 100}
+    loss, baseline = (pick("fig3b", key, **end) for key in ("loss", "baseline"))
+    assert np.all(pick("fig3b", "gain", **end) < -4 * pick("fig3b", "gain_se", **end))
+    for case in ("pre-trained", "no pre-training"):
+        for gamma2 in (0.5, 1, 2):
+            assert np.all(np.diff(pick("fig3b", "loss", case=case, stage=2, gamma2=gamma2)) < 1e-3)
+    learned = pick("fig3b", "source_loss", case="pre-trained", stage=1, time=200).mean()  # equal but for its sampling
+    return [
+        f"falls to {learned:.2f}",
+        ", ".join(f"{value:.2f}" for value in loss) + " for $\\gamma_2 = 0.5, 1, 2$",
+        f"{baseline.min():.2f} to {baseline.max():.2f}",
+    ]
+
+
 def forgetting():
     """The richer, the more is forgotten and the better the target; the mean of both losses has a flat optimum."""
     name, end = "fig3a-forgetting", {"case": "pre-trained", "stage": 2, "time": 200}
@@ -298,6 +314,7 @@ SAYS = {
     "fig1b-alignment": alignment,
     "fig2b": frozen_digits,
     "fig3a": low_to_high_degree,
+    "fig3b": high_to_low_degree,
     "fig3a-forgetting": forgetting,
     "fig4a": stopping_early,
     "fig4c": preactivations,
