@@ -18,6 +18,10 @@ from tlcli.bayes.sampling.moves import Chains
 from tlcli.bayes.sampling.pool import Pool
 from tlcli.bayes.sampling.tilt import Tilt
 
+_DRAWN = 1024  # states among which lobes are looked for
+_CONE = 0.8  # cosine of the angle between states of one lobe
+_MOST_LOBES, _LEAST_SHARE = 16, 0.01
+
 
 class Proposal(Protocol):
     """What a jump needs: draws for all chains, and log q of their states."""
@@ -39,7 +43,7 @@ class Mixture:
         mean: (C, r). root: Cholesky factors of the covariances, (C, r, r). whiten: inverse factors, (C, r, r).
         log_norm: -½ log det of each covariance, (C,).
         even: each component is paired with its mirror image at -mean.
-        fields: a of each component, (C,).
+        fields: a of each component, (C,), nan for one of a single lobe.
     """
 
     mean: Floats
@@ -54,6 +58,25 @@ class Mixture:
         """No proposals yet."""
         empty = np.zeros((0, 0, 0), dtype=np.float32)
         return Mixture(np.zeros((0, 0)), empty, empty, np.zeros(0), False, np.zeros(0))
+
+    @staticmethod
+    def of(mean: Floats, covariance: Floats, even: bool, fields: Floats) -> "Mixture":
+        """Return the mixture with means (C, r) and covariances (C, r, r)."""
+        root = np.linalg.cholesky(covariance)
+        log_norm = -np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
+        return Mixture(mean, root.astype(np.float32), np.linalg.inv(root).astype(np.float32), log_norm, even, fields)
+
+    def joined(self, other: "Mixture") -> "Mixture":
+        """Return the components of both."""
+        names = ("mean", "root", "whiten", "log_norm", "fields")
+        both = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
+        return Mixture(**both, even=self.even)
+
+    def without_lobes(self) -> "Mixture":
+        """Return the components of whole fields alone."""
+        kept = ~np.isnan(self.fields)
+        names = ("mean", "root", "whiten", "log_norm", "fields")
+        return Mixture(**{name: getattr(self, name)[kept] for name in names}, even=self.even)
 
     def draw(self, size: int, rng: np.random.Generator) -> Singles:
         """Return (size, r) independent draws."""
@@ -97,22 +120,57 @@ def fit(tilt: Tilt, pool: Pool, v: Floats, gamma: float, ladder: Ladder, *, even
     t, _ = tilt.statistic(gamma * project(tilt, pool, v, 1).ravel())
     bias, z = pool.bias.ravel(), pool.z.reshape(-1, pool.z.shape[-1])
     rank = z.shape[1]
-    mean, root = np.zeros((len(chosen), rank)), np.zeros((len(chosen), rank, rank))
+    mean, covariance = np.zeros((len(chosen), rank)), np.zeros((len(chosen), rank, rank))
     for c, a in enumerate(chosen):
-        exponent = a * t - bias
-        weight = np.exp(exponent - exponent.max())
-        ess = weight.sum() ** 2 / (weight**2).sum()
+        weight, ess = _weights(a * t - bias)
         used = np.flatnonzero(weight > 1e-6)
-        at, w = z[used].astype(float), weight[used] / weight[used].sum()
-        mean[c] = 0.0 if a == 0 and even else w @ at
-        centred = (at - mean[c]) * np.sqrt(w)[:, None]
-        covariance = centred.T @ centred
-        few = rank / (rank + ess)
-        covariance = 1.1 * ((1 - few) * covariance + few * np.eye(rank))
-        root[c] = np.linalg.cholesky(covariance + 1e-6 * np.eye(rank))
-    whiten = np.linalg.inv(root)
-    log_norm = -np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
-    return Mixture(mean, root.astype(np.float32), whiten.astype(np.float32), log_norm, even, chosen)
+        mean[c], covariance[c] = _gaussian(z[used].astype(float), weight[used], ess, centred=a == 0 and even)
+    return Mixture.of(mean, covariance, even, chosen.astype(float))
+
+
+def fit_lobes(tilt: Tilt, pool: Pool, v: Floats, gamma: float, field: float, rng: np.random.Generator) -> Mixture:
+    """Fit one Gaussian to each lobe of the states at one field, cones of directions, the fullest ones first (sphere).
+
+    Near the edge of its domain the measure may have many lobes, all of them narrow: a single Gaussian over them has its
+    mean between them, and hardly ever proposes one.
+    """
+    t, _ = tilt.statistic(gamma * project(tilt, pool, v, 1).ravel())
+    z = pool.z.reshape(-1, pool.z.shape[-1])
+    weight, _ = _weights(field * t - pool.bias.ravel())
+    used = np.flatnonzero(weight > 1e-6)
+    directions = z[used] / np.linalg.norm(z[used], axis=1, keepdims=True)
+    drawn = directions[rng.choice(len(used), size=_DRAWN, p=weight[used] / weight[used].sum())]
+    mean, covariance = [], []
+    left = np.ones(_DRAWN, dtype=bool)
+    while len(mean) < _MOST_LOBES:
+        near = (drawn @ drawn.T > _CONE) & left
+        size = near.sum(axis=1) * left
+        if size.max() < _LEAST_SHARE * _DRAWN:
+            break
+        axis = int(size.argmax())
+        left &= ~near[axis]
+        own = used[directions @ drawn[axis] > _CONE]
+        found = _gaussian(z[own].astype(float), weight[own], weight[own].sum() ** 2 / (weight[own] ** 2).sum())
+        mean.append(found[0])
+        covariance.append(found[1])
+    if not mean:
+        return Mixture.none()
+    return Mixture.of(np.array(mean), np.array(covariance), False, np.full(len(mean), np.nan))
+
+
+def _weights(exponent: Floats) -> tuple[Floats, float]:
+    """Return the weights (m,) of log weights, the largest 1, and how many states count."""
+    weight = np.exp(exponent - exponent.max())
+    return weight, float(weight.sum() ** 2 / (weight**2).sum())
+
+
+def _gaussian(z: Floats, weight: Floats, ess: float, *, centred: bool = False) -> tuple[Floats, Floats]:
+    """Return the mean (r,), zero if `centred`, and the widened covariance (r, r) of states (m, r)."""
+    rank, w = z.shape[1], weight / weight.sum()
+    mean = np.zeros(rank) if centred else w @ z
+    apart = (z - mean) * np.sqrt(w)[:, None]
+    few = rank / (rank + ess)
+    return mean, 1.1 * ((1 - few) * (apart.T @ apart) + few * np.eye(rank)) + 1e-6 * np.eye(rank)
 
 
 def jump(tilt: Tilt, chains: Chains, v: Singles, gamma: float, umbrella: Ladder | Square, proposal: Proposal) -> float:

@@ -9,7 +9,7 @@ from tlcli.arrays import Floats
 from tlcli.bayes.domain import normalisable
 from tlcli.bayes.sampling.condense import Atoms, Cuts, more_cuts, outside_domain
 from tlcli.bayes.sampling.dual import Solved, newton, project
-from tlcli.bayes.sampling.jumps import Mixture, fit, jump
+from tlcli.bayes.sampling.jumps import Mixture, fit, fit_lobes, jump
 from tlcli.bayes.sampling.ladder import Ladder, ladder
 from tlcli.bayes.sampling.moves import Chains, hmc
 from tlcli.bayes.sampling.pool import Pool
@@ -175,6 +175,15 @@ def extend(stage: SourceStage, run: Run, moves: int, burn: int) -> None:
     old = run.pool
     run.pool = pool if old is None else Pool(np.concatenate([old.z, pool.z]), np.concatenate([old.bias, pool.bias]))
     improve(stage, run, run.pool)
+
+
+def propose_lobes(stage: SourceStage, run: Run) -> None:
+    """Let jumps go to every lobe of the outermost field on its own (sphere); the umbrella stays as it is."""
+    if run.pool is None or not stage.tilt.sphere:
+        return
+    field = float(run.ladder.nodes.max())
+    lobes = fit_lobes(stage.tilt, run.pool, run.sampled, stage.gamma, field, run.chains.rng)
+    run.mixture = run.mixture.without_lobes().joined(lobes)
 
 
 def share_cuts(stage: SourceStage, runs: list[Run]) -> None:

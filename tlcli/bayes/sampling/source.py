@@ -26,11 +26,11 @@ from tlcli.bayes.saddle import (
     label_unit,
     stationary,
 )
-from tlcli.bayes.sampling.certificate import Check, check, relative, spreads, verdict
+from tlcli.bayes.sampling.certificate import LEAST_TRIPS, Check, check, relative, spreads, verdict
 from tlcli.bayes.sampling.condense import Atoms
 from tlcli.bayes.sampling.everywhere import kernel_everywhere, neurons_of, outside, row_space
 from tlcli.bayes.sampling.pool import Pool
-from tlcli.bayes.sampling.run import Run, SourceStage, extend, first_run, share_cuts, solved
+from tlcli.bayes.sampling.run import Run, SourceStage, extend, first_run, propose_lobes, share_cuts, solved
 from tlcli.bayes.sampling.tilt import Tilt
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.lazy import initial_kernels
@@ -140,6 +140,8 @@ def _certified(stage: SourceStage, seeds, chains: int, moves: int, doublings: in
             found = _verdict(stage.tilt, runs, checks, len(stage.labels))
             if found[0] != NOT_CONVERGED:
                 break
+            if _trips(runs) < LEAST_TRIPS:
+                each(lambda i: propose_lobes(stage, runs[i]))
     return _Sampled(runs, checks, found, done)
 
 
@@ -195,13 +197,17 @@ def _verdict(tilt: Tilt, runs: list[Run], checks: list[Check], points: int) -> t
     return verdict(
         gap=max(c.gap for c in checks),
         floor=floor_of(checks),
-        trips=min(r.trips.mean for r in runs),
+        trips=_trips(runs),
         tail=_tail(tilt, runs),
         ess=min(c.ess for c in checks),
         points=points,
         spread_v=relative(runs[0].v, runs[1].v),
         spread_kernel=relative(runs[0].kernel, runs[1].kernel),
     )
+
+
+def _trips(runs: list[Run]) -> float:
+    return min(r.trips.mean for r in runs)
 
 
 def _tail(tilt: Tilt, runs: list[Run]) -> float:
