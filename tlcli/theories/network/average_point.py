@@ -103,6 +103,8 @@ class _Side:
 
 _known: "OrderedDict[str, _Side]" = OrderedDict()  # baselines of the last tasks: those of all richnesses are the same
 _KEPT = 4
+_LARGEST_SHIFT = 0.5  # of a loss, which a jackknife may take off
+_LARGEST_OF_TWO = 0.2  # whose second order two repeats know
 
 
 class _Readout:
@@ -186,9 +188,13 @@ class _Readout:
         with np.errstate(invalid="ignore", divide="ignore"):
             shift = (count - 1) * (whole - parts.mean(axis=0)) / whole
             noise = np.sqrt((count - 1) / count * np.sum((parts - parts.mean(axis=0)) ** 2, axis=0)) / whole
-        shift = np.where(np.abs(shift) < 0.5, shift, 0.0)  # beyond it, or of nothing, no expansion holds
-        # A jackknife leaves the next order of what it takes off.
-        noise = np.hypot(np.nan_to_num(noise, posinf=0.0), shift**2)
+        shift = np.nan_to_num(shift, posinf=0.0, neginf=0.0)  # of a loss of nothing
+        # A jackknife leaves the next order of what it takes off, which two repeats do not show if it is large; beyond a
+        # half no expansion holds, and the bias stays.
+        taken = np.where(np.abs(shift) < _LARGEST_SHIFT, shift, 0.0)
+        small = np.abs(shift) < (_LARGEST_OF_TWO if count == 2 else _LARGEST_SHIFT)
+        left = np.where(small, shift**2, np.abs(shift))
+        shift, noise = taken, np.hypot(np.nan_to_num(noise, posinf=0.0), left)
         if self.problem is not None:
             return list(1 + shift), list(noise)
         shares = _learnt([one[0] for one in pools], axes, self.power)
