@@ -246,17 +246,35 @@ def test_the_gap_bounds_the_distance_from_the_saddle(loss, smoothing):
         assert parameters is not None
         a = measure.ct @ v
         kernel = measure.ct + gamma**2 * a @ parameters[1] @ a.T
-        gap = primal_gap(likelihood, kernel, f, gamma)
-        below = gamma**2 * (best.value - likelihood.fit(f) + found.log_z)
+        gap = primal_gap(likelihood, kernel, f, v, gamma)
+        below = gamma**2 * (best.value - likelihood.fit(f, v) + found.log_z)
         assert gap >= below - 1e-10
         assert gamma**2 * likelihood.gap(f, found.pull) >= gap - 1e-10
         assert below >= gamma**2 / (2 * 4.0 * goal.loss.smoothness) * np.sum((v - best.v) ** 2) - 1e-10
         assert gap > 1e-7
         conjugate = -4.0 * goal.conjugate(v[:, 0] / 4.0 if goal.readouts is None else goal.outputs(v) / 4.0)
-        assert likelihood.fit(f) == pytest.approx(conjugate, rel=1e-9)
+        assert likelihood.fit(f, v) == pytest.approx(conjugate, rel=1e-9)
     assert seen >= 4
-    final = primal_gap(likelihood, measure.ct, best.f, 0.0)
+    final = primal_gap(likelihood, measure.ct, best.f, best.v, 0.0)
     assert final == 0
+
+
+@pytest.mark.parametrize(("text", "beta"), [("huber:9", 1e8), ("huber:9", 1e11), ("hinge2", 1e9), ("mse", 1e9)])
+def test_nearly_no_noise_keeps_the_digits_of_quadratic_losses(text, beta):
+    """At v/β = 1e-9 and below they are the squared error, whose own solver knows v = (Φ + I/β)⁻¹y; from y - f it would
+    have lost all digits but the first few."""
+    p = problem_a()
+    y = np.array([1.0, -1, 1, 1, -1])  # five points in eight dimensions: all are fitted
+    gram = p.x[p.target] @ p.x[p.target].T / 8
+    y = np.sign(gram @ y) if text == "hinge2" else y
+    exact = linear_source(p.x, p.target, y, 0.5, beta)
+    found = linear_loss_source(p.x, p.target, objective(text, y, 2 if text == "hinge2" else None), 0.5, beta)
+    assert found.converged, found.message
+    if text != "hinge2" or np.all(exact.v * y > 0):
+        np.testing.assert_allclose(found.v, exact.v, rtol=1e-8, atol=1e-10)
+        assert found.free_energy == pytest.approx(exact.free_energy, rel=1e-9)
+    lost = beta * (y - found.outputs[p.target])
+    assert np.abs(lost / found.v - 1).max() > 1e-9, "the outputs do not have these digits"
 
 
 # -------------------------------------------------------------------------------------------- refusals

@@ -6,6 +6,7 @@ from scipy.optimize import minimize
 
 from tests.bayes.test_target_condense import RELU, exact_dual, log_z
 from tlcli.bayes.sampling.dual import directed, moments, newton, value_at
+from tlcli.bayes.sampling.fits import SampledSquares
 from tlcli.bayes.sampling.pool import Pool
 from tlcli.bayes.sampling.radius import radial
 from tlcli.bayes.sampling.tilt import Tilt
@@ -59,7 +60,7 @@ def test_a_pool_of_directions_knows_the_edge(seed):
     exact = log_z(b, steep, w, 1.0, 1.0)
     nothing = np.zeros(5)
     sphere, directions = directed(tilt, pool, mean, nothing, 1.0)
-    found = -value_at(sphere, directions, steep, nothing, 1.0, np.inf, 1)[0]
+    found = -value_at(sphere, directions, steep, SampledSquares(nothing, np.inf), 1.0, 1)[0]
     assert found == pytest.approx(exact, rel=0.03)
     raw = moments(tilt, pool, steep, 1.0).log_z
     assert raw < 2 / 3 * exact
@@ -88,7 +89,7 @@ def test_the_maximum_from_a_far_pool_is_that_of_the_exact_dual():
     for one in ((sphere, directions), (tilt, pool)):
         v = np.zeros(3)
         for _ in range(12):  # a step that the domain's edge has shortened ends a call
-            before, v = v, newton(*one, v, y, 1.0, 20.0, 8, guard=1e-9).v
+            before, v = v, newton(*one, v, SampledSquares(y, 20.0), 1.0, 8, guard=1e-9).v
             if np.linalg.norm(v - before) < 1e-4:
                 break
         ends.append(v)

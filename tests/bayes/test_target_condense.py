@@ -10,6 +10,7 @@ from scipy.special import log_ndtr
 from tlcli.bayes.domain import steep_directions
 from tlcli.bayes.saddle import CONVERGED
 from tlcli.bayes.sampling.dual import project
+from tlcli.bayes.sampling.fits import SampledSquares
 from tlcli.bayes.sampling.pool import Pool
 from tlcli.bayes.sampling.run import SourceStage
 from tlcli.bayes.sampling.source import SampledSaddle
@@ -123,10 +124,10 @@ def split_problem(seed):
     dragged = Dragged(RELU, b, z, np.array([2.0, 1.0]), 1.0, 2.0)
     tilt = Tilt(RELU, (b / np.sqrt(2)).astype(np.float32), np.zeros((1, 6), dtype=np.float32))
     pool = Pool(rng.standard_normal((4, 4000, 3), dtype=np.float32), np.zeros((4, 4000)))
-    found, split = dragged_newton(tilt, pool, np.zeros(6), y, 1.0, 2.0, 1, dragged)
+    found, split = dragged_newton(tilt, pool, np.zeros(6), SampledSquares(y, 2.0), 1.0, 1, dragged)
     for _ in range(12):  # each call keeps a part of the states that count at its start
         before = found.v
-        found, split = dragged_newton(tilt, pool, before, y, 1.0, 2.0, 1, dragged)
+        found, split = dragged_newton(tilt, pool, before, SampledSquares(y, 2.0), 1.0, 1, dragged)
         if np.linalg.norm(found.v - before) < 1e-6:
             break
     return found, split, y - found.v / 2 - found.moments.kernel @ found.v, dragged, b, z
@@ -155,10 +156,9 @@ def chains_of_long_neurons(seed, jumps):
     w[:60] = rng.uniform(10, 30, 60)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     alpha, precision = delta / (1 + delta), 1 + delta
     offset = (alpha * w @ b.T).astype(np.float32)
-    stage = SourceStage(
-        Tilt(RELU, (b / np.sqrt(precision)).astype(np.float32), offset), np.ones(5), 1.0, 10.0, odd=False
-    )
-    alone = SourceStage(Tilt(RELU, b.astype(np.float32)), np.ones(5), 1.0, 10.0, odd=False)
+    fit = SampledSquares(np.ones(5), 10.0)
+    stage = SourceStage(Tilt(RELU, (b / np.sqrt(precision)).astype(np.float32), offset), fit, 1.0, odd=False)
+    alone = SourceStage(Tilt(RELU, b.astype(np.float32)), fit, 1.0, odd=False)
     dragged = Dragged(RELU, b, w[:1], np.ones(1), 1.0, precision) if jumps else None
     run = with_lobes(Tied(stage, alpha * w, alpha * w, dragged), alone, precision, v, 6.0, rng)
     sample_target(run, 50)

@@ -36,6 +36,23 @@ def test_case_b3():
             assert found[name] == pytest.approx(reference("B3", stage, quantity)[0][0], rel=1e-9)
 
 
+@pytest.mark.parametrize("text", ["hinge2", "huber", "mse"])
+@pytest.mark.parametrize("case", ["same", "decoupled"])
+def test_nearly_no_noise_is_that_of_the_squared_error(case, text):
+    """Margins 1 - w/β of w/β = 1e-9: the squared error has them in closed form."""
+    more = {"gamma1": 1.2, "gamma2": 0.8, "beta1": 1e9, "beta2": 1e10, "delta": 0.7}
+    found = whitened_losses(case, loss_of(text), **more, points1=6.0, points2=6.0)
+    exact = whitened(case, **more, norm1=6.0, norm2=6.0)
+    assert found["status"]
+    for name in ("lam_source", "q", "u", "k22", "k12", "k11", "free_energy"):
+        assert found[name] == pytest.approx(exact[name], rel=1e-9), name
+    small = whitened_losses(
+        case, loss_of("huber:0.2"), **{**more, "beta1": 0.1, "beta2": 0.1}, points1=6.0, points2=6.0
+    )
+    assert small["status"], "the linear part of huber"
+    assert 1 - small["margin"] > 0.2
+
+
 @pytest.mark.parametrize(
     ("text", "smoothing", "classes"),
     [("logistic", 0.0, 2), ("logistic", 0.2, 2), ("hinge2", 0.0, 2), ("softmax", 0.0, 3), ("softmax", 0.3, 3)],

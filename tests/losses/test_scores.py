@@ -46,6 +46,32 @@ def test_halves_calibrate_each_other(name):
     np.testing.assert_allclose(found[1::2], calibration(loss, f[::2], y[::2]) * f[1::2], rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["logistic", "softmax"])
+def test_a_half_without_errors_is_not_made_sure_without_end(name):
+    """Eight points, one error among the odd ones: the even half has no best factor, and one error costs little more
+    than the logarithm of its size; the factor that it asks for would cost eighty nats and more."""
+    loss, right = loss_of(name), np.array([1.0, 1.5, 0.7, -1.0, 1.2, 0.9, 1.1, 1.3])
+    y = np.ones(8) if name == "logistic" else np.tile([1.0, 0.0], (8, 1))
+    f = right if name == "logistic" else np.stack([right / 2, -right / 2], axis=1)
+    calibrated = point_losses(loss, cross_calibrated(loss, f, y), y)
+    assert calibrated.mean() < 1.0
+    assert calibrated[3] == pytest.approx(np.log1p(9.0), rel=1e-9)  # ln(nC + 1) over a mean margin of 1
+    assert point_losses(loss, calibration(loss, f[::2], y[::2]) * f, y)[3] > 80
+    # A network that is surer than that, and right, keeps its own outputs rather than losing what it knows.
+    sure = 20 * np.abs(f) * (1 if name == "logistic" else [1, -1])
+    np.testing.assert_array_equal(cross_calibrated(loss, sure, y), sure)
+    # Points that are right but for one, which is hardly wrong, are no better measure of certainty.
+    hardly = np.where(np.arange(8) == 0, -1e-9, right)
+    f = hardly if name == "logistic" else np.stack([hardly / 2, -hardly / 2], axis=1)
+    assert point_losses(loss, cross_calibrated(loss, f, y), y)[3] < 3
+    assert point_losses(loss, calibration(loss, f[::2], y[::2]) * f, y)[3] > 15
+
+
+def test_one_point_is_not_calibrated():
+    loss = loss_of("logistic")
+    np.testing.assert_array_equal(cross_calibrated(loss, np.array([[0.3], [-2.0]]), np.ones(1)), [[0.3], [-2.0]])
+
+
 def test_a_confusion_counts_points_and_splits_ties():
     y = np.eye(3)[[0, 0, 1, 2, 2]]
     f = np.array([[2.0, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 0], [0, 0, 5]])

@@ -16,7 +16,7 @@ from tlcli.arrays import Floats, Indices
 from tlcli.bayes.linear import linear_source, linear_target, same_inputs_note
 from tlcli.bayes.linear_losses import linear_loss_source, linear_loss_target
 from tlcli.bayes.loss_columns import NEEDS as LOSS_NEEDS
-from tlcli.bayes.loss_columns import loss_values
+from tlcli.bayes.loss_columns import loss_errors, loss_values
 from tlcli.bayes.observables import (
     ALONE,
     NEEDS,
@@ -153,7 +153,8 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
     Errors of the sampling route are bounds from its two starts, with error_v and error_kernel the relative errors of
     v and of the kernel (`sampling.certificate.spreads`): |ΔL| ≤ 2√L |Δf| with |Δf|/|f| the root of the sum of their
     squares for losses on test points, 2L·error_v for train losses |v|²/(Pβ²), and error_kernel times the overlap for
-    overlaps (ŷ₁ᵀΦŷ₂: times the geometric mean of the two overlaps of its labels).
+    overlaps (ŷ₁ᵀΦŷ₂: times the geometric mean of the two overlaps of its labels). Of named losses they are those of
+    `loss_columns.loss_errors`.
 
     A stage that is refused (beta = inf with labels that the kernel cannot fit, a tilt that is not normalisable) is not
     solved, and says why in `reasons`; what the other stages find stays.
@@ -178,12 +179,14 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
             values[name] = math.nan
     reasons = _reasons({name: text for name, text in texts.items() if not solved[name]}, settings.delta == 0)
     kept = [saddle for saddle in saddles.values() if saddle is not None]
+    betas = settings.beta, settings.second_beta
+    bounds = errors_of(saddles, values) if sides is None else loss_errors(problem, sides, betas, saddles, values)
     note = None
     if route == "linear" and sides is None:
         note = same_inputs_note(problem.x, problem.rows1, problem.rows2, settings.second_beta)
     return BayesResult(
         values,
-        errors_of(saddles, values) if route == "sampling" else {},
+        bounds if route == "sampling" else {},
         CONVERGED if all(solved.values()) else NOT_CONVERGED,
         reasons,
         max((s.info["residual"] for s in kept), default=math.nan),
@@ -262,11 +265,11 @@ class _Solver:
             from tlcli.bayes.quadrature.solve import quadrature_source
 
             return quadrature_source(self.act, x, rows, y, gamma, beta, accuracy=self._agreement, objective=objective)
-        _refuse_sampling(objective)
         from tlcli.bayes.sampling.source import sampled_source
 
-        more = {} if how.moves is None else {"moves": how.moves}
-        return sampled_source(self.act, x, rows, y, gamma, beta, seed=how.seed, threads=how.threads, **more)
+        more: dict[str, Any] = {"seed": how.seed, "threads": how.threads, "objective": objective}
+        more |= {} if how.moves is None else {"moves": how.moves}
+        return sampled_source(self.act, x, rows, y, gamma, beta, **more)
 
     def target(self, source: Saddle | None, error: "_Unsolved | None") -> Saddle:
         if source is None:  # of the same kind: what follows from a refusal is one
@@ -283,14 +286,14 @@ class _Solver:
 
             more = {"source_rows": p.rows1, "source_gamma": s.gamma0, "accuracy": self._agreement}
             return quadrature_target(self.act, *where, source, **more, objective=self.objective(TARGET))
-        _refuse_sampling(self.objective(TARGET))
         from tlcli.bayes.sampling.source import SampledSaddle
         from tlcli.bayes.sampling.target import sampled_target
 
         assert isinstance(source, SampledSaddle)
         # A target's chains are many more, and shorter, than a source's: its default is a fifth of the latter's.
-        more = {} if how.moves is None else {"moves": max(5, how.moves // 5)}
-        return sampled_target(self.act, *where, source, seed=how.seed, threads=how.threads, **more)
+        options: dict[str, Any] = {"seed": how.seed, "threads": how.threads, "objective": self.objective(TARGET)}
+        options |= {} if how.moves is None else {"moves": max(5, how.moves // 5)}
+        return sampled_target(self.act, *where, source, **options)
 
     def _linear_target(self, source: Saddle) -> Saddle:
         s, p, objective = self.settings, self.problem, self.objective(TARGET)
@@ -307,14 +310,6 @@ def other_loss(objective: Objective) -> Objective | None:
     """Return the objective; None for the squared error of one output, which has solvers and samplers of its own."""
     plain = objective.loss.name == "mse" and objective.readouts is None and objective.weights is None
     return None if plain else objective
-
-
-def _refuse_sampling(objective: Objective | None) -> None:
-    if objective is not None:
-        raise DomainError(
-            f"{objective.loss.text}: sampling nonlinear networks on inputs of rank above 2 has the "
-            "squared error of one output alone; use --activation linear, tasks of dimension 2, or --loss mse."
-        )
 
 
 _Unsolved = DomainError | ConvergenceError

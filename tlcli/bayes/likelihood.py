@@ -52,15 +52,41 @@ class Likelihood:
         """Return v = βωΔ(f), (P, K)."""
         return (self.beta * self.objective.force(self._given(f))).reshape(f.shape)
 
+    def inverse(self, v: Floats) -> Floats:
+        """Return an f (P, K) whose dual variable is v (P, K); not finite outside the loss's domain."""
+        return self.objective.inverse(self._given(v) / self.beta).reshape(v.shape)
+
     def curvature(self, f: Floats) -> Floats:
         """Return βω times the Hessian of every sample's loss, (P, K, K)."""
         units = np.eye(self.readouts)
         columns = [self.objective.bend(self._given(f), self._given(np.broadcast_to(e, f.shape))) for e in units]
         return self.beta * np.stack([c.reshape(f.shape) for c in columns], axis=2)
 
-    def fit(self, f: Floats) -> float:
-        """Return -Σ βω ℓ*(-v/βω) at v = v(f), which is Σ βω (ℓ(f) + Δ·f): the conjugate without its cancellations."""
-        return self.energy(f) + float(np.sum(self.dual(f) * f))
+    def follow(self, f: Floats, v: Floats, trial: Floats, step: Floats) -> Floats:
+        """Return the dual variable of `trial` = f + step, where `v` is that of f.
+
+        Where a loss is quadratic (all but steep ones) v moves by its curvature times the step: from f, which is within
+        v/β of the label, it would lose β times the rounding of f.
+        """
+        fresh = self.dual(trial)
+        if self.objective.loss.steep:
+            return fresh
+        unit = np.ones_like(f)
+        quadratic = (self._bent(f, unit) > 0) & (self._bent(trial, unit) > 0)
+        return np.where(quadratic, v - self._bent(f, step), fresh)
+
+    def _bent(self, f: Floats, d: Floats) -> Floats:
+        return (self.beta * self.objective.bend(self._given(f), self._given(d))).reshape(f.shape)
+
+    def fit(self, f: Floats, v: Floats) -> float:
+        """Return -Σ βω ℓ*(-v/βω) at v = v(f).
+
+        Of steep losses it is Σ βω (ℓ(f) + Δ·f), the conjugate without its cancellations; of the others the conjugate,
+        which knows v where ℓ has lost it.
+        """
+        if self.objective.loss.steep:
+            return self.energy(f) + float(np.sum(self.dual(f) * f))
+        return -self.beta * self.objective.conjugate(self._given(v) / self.beta)
 
     def energy(self, f: Floats) -> float:
         """Return Σ βω ℓ(f)."""
@@ -68,6 +94,9 @@ class Likelihood:
 
     def gap(self, f: Floats, other: Floats) -> float:
         """Return Σ [βω ℓ(f') + βω ℓ*(-v/βω) + v·f'] >= 0 at v = v(f), f' = `other`; 0 where f' has the same forces."""
+        away = other - f
+        if not self.objective.loss.steep and np.array_equal(self._bent(f, away), self._bent(other, away)):
+            return 0.5 * float(np.sum(away * self._bent(f, away)))  # no kink between the two
         return max(self.energy(other) - self.energy(f) + float(np.sum(self.dual(f) * (other - f))), 0.0)
 
     def trials(self, f: Floats, step: Floats, near: bool) -> Iterator[tuple[float, Floats]]:
@@ -76,17 +105,16 @@ class Likelihood:
         Those of steep losses are straight in v, in which the dual is nearly self-concordant; `near` the maximum they
         are straight in f, which keeps the digits of small forces.
         """
-        objective, size = self.objective, 1.0
-        steep = objective.loss.steep
+        steep, size = self.objective.loss.steep, 1.0
         if near or not steep:
             yield size, f + step
         v = self.dual(f)
         way = -np.einsum("pkc,pc->pk", self.curvature(f), step)
         while size > 1e-12:
             if steep:
-                inside = objective.inverse(self._given((v + size * way) / self.beta))
+                inside = self.inverse(v + size * way)
                 if np.all(np.isfinite(inside)):
-                    yield size, inside.reshape(f.shape)
+                    yield size, inside
             size *= 0.5
             if not steep:
                 yield size, f + size * step
@@ -94,7 +122,7 @@ class Likelihood:
     def start(self, share: float) -> Floats:
         """Return the f (P, K) whose forces are `share` of those of f = 0."""
         zero = np.zeros((self.samples, self.readouts))
-        return self.objective.inverse(share * self._given(self.dual(zero)) / self.beta).reshape(zero.shape)
+        return self.inverse(share * self.dual(zero))
 
 
 def check_limit(beta: float, loss: Loss, name: str = "beta") -> None:
@@ -157,7 +185,7 @@ def maximise(
         f = likelihood.start(share)
         v = likelihood.dual(f)
         found = moments_of(v) if share > 1e-300 else DualMoments(0.0, 0 * v, np.zeros((v.size, v.size)))
-    value, steps, best, late = likelihood.fit(f) - found.log_z, 0, Optimum(f, v, -math.inf, math.inf, 0), 0
+    value, steps, best, late = likelihood.fit(f, v) - found.log_z, 0, Optimum(f, v, -math.inf, math.inf, 0), 0
     while steps < _STEPS:
         rest = f - found.pull
         error = float(np.linalg.norm(rest) / max(np.linalg.norm(f), np.linalg.norm(found.pull), 1e-300))
@@ -170,9 +198,9 @@ def maximise(
         step, rise = newton_step(likelihood, f, found, rest)
         slack = 1e-13 * (1e-300 + abs(value) + abs(float(np.sum(v * f))))
         for size, trial in likelihood.trials(f, step, error < _STRAIGHT):
-            moved = likelihood.dual(trial)
+            moved = likelihood.follow(f, v, trial, size * step)
             there = moments_of(moved)
-            new = -math.inf if there is None else likelihood.fit(trial) - there.log_z
+            new = -math.inf if there is None else likelihood.fit(trial, moved) - there.log_z
             if there is not None and new >= value + 1e-4 * size * rise - slack:
                 f, v, found, value, steps = trial, moved, there, new, steps + 1
                 break
@@ -202,13 +230,12 @@ def kernel_moments(kernel: Floats, readouts: int) -> Callable[[Floats], DualMome
     return moments_of
 
 
-def primal_gap(likelihood: Likelihood, kernel: Floats, f: Floats, gamma: float) -> float:
-    """Return the primal at the measure of v(f) minus the dual there, nats per neuron; `kernel` (P, P) is its Φ.
+def primal_gap(likelihood: Likelihood, kernel: Floats, f: Floats, v: Floats, gamma: float) -> float:
+    """Return the primal at the measure of v = v(f) minus the dual there, nats per neuron; `kernel` (P, P) is its Φ.
 
     The primal's best outputs are those of kernel regression with Φ, whose own dual is solved for them. It is at most
     γ² `Likelihood.gap` at Φv, and bounds the relative entropy to the saddle's measure.
     """
     of_kernel = kernel_moments(kernel, likelihood.readouts)
     best = maximise(of_kernel, likelihood, f)
-    v = likelihood.dual(f)
-    return max(gamma**2 * (best.value - likelihood.fit(f) + 0.5 * float(np.sum(v * (kernel @ v)))), 0.0)
+    return max(gamma**2 * (best.value - likelihood.fit(f, v) + 0.5 * float(np.sum(v * (kernel @ v)))), 0.0)

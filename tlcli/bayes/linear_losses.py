@@ -192,7 +192,7 @@ def bracketed(measure: _Measure, likelihood: Likelihood, other: Optimum) -> Opti
     if moments is None:
         return other
     error = float(np.linalg.norm(found.f - moments.pull) / max(np.linalg.norm(found.f), 1e-300))
-    value = likelihood.fit(found.f) - moments.log_z
+    value = likelihood.fit(found.f, found.v) - moments.log_z
     return Optimum(found.f, found.v, value, error, steps) if error < other.error else other
 
 

@@ -1,15 +1,28 @@
 """What a Bayesian transfer of named losses is asked: losses, errors, calibrated losses, margins and overlaps.
 
-The posterior of f is a point, so that every column is a number without an error but that of the finite test points.
+The posterior of f is a point, so that every column is a number without an error but that of the finite test points and,
+of the sampling route, that of the sampling.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.stats import norm
 
-from tlcli.arrays import Floats
-from tlcli.bayes.observables import ALONE, MOST_ALIGNED, OF_KERNELS, SOURCE, TARGET, BayesProblem
+from tlcli.arrays import Floats, Indices
+from tlcli.bayes.likelihood import Likelihood
+from tlcli.bayes.observables import (
+    ALONE,
+    MOST_ALIGNED,
+    OF_KERNELS,
+    SOURCE,
+    TARGET,
+    BayesProblem,
+    overlap_errors,
+    prediction_error,
+    relative_error,
+)
 from tlcli.bayes.saddle import Saddle
 from tlcli.dmft.loss_setup import Side
 from tlcli.dmft.regression import kernel_alignment
@@ -120,6 +133,67 @@ def _per_point(p: BayesProblem, side: Side, saddle: Saddle | None) -> dict[str, 
         calibrated = cross_calibrated(side.loss, f, y)
         found |= {"error": point_errors(f, y), "loss_calibrated": point_losses(side.loss, calibrated, y)}
     return found
+
+
+def loss_errors(
+    problem: BayesProblem,
+    sides: tuple[Side, Side],
+    betas: tuple[float, float],
+    saddles: Mapping[str, Saddle | None],
+    values: Mapping[str, float],
+) -> dict[str, float]:
+    """Return bounds of the errors that sampling leaves in losses, errors and overlaps.
+
+    With Δ the force of the loss |Δ mean ℓ| ≤ rms(Δ)·rms(Δf) on test points, and rms(Δ/βωℓ'')·rms(v)·error_v on training
+    points, whose f is a function of v alone. Of an error it is the mean probability that a point has the other sign,
+    with a normal error of f.
+    """
+    out: dict[str, float] = {}
+    for loss, error, side, stage in (
+        ("loss", "error", sides[1], TARGET),
+        ("baseline", "baseline_error", sides[1], ALONE),
+        ("source_loss", "source_error", sides[0], SOURCE),
+    ):
+        out[f"{loss}_se"], of_error = _test_errors(problem, side, saddles[stage])
+        out |= {f"{error}_se": of_error} if side.classes else {}
+    same = saddles[TARGET] is saddles[ALONE]
+    out["gain_se"] = 0.0 if same else math.hypot(out["loss_se"], out["baseline_se"])
+    if sides[1].classes:
+        out["gain_error_se"] = 0.0 if same else math.hypot(out["error_se"], out["baseline_error_se"])
+    out["train_loss_se"] = _train_error(sides[1], betas[1], saddles[TARGET], problem.rows2)
+    out["source_train_loss_se"] = _train_error(sides[0], betas[0], saddles[SOURCE], problem.rows1)
+    return out | overlap_errors(saddles, values)
+
+
+def _test_errors(p: BayesProblem, side: Side, saddle: Saddle | None) -> tuple[float, float]:
+    """Return the errors of loss and error on the labelled test points; NaN for no saddle, or no labels."""
+    if saddle is None or not np.any(side.known):
+        return math.nan, math.nan
+    f, y = saddle.outputs[p.test][side.known], side.test[side.known]
+    away = prediction_error(saddle) * _rms(saddle.outputs)
+    of_loss = side.loss.factor * _rms(side.loss.force(f, np.broadcast_to(y, f.shape))) * away
+    if not side.classes:
+        return of_loss, math.nan
+    # A margin of two classes is the difference of two outputs that are opposite to each other.
+    scale = away * (1.0 if f.ndim == 1 else math.sqrt(2))
+    told = np.abs(margins(f, y)) / scale if scale > 0 else np.full(len(f), np.inf)
+    return of_loss, _mean(norm.sf(told))
+
+
+def _train_error(side: Side, beta: float, saddle: Saddle | None, rows: Indices) -> float:
+    if saddle is None:
+        return math.nan
+    likelihood = Likelihood(side.objective, beta)
+    f = saddle.outputs[rows]
+    g = f.reshape(len(f), -1) if side.objective.basis is None else f @ side.objective.basis
+    v, curved = likelihood.dual(g), likelihood.curvature(g)[:, 0, 0][:, None]
+    least = np.where(curved > 0, curved, beta * side.loss.smoothness)
+    return side.loss.factor * _rms(v / (beta * least)) * _rms(v) * relative_error(saddle, "error_v")
+
+
+def _rms(table: Floats) -> float:
+    """Return the root of the mean over points of the square, summed over outputs."""
+    return float(np.sqrt(np.mean(np.square(table).reshape(len(table), -1).sum(axis=1))))
 
 
 def _scores(name: str, side: Side, f: Floats, y: Floats) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,12 +135,18 @@ def errors_of(saddles: dict[str, Saddle | None], values: dict[str, float]) -> di
     for name, stage in (("loss", TARGET), ("baseline", ALONE), ("source_loss", SOURCE)):
         saddle = saddles[stage]
         size = math.nan if saddle is None else float(np.sqrt(np.mean(saddle.outputs**2)))
-        part = math.hypot(_error(saddle, "error_v"), _error(saddle, "error_kernel"))  # of f = K(·, train)v
+        part = prediction_error(saddle)
         out[f"{name}_se"] = 2 * math.sqrt(max(values[name], 0.0)) * size * part
     same = saddles[TARGET] is saddles[ALONE]
     out["gain_se"] = 0.0 if same else math.hypot(out["loss_se"], out["baseline_se"])
     for name, stage in (("train_loss", TARGET), ("source_train_loss", SOURCE)):  # |v|²/(Pβ²)
-        out[f"{name}_se"] = 2 * values[name] * _error(saddles[stage], "error_v")
+        out[f"{name}_se"] = 2 * values[name] * relative_error(saddles[stage], "error_v")
+    return out | overlap_errors(saddles, values)
+
+
+def overlap_errors(saddles: Mapping[str, Saddle | None], values: Mapping[str, float]) -> dict[str, float]:
+    """Bounds of the errors of the overlaps of the sampling route; NaN where a stage is missing."""
+    out: dict[str, float] = {}
     # An overlap of two label vectors may be zero where its error is not: the scale is that of their own overlaps.
     cross = math.sqrt(max(values["target_overlap"] * values["retained_overlap"], 0.0))
     for name, stage, size in (
@@ -148,11 +155,16 @@ def errors_of(saddles: dict[str, Saddle | None], values: dict[str, float]) -> di
         ("cross_overlap", TARGET, cross),
         ("retained_overlap", TARGET, values["retained_overlap"]),
     ):
-        out[f"{name}_se"] = size * _error(saddles[stage], "error_kernel")
+        out[f"{name}_se"] = size * relative_error(saddles[stage], "error_kernel")
     return out
 
 
-def _error(saddle: Saddle | None, name: str) -> float:
+def prediction_error(saddle: Saddle | None) -> float:
+    """Return a bound of |Δf|/|f| on test points, of f = K(·, train)v; NaN for no saddle."""
+    return math.hypot(relative_error(saddle, "error_v"), relative_error(saddle, "error_kernel"))
+
+
+def relative_error(saddle: Saddle | None, name: str) -> float:
     """Return a relative error of the two starts (`sampling.certificate.spreads`)."""
     if saddle is None:
         return math.nan

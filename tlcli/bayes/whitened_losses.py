@@ -130,6 +130,18 @@ class _Margin:
         found = self.loss.force(*self._outputs(m))
         return found[..., 0] - found[..., 1] if self.loss.vector else found
 
+    def excess(self, m: Floats, w: Floats, β: Floats) -> Floats:
+        """Return a number with the sign of w - β·force(m), which is zero where it is.
+
+        Of quadratic losses it is m less the margin whose force is w/β: the margin is 1 - w/β, and a force that is taken
+        from it has lost β times its rounding.
+        """
+        if self.loss.steep:
+            return w - β * self.force(m)
+        _, high = self.loss.domain(np.broadcast_to(self._y, m.shape))
+        inside = w / β <= high
+        return np.where(inside, m - self.loss.inverse(np.where(inside, w / β, 0.0), self._y), w - β * high)
+
     def value(self, m: Floats) -> Floats:
         """Return ℓ(m)."""
         return self.loss.value(*self._outputs(m))
@@ -155,7 +167,7 @@ def _stage(
 
     def mismatch(log_Y: Floats, β: Floats, *more: Floats) -> Floats:
         _, w, λ = parts(log_Y, *more)
-        return w - β * margin.force(np.minimum(λ * w, 1e150))
+        return margin.excess(np.minimum(λ * w, 1e150), w, β)
 
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         top = np.log(n) + 2 * np.log(β * margin.force(np.zeros_like(β)))
@@ -168,4 +180,6 @@ def _stage(
         fit = points * (β * margin.value(m) + w * m * margin.share)
         log_z = margin.directions * (0.5 * np.log(q) + 0.5 * α2 * γ**2 * q * u)
         residual = np.abs(β * margin.force(m) - w) / w
+        if not margin.loss.steep:
+            residual = np.minimum(residual, np.abs(margin.excess(m, w, β)) / np.abs(m))
     return {"lam": λ, "q": q, "u": u, "margin": m, "free_energy": γ**2 * fit - log_z, "residual": residual}

@@ -66,6 +66,11 @@ class Loss(ABC):
     def conjugate(self, v: Array, y: Array) -> Array:
         """Return sup_f [-v.f - l(f, y)], infinite outside its domain, of the shape of the value."""
 
+    def domain(self, y: Array) -> tuple[Array, Array]:
+        """Return the smallest and the largest force on each output, of the shape of y."""
+        infinite = np.full_like(y, np.inf)
+        return -infinite, infinite
+
     @abstractmethod
     def inverse(self, v: Array, y: Array) -> Array:
         """Return an f whose force is v, -d/dv of the conjugate at -v, for v inside the conjugate's domain."""

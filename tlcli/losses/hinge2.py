@@ -35,6 +35,10 @@ class Hinge2(Loss):
         u = y * v
         return np.where(u >= 0, -u + 0.5 * np.square(u), np.inf)
 
+    def domain(self, y: Array) -> tuple[Array, Array]:
+        """Return 0 and infinity for y = 1, the negative of it for y = -1."""
+        return np.where(y > 0, 0.0, -np.inf), np.where(y > 0, np.inf, 0.0)
+
     def inverse(self, v: Array, y: Array) -> Array:
         """Return y - v, the margin 1 - y v of y v >= 0."""
         return y - v

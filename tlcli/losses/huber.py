@@ -47,6 +47,10 @@ class Huber(Loss):
         """Return -v y + v^2 / 2, |v| <= k."""
         return np.where(np.abs(v) <= self.k, -v * y + 0.5 * np.square(v), np.inf)
 
+    def domain(self, y: Array) -> tuple[Array, Array]:
+        """Return -k and k."""
+        return np.full_like(y, -self.k), np.full_like(y, self.k)
+
     def inverse(self, v: Array, y: Array) -> Array:
         """Return y - v, |v| <= k."""
         return y - v

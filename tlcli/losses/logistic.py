@@ -57,6 +57,10 @@ class Logistic(Loss):
         u = (1 + y) / 2 - v
         return xlogx(u) + xlogx(1 - u)
 
+    def domain(self, y: Array) -> tuple[Array, Array]:
+        """Return -(1 - y)/2 and (1 + y)/2."""
+        return -(1 - y) / 2, (1 + y) / 2
+
     def inverse(self, v: Array, y: Array) -> Array:
         """Return ln(u / (1 - u)) at u = (1 + y)/2 - v."""
         return np.log((1 + y) / 2 - v) - np.log((1 - y) / 2 + v)

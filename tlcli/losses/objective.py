@@ -105,6 +105,9 @@ class Objective:
     def conjugate(self, v: Floats) -> float:
         """Return sum_mu omega_mu l*(-v_mu / omega_mu) for v (P,) or (P, C) in the space of outputs."""
         scaled = v if self.weights is None else v / (self.weights if v.ndim == 1 else self.weights[:, None])
+        if not self.loss.steep:  # rounding of a force at the edge of the domain is no force beyond it
+            ends, edge = np.clip(scaled, *self.loss.domain(self.y)), 1e-12 * (1 + np.abs(scaled))
+            scaled = np.where(np.abs(scaled - ends) < edge, ends, scaled)
         each = self.loss.conjugate(scaled, self.y)
         if each.ndim > 1:
             each = each.sum(axis=1)

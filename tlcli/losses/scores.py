@@ -87,19 +87,37 @@ def _slope(loss: Loss, f: Floats, y: Floats, tau: Floats) -> tuple[Floats, Float
 def cross_calibrated(loss: Loss, f: Floats, y: Floats) -> Floats:
     """Return f times the factor that calibrates the other half of the points.
 
-    Even and odd points calibrate each other, so that no point takes part in its own temperature.
+    Even and odd points calibrate each other, so that no point takes part in its own temperature. The factor of a
+    cross-entropy is cut, see `_surest`.
     """
     joined = y.ndim > 1
     n = f.shape[-2] if joined else f.shape[-1]
     out = np.empty(f.shape)
     for here, there in ((slice(0, n, 2), slice(1, n, 2)), (slice(1, n, 2), slice(0, n, 2))):
         part, other = (f[..., here, :], f[..., there, :]) if joined else (f[..., here], f[..., there])
-        tau = calibration(loss, other, y[there]) if n > 1 else np.ones(f.shape[: -2 if joined else -1])
+        if n == 1:
+            return f.astype(float)
+        tau = np.minimum(calibration(loss, other, y[there]), _surest(loss, other, y[there]))
         if joined:
             out[..., here, :] = tau[..., None, None] * part
         else:
             out[..., here] = tau[..., None] * part
     return out
+
+
+def _surest(loss: Loss, f: Floats, y: Floats) -> Floats:
+    """Return the largest factor (...) that n points can tell from others, infinite for losses with a finite minimum.
+
+    A half that is all right, or nearly so, would ask for any certainty, and one error in the other half would cost as
+    much. One more observation, of a random class of the C, leaves n right ones the odds nC + 1: the mean |margin| stays
+    below their logarithm, but no factor below 1 is asked for, so that calibration never raises the loss of the half.
+    """
+    if not loss.steep:
+        return np.full(f.shape[: f.ndim - y.ndim], np.inf)
+    classes = 2 if y.ndim == 1 else y.shape[-1]
+    with np.errstate(divide="ignore"):
+        factor = np.log(len(y) * classes + 1) / np.abs(margins(f, y)).mean(axis=-1)
+    return np.maximum(factor, 1.0)
 
 
 def confusion(f: Floats, y: Floats) -> Floats:

@@ -65,6 +65,10 @@ class Softmax(Loss):
         off = np.abs(v.sum(axis=-1)) > 1e-9 * (1 + np.abs(v).sum(axis=-1))
         return np.where(off, np.inf, xlogx(p).sum(axis=-1))
 
+    def domain(self, y: Array) -> tuple[Array, Array]:
+        """Return y - 1 and y."""
+        return y - 1, y
+
     def inverse(self, v: Array, y: Array) -> Array:
         """Return ln(pi - v), of sum zero."""
         f = np.log(y - v)

@@ -108,7 +108,7 @@ class LossFit:
 
     def gap(self, kernel: Floats, found: Maximum) -> float:
         """See `Fit`."""
-        return primal_gap(self.likelihood, kernel, self._table(found.f), self.gamma)
+        return primal_gap(self.likelihood, kernel, self._table(found.f), self._table(found.v), self.gamma)
 
     def predictor(self, pull: Floats, rows: Indices, found: Maximum) -> tuple[Floats, Floats, float]:
         """See `Fit`."""

@@ -1,8 +1,9 @@
 """Certificate of a saddle point: the gap of one run's v on the other run's pool, with its noise floor.
 
 For any v, with Φ of its measure, A = Φ + I/β and r = y - Av, the primal at that measure minus the dual at v is
-½γ²rᵀA⁻¹r, in nats per neuron; it bounds the Kullback-Leibler divergence from the saddle's measure. On the pool that
-gave v the residual vanishes by construction, so each v is judged on the pool of the other run.
+½γ²rᵀA⁻¹r, in nats per neuron (of other losses `likelihood.primal_gap`). It bounds the Kullback-Leibler divergence from
+the measure of the saddle. On the pool that gave v the residual vanishes by construction, so each v is judged on the
+pool of the other run.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from tlcli.arrays import Floats
 from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED
 from tlcli.bayes.sampling.condense import Atoms
 from tlcli.bayes.sampling.dual import gram, moments
+from tlcli.bayes.sampling.fits import SampledFit
 from tlcli.bayes.sampling.pool import Pool
 from tlcli.bayes.sampling.target_condense import Dragged, Split
 from tlcli.bayes.sampling.tilt import Tilt
@@ -50,9 +52,8 @@ def check(
     tilt: Tilt,
     pool: Pool,
     v: Floats,
-    labels: Floats,
+    fit: SampledFit,
     gamma: float,
-    beta: float,
     groups: int = 1,
     atoms: Atoms | Split | None = None,
     dragged: Dragged | None = None,
@@ -63,17 +64,17 @@ def check(
     which the curvature of the dual makes of r.
     """
     found = moments(tilt, pool, v, gamma, groups)
-    identity = np.eye(len(labels)) / beta
-    square, slack = found.square, 0.0
+    square, slack, kernel = found.square, 0.0, found.kernel
     if dragged is not None:
-        bulk = found.kernel + identity
-        atoms = dragged.at(v, labels - bulk @ v, bulk + gamma**2 * found.spread)
+        bulk = found.kernel + np.diag(fit.bend(v))
+        atoms = dragged.at(v, fit.rest(v, found.kernel, bulk), bulk + gamma**2 * found.spread)
     if atoms is not None:
-        identity = identity + atoms.kernel
+        kernel = found.kernel + atoms.kernel
         square += float(v @ atoms.kernel @ v)
         slack = atoms.slack(v, gamma, tilt.rank)
-    A = found.kernel + identity
-    r = labels - A @ v
+    bend = np.diag(fit.bend(v, kernel @ v))
+    A = found.kernel + (bend if atoms is None else bend + atoms.kernel)
+    r = fit.rest(v, kernel, A)
     kernels, shares = [], []
     chains = pool.bias.shape[1]
     for j in range(JACKKNIFE):
@@ -89,14 +90,15 @@ def check(
     solved = np.linalg.solve(A, np.column_stack([r, left.T]))
     steps = np.linalg.solve(A + gamma**2 * found.spread, left.T)
     part = (JACKKNIFE - 1) / JACKKNIFE
+    gap = fit.gap(v, kernel, gamma)
     return Check(
-        gap=0.5 * gamma**2 * float(r @ solved[:, 0]) + slack,
+        gap=(0.5 * gamma**2 * float(r @ solved[:, 0]) if gap is None else gap) + slack,
         noise=0.5 * gamma**2 * part * float(np.sum(left.T * solved[:, 1:])),
         square=gamma**2 * square,
         ess=float(found.ess.mean()),
         log_z=found.log_z,
         error_v=float(np.sqrt(part) * np.linalg.norm(steps) / max(np.linalg.norm(v), 1e-300)),
-        error_kernel=float(np.sqrt(part) * np.linalg.norm(without) / np.linalg.norm(A - np.eye(len(v)) / beta)),
+        error_kernel=float(np.sqrt(part) * np.linalg.norm(without) / np.linalg.norm(A - bend)),
     )
 
 

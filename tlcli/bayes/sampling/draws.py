@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from tlcli.arrays import Floats, Indices
 from tlcli.bayes.saddle import mean_weight
 from tlcli.bayes.sampling.everywhere import neurons_of, row_space
+from tlcli.bayes.sampling.fits import SampledSquares
 from tlcli.bayes.sampling.jumps import Mixture, fit
 from tlcli.bayes.sampling.run import Run, SourceStage, Trips, fields, refreshed, sample
 from tlcli.bayes.sampling.start import walk
@@ -28,7 +29,7 @@ def source_neurons(act: Activation, x: Floats, rows: Indices, v: Floats, gamma: 
     basis = row_space(x, rows)
     b = x[rows] @ basis / np.sqrt(x.shape[1])
     tilt = Tilt(act, b.astype(np.float32), sphere=act.homogeneous)
-    stage = SourceStage(tilt, np.zeros(len(v)), gamma, 1.0, act.odd)
+    stage = SourceStage(tilt, SampledSquares(np.zeros(len(v)), 1.0), gamma, act.odd)
     with threadpool_limits(1, user_api="blas"):
         umbrella, chains = walk(tilt, v, gamma, fields(tilt, _REACH), _CHAINS, rng, odd=act.odd)
         run = Run(v, v, umbrella, Mixture.none(), chains, None, Trips(_CHAINS, 1.0))
@@ -52,9 +53,9 @@ def target_neurons(
     means, precision = float(mean_weight(delta)) * source, 1.0 + float(delta)
     own = scaled @ basis
     tilt = Tilt(act, (own / np.sqrt(precision)).astype(np.float32), (means @ scaled.T).astype(np.float32))
-    labels = np.zeros(len(v))
-    tied = Tied(SourceStage(tilt, labels, gamma, 1.0, act.odd), means, means @ basis)
-    alone = SourceStage(Tilt(act, own.astype(np.float32)), labels, gamma, 1.0, act.odd)
+    nothing = SampledSquares(np.zeros(len(v)), 1.0)
+    tied = Tied(SourceStage(tilt, nothing, gamma, act.odd), means, means @ basis)
+    alone = SourceStage(Tilt(act, own.astype(np.float32)), nothing, gamma, act.odd)
     with threadpool_limits(1, user_api="blas"):
         run = with_lobes(tied, alone, precision, v, _REACH, rng)
         sample_target(run, _MOVES)

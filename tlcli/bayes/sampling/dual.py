@@ -1,6 +1,7 @@
 """Sample-average dual: on a pool of states the dual of the saddle point is strictly concave and Newton solves it.
 
-D(v) = γ²(v·y - |v|²/2β) - mean_i log Σ_{j in i} exp(½γ²s_j² - B_j),  s_j = v·φ_j
+D(v) = γ²·value(v) - mean_i log Σ_{j in i} exp(½γ²s_j² - B_j),  s_j = v·φ_j,  value(v) = v·y - |v|²/2β or, of other
+losses, as in `fits`.
 
 The groups i are source neurons of a target, or independent pools of a source. Within a group the weights of the
 states are normalised; states of one group never replace those of another.
@@ -8,12 +9,14 @@ states are normalised; states of one group never replace those of another.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from tlcli.arrays import Floats, Indices
 from tlcli.bayes.sampling.condense import Cuts, shortened
+from tlcli.bayes.sampling.fits import SampledFit
 from tlcli.bayes.sampling.pool import Pool
 from tlcli.bayes.sampling.tilt import Tilt
 
@@ -140,15 +143,13 @@ def _group_of(tilt: Tilt, pool: Pool, groups: int) -> Indices | None:
     return np.repeat(np.arange(groups), pool.z.shape[1] // groups)
 
 
-def value_at(
-    tilt: Tilt, pool: Pool, v: Floats, labels: Floats, gamma: float, beta: float, groups: int
-) -> tuple[float, float]:
+def value_at(tilt: Tilt, pool: Pool, v: Floats, fit: SampledFit, gamma: float, groups: int) -> tuple[float, float]:
     """Return the pool's dual at v (P,), nats, and the mean log ESS of its groups; -inf outside the domain."""
     s = project(tilt, pool, v, groups)
     _, log_z, ess = weights_of(tilt, gamma * s, pool, groups)
     if not np.all(np.isfinite(log_z)):
         return -np.inf, -np.inf
-    return gamma**2 * float(v @ labels - v @ v / (2 * beta)) - float(log_z.mean()), float(np.log(ess).mean())
+    return gamma**2 * fit.value(v) - float(log_z.mean()), float(np.log(ess).mean())
 
 
 class Solved(NamedTuple):
@@ -167,9 +168,8 @@ def newton(
     tilt: Tilt,
     pool: Pool,
     start: Floats,
-    labels: Floats,
+    fit: SampledFit,
     gamma: float,
-    beta: float,
     groups: int = 1,
     *,
     guard: float = 0.3,
@@ -184,41 +184,42 @@ def newton(
     at: beyond the guard its weights say nothing.
     """
     cuts = Cuts.none(tilt) if cuts is None else cuts
-    identity = np.eye(len(labels)) / beta
 
     def value_of(v: Floats) -> tuple[float, float]:
-        return value_at(tilt, pool, v, labels, gamma, beta, groups)
+        return value_at(tilt, pool, v, fit, gamma, groups)
 
     v = cuts.inside(start, gamma, tilt.rank)
     if tilt.sphere:
         v = shortened(v, gamma * float(np.abs(project(tilt, pool, v, groups)).max()), tilt.rank)
     found = moments(tilt, pool, v, gamma, groups)
-    value = gamma**2 * float(v @ labels - v @ v / (2 * beta)) - found.log_z
+    value = gamma**2 * fit.value(v) - found.log_z
     floor = float(np.log(found.ess).mean()) + np.log(guard)
     guarded, decrement, mass = False, np.inf, np.zeros(len(cuts.z))
     for _ in range(steps):
-        gradient = labels - v / beta - found.kernel @ v
-        curvature = identity + found.kernel + gamma**2 * found.spread
-        step, mass = cuts.step(v, gradient, curvature, gamma, tilt.rank)
+        gradient = fit.outputs(v) - found.kernel @ v
+        curvature = np.diag(fit.bend(v)) + found.kernel + gamma**2 * found.spread
+        step, mass, _ = fit.within(v, gradient, curvature, partial(cuts.step, v, gamma=gamma, rank=tilt.rank))
         decrement = gamma**2 * float(gradient @ step - 0.5 * step @ curvature @ step)
         # Single-precision features leave 1e-6 of the dual, so that smaller steps cannot be judged by it. The residual,
         # of the order of the decrement's root, can: the last step is taken whole.
         if decrement < 1e-7 * (gamma**2 + abs(value)):
-            if value_of(v + step)[1] > floor and allowed(v + step):
-                v, found = v + step, moments(tilt, pool, v + step, gamma, groups)
+            whole = fit.moved(v, step)
+            if value_of(whole)[1] > floor and allowed(whole):
+                v, found = whole, moments(tilt, pool, whole, gamma, groups)
             break
-        size = 1.0
+        size, there = 1.0, v
         while size > 1e-3:
-            trial, ess = value_of(v + size * step) if allowed(v + size * step) else (-np.inf, -np.inf)
+            there = fit.moved(v, size * step)
+            trial, ess = value_of(there) if allowed(there) else (-np.inf, -np.inf)
             if trial > value + 1e-4 * size * decrement and ess > floor:
                 break
             guarded |= ess <= floor
             size *= 0.5
         else:
             break
-        v = v + size * step
+        v = there
         found = moments(tilt, pool, v, gamma, groups)
-        value = gamma**2 * float(v @ labels - v @ v / (2 * beta)) - found.log_z
+        value = gamma**2 * fit.value(v) - found.log_z
         if guarded:
             break
     return Solved(v, found, value, decrement, guarded, mass)

@@ -9,6 +9,7 @@ from tlcli.arrays import Floats
 from tlcli.bayes.domain import normalisable
 from tlcli.bayes.sampling.condense import Atoms, Cuts, more_cuts, outside_domain
 from tlcli.bayes.sampling.dual import Solved, newton, project
+from tlcli.bayes.sampling.fits import SampledFit
 from tlcli.bayes.sampling.jumps import Mixture, fit, fit_lobes, jump
 from tlcli.bayes.sampling.ladder import Ladder, ladder
 from tlcli.bayes.sampling.moves import Chains, hmc
@@ -28,12 +29,11 @@ _LOBES = 1.0  # a tilt of exp(½u²) with |u| below one has no second maximum
 
 @dataclass(frozen=True, eq=False)
 class SourceStage:
-    """One source problem in the row space of its inputs: measures, labels (P,), γ, β, and whether φ is odd."""
+    """One source problem in the row space of its inputs: measures, likelihood, γ, and whether φ is odd."""
 
     tilt: Tilt
-    labels: Floats
+    fit: SampledFit
     gamma: float
-    beta: float
     odd: bool
 
     def allowed(self, v: Floats) -> bool:
@@ -100,7 +100,7 @@ def first_run(stage: SourceStage, seed: np.random.SeedSequence, *, chains: int, 
     """
     tilt, gamma, odd = stage.tilt, stage.gamma, stage.odd
     rng = np.random.default_rng(seed)
-    begun = slaved(tilt, stage.labels, gamma, stage.beta, rng, size=2 * chains)
+    begun = slaved(tilt, stage.fit, gamma, rng, size=2 * chains)
     v = begun.v
     _, _, steepness = normalisable(tilt.act, tilt.b.astype(float), v, gamma)
     v = v / max(1.0, 1.02 * np.sqrt(steepness))
@@ -148,7 +148,7 @@ def solved(
     linear, so each round is solved exactly. The states of the pool and of `others` tell where to look for them.
     """
     tilt, gamma = stage.tilt, stage.gamma
-    more = (stage.labels, gamma, stage.beta, groups)
+    more = (stage.fit, gamma, groups)
     if not tilt.sphere:
         return newton(tilt, pool, start, *more, allowed=stage.allowed), None, None
     cuts = Cuts.none(tilt) if cuts is None else cuts

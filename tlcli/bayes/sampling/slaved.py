@@ -1,6 +1,7 @@
 """Slaved particles: N neurons whose v = (Φ_N + I/β)⁻¹y follows them, a discretised mean-field Langevin flow.
 
-It is the flow of the strictly convex KL(μ | prior) + ½γ²yᵀ(Φ[μ] + I/β)⁻¹y; it comes near the saddle, but cannot certify
+Of other losses v is that of regression with the kernel Φ_N, κ = 1/β. It is the flow of the strictly convex
+KL(μ | prior) + ½γ²yᵀ(Φ[μ] + I/β)⁻¹y; it comes near the saddle, but cannot certify
 how mass is divided between lobes: it only gives the umbrella its first v.
 """
 
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlcli.arrays import Floats, Singles
+from tlcli.bayes.sampling.fits import SampledFit
 from tlcli.bayes.sampling.tilt import Tilt
 from tlcli.errors import ConvergenceError
 
@@ -25,9 +27,8 @@ class Slaved:
 
 def slaved(
     tilt: Tilt,
-    labels: Floats,
+    fit: SampledFit,
     gamma: float,
-    beta: float,
     rng: np.random.Generator,
     *,
     size: int,
@@ -41,11 +42,11 @@ def slaved(
     Raises:
         ConvergenceError: it does not fit after five halvings.
     """
-    step = 0.12 * min(1.0, np.sqrt(100 / len(labels)))
+    step = 0.12 * min(1.0, np.sqrt(100 / fit.points))
     start = rng.standard_normal((size, tilt.rank), dtype=np.float32)
     balance = np.inf
     for _ in range(5):
-        found = _flow(tilt, labels, gamma, beta, rng, start, step, group, np.eye(len(labels)) / beta + known)
+        found = _flow(tilt, fit, gamma, rng, start, step, group, known)
         balance = found.balance
         if abs(balance - 1) < 0.06:
             return found
@@ -56,9 +57,9 @@ def slaved(
     )
 
 
-def _flow(tilt: Tilt, labels: Floats, gamma: float, beta: float, rng, z: Singles, step: float, group, ridge) -> Slaved:
+def _flow(tilt: Tilt, fit: SampledFit, gamma: float, rng, z: Singles, step: float, group, known) -> Slaved:
     steps, trajectories = 8, int(80 * 0.12 / step)
-    v = np.zeros(len(labels))
+    v = fit.start()
     cos, sin = np.float32(np.cos(step)), np.float32(np.sin(step))
     means: list[Floats] = []
     balances: list[float] = []
@@ -66,7 +67,7 @@ def _flow(tilt: Tilt, labels: Floats, gamma: float, beta: float, rng, z: Singles
 
     def force(at: Singles, g: float, near: Floats) -> tuple[Singles, Floats, Singles]:
         φ, dφ = tilt.both(tilt.preactivations(at, group))
-        now = following(tilt, φ, labels, g, beta, near, ridge)
+        now = following(tilt, φ, fit, g, near, known)
         single = now.astype(np.float32)
         s = φ @ single
         dφ *= single
@@ -94,24 +95,29 @@ def _flow(tilt: Tilt, labels: Floats, gamma: float, beta: float, rng, z: Singles
     if tilt.sphere:  # v is inside the domain of its particles whatever the step: nothing runs away
         return Slaved(mean, z, largest, 1.0)
     # v follows the particles, so the average of γ²Es² over the run is compared with the saddle value of the average v.
-    saddle = gamma**2 * float(mean @ labels - mean @ ridge @ mean)
-    measured = _mean_square(tilt, z, mean, gamma, group)
+    φ = tilt.features(z, group)
+    square = float(np.mean((φ @ mean.astype(np.float32)).astype(float) ** 2))
+    of_known = np.zeros_like(mean) if isinstance(known, float) else known @ mean
+    pull = (φ.T @ (φ @ mean)) / len(z) + of_known
+    saddle = gamma**2 * (fit.product(mean, pull) - float(mean @ of_known))
+    measured = gamma**2 * square
     return Slaved(mean, z, largest, measured / saddle if saddle > 0 else 1.0)
 
 
-def following(tilt: Tilt, φ: Singles, labels: Floats, gamma: float, beta: float, near: Floats, ridge=None) -> Floats:
+def following(
+    tilt: Tilt, φ: Singles, fit: SampledFit, gamma: float, near: Floats, known: float | Floats = 0.0
+) -> Floats:
     """Return v (P,) of equally weighted neurons with features φ (N, P): the maximum of their own dual.
 
     That is (Φ_N + I/β)⁻¹y; on the sphere Φ_N depends on v through the radii, and Newton steps from `near` (P,), kept
-    inside the domain by backtracking, maximise γ²(v·y - |v|²/2β) - mean of the log tilt.
+    inside the domain by backtracking, maximise γ²·value(v) - mean of the log tilt.
     """
-    count, points = φ.shape
-    identity = np.eye(points) / beta if ridge is None else ridge
+    count = len(φ)
     if not tilt.sphere:
-        return np.linalg.solve((φ.T @ φ).astype(float) / count + identity, labels)
+        return fit.regressed((φ.T @ φ).astype(float) / count, near, known)
 
     def value(v: Floats) -> float:
-        return float(v @ labels - v @ v / (2 * beta) - tilt.exponent(gamma * (φ @ v)).mean() / gamma**2)
+        return float(fit.value(v) - tilt.exponent(gamma * (φ @ v)).mean() / gamma**2)
 
     v = near
     while not np.isfinite(value(v)):
@@ -119,18 +125,18 @@ def following(tilt: Tilt, φ: Singles, labels: Floats, gamma: float, beta: float
     for _ in range(20):
         u = gamma * (φ @ v)
         rho = tilt.stretch(u)[0]
-        gradient = labels - v / beta - (rho * u) @ φ / (gamma * count)
+        gradient = fit.outputs(v) - (rho * u) @ φ / (gamma * count)
         curved = φ * np.sqrt(rho * (1 + 2 * rho * u**2 / tilt.rank)).astype(np.float32)[:, None]
-        step = np.linalg.solve((curved.T @ curved).astype(float) / count + identity, gradient)
+        curvature = (curved.T @ curved).astype(float) / count + np.diag(fit.bend(v))
+        step = fit.within(v, gradient, curvature, _newton_step)[0]
         size, now, slope = 1.0, value(v), float(gradient @ step)
         if slope < 1e-5 * max(abs(now), 1e-300):
             break
-        while value(v + size * step) < now + 1e-4 * size * slope and size > 1e-3:
+        while value(fit.moved(v, size * step)) < now + 1e-4 * size * slope and size > 1e-3:
             size *= 0.5
-        v = v + size * step
+        v = fit.moved(v, size * step)
     return v
 
 
-def _mean_square(tilt: Tilt, z: Singles, v: Floats, gamma: float, group) -> float:
-    s = tilt.project(z, v.astype(np.float32), group).astype(float)
-    return float(gamma**2 * np.mean(s**2))
+def _newton_step(gradient: Floats, curvature: Floats) -> tuple[Floats, None]:
+    return np.linalg.solve(curvature, gradient), None

@@ -24,17 +24,18 @@ from tlcli.bayes.saddle import (
     check_gamma,
     check_problem,
     label_unit,
-    stationary,
 )
 from tlcli.bayes.sampling.certificate import LEAST_TRIPS, Check, check, relative, spreads, verdict
 from tlcli.bayes.sampling.condense import Atoms
 from tlcli.bayes.sampling.everywhere import kernel_everywhere, neurons_of, outside, row_space
+from tlcli.bayes.sampling.fits import SampledFit, SampledLoss, SampledSquares
 from tlcli.bayes.sampling.pool import Pool
 from tlcli.bayes.sampling.run import Run, SourceStage, extend, first_run, propose_lobes, share_cuts, solved
 from tlcli.bayes.sampling.tilt import Tilt
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.lazy import initial_kernels
 from tlcli.errors import DomainError
+from tlcli.losses.objective import Objective
 
 NEURONS = 32768  # each target start uses up to half of them
 _NEURON_NUMBERS = 12_000_000  # fewer neurons in high dimension: at most 50 MB
@@ -65,6 +66,7 @@ def sampled_source(
     moves: int | None = None,
     doublings: int = 3,
     threads: int = 1,
+    objective: Objective | None = None,
 ) -> SampledSaddle:
     """Return the saddle point of a source network of any activation and input rank.
 
@@ -81,22 +83,26 @@ def sampled_source(
             point, between 500 and 3000, with which two starts agree to 1 % in v and 3 % in Φ for 100 points.
         doublings: how often the pool may be doubled before the answer is returned as not converged.
         threads: 2 runs the two starts side by side.
+        objective: losses of the training points, of one readout, in the place of the squared error of `labels` (which
+            then are not used); v and outputs of two classes of softmax are (P, 2) and (n, 2).
 
     Raises:
-        DomainError: a bad value, or a tilt that is not normalisable (its direction is named).
+        DomainError: a bad value, several readouts, or a tilt that is not normalisable (its direction is named).
         ConvergenceError: the first particles do not settle.
     """
-    points, at, y = check_problem(x, rows, labels)
+    points, at, y = check_problem(x, rows, labels if objective is None else np.ones(len(objective.y)))
     check_gamma(gamma)
     check_finite_beta(beta)
-    if gamma == 0:  # the base measure itself, and regression with its kernel
-        return _lazy(act, points, at, y, float(beta), np.random.default_rng(seed))
     unit = label_unit(y)
+    fit = fit_of(objective, y / unit, float(beta))
+    if gamma == 0:  # the base measure itself, and regression with its kernel
+        plain = fit_of(objective, y, float(beta))
+        return _lazy(act, points, at, plain, np.random.default_rng(seed))
     basis = row_space(points, at)
     b = points @ basis / np.sqrt(points.shape[1])
     refuse_growth(act, b[at], y, float(gamma), basis)
     tilt = Tilt(act, b[at].astype(np.float32), sphere=act.homogeneous)
-    stage = SourceStage(tilt, y / unit, float(gamma) * unit, float(beta), act.odd)
+    stage = SourceStage(tilt, fit, float(gamma) * unit, act.odd)
     seeds = np.random.SeedSequence(seed).spawn(3)
     sampled = _certified(stage, seeds[:2], chains, _moves(moves, chains, len(y)), doublings, threads)
     if not tilt.sphere:
@@ -137,7 +143,7 @@ def _certified(stage: SourceStage, seeds, chains: int, moves: int, doublings: in
             share_cuts(stage, runs)
             done += more
             checks = each(lambda i: _judge(stage, runs[1 - i], runs[i]))
-            found = _verdict(stage.tilt, runs, checks, len(stage.labels))
+            found = _verdict(stage.tilt, runs, checks, stage.fit.points)
             if found[0] != NOT_CONVERGED:
                 break
             if _trips(runs) < LEAST_TRIPS:
@@ -147,27 +153,34 @@ def _certified(stage: SourceStage, seeds, chains: int, moves: int, doublings: in
 
 def _judge(stage: SourceStage, other: Run, run: Run) -> Check:
     """Judge the v of a run on the pool of the other."""
-    return check(stage.tilt, _pool(other), run.v, stage.labels, stage.gamma, stage.beta, atoms=run.atoms)
+    return check(stage.tilt, _pool(other), run.v, stage.fit, stage.gamma, atoms=run.atoms)
 
 
-def _lazy(act: Activation, x: Floats, at, y: Floats, beta: float, rng) -> SampledSaddle:
+def _lazy(act: Activation, x: Floats, at, fit: SampledFit, rng) -> SampledSaddle:
     """The saddle at γ = 0: the base measure itself, and regression with its kernel."""
-    known = regression(initial_kernels(act, x, x)[0], at, y, 0.0, beta)
+    known = regression(initial_kernels(act, x, x)[0], at, fit, 0.0)
     return SampledSaddle(
         **{**known, "info": {**known["info"], "condensed": 0.0}},
         neurons=rng.standard_normal((_count(x), x.shape[1])),
     )
 
 
-def regression(kernel: Floats, at: Indices, y: Floats, gamma: float, beta: float) -> dict[str, Any]:
-    """Return the fields of a saddle whose kernel (n, n) is known: v = (Φ + I/β)⁻¹y and F = ½γ²v·y, nats."""
-    v = np.asarray(np.linalg.solve(kernel[np.ix_(at, at)] + np.eye(len(y)) / beta, y), dtype=float)
-    outputs, residual = stationary(kernel[:, at] @ v, at, y, v, beta)
+def fit_of(objective: Objective | None, labels: Floats, beta: float) -> SampledFit:
+    """Return what is fitted: the squared error of the labels (P,), or the losses of an objective."""
+    return SampledSquares(labels, beta) if objective is None else SampledLoss.of(objective, beta)
+
+
+def regression(kernel: Floats, at: Indices, fit: SampledFit, gamma: float) -> dict[str, Any]:
+    """Return the fields of a saddle whose kernel (n, n) is known: of the squared error v = (Φ + I/β)⁻¹y, F = ½γ²v·y."""
+    train = kernel[np.ix_(at, at)]
+    v = fit.regressed(train, fit.start())
+    energy = gamma**2 * fit.regression_energy(v, train)
+    v, outputs, residual = fit.predictor(kernel[:, at] @ v, at, v)
     return {
         "v": v,
         "outputs": outputs,
         "kernel": kernel,
-        "free_energy": 0.5 * gamma**2 * float(v @ y),
+        "free_energy": energy,
         "gap": 0.0,
         "gap_floor": 0.0,
         "status": CONVERGED,
@@ -226,7 +239,7 @@ def floor_of(checks: list[Check]) -> float:
 
 def _record(stage: SourceStage, x: Floats, at, basis: Floats, sampled: _Sampled, rng) -> SampledSaddle:
     runs, checks, (status, message), moves = sampled
-    y, γ, β = stage.labels, stage.gamma, stage.beta
+    fit, γ = stage.fit, stage.gamma
     pools = [_pool(r) for r in runs]
     both = Pool(*(np.concatenate([getattr(p, name) for p in pools], axis=1) for name in ("z", "bias")))
     cuts = None if runs[0].cuts is None or runs[1].cuts is None else runs[0].cuts.joined(runs[1].cuts)
@@ -241,11 +254,11 @@ def _record(stage: SourceStage, x: Floats, at, basis: Floats, sampled: _Sampled,
     if atoms is not None:
         kernel += atoms.everywhere(everywhere.features)
     # The dual at its maximum on a pool is too high by what the other pool's is too low.
-    duals = [
-        γ**2 * (r.v @ y - r.v @ r.v / (2 * β)) - 0.5 * (r.log_z + c.log_z) for r, c in zip(runs, checks, strict=True)
-    ]
-    saddle = γ**2 * float(v @ y - v @ v / β)
-    outputs, residual = stationary(kernel[:, at] @ v, at, y, v, β)
+    duals = [γ**2 * fit.value(r.v) - 0.5 * (r.log_z + c.log_z) for r, c in zip(runs, checks, strict=True)]
+    pull = kernel[:, at] @ v
+    saddle = γ**2 * fit.product(v, pull[at])
+    condensed = 0.0 if atoms is None else γ**2 * float(v @ atoms.kernel @ v) / saddle
+    v, outputs, residual = fit.predictor(pull, at, v)
     info = {
         "residual": residual,
         "gaps": [c.gap for c in checks],
@@ -258,11 +271,11 @@ def _record(stage: SourceStage, x: Floats, at, basis: Floats, sampled: _Sampled,
         "square": [c.square for c in checks],
         "square_saddle": saddle,
         **spreads([r.v for r in runs], [r.kernel for r in runs], checks),
-        "spread_outputs": relative(y - runs[0].v / β, y - runs[1].v / β),
+        "spread_outputs": relative(*(fit.outputs(r.v, r.kernel @ r.v) for r in runs)),
         "free_energies": [float(d) for d in duals],
         "acceptance": [list(r.acceptance) for r in runs],
         "largest_field": float(max(np.abs(r.ladder.nodes).max() for r in runs)),
-        "condensed": 0.0 if atoms is None else γ**2 * float(v @ atoms.kernel @ v) / saddle,
+        "condensed": condensed,
     }
     return SampledSaddle(
         v=v,

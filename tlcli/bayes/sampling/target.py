@@ -28,12 +28,12 @@ from tlcli.bayes.saddle import (
     check_problem,
     label_unit,
     mean_weight,
-    stationary,
 )
 from tlcli.bayes.sampling.certificate import SPREADS, Check, check, relative, spreads, verdict
 from tlcli.bayes.sampling.everywhere import kernel_everywhere, outside, row_space
+from tlcli.bayes.sampling.fits import SampledFit
 from tlcli.bayes.sampling.run import SourceStage
-from tlcli.bayes.sampling.source import SampledSaddle, check_finite_beta, floor_of, regression, sampled_source
+from tlcli.bayes.sampling.source import SampledSaddle, check_finite_beta, fit_of, floor_of, regression, sampled_source
 from tlcli.bayes.sampling.target_condense import Dragged
 from tlcli.bayes.sampling.target_run import (
     TargetRun,
@@ -47,6 +47,7 @@ from tlcli.bayes.sampling.target_run import (
 from tlcli.bayes.sampling.tilt import Tilt
 from tlcli.dmft.activations import Activation
 from tlcli.errors import DomainError
+from tlcli.losses.objective import Objective
 
 _LEAST = 1e-3  # richness times label size: below it a dual of the order of its square is lost to rounding
 _FEWEST = 1024  # source neurons of each start, where the source has them
@@ -66,6 +67,7 @@ def sampled_target(
     moves: int = 100,
     doublings: int = 4,
     threads: int = 1,
+    objective: Objective | None = None,
 ) -> Saddle:
     """Return the saddle point of a target network tied to a source with strength δ.
 
@@ -84,20 +86,23 @@ def sampled_target(
         doublings: how often the number of neurons may be doubled, each time with new chains at the best v, before the
             answer is returned as not converged.
         threads: 2 runs the two starts side by side.
+        objective: as for `sampled_source`; the source may have any other.
 
     Raises:
-        DomainError: a bad value, or a tilt that is not normalisable (its direction is named).
+        DomainError: a bad value, several readouts, or a tilt that is not normalisable (its direction is named).
         ConvergenceError: the first particles do not settle.
     """
     check_delta(delta)
     if delta == 0:
-        return sampled_source(act, x, rows, labels, gamma, beta, seed=seed, threads=threads)
-    points, at, y = check_problem(x, rows, labels)
+        return sampled_source(act, x, rows, labels, gamma, beta, seed=seed, threads=threads, objective=objective)
+    points, at, y = check_problem(x, rows, labels if objective is None else np.ones(len(objective.y)))
     check_gamma(gamma)
     check_finite_beta(beta)
     if np.isinf(delta):
-        return _regressed(source, at, y, float(gamma), float(beta))
-    problem = _Problem.of(act, points, at, y, float(gamma), float(beta), float(delta), source)
+        return _regressed(source, at, fit_of(objective, y, float(beta)), float(gamma))
+    unit = label_unit(y)
+    fit = fit_of(objective, y / unit, float(beta))
+    problem = _Problem.of(act, points, at, fit, unit, float(gamma), float(delta), source)
     seeds = np.random.SeedSequence(seed).spawn(3)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
 
@@ -114,9 +119,9 @@ def sampled_target(
     return replace(found, v=unit * found.v, outputs=unit * found.outputs, free_energy=energy)
 
 
-def _regressed(source: SampledSaddle, at: Indices, y: Floats, gamma: float, beta: float) -> Saddle:
+def _regressed(source: SampledSaddle, at: Indices, fit: SampledFit, gamma: float) -> Saddle:
     """The saddle at δ = ∞: the source's measure itself."""
-    known = regression(source.kernel, at, y, gamma, beta)
+    known = regression(source.kernel, at, fit, gamma)
     same = {name: source.info[name] for name in SPREADS if name in source.info}
     info = {**known["info"], **same}
     return Saddle(**{**known, "status": source.status, "message": source.message, "info": info})
@@ -138,9 +143,9 @@ class _Problem:
         act: Activation,
         x: Floats,
         at: Indices,
-        y: Floats,
+        fit: SampledFit,
+        unit: float,
         gamma: float,
-        beta: float,
         delta: float,
         source: SampledSaddle,
     ) -> "_Problem":
@@ -151,13 +156,12 @@ class _Problem:
                 f"source neurons of shape {neurons.shape}: a target in dimension {x.shape[1]} needs at least 64 of "
                 "them, one row each, from sampled_source."
             )
-        unit = label_unit(y)
         basis = row_space(x, at)
         inputs = (x / np.sqrt(x.shape[1]))[at]
         own = inputs @ basis
-        refuse_growth(act, own, y, gamma, basis)
+        refuse_growth(act, own, fit.outputs(fit.start()), gamma, basis)
         tilt = Tilt(act, own.astype(np.float32))
-        alone = SourceStage(tilt, y / unit, max(gamma * unit, _LEAST), beta, act.odd)
+        alone = SourceStage(tilt, fit, max(gamma * unit, _LEAST), act.odd)
         return _Problem(inputs, basis, alone, unit, delta)
 
     @property
@@ -207,7 +211,7 @@ def _certified(
             each(lambda i, sets=sets: runs[i].replace(problem.tied(source, i, sets[i])))
         each(lambda i: judged_pool(runs[i], moves, max(10, moves // 3)))
         checks = each(lambda i: _judge(runs[1 - i], runs[i].v))
-        words = _verdict(runs, checks, len(problem.alone.labels))
+        words = _verdict(runs, checks, problem.alone.fit.points)
         if words[0] != NOT_CONVERGED:
             break
     for run in runs:
@@ -231,8 +235,8 @@ def _judge(run: TargetRun, v: Floats) -> Check:
     if run.pool is None:
         raise ValueError("the run has no pool yet")
     stage = run.stage
-    problem = (stage.labels, stage.gamma, stage.beta, len(run.tied.centre))
-    return check(*judged(run, run.pool), v, *problem, dragged=run.tied.dragged)
+    groups = len(run.tied.centre)
+    return check(*judged(run, run.pool), v, stage.fit, stage.gamma, groups, dragged=run.tied.dragged)
 
 
 def _verdict(runs: list[TargetRun], checks: list[Check], points: int) -> tuple[str, str]:
@@ -255,17 +259,17 @@ def _log_z(run: TargetRun) -> float:
     return mean_log_z(run) + (0.0 if dragged is None else dragged.value(dragged.pieces(run.sampled)))
 
 
-def _dragged_share(runs: list[TargetRun], v: Floats, γ: float, β: float, y: Floats) -> dict[str, float]:
-    """Return `dragged`, the share of γ²E s² of what is dragged along from the source's condensate, if it has one."""
+def _dragged_share(runs: list[TargetRun], v: Floats, saddle: float) -> dict[str, float]:
+    """Return `dragged`, the share of E s² = `saddle` of what is dragged along from the source's condensate, if it has
+    one."""
     kernels = [r.split.kernel for r in runs if r.split is not None]
-    saddle = float(v @ y - v @ v / β)
     return {"dragged": sum(float(v @ k @ v) for k in kernels) / max(len(runs) * saddle, 1e-300)} if kernels else {}
 
 
 def _record(runs, x, at, problem: _Problem, checks, log_z, words, moves, neurons, seed) -> SampledSaddle:
     basis, precision, (status, message) = problem.basis, problem.precision, words
     stage = runs[0].stage
-    y, γ, β = stage.labels, stage.gamma, stage.beta
+    fit, γ = stage.fit, stage.gamma
     rng = np.random.default_rng(seed)
     rest = outside(x, basis) / np.sqrt(precision)
     everywhere = Tilt(stage.tilt.act, (x @ basis / np.sqrt(x.shape[1] * precision)).astype(np.float32))
@@ -282,9 +286,12 @@ def _record(runs, x, at, problem: _Problem, checks, log_z, words, moves, neurons
     if any(r.split is not None for r in runs):  # near the edge x* moves so fast with v that a mean of Φ is no saddle's
         v = 0.5 * (runs[0].v + runs[1].v)
     else:
-        v = np.linalg.solve(train + np.eye(len(y)) / β, y)
-    duals = [γ**2 * (r.sampled @ y - r.sampled @ r.sampled / (2 * β)) - z for r, z in zip(runs, log_z, strict=True)]
-    outputs, residual = stationary(kernel[:, at] @ v, at, y, v, β)
+        v = fit.regressed(train, 0.5 * (runs[0].v + runs[1].v))
+    duals = [γ**2 * fit.value(r.sampled) - z for r, z in zip(runs, log_z, strict=True)]
+    pull = kernel[:, at] @ v
+    saddle = fit.product(v, pull[at])
+    dragged = _dragged_share(runs, v, saddle)
+    v, outputs, residual = fit.predictor(pull, at, v)
     info = {
         "residual": residual,
         "gaps": [c.gap for c in checks],
@@ -293,12 +300,12 @@ def _record(runs, x, at, problem: _Problem, checks, log_z, words, moves, neurons
         "source_neurons": sum(len(r.tied.centre) for r in runs),
         "moves": moves,
         "square": [c.square for c in checks],
-        "square_saddle": γ**2 * float(v @ y - v @ v / β),
+        "square_saddle": γ**2 * saddle,
         **spreads([r.v for r in runs], [r.kernel for r in runs], checks),
-        "spread_outputs": relative(y - runs[0].v / β, y - runs[1].v / β),
+        "spread_outputs": relative(*(fit.outputs(r.v, r.kernel @ r.v) for r in runs)),
         "free_energies": [float(d) for d in duals],
         "acceptance": [list(r.acceptance) for r in runs],
-        **_dragged_share(runs, v, γ, β, y),
+        **dragged,
     }
     return SampledSaddle(
         v=v,

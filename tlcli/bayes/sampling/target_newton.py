@@ -12,6 +12,7 @@ import numpy as np
 
 from tlcli.arrays import Floats
 from tlcli.bayes.sampling.dual import Solved, moments, value_at
+from tlcli.bayes.sampling.fits import SampledFit
 from tlcli.bayes.sampling.pool import Pool
 from tlcli.bayes.sampling.target_condense import Cut, Dragged, NewtonStep, Pieces, Split
 from tlcli.bayes.sampling.tilt import Tilt
@@ -26,9 +27,8 @@ def dragged_newton(
     tilt: Tilt,
     pool: Pool,
     start: Floats,
-    labels: Floats,
+    fit: SampledFit,
     gamma: float,
-    beta: float,
     groups: int,
     dragged: Dragged,
     *,
@@ -42,12 +42,18 @@ def dragged_newton(
     """
 
     def bulk(v: Floats) -> tuple[float, float]:
-        return value_at(tilt, pool, v, labels, gamma, beta, groups) if dragged.inside(v) else (-np.inf, -np.inf)
+        return value_at(tilt, pool, v, fit, gamma, groups) if dragged.inside(v) else (-np.inf, -np.inf)
 
     def model(cuts: Cut | None) -> NewtonStep:
-        gradient = labels - v / beta - found.kernel @ v
-        curvature = np.eye(len(v)) / beta + found.kernel + gamma**2 * found.spread
-        return dragged.step(pieces, v, gradient, curvature, cuts)
+        gradient = fit.outputs(v) - found.kernel @ v
+        curvature = np.diag(fit.bend(v)) + found.kernel + gamma**2 * found.spread
+
+        def solve(gradient: Floats, curvature: Floats) -> tuple[Floats, NewtonStep]:
+            one = dragged.step(pieces, v, gradient, curvature, cuts)
+            return one.step, one
+
+        step, found_step, excess = fit.within(v, gradient, curvature, solve)
+        return NewtonStep(step, found_step.mass, found_step.rise - gamma**2 * excess)
 
     v, found, pieces = start, moments(tilt, pool, start, gamma, groups), dragged.pieces(start)
     value = bulk(v)[0] - dragged.value(pieces)
@@ -56,15 +62,15 @@ def dragged_newton(
     cuts: Cut | None = None
     for _ in range(steps):
         if made.rise < _RISE * (gamma**2 + abs(value)):  # smaller than what the dual can tell: taken whole
-            if bulk(v + made.step)[1] > floor:
-                v = v + made.step
+            if bulk(fit.moved(v, made.step))[1] > floor:
+                v = fit.moved(v, made.step)
                 found, pieces = moments(tilt, pool, v, gamma, groups), dragged.pieces(v, [pieces])
             break
         if guarded or null > _NULL:
             break
-        at, cuts = _along(bulk, dragged, v, value, pieces, made, floor, cuts)
+        at, cuts = _along(bulk, fit, dragged, v, value, pieces, made, floor, cuts)
         if at.size:
-            v, value, null, cuts, guarded = v + at.size * made.step, at.value, 0, None, at.short
+            v, value, null, cuts, guarded = fit.moved(v, at.size * made.step), at.value, 0, None, at.short
             found, pieces = moments(tilt, pool, v, gamma, groups), at.pieces
         else:
             null += 1
@@ -87,6 +93,7 @@ class _Point(NamedTuple):
 
 def _along(
     bulk: Callable[[Floats], tuple[float, float]],
+    fit: SampledFit,
     dragged: Dragged,
     v: Floats,
     value: float,
@@ -98,7 +105,7 @@ def _along(
     """Halve a step until the dual rises; return where, and `cuts` with the tangents found where it does not."""
     size, tried, short, near = 1.0, 0, False, pieces
     while tried < _TRIED and size > _SHORTEST:
-        trial = v + size * made.step
+        trial = fit.moved(v, size * made.step)
         now, ess = bulk(trial)
         if ess > floor:
             least = value + 1e-4 * size * made.rise

@@ -122,8 +122,7 @@ def first_target_run(
     rng = np.random.default_rng(seed)
     stage, size = tied.stage, len(tied.centre)
     known = 0.0 if tied.dragged is None else tied.dragged.untilted
-    problem = (stage.tilt, stage.labels, stage.gamma, stage.beta, rng)
-    begun = slaved(*problem, size=size, group=np.arange(size), known=known)
+    begun = slaved(stage.tilt, stage.fit, stage.gamma, rng, size=size, group=np.arange(size), known=known)
     run = with_lobes(tied, alone, precision, begun.v, begun.largest, rng)
     sample_target(run, moves)
     for n in range(rounds):
@@ -170,7 +169,7 @@ def solve_on(run: TargetRun, pool: Pool) -> None:
     """Replace run.v by the maximum of the pool's dual; weights are normalised per source neuron."""
     stage = run.stage
     groups = len(run.tied.centre)
-    problem = (*judged(run, pool), run.v, stage.labels, stage.gamma, stage.beta, groups)
+    problem = (*judged(run, pool), run.v, stage.fit, stage.gamma, groups)
     if run.tied.dragged is None:
         found = newton(*problem, allowed=stage.allowed)
         run.v, run.kernel = found.v, found.moments.kernel

@@ -24,6 +24,7 @@ ERRORS = (
     *("loss_se", "baseline_se", "gain_se", "source_loss_se", "train_loss_se", "source_train_loss_se"),
     *("source_overlap_se", "target_overlap_se", "cross_overlap_se", "retained_overlap_se"),
 )
+_CLASSIFIED = ("error_se", "baseline_error_se", "gain_error_se", "source_error_se")  # where labels are classes
 _STATUS = {"converged": Status.CONVERGED, "not_converged": Status.NOT_CONVERGED, "failed": Status.FAILED}
 FLAT = 1e-9  # of the loss: a line of couplings whose losses differ by less has no best one
 _LISTED = 4  # values of an axis in a message
@@ -73,7 +74,8 @@ def combine(case: Case, found: Sequence[Placed]) -> Findings:
     if done:
         out.info, out.data = dict(done[0]["info"]), dict(done[0]["data"])
     told = [note for r in done for note in (*r["info"].get("notes", ()), *r["data"].get("notes", ()))]
-    out.notes = [*_routes(done), *dict.fromkeys(told)]
+    mixed = case.words.get("mixed")
+    out.notes = [*_routes(done), *([mixed] if mixed else []), *dict.fromkeys(told)]
     out.notes += _flat_lines(columns)
     out.messages = _messages(case, points, groups)
     if case.words["layout"] == "saddle":
@@ -144,7 +146,7 @@ def _row(records: Sequence[Record], names: Sequence[str]) -> dict[str, float]:
         row[name] = float(values.mean())
         if len(records) > 1 and name in (SPREAD if names is NAMES else SPREAD_CLASSIFIED):
             row[f"{name}_draw_se"] = float(values.std(ddof=1)) / root
-    for name in ERRORS:
+    for name in (*ERRORS, *_CLASSIFIED):
         errors = np.array([record["columns"].get(name, 0.0) for record in records], dtype=float)
         if any(name in record["columns"] for record in records):
             row[name] = float(np.sqrt(np.sum(errors**2))) / len(records)

@@ -17,7 +17,7 @@ from tlcli.theories.network.theory import network_theory
 
 _TASK = ("source", "target", "dim", "p1", "alpha1", "p2", "alpha2", "rho", "noise1", "noise2", "flips1", "flips2")
 _LOSSES = ("loss1", "loss2", "label_smoothing", "class_weights")
-_WORDS = ("losses", "kinds", "meaning")  # what the labels are, where a loss is named
+_WORDS = ("losses", "kinds", "meaning", "mixed")  # what the labels are, where a loss is named
 _NETWORK = ("gamma0", "beta", "gamma2", "beta2", "delta")
 
 

@@ -54,8 +54,9 @@ def losses_of(name: str, get: Callable[[str], Any], source: str, target: str) ->
         if asked or meaning is not None:
             raise
         return Losses()  # the tasks are refused where they are checked
+    said = {} if meaning is None else {"meaning": meaning}
     if not asked and all((kind.classes in (None, 2)) and kind.outputs is None for kind in kinds):
-        return Losses(words={} if meaning is None else {"meaning": meaning})
+        return Losses(words={**said, **_mixed(get, kinds, (source, target), ("mse", "mse"))})
     named = [get(option) or get("loss") or _usual(kind) for option, kind in zip(("loss1", "loss2"), kinds, strict=True)]
     named = [_SQUARE.get(text, text) for text in named]
     losses = [loss_of(text) for text in named]
@@ -68,8 +69,27 @@ def losses_of(name: str, get: Callable[[str], Any], source: str, target: str) ->
     smooth = losses[1].smooths and smoothing is not None and bool(np.all(smoothing.array > 0))
     limit = held or smooth or (losses[1].bounded and not losses[1].flat)
     words: dict[str, Any] = {"losses": True, "kinds": [kind.classes is not None for kind in kinds]}
-    words |= {} if meaning is None else {"meaning": meaning}
+    words |= {**said, **_mixed(get, kinds, (source, target), (losses[0].text, losses[1].text))}
     return Losses(defaults, words, limit, kinds[1].classes is not None)
+
+
+def _mixed(
+    get: Callable[[str], Any], kinds: Sequence[LabelKind], tasks: Sequence[str], named: Sequence[str]
+) -> dict[str, str]:
+    """Return the note `mixed` where two tasks have different losses, or losses of different labels, by default."""
+    classes = [kind.classes is not None for kind in kinds]
+    if all(get(option) is not None or get("loss") is not None for option in ("loss1", "loss2")):
+        return {}
+    if named[0] == named[1] and (classes[0] == classes[1] or named[0] != "mse"):
+        return {}
+    have = [
+        f"{task} has {'real labels' if kind.classes is None else f'{kind.classes} classes'}"
+        for task, kind in zip(tasks, kinds, strict=True)
+    ]
+    what = f"both are trained with {named[0]}"
+    if named[0] != named[1]:
+        what = f"the source is trained with {named[0]}, the target with {named[1]}"
+    return {"mixed": f"{' and '.join(have)}: {what}; --loss1 and --loss2 set other losses."}
 
 
 def _refuse_without_effect(get: Callable[[str], Any], kinds: Sequence[LabelKind], source: str, target: str) -> None:

@@ -93,7 +93,8 @@ def combine(case: Case, found: Sequence[Placed]) -> Findings:
     done = [record for record in records if record.get("status") != "failed"]
     if done:
         out.info, out.data = dict(done[0]["info"]), dict(done[0]["data"])
-    out.notes = [*_parity(case.words), *_lazy_target(case, points), *_notes(done)]
+    mixed = case.words.get("mixed")
+    out.notes = [*([mixed] if mixed else []), *_parity(case.words), *_lazy_target(case, points), *_notes(done)]
     reached = [(r["info"]["reached"], r["info"]["accuracy"]) for r in done]
     out.reached = max((worst for worst, _ in reached if math.isfinite(worst)), default=math.nan)
     out.messages = _inaccurate(done, len(records))
