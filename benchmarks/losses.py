@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.deep import Task, cpu_of
 from benchmarks.network import DIM, TEST, TIME, TIME_ERROR, TRAIN, steps_of_euler, torch_descent
 from benchmarks.network import NEURONS as DESCENDING
-from benchmarks.timing import Line, seconds_of
+from benchmarks.timing import Line, in_turns
 from tlcli.dmft.activations import activation
 from tlcli.dmft.deep.run import Surgery, run_stages
 from tlcli.dmft.deep.start import sampled
@@ -47,12 +47,10 @@ def lines() -> Iterator[Line]:
 
 
 def _fields() -> Iterator[Line]:
-    """A line per loss, against the squared error of one output."""
-    field, state = evaluation("mse", 2, plain=True)
-    base = seconds_of(lambda: field(0.0, state), repeats=20, least=0.02)
-    for loss, classes in CASES:
-        other, z = evaluation(loss, classes)
-        seconds = seconds_of(lambda other=other, z=z: other(0.0, z), repeats=20, least=0.02)
+    """A line per loss, against the squared error of one output: CPU time, in turns, so that load falls on all alike."""
+    made = [evaluation("mse", 2, plain=True), *(evaluation(*case) for case in CASES)]
+    base, *others = in_turns([lambda field=field, z=z: field(0.0, z) for field, z in made])
+    for (loss, classes), seconds in zip(CASES, others, strict=True):
         name = f"field of {loss}, {classes} classes, {NEURONS} neurons, {SAMPLES} samples"
         yield Line(name, 1, "evaluations", seconds, "squared error, one output", 1 / base)
 
@@ -80,7 +78,7 @@ def _gradient_descent() -> Line:
     def ours() -> None:
         runs.append(run_population(problem, population, Control(tolerance=TOLERANCE), Machine("float32"))[0])
 
-    seconds = seconds_of(ours, 3)
+    seconds = cpu_of(ours, 3)
     error = np.max(np.abs(losses(runs[-1].f) - exact))
     if error > TIME_ERROR:
         raise AssertionError(f"RKC2 has a time error of {error:.2g}, more than {TIME_ERROR}.")

@@ -1,7 +1,7 @@
 """One measured line, and how it is measured."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,18 @@ def seconds_of(call: Callable[[], Any], repeats: int = 3, least: float = 0.0) ->
             call()
             calls += 1
         best = min(best, (time.perf_counter() - start) / calls)
+    return best
+
+
+def in_turns(calls: Sequence[Callable[[], Any]], rounds: int = 60, each: int = 5) -> list[float]:
+    """Return the least CPU time of every call, all of them being tried in turns: other load is the same for all."""
+    best = [float("inf")] * len(calls)
+    for _ in range(rounds):
+        for k, call in enumerate(calls):
+            start = time.process_time()
+            for _ in range(each):
+                call()
+            best[k] = min(best[k], (time.process_time() - start) / each)
     return best
 
 

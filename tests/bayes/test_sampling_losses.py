@@ -154,7 +154,7 @@ def test_the_gap_is_that_of_the_conjugate(loss):
 
 def test_several_readouts_are_refused_with_the_reason():
     goal = objective("softmax", (0, 1, 2, 0), 3)
-    with pytest.raises(DomainError, match=r"softmax of 2 readouts: sampling .* one field"):
+    with pytest.raises(DomainError, match=r"softmax of 2 readouts: sampling .* one readout"):
         sampled_source(activation("tanh"), X, ROWS, Y, 1.0, 3.0, seed=0, objective=goal)
 
 

@@ -209,6 +209,22 @@ def test_labels_of_a_file_that_do_not_fit(tlcli, labels, arguments, words):
     assert words in found.err
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("--source sign:linear --target linear", "linear has real labels: both are trained with mse"),
+        ("--source linear --target sign:linear --loss2 logistic", "is trained with mse, the target with logistic"),
+        ("--source sign:linear --target linear --loss1 logistic --loss2 mse", None),
+        ("--source sign:linear --target sign:linear --loss1 logistic", "with logistic, the target with mse"),
+        ("--source sign:linear --target sign:linear --loss logistic", None),
+    ],
+)
+def test_what_each_task_is_trained_with_is_told_where_nobody_chose_it(tlcli, command, words):
+    found = tlcli(f"{FROZEN} {command} --dim 4 --p1 6 --p2 5 --ptest 9 --t1 1 --t2 1 --neurons 32 --repeats 2 -o one")
+    assert found.code in (0, 3), found.err
+    assert (f"{words}; --loss1 and --loss2 set other losses." in found.err) if words else ("--loss1" not in found.err)
+
+
 def test_a_class_without_training_points_is_told_of_two_classes_too(tlcli):
     command = f"{FROZEN} --source digits:0-9 --target digits:3v8 --loss softmax --p1 3 --p2 1 --ptest 20 --t1 0.1"
     found = tlcli(f"{command} --times 0,1 --neurons 64 --repeats 2 -o one")

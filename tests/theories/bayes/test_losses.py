@@ -96,14 +96,31 @@ def test_what_does_not_fit_is_one_sentence(case, flags, message):
     assert "\n" not in str(caught.value)
 
 
-def test_networks_of_rank_two_are_solved_by_quadrature_and_others_refused(case):
+def test_networks_of_rank_two_are_solved_by_quadrature_and_others_by_sampling(case):
     task = {"source": "sign:linear", "target": "sign:hermite:3", "dim": 2, "p1": "5", "p2": "4", "activation": "erf"}
     _, records, findings = table(case, **task, loss="logistic", delta="1")
     assert records[0].record is not None
     assert records[0].record["info"]["route"] == "quadrature"
     assert float(findings.columns["gap"]) < 1e-8
-    with pytest.raises(UsageError, match="sampling nonlinear networks on inputs of rank above 2"):
-        table(case, activation="erf", loss="logistic", delta="1")
+    task |= {"dim": 3, "p1": "3", "p2": "2"}
+    _, records, findings = table(case, **task, loss1="logistic", loss2="hinge2", delta="inf", moves="20")
+    assert records[0].record is not None
+    assert records[0].record["info"]["route"] == "sampling"
+    for name in (
+        "loss",
+        "gain",
+        "error",
+        "baseline_error",
+        "gain_error",
+        "source_loss",
+        "train_loss",
+        "target_overlap",
+    ):
+        assert 0 < float(findings.columns[f"{name}_se"]) < 0.2, name
+    with pytest.raises(
+        UsageError, match="softmax of 2 readouts: sampling nonlinear networks on inputs of rank above 2"
+    ):
+        table(case, source="argmax:3", target="argmax:3", activation="erf", loss="softmax", delta="1")
 
 
 def test_whitened_data_take_a_loss(case):

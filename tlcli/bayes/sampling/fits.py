@@ -165,8 +165,8 @@ class SampledLoss:
         if (objective.readouts or 1) > 1:
             raise DomainError(
                 f"{objective.loss.text} of {objective.readouts} readouts: sampling nonlinear networks on inputs of "
-                "rank above 2 walks along one field, that of one readout (it would need a grid of fields in as many "
-                "dimensions as there are readouts); use two classes, --activation linear, or tasks of dimension 2."
+                "rank above 2 is for one readout (its fields and jumps between lobes are those of one number v·phi; "
+                "several have lobes in many directions); use two classes, --activation linear, or tasks of dimension 2."
             )
         ends = objective.loss.domain(objective.y)
         if objective.basis is not None:  # two classes of softmax: the difference of their forces over √2
