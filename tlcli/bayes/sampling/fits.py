@@ -239,17 +239,18 @@ class SampledLoss:
         if self._steep or not np.any(np.isfinite(self.low) | np.isfinite(self.high)):
             return *solve(gradient, curvature), 0.0
         size, side = _HELD * float(np.abs(np.diagonal(curvature)).max()), np.zeros(len(v), dtype=int)
+        penalty = way = np.zeros(len(v))
+        step, more = solve(gradient, curvature)
         for _ in range(_TURNS):
-            penalty = np.where(side != 0, size, 0.0)
-            way = np.where(side > 0, self.high - v, np.where(side < 0, self.low - v, 0.0))
-            step, more = solve(gradient + penalty * way, curvature + np.diag(penalty))
             small = 1e-12 * (np.abs(v) + np.abs(step))
             over = (v + step > self.high + small).astype(int) - (v + step < self.low - small)
             # The penalty leaves a held sample beyond its edge where it still pulls outwards.
             after = np.where(side == 0, over, np.where(side * (step - way) >= 0, side, 0))
             if np.array_equal(after, side):
                 break
-            side = after
+            side, penalty = after, np.where(after != 0, size, 0.0)
+            way = np.where(side > 0, self.high - v, np.where(side < 0, self.low - v, 0.0))
+            step, more = solve(gradient + penalty * way, curvature + np.diag(penalty))
         step = np.where(side != 0, way, np.clip(v + step, self.low, self.high) - v)
         return step, more, 0.5 * float(penalty @ way**2)
 

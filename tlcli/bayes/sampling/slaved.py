@@ -139,4 +139,4 @@ def following(
 
 
 def _newton_step(gradient: Floats, curvature: Floats) -> tuple[Floats, None]:
-    return np.linalg.solve(curvature, gradient), None
+    return np.asarray(np.linalg.solve(curvature, gradient), dtype=float), None
