@@ -120,6 +120,15 @@ def test_labels_of_files():
     assert (signs.classes, signs.note, signs.train.tolist()) == (2, "", [-1, 1])
     for meaning, labels in (("regression", [0.0, 1, 1]), ("auto", [0.5, 1, 1]), (None, [0.0, 1, 1])):
         assert read_labels(np.array(labels), np.array([1.0]), meaning, "f").classes is None
+    for labels, told in (
+        ([0, 1, 1], "0, 1"),
+        ([2, 0, 1, 1], "0, 1, 2"),
+        ([-1, 1, 1], ""),
+        ([0.5, 1, 1], ""),
+        ([3, 1, 4], ""),
+    ):
+        note = read_labels(np.array(labels, dtype=float), np.array([1.0]), None, "f").note
+        assert note == (f"f: labels {told} are taken as numbers; --classes makes them classes." if told else ""), labels
     with pytest.raises(UsageError, match=r"the label 0\.5 is no whole number"):
         read_labels(np.array([0.5, 1]), np.array([1.0]), "classes", "f")
     with pytest.raises(UsageError, match="4 classes of 3 training points"):

@@ -179,14 +179,12 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
             values[name] = math.nan
     reasons = _reasons({name: text for name, text in texts.items() if not solved[name]}, settings.delta == 0)
     kept = [saddle for saddle in saddles.values() if saddle is not None]
-    betas = settings.beta, settings.second_beta
-    bounds = errors_of(saddles, values) if sides is None else loss_errors(problem, sides, betas, saddles, values)
     note = None
     if route == "linear" and sides is None:
         note = same_inputs_note(problem.x, problem.rows1, problem.rows2, settings.second_beta)
     return BayesResult(
         values,
-        bounds if route == "sampling" else {},
+        _errors(problem, settings, sides, saddles, values) if route == "sampling" else {},
         CONVERGED if all(solved.values()) else NOT_CONVERGED,
         reasons,
         max((s.info["residual"] for s in kept), default=math.nan),
@@ -202,6 +200,18 @@ def solve_bayes(data: Data, settings: BayesSettings, numerics: BayesNumerics | N
             **{name: _diagnostics(saddle) for name, saddle in saddles.items()},
         },
     )
+
+
+def _errors(
+    problem: BayesProblem,
+    settings: BayesSettings,
+    sides: tuple[Side, Side] | None,
+    saddles: dict[str, Saddle | None],
+    values: dict[str, float],
+) -> dict[str, float]:
+    if sides is None:
+        return errors_of(saddles, values)
+    return loss_errors(problem, sides, (settings.beta, settings.second_beta), saddles, values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,8 +37,10 @@ def read_labels(train: Floats, test: Floats, meaning: str | None, where: str) ->
         UsageError: labels that are no classes where classes are asked for, a single class, or too many.
     """
     vectors = train.ndim == 2
-    if meaning == "regression" or (not vectors and meaning is None):
+    if meaning == "regression":
         return Labels(train, test)
+    if not vectors and meaning is None:
+        return Labels(train, test, note=_taken_as_numbers(train, where))
     if vectors:
         if not _one_hot(train) or not _one_hot(test[np.isfinite(test).all(axis=1)]):
             if meaning == "classes":
@@ -64,6 +66,14 @@ def read_labels(train: Floats, test: Floats, meaning: str | None, where: str) ->
     if len(values) == 2 and set(values) == {-1.0, 1.0}:
         return Labels(train, test, 2, names)
     return _coded(numbers[0], numbers[1], names, f"{where}: labels {', '.join(sorted(names))} are classes", len(train))
+
+
+def _taken_as_numbers(y: Floats, where: str) -> str:
+    """Return a note on numbers that look like those of classes; +1 and -1 are fitted alike either way."""
+    values = np.unique(y)
+    if not 2 <= len(values) <= FEW or np.any(values != np.rint(values)) or values.min() < 0 or len(values) == len(y):
+        return ""
+    return f"{where}: labels {', '.join(f'{v:g}' for v in values)} are taken as numbers; --classes makes them classes."
 
 
 def _one_hot(y: Floats) -> bool:

@@ -100,9 +100,8 @@ def sampled_target(
     check_finite_beta(beta)
     if np.isinf(delta):
         return _regressed(source, at, fit_of(objective, y, float(beta)), float(gamma))
-    unit = label_unit(y)
-    fit = fit_of(objective, y / unit, float(beta))
-    problem = _Problem.of(act, points, at, fit, unit, float(gamma), float(delta), source)
+    fit = fit_of(objective, y / label_unit(y), float(beta))
+    problem = _Problem.of(act, points, at, fit, label_unit(y), float(gamma), float(delta), source)
     seeds = np.random.SeedSequence(seed).spawn(3)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, threads)) as pool:
 
@@ -112,9 +111,13 @@ def sampled_target(
         runs, checks, words = _certified(problem, source, seeds[:2], moves, doublings, each)
         neurons = np.concatenate(each(lambda i: neurons_at(runs[i], problem.basis, 0)))
         log_z = each(lambda i: _log_z(runs[i]))  # leaves the chains at a weak tilt
-    found = _record(runs, points, at, problem, checks, log_z, words, moves, neurons, seeds[2])
-    unit, lazy = problem.unit, min(float(gamma) * problem.unit / problem.alone.gamma, 1.0)
-    # In a lazy network γ²v·y/2 is the whole of the free energy.
+    record = (runs, points, at, problem, checks, log_z, words, moves, neurons, seeds[2])
+    return _in_units(_record(*record), problem, float(gamma))
+
+
+def _in_units(found: SampledSaddle, problem: "_Problem", gamma: float) -> Saddle:
+    """Return the record in units of the labels, its free energy at γ: in a lazy network all of it is γ²v·y/2."""
+    unit, lazy = problem.unit, min(gamma * problem.unit / problem.alone.gamma, 1.0)
     energy = found.free_energy * lazy**2
     return replace(found, v=unit * found.v, outputs=unit * found.outputs, free_energy=energy)
 
