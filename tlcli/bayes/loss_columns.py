@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from tlcli.arrays import Floats, Indices
 from tlcli.bayes.likelihood import Likelihood
@@ -177,7 +177,7 @@ def _test_errors(p: BayesProblem, side: Side, saddle: Saddle | None) -> tuple[fl
     # A margin of two classes is the difference of two outputs that are opposite to each other.
     scale = away * (1.0 if f.ndim == 1 else math.sqrt(2))
     told = np.abs(margins(f, y)) / scale if scale > 0 else np.full(len(f), np.inf)
-    return of_loss, _mean(norm.sf(told))
+    return of_loss, _mean(ndtr(-told))
 
 
 def _train_error(side: Side, beta: float, saddle: Saddle | None, rows: Indices) -> float:
