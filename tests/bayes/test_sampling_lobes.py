@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import minimize
 
 from tlcli.bayes.domain import normalisable
+from tlcli.bayes.sampling.fits import SampledSquares
 from tlcli.bayes.sampling.jumps import Mixture, fit, fit_lobes, jump
 from tlcli.bayes.sampling.ladder import ladder
 from tlcli.bayes.sampling.moves import start_chains
@@ -99,7 +100,7 @@ def test_chains_cross_between_many_narrow_lobes():
     rng = np.random.default_rng(1)
     b = rng.standard_normal((20, 8)) / np.sqrt(8)
     v = on_the_edge(b, 10 * np.sign(rng.standard_normal(20)))
-    stage = SourceStage(Tilt(RELU, b.astype(np.float32), sphere=True), np.ones(20), GAMMA, 50.0, False)
+    stage = SourceStage(Tilt(RELU, b.astype(np.float32), sphere=True), SampledSquares(np.ones(20), 50.0), GAMMA, False)
     umbrella, chains = walk(stage.tilt, v, GAMMA, fields(stage.tilt, 0.0), 128, rng, odd=False)
     run = Run(v, v, umbrella, Mixture.none(), chains, None, Trips(128, 1.0))
     for _ in range(2):

@@ -25,7 +25,7 @@ from tlcli.theories.bayes.results import ERRORS
 from tlcli.theories.network.losses import check_noise
 from tlcli.theories.network.points import LABELS, data_of, file_options, identity_of, pack, samples, unpack
 
-VERSION = "9"
+VERSION = "10"
 STORE = "bayes"
 FUNCTION = "tlcli.theories.bayes.points:point"
 

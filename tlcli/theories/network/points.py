@@ -37,7 +37,7 @@ from tlcli.theories.network.layers import LAYER_COLUMNS
 from tlcli.theories.network.losses import check_losses
 from tlcli.training import TransferSettings, parameters
 
-VERSION = "9"
+VERSION = "10"
 FUNCTION = "tlcli.theories.network.points:point"
 
 DURATION = 100.0  # of a stage, unless said otherwise
