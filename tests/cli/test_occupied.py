@@ -32,7 +32,10 @@ def test_another_result_is_kept_unless_forced(tlcli, folder, other, said):
     assert done.code == 2
     assert f"'{folder}' holds another result: {said}; give another folder with -o, or --force to replace it" in done.err
     assert Path(folder, "table.csv").read_bytes() == before
-    assert tlcli(other, where, "--force --dry-run").code == tlcli(other, where, "--dry-run").code == 0
+    planned = tlcli(other, where, "--dry-run")
+    assert (planned.code, planned.err) == (2, done.err), "the plan, and then what the run itself says"
+    assert "on alpha2 (2): 2 points" in planned.out
+    assert tlcli(other, where, "--force --dry-run").code == tlcli(COMMAND, where, "--dry-run").code == 0
     assert tlcli(other, where, "--force").code == 0
     assert tlcli(other, where).code == 0, "it holds this one now"
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tlcli.linear.linear_transfer import transfer_exact
-from tlcli.linear.search import boundary_roots, optimal_gamma0
+from tlcli.linear.search import boundary_roots, optimal_at_points, optimal_gamma0
 
 
 def test_interior_minimum_ends_and_flat_rows():
@@ -100,3 +100,18 @@ def test_boundary_of_negative_transfer():
 def test_bad_grids(grid):
     with pytest.raises(ValueError, match="x_grid must be"):
         boundary_roots(lambda x, rows: x + 0 * rows, grid, 1)
+
+
+def test_equal_points_are_searched_once_and_have_their_own_minimum():
+    calls = []
+
+    def value(x, a, b):
+        calls.append(a.size)
+        return (np.log(np.where(np.isfinite(x), np.maximum(x, 1e-9), 1e9)) - np.log(a)) ** 2 + b
+
+    a, b = np.array([[0.5], [4.0]]), np.array([1.0, 2.0, 1.0])
+    best, least = optimal_at_points(value, (a, b), lowest=1e-2, highest=1e2, n_grid=21)
+    assert best.shape == least.shape == (2, 3)
+    np.testing.assert_allclose(best, np.broadcast_to(a, (2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(least, np.broadcast_to(b, (2, 3)), rtol=1e-9)
+    assert max(calls) == 4, "of six points two are equal to others"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from tlcli.linear.spectrum import marchenko_pastur, nodes_needed, resolvent
+from tlcli.linear.spectrum import marchenko_pastur, nodes_needed, positive_root, resolvent
 
 ALPHAS = np.array([0.05, 0.4, 0.9, 1.0, 1.1, 2.5, 40.0, np.inf])
 
@@ -86,3 +86,18 @@ def test_resolvent_limits():
     tiny = resolvent(1.0, 1e-20)
     assert float(tiny.kappa) == pytest.approx(1e-10, rel=1e-9)
     assert float(tiny.one_minus_d) == pytest.approx(2e-10, rel=1e-9)
+
+
+def test_the_positive_root_does_not_cancel():
+    exact = [np.longdouble(x) for x in (-3.0, 1e-9, 2.0)]
+    p, ridge, bulk = exact
+    root = (np.sqrt(p * p + 4 * ridge * bulk) + p) / 2  # in more digits
+    kappa, ratio = positive_root(*(np.array(float(x)) for x in exact))
+    assert kappa == pytest.approx(float(root), rel=1e-9)
+    assert ratio == pytest.approx(float(ridge / root), rel=1e-9)
+    for p, r, k in ((0.7, 0.2, 1.0), (-0.7, 0.2, 1.0), (-5.0, 1e-200, 1e-100), (1e200, 1e200, 1.0)):
+        kappa, ratio = (float(x) for x in positive_root(np.array(p), np.array(r), np.array(k)))
+        assert kappa * (kappa - p) == pytest.approx(r * k, rel=1e-9) or kappa == pytest.approx(p, rel=1e-12)
+        assert ratio * kappa == pytest.approx(r, rel=1e-9) or p == -5.0
+    limits = [positive_root(np.zeros(()), np.zeros(()), np.array(k)) for k in (0.0, 1.0)]
+    assert [(float(kappa), float(ratio)) for kappa, ratio in limits] == [(0.0, 1.0), (0.0, 0.0)]

@@ -52,6 +52,19 @@ def test_one_draw_is_nothing_to_say_and_counts_are_words():
     )
 
 
+def test_infinite_is_said_but_of_durations():
+    fixed = {"gamma0": np.inf, "alpha1": np.inf, "t1": np.inf, "t2": 3.0, "time": np.inf, "delta": np.inf}
+    assert fixed_text([Block({}, {**fixed, "alpha2": np.array([0.1, 0.2])}, {})]) == (
+        r"$\gamma_0$ = $\infty$, $\alpha_1$ = $\infty$, $t_2$ = 3, $\delta$ = $\infty$"
+    )
+
+
+def test_the_richness_of_the_target_is_said_where_it_is_not_that_of_the_source():
+    same, other = (fixed_text([Block({}, {"gamma0": 2.0, "gamma2": value}, {})]) for value in (2.0, 3.0))
+    assert (same, other) == (r"$\gamma_0$ = 2", r"$\gamma_0$ = 2, $\gamma_2$ = 3")
+    assert fixed_text([Block({}, {"beta": 5.0, "beta2": 5.0}, {})]) == r"$\beta_1$ = 5, $\beta_2$ = 5"
+
+
 def test_every_figure_of_a_network_says_what_is_fixed(draw):
     found = draw("dmft-solve", title="Mine", gamma2="0.5,1", **NETWORK)
     names = {"figure", "figure-kernels", "figure-densities", "figure-layers", "figure-layer-kernels"}

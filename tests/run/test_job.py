@@ -11,7 +11,7 @@ from tlcli.errors import RecipeError, UsageError
 from tlcli.options import OPTIONS
 from tlcli.options.commands import COMMANDS
 from tlcli.report.provenance import recipe_hash
-from tlcli.run.job import DEFAULT_DIM, prepare
+from tlcli.run.job import prepare
 from tlcli.run.recipe import parse_recipe
 from tlcli.theories.linear.theory import TwoTimeTheory
 from tlcli.theories.registry import ENTRIES, Entry
@@ -276,7 +276,7 @@ def test_constants_of_the_ansatz_are_axes_or_words():
 
 
 def test_dimension_of_a_power_law_has_a_default():
-    assert job(solver="linear-structured").cases[0].words["dim"] == DEFAULT_DIM
+    assert job(solver="linear-structured").cases[0].words["dim"] == 400  # of a power law
     assert job(solver="linear-structured", dim=70).cases[0].words["dim"] == 70
     digits = job(solver="linear-structured", spectrum="digits", source="digits:0v1", target="digits:2v3").cases[0]
     assert "dim" not in digits.words

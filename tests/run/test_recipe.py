@@ -246,7 +246,7 @@ def test_cases_and_stages(load):
         "gram: [[1, 0.5], [0.5, 1]]\n"
     )
     assert recipe.stages == [
-        {"duration": "inf", "sigma": 0, "weight_decay": 0, "alpha": 2, "gamma": [0.5, 1], "teacher": 1},
+        {"duration": "inf", "sigma": "0", "weight_decay": "0", "alpha": 2, "gamma": [0.5, 1], "teacher": 1},
         {"duration": 3, "sigma": 0.1, "weight_decay": 0.01, "alpha": math.inf, "gamma": 1, "teacher": 1},
     ]
     assert recipe.gram == [[1, 0.5], [0.5, 1]]

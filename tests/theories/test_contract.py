@@ -67,6 +67,17 @@ def test_a_sweep_that_resumes_and_divides(bring):
     assert len(Path("computed.txt").read_text().split()) == 20
 
 
+def test_a_point_that_breaks_off_is_a_row(bring):
+    bring(toy.SlowToy)
+    done = call("finetune-loss --solver toy --alpha2 0.5 --swing 0.2,13,0.8 -o out")
+    assert (done.code, "13 is no swing" in done.err) == (3, True), done.err
+    table = rows("out/table.csv")
+    assert [row["status"] for row in table] == ["converged", "failed", "converged"]
+    assert [row["phase"] for row in table] == ["negative", "unknown", "positive"]
+    assert [row["gain"] == "nan" for row in table] == [False, True, False]
+    assert float(table[2]["loss"]) == pytest.approx(np.exp(-0.8))
+
+
 def test_names_are_taken_once(bring):
     bring(toy.Toy)
     with pytest.raises(ValueError, match="finetune-loss has a theory 'toy' already"):

@@ -10,7 +10,7 @@ from tlcli.options.option import NOT_NEGATIVE, Option
 from tlcli.status import EXACT, Status, phase_of
 from tlcli.sweep.runner import Task
 from tlcli.theories.base import Case, ClosedForm, Columns, Findings, Parameters, PointByPoint
-from tlcli.theories.draws import by_point
+from tlcli.theories.draws import joined
 from tlcli.theories.registry import TRANSFER, Asked, Entry
 
 SWING = Option("swing", "grid", "1", "Swing of the toy.", symbol="swing $s$", domain=NOT_NEGATIVE)
@@ -41,16 +41,15 @@ class SlowToy(PointByPoint):
         return [Task("tests.theories.toy:point", p, seed, i) for i, p in enumerate(case.grid.points())]
 
     def combine(self, case: Case, found: Any) -> Findings:
-        rows = [group[0] for group in by_point(found, case.grid.size)]
-        kinds = {"phase": np.int8, "status": np.int8}
-        names = rows[0]
-        return Findings({n: np.array([r[n] for r in rows], kinds.get(n)).reshape(case.grid.shape) for n in names})
+        return joined(case, found)
 
 
 def point(parameters: Mapping[str, Any], seeds: Any) -> dict[str, Any]:
     """Compute one point of the slow toy."""
     with open("computed.txt", "a") as log:
         log.write("one\n")
+    if parameters["swing"] == 13:
+        raise ArithmeticError("13 is no swing")
     return {name: np.asarray(column).item() for name, column in answer(parameters).items()}
 
 

@@ -229,14 +229,19 @@ class Field(Arithmetic):
             return new_u, new_a
 
         parts = self.threads.map(one, range(len(self.blocks)), self.size * self.n_train)
+        return self._joined(parts, out, delta, z)
+
+    def _joined(self, parts: Any, out: Any, delta: Floats, z: Any) -> Any:
+        """Return dz/dt of the blocks' (du, da), which `out` holds where it is not None, and of the tail's forces."""
+        xp, d = self.xp, self.drive
         tail = None
         if d.response is not None:
-            tail = self.asarray((d.scale * delta - 2 * d.decay * self.tail(z)) / d.unit)
+            tail = xp.reshape(self.asarray((d.scale * delta - 2 * d.decay * self.tail(z)) / d.unit), (-1,))
         if out is not None:
             if tail is not None:
-                out[self.size * (self.rank + 1) :] = tail
+                out[len(out) - len(tail) :] = tail
             return out
-        pieces = [xp.reshape(part[0], (-1,)) for part in parts] + [part[1] for part in parts]
+        pieces = [xp.reshape(part[which], (-1,)) for which in (0, 1) for part in parts]
         return xp.concat(pieces if tail is None else [*pieces, tail])
 
     def fit(self, t: float, z: Any) -> tuple[float, bool]:

@@ -87,15 +87,7 @@ class VectorField(Field):
             return new_u, new_a
 
         parts = self.threads.map(one, range(len(self.blocks)), self.size * self.n_train)
-        tail = None
-        if d.response is not None:
-            tail = self.asarray((d.scale * delta - 2 * d.decay * self.tail(z)) / d.unit)
-        if out is not None:
-            if tail is not None:
-                out[self.size * (self.rank + self.width) :] = tail.ravel()
-            return out
-        pieces = [xp.reshape(part[which], (-1,)) for which in (0, 1) for part in parts]
-        return xp.concat(pieces if tail is None else [*pieces, xp.reshape(tail, (-1,))])
+        return self._joined(parts, out, delta, z)
 
     def stiffness(self, t: float, z: Any, start: Floats | None = None, sweeps: int = 20) -> tuple[float, Floats]:
         """Return an estimate of the fastest rate, and the power iteration's vector (P, K).

@@ -4,8 +4,9 @@ Both take a callable f(x, rows) that is vectorised: `rows` is an integer array o
 broadcasts with it, and the value has their broadcast shape. Rows that are done are no longer evaluated.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -71,6 +72,21 @@ def optimal_gamma0(
         as_good = values[:, end] <= loss + slack
         optimum, loss = np.where(as_good, grid[end], optimum), np.where(as_good, values[:, end], loss)
     return optimum.reshape(shape), loss.reshape(shape)
+
+
+def optimal_at_points(
+    value: Callable[..., Floats], arguments: Sequence[ArrayLike], **search: Any
+) -> tuple[Floats, Floats]:
+    """Minimise value(x, *arguments) over x in [0, inf] at every point of arguments that broadcast; equal points once.
+
+    Returns the best x and the least value, of the broadcast shape; `search` as `optimal_gamma0`.
+    """
+    arrays = np.broadcast_arrays(*(np.asarray(each, dtype=float) for each in arguments))
+    table = np.stack([each.ravel() for each in arrays], axis=1)
+    points, back = np.unique(table, axis=0, return_inverse=True)
+    found = optimal_gamma0(lambda x, rows: value(x, *np.moveaxis(points[rows], -1, 0)), len(points), **search)
+    best, least = (each[back.ravel()].reshape(arrays[0].shape) for each in found)
+    return best, least
 
 
 def boundary_roots(

@@ -78,6 +78,7 @@ _MODEL = [
         domain=NOT_NEGATIVE,
         follows="gamma0",
         late=True,
+        unsaid=True,
     ),
     Option(
         "sigma1",
@@ -161,6 +162,7 @@ _MODEL = [
         "Scale kappa of the initial weights; 0 is the ultra-rich limit.",
         symbol=r"init scale $\kappa$",
         domain=FINITE,
+        unsaid=True,
     ),
     Option(
         "kernel",
@@ -176,6 +178,7 @@ _MODEL = [
         "Duration of pre-training, in units of the mean loss (networks: 100 unless given; with --until at most 1e4).",
         symbol=r"pre-training time $t_1$",
         domain=NOT_NEGATIVE,
+        lasts=1,
     ),
     Option(
         "t2",
@@ -185,6 +188,7 @@ _MODEL = [
         symbol=r"time $t_2$",
         domain=NOT_NEGATIVE,
         late=True,
+        lasts=2,
     ),
     Option(
         "times",
@@ -243,6 +247,7 @@ _STRUCTURED = [
         "power",
         "Input spectrum: power, digits, or file:PATH (NPZ with eigenvalues, teacher1, teacher2).",
         panel="Structured inputs",
+        files=True,
     ),
     Option(
         "dim",
@@ -277,8 +282,16 @@ _STRUCTURED = [
         None,
         "Source task: linear, hermite:K, he1+0.5*he3, digits:3v8, cifar10:cat-dog, file:PATH.",
         panel="Tasks",
+        files=True,
     ),
-    Option("target", "text", None, "Target task on inputs of the same kind, written like the source.", panel="Tasks"),
+    Option(
+        "target",
+        "text",
+        None,
+        "Target task on inputs of the same kind, written like the source.",
+        panel="Tasks",
+        files=True,
+    ),
     Option(
         "modes",
         "integer",
@@ -286,6 +299,7 @@ _STRUCTURED = [
         "Keep that many leading principal components of the digits (default: all 64).",
         domain=Domain(1, 64, whole=True),
         panel="Structured inputs",
+        counted=True,
     ),
     Option(
         "reduction",
@@ -305,6 +319,7 @@ _TWO_TIME = [
         "Steps of the time grid (default: what the fastest mode needs, 200 to 1000).",
         domain=Domain(2, 20_000, whole=True),
         panel="Two-time DMFT",
+        counted=True,
     ),
     Option(
         "correlations",
@@ -332,6 +347,7 @@ _EXPERIMENT = [
         "Independent draws of data and weights per point (linear solvers).",
         domain=Domain(2, 1e6, whole=True),
         panel="Experiment",
+        counted=True,
     ),
     Option(
         "nets",
@@ -340,6 +356,7 @@ _EXPERIMENT = [
         "Independent networks per width and draw of the data (network solvers).",
         domain=Domain(2, 1e6, whole=True),
         panel="Experiment",
+        counted=True,
     ),
     Option(
         "width",
@@ -439,7 +456,7 @@ _RUN = [
         metavar="DIR",
     ),
     Option("force", "flag", False, "Replace another result, and stored points once all are new.", panel="Run"),
-    Option("dry_run", "flag", False, "Say what would be computed, how long and how large, and stop.", panel="Run"),
+    Option("dry_run", "flag", False, "Say what would be computed, at what cost, or refused; and stop.", panel="Run"),
     Option(
         "allow_code",
         "flag",
@@ -476,13 +493,3 @@ WRITTEN = ("columns", "tidy")
 
 # Settings of one invocation, not of the result: neither a recipe's hash nor a figure holds them.
 INVOCATION = ("output", "jobs", "executor", "shard", "store", "force", "dry_run", "quiet", "strict", "allow_code")
-
-# In YAML a stage's `alpha` reads like the option alpha1, and so on: same grids, same ranges.
-STAGE_OPTIONS = {
-    "teacher": None,
-    "alpha": "alpha1",
-    "gamma": "gamma2",
-    "duration": "t1",
-    "sigma": "sigma1",
-    "weight_decay": "weight_decay",
-}

@@ -1,5 +1,8 @@
 """How options behave as axes of tables and figures; their declarations say it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from tlcli.options import OPTIONS
 
 BEST = tuple(name for name, option in OPTIONS.items() if option.best)  # axes whose best value is sought
@@ -8,6 +11,16 @@ BEST = tuple(name for name, option in OPTIONS.items() if option.best)  # axes wh
 def has_ends(name: str) -> bool:
     """Whether 0 and infinity have places of their own on an axis."""
     return name in OPTIONS and OPTIONS[name].ends
+
+
+def stepped(name: str | None) -> bool:
+    """Whether there is nothing between two values of an axis: stages, layers."""
+    return name in ("stage", "task") or (name is not None and name in OPTIONS and OPTIONS[name].stepped)
+
+
+def time_unit(words: Mapping[str, Any]) -> str:
+    """Return what times are counted in, for the texts or settings of a result."""
+    return "summed-loss" if words.get("reduction") == "sum" else "mean-loss"
 
 
 def best_columns(name: str) -> tuple[str, str, str]:

@@ -57,6 +57,16 @@ _SIZES = {
     "p2": "Number of target samples (or all of a file).",
 }
 
+# In YAML a stage's `alpha` reads like the option alpha1, and so on: same grids, same ranges.
+STAGE_OPTIONS = {
+    "teacher": None,
+    "alpha": "alpha1",
+    "gamma": "gamma2",
+    "duration": "t1",
+    "sigma": "sigma1",
+    "weight_decay": "weight_decay",
+}
+
 
 @dataclass(frozen=True)
 class Command:
@@ -70,6 +80,7 @@ class Command:
     defaults: Mapping[str, str | None] = field(default_factory=dict)  # where they are not those of the options
     texts: Mapping[str, str] = field(default_factory=dict)  # what an option is here, where that is less than elsewhere
     refused: tuple[str, ...] = ()  # taken by no theory of this command, and read only to say so
+    duration: str | None = "t2"  # of the last stage, which `times` replaces; curves have both
 
     @property
     def help(self) -> str:
@@ -134,6 +145,7 @@ COMMANDS = {
                 "solver": "The theory of linear networks.",
             },
             ("average", "pool", "freeze", "reinit_from", "ablate"),
+            duration="t1",
         ),
         Command(
             "finetune-loss",
@@ -191,6 +203,7 @@ COMMANDS = {
                 "loss": "Loss that is minimised in both stages: mse, logistic, softmax, hinge2 or huber:k.",
             },
             ("average", "pool"),
+            duration=None,
         ),
         Command(
             "bayes-saddle",

@@ -18,6 +18,7 @@ NETWORK = [
         "tanh",
         f"{', '.join(ACTIVATIONS)}, or your own as module:function.",
         panel="Network",
+        code=True,
     ),
     Option(
         "readout",
@@ -87,6 +88,7 @@ NETWORK = [
         symbol=r"hidden layers $L$",
         domain=Domain(1, 1000, whole=True),
         panel="Network",
+        stepped=True,
     ),
     Option(
         "batch",
@@ -114,6 +116,7 @@ NETWORK = [
         symbol=r"frozen layers $K$",
         domain=WHOLE,
         panel="Network",
+        stepped=True,
     ),
     Option(
         "reinit_from",
@@ -123,6 +126,7 @@ NETWORK = [
         symbol=r"layers kept $K$",
         domain=WHOLE,
         panel="Network",
+        stepped=True,
     ),
     Option(
         "ablate",
@@ -167,6 +171,8 @@ NETWORK = [
         "Random draws of the data; means over them, and their spread as a standard error.",
         domain=REPEATED,
         panel="Tasks",
+        counted=True,
+        unsaid=True,
     ),
     Option("raw_inputs", "flag", False, "Leave the inputs of a file as they are.", panel="Tasks"),
     Option(

@@ -54,9 +54,12 @@ class Option:
 
     As an axis: `ends`: 0 and infinity are values like any other and have places of their own; `neutral`: the value at
     which there is no transfer, so that every gain is zero by definition; `best`: a best value is sought, with the flag
-    --optimal-NAME; `late`: training on the source does not depend on it.
+    --optimal-NAME; `late`: training on the source does not depend on it; `stepped`: there is nothing between two of its
+    values; `lasts`: the stage whose duration it is, 1 or 2 (0: it is none).
 
-    `follows` is the option whose value is the default, `instead` one that says the same otherwise.
+    `follows` is the option whose value is the default, `instead` one that says the same otherwise. `counted`: figures
+    say it as a number of things (3 draws); `unsaid`: they do not say its default. `code`: its text may name Python code
+    of the user's, `files`: a file of theirs (file:PATH).
     """
 
     name: str
@@ -74,14 +77,25 @@ class Option:
     neutral: float | None = None
     best: bool = False
     late: bool = False
+    stepped: bool = False
+    lasts: int = 0
     follows: str = ""
     instead: str = ""
     synonym: str = ""
+    counted: bool = False
+    unsaid: bool = False
+    code: bool = False
+    files: bool = False
 
     @property
     def flag(self) -> str:
         """The command-line spelling."""
         return "--" + self.name.replace("_", "-")
+
+    @property
+    def numeric(self) -> bool:
+        """Whether its values are numbers, but for `words`."""
+        return self.kind in ("grid", "number", "integer")
 
     def parse(self, raw: Any) -> Any:
         """Read a flag's text or a recipe's value; UsageError shows the value and what is allowed."""

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from tlcli.arrays import Flags, Floats
 
-WHOLE = ("stage", "task", "depth", "freeze", "reinit_from")  # axes between whose values there is nothing
 _SAME = 1e-7  # of the axes: points nearer than this are one
 SURE = 2.0  # standard errors that tell a gain from zero
 

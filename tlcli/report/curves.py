@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tlcli.arrays import Floats, Indices
-from tlcli.options.axes import has_ends
+from tlcli.options.axes import has_ends, stepped
 from tlcli.options.columns import short_symbol
-from tlcli.report.boundary import WHOLE, signs
+from tlcli.report.boundary import signs
 from tlcli.report.drawing import Drawing
 from tlcli.report.facets import shape
 from tlcli.report.frame import frame_curves, mark_outside, outside_handle
@@ -130,7 +130,7 @@ def _draw_panel(axis: Axes, panel: CurvePanel, spec: FigureSpec, colours: Mappin
     x = panel.curves[0].x
     if log:
         log_axis(axis.xaxis, x[finite_axis(x, log)])
-    elif spec.x in WHOLE:
+    elif stepped(spec.x):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_title(facet_title(panel.label, panel.fixed))
 
@@ -227,7 +227,7 @@ def on_the_lines(panel: CurvePanel, spec: FigureSpec, log: bool) -> Floats:
     numbers of an axis that has no others.
     """
     found = []
-    for curve in panel.curves if spec.x not in WHOLE else ():
+    for curve in panel.curves if not stepped(spec.x) else ():
         if curve.baseline is None and spec.quantity not in ("gain", "relative_gain"):
             continue
         keep = standing(curve.x, log)

@@ -12,10 +12,6 @@ from tlcli.report.tables import Block
 
 _SIDE = 6  # panels in a row or column
 
-# Values that switch something off are not worth a reader's time, nor is it that there is one of a thing.
-_SILENT = {"init_scale": 1.0, "draws": 1.0}
-_COUNTED = ("draws", "trials", "nets", "modes", "steps")
-
 
 class Panel(Protocol):
     """What a panel is told by."""
@@ -79,8 +75,8 @@ def fixed_text(blocks: Sequence[Block]) -> str:
             continue
         values = {_single(block.columns.get(name)) for block in blocks}
         value = next(iter(values))
-        if isinstance(value, str) and name in (*_COUNTED, "width", "dim"):  # experiments are told apart by texts
-            value = float(value)
+        if isinstance(value, str) and name in OPTIONS and OPTIONS[name].numeric:  # experiments are told apart by texts
+            value = value if value in OPTIONS[name].words else float(value)
         if len(values) == 1 and value is not None and not _silent(name, value, first):
             words.append(_said(name, value))
     words += _losses(blocks)
@@ -118,17 +114,20 @@ def _single(column: Any) -> Any:
 def _silent(name: str, value: Any, columns: Mapping[str, Any]) -> bool:
     if isinstance(value, str):
         return name in ("source", "target") or value == OPTIONS[name].default or len(value) > 24
-    if np.isnan(value) or (name == "gamma2" and value == _single(columns.get("gamma0"))):
-        return True
-    default = OPTIONS[name].default if name in OPTIONS else None
-    same = default is not None and str(default) == f"{value:g}"
-    return value == _SILENT.get(name) or (same and value == 0) or (np.isinf(value) and not name.startswith("alpha"))
+    if np.isnan(value) or name not in OPTIONS:  # a time
+        return bool(np.isnan(value) or np.isinf(value))
+    option = OPTIONS[name]
+    if option.follows:
+        return option.unsaid and value == _single(columns.get(option.follows))
+    # Values that switch something off are not worth a reader's time, nor is it that there is one of a thing.
+    same = str(option.default) == f"{value:g}"
+    return (same and (value == 0 or option.unsaid)) or (np.isinf(value) and option.lasts > 0)
 
 
 def _said(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value if name == "solver" else f"{name.replace('_', ' ')} {value}"
-    if name in _COUNTED:
+    if name in OPTIONS and OPTIONS[name].counted:
         return f"{number(value)} {name if value != 1 else name.removesuffix('s')}"
     text = named(name, value)
     return text if "$" in text.partition("=")[0] else f"{name.replace('_', ' ')} {number(value)}"

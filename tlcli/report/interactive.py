@@ -10,9 +10,9 @@ from matplotlib.colors import LogNorm, Normalize, SymLogNorm, to_hex
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from tlcli.arrays import Floats
+from tlcli.options.axes import stepped
 from tlcli.options.columns import label_of, short_symbol
 from tlcli.report import curves as lines
-from tlcli.report.boundary import WHOLE
 from tlcli.report.draw import Picture, pictures
 from tlcli.report.drawing import Drawing
 from tlcli.report.ends import ticks_of
@@ -131,7 +131,7 @@ def _axis(name: str, picture: Picture, values: Floats, limits: tuple[float, floa
     log = name in picture.spec.log_axes
     axis: dict[str, Any] = {"title": {"text": page_text(label_of(name))}, "zeroline": False, "ticks": "outside"}
     axis |= _logarithmic(float(values.min()), float(values.max())) if log else {}
-    if name in WHOLE:
+    if stepped(name):
         axis["dtick"] = 1
     if name in picture.places:
         marks = ticks_of(picture.places[name])

@@ -16,8 +16,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from tlcli.arrays import Flags, Floats, Indices
+from tlcli.options.axes import stepped
 from tlcli.options.columns import label_of, short_symbol
-from tlcli.report.boundary import WHOLE, sides, signs, traced
+from tlcli.report.boundary import sides, signs, traced
 from tlcli.report.drawing import Drawing
 from tlcli.report.facets import shape
 from tlcli.report.plan import FigureSpec
@@ -126,7 +127,7 @@ def _judged(cells: Cells, panel: MapPanel, spec: FigureSpec) -> Cells:
         if phase is not None:
             phase = np.where((phase == Phase.NEGATIVE) & (sign == 0), Phase.NEUTRAL, phase)
     lines: list[tuple[Floats, str, str]] = []
-    if error is not None or spec.x in WHOLE or spec.y in WHOLE:
+    if error is not None or stepped(spec.x) or stepped(spec.y):
         lines = [(side, "zero", "gain changes sign between cells") for side in sides(sign, *cells.edges)]
         return replace(cells, phase=phase, neutral=neutral, lines=lines)
     grid = (cells.x, cells.y)
@@ -159,7 +160,7 @@ def _draw_panel(
     for line, log, numbers in ((axis.xaxis, logs[0], x), (axis.yaxis, logs[1], y)):
         if log:
             log_axis(line, numbers)
-        elif set(numbers.tolist()) <= set(range(100)) and (spec.x if line is axis.xaxis else spec.y) in WHOLE:
+        elif set(numbers.tolist()) <= set(range(100)) and stepped(spec.x if line is axis.xaxis else spec.y):
             line.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlim(edges[0][0], edges[0][-1])
     axis.set_ylim(edges[1][0], edges[1][-1])

@@ -3,10 +3,9 @@
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,6 @@ _SAMPLE = 4  # values per axis of the grid that is timed
 # (the columns, temporaries of theory and search, cells of the figure; text is written in parts).
 _PROCESS = 140e6
 _PER_COLUMN = 6.0
-_WORKER = 100e6  # a process that runs experiments
 _LARGE = 1_000_000  # rows of a table, below which it fits anywhere
 
 
@@ -54,23 +52,6 @@ def theory_cost(case: Case) -> tuple[float, float]:
 def peak(columns: Sequence[float]) -> float:
     """Return the bytes that a run holds at its peak; `columns` are those of the columns of its cases."""
     return _PROCESS + sum(columns) + (_PER_COLUMN - 1) * max(columns, default=0.0)
-
-
-def experiment_memory(p: Mapping[str, Any]) -> float:
-    """Return the bytes of a worker that runs one linear experiment, measured at D = 100 to 2000 and P/D = 0.5 to 10.
-
-    A regression holds P x D inputs and two D x D matrices, the population's integrator some fifty D x D matrices, and
-    gradient descent six matrices of N x D weights.
-    """
-    dim = int(p["dim"])
-    counts = [dim * float(value) for name, value in p.items() if name.startswith("alpha")]
-    counts += [float(p[name]) for name in ("p1", "p2") if name in p]
-    samples = max((count for count in counts if math.isfinite(count)), default=0.0)
-    numbers = {
-        "population": 50.0 * dim**2,
-        "network": 6.0 * int(p.get("width", 0)) * dim + samples * dim,
-    }.get(str(p["experiment"]), samples * dim + 2.2 * dim**2)
-    return _WORKER + 8.0 * numbers
 
 
 def available_memory() -> float:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tlcli.report.numbers import counted
-from tlcli.run.cost import experiment_memory, peak, theory_cost
+from tlcli.run.cost import peak, theory_cost
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
 from tlcli.run.solve import planned
@@ -29,7 +29,8 @@ def report(job: Job, how: Invocation, store: Stores) -> None:
             continue
         seconds, size = theory_cost(case)
         print(f"  theory: {shown_time(seconds)}, {shown_size(peak([size]))}")
-    tasks = [task for case in job.cases for *_, part in planned(case, job.settings) for task in part]
+    parts = [part for case in job.cases for part in planned(case, job.settings)]
+    tasks = [task for *_, part in parts for task in part]
     if not tasks:
         return
     count, done = plan(tasks, store.experiments, how.share)
@@ -40,9 +41,9 @@ def report(job: Job, how: Invocation, store: Stores) -> None:
             _networks(tasks, store.experiments, how.share, how.jobs)
             return
         seconds = _one_trial(tasks[0]) * int(job.settings["trials"]) * left / how.jobs
-        largest = max(tasks, key=lambda task: experiment_memory(task.parameters))
-        size = shown_size(experiment_memory(largest.parameters) * min(how.jobs, left))
-        print(f"  {shown_time(seconds)} on {how.jobs} worker(s), {size} (D = {int(largest.parameters['dim'])})")
+        sizes = [(one.memory(task.parameters), task.parameters["dim"]) for _, one, part in parts for task in part]
+        size, dim = max(sizes, key=lambda pair: pair[0])
+        print(f"  {shown_time(seconds)} on {how.jobs} worker(s), {shown_size(size * min(how.jobs, left))} (D = {dim})")
 
 
 def _of_shard(how: Invocation) -> str:

@@ -17,6 +17,7 @@ from tlcli.run.cost import refuse_what_cannot_fit
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages, Silent
+from tlcli.run.occupied import refuse_another
 from tlcli.run.outputs import may_write, output_of, pages_told, save_into, trim_of
 from tlcli.run.recipe import Recipe
 from tlcli.run.solve import Measured
@@ -48,6 +49,8 @@ def execute(
 
         report(job, how, stores)
         refuse_what_cannot_fit(job, how, stores)
+        if output is not None and not how.force:  # the plan stands even where the run itself would be refused
+            refuse_another(job, output.path)
         return EXIT_OK
     with nullcontext() if output is None else output.opened():
         return _compute_and_write(job, how, stores, output, console)

@@ -11,18 +11,18 @@ from typing import Any
 
 from tlcli.errors import DomainError, UsageError, suggest
 from tlcli.options import DRAWN, INVOCATION, OPTIONS, WRITTEN
+from tlcli.options.commands import COMMANDS
 from tlcli.run.recipe import Recipe, refuse_code
 from tlcli.run.synonyms import any_of, in_words, told, words_of
 from tlcli.sweep.grids import Grid, Values, format_values, parse_values
 from tlcli.theories.base import Case, Experiment, Theory
 from tlcli.theories.registry import Asked, find
 
-DEFAULT_DIM = 400  # of a power-law spectrum
-
 # Options that say how a result is drawn or run, not what is computed.
 _NOT_PHYSICAL = {"x", "y", *DRAWN, *WRITTEN, "solver", "simulate"}
 _NOT_PHYSICAL |= {f"optimal_{name}" for name, option in OPTIONS.items() if option.best}
 _NOT_PHYSICAL |= {"experiment", "trials", "width", "seed", "dim", "model", *INVOCATION}
+_CODE = {name for name, option in OPTIONS.items() if option.code}
 _PER_CASE = {"solver", "model", "simulate", "experiment"}
 # Two ways to say one thing: in a stronger layer of settings one replaces the other.
 _EITHER = tuple((name, option.instead) for name, option in OPTIONS.items() if option.instead)
@@ -57,7 +57,7 @@ def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags
         if key not in allowed:
             hint = suggest(key, allowed)
             raise UsageError(f"{command} does not take '{key}'{hint}.")
-    duration = _duration(command)
+    duration = COMMANDS[command].duration
     given, strong, roles = _axes_roles(written, flags, duration)
     cases, overrides, notes = [], [], []
     written_cases = (recipe.cases if recipe else []) or [{"label": None}]
@@ -73,8 +73,9 @@ def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags
         # Flags are stronger than a case, so that one run can change a recipe everywhere, but for what sets it apart.
         settings = _over(_over(_over(given, rest, duration), strong, duration), own, duration)
         notes += [(label, name) for name in strong if settings.get(name) != strong[name]]
-        if recipe is not None and ("activation" not in strong or "activation" in own) and not flags.get("allow_code"):
-            refuse_code(recipe.name, settings.get("activation"))
+        if recipe is not None and not flags.get("allow_code"):
+            for key in settings.keys() & _CODE - (strong.keys() - own.keys()):
+                refuse_code(recipe.name, key, settings[key])
         cases.append(_case(command, label, settings, recipe))
         whole = [k for k in rest if k in _NOT_PHYSICAL - _PER_CASE and k not in cases[-1].theory.parameters]
         if whole:
@@ -140,11 +141,6 @@ def _kept(
     return tuple(notes)
 
 
-def _duration(command: str) -> str | None:
-    """Return the option that `times` replaces: the duration of the last stage. Curves have both."""
-    return {"pretrain-kernel": "t1", "dmft-solve": None}.get(command, "t2")
-
-
 def _over(weak: Mapping[str, Any], strong: Mapping[str, Any], duration: str | None) -> dict[str, Any]:
     """Merge two layers of settings; recorded times and the duration of the last stage replace each other."""
     merged = {**weak, **strong}
@@ -202,14 +198,10 @@ def _case(command: str, label: str | None, settings: Mapping[str, Any], recipe: 
         raise UsageError(
             f"{theory.name} does not use '{stray[0]}'; {command} with it takes {', '.join(sorted(taken))}."
         )
-    if theory.name == "linear-structured" and "dim" not in theory.parameters and settings.get("dim") is not None:
-        raise UsageError(
-            f"dim = {settings['dim']} has no effect: spectrum {settings['spectrum']} has a dimension of its own; "
-            "leave out --dim."
-        )
+    theory.refuse(settings)
     if settings.get("trials") is not None and theory.repeated != "trials":
         raise UsageError(f"{theory.name} has no trials; give the number of networks per width as --{theory.repeated}.")
-    duration = _duration(command)
+    duration = COMMANDS[command].duration
     timed = duration in taken and settings.get("times") is not None
     if timed and duration is not None and settings.get(duration) is not None:
         raise UsageError(f"times and {duration} are both given; times are the recorded ones and end the last stage.")
@@ -233,11 +225,8 @@ def _case(command: str, label: str | None, settings: Mapping[str, Any], recipe: 
         elif OPTIONS[name].kind == "expression" and (numbers := _numbers(name, settings)):
             values[name] = numbers
         else:
-            words[name] = _offered(theory, name, _value(name, settings, theory.defaults))
-            if name == "dim" and words[name] is None:
-                words[name] = DEFAULT_DIM
-            if name == "c_signal" and words[name] is None:
-                raise UsageError(f"{theory.name} needs --c-signal, a number or an expression such as 'alpha1*gamma0'.")
+            value = _offered(theory, name, _value(name, settings, theory.defaults))
+            words[name] = theory.missing(name) if value is None else value
     for name in theory.hidden:
         value = _value(name, settings)
         words[name] = value.array.tolist() if isinstance(value, Values) else value
@@ -271,7 +260,7 @@ def _numbers(name: str, settings: Mapping[str, Any]) -> Values | None:
 
 def _taken(command: str, theory: Theory) -> set[str]:
     taken = (set(theory.parameters) - set(theory.own)) | set(theory.hidden)
-    duration = _duration(command)
+    duration = COMMANDS[command].duration
     if ("time" in taken or "time" in theory.inner) and duration is not None:
         taken |= {"times", duration}
         taken -= {"time"}
@@ -337,7 +326,7 @@ def _experiments(theory: Theory, settings: Mapping[str, Any]) -> tuple[Experimen
 
 def _defaults(command: str, theory: Theory) -> dict[str, Any]:
     """Return the solver's own defaults by option: that of the last stage's end is its duration's."""
-    duration = _duration(command)
+    duration = COMMANDS[command].duration
     return {duration if name == "time" and duration else name: value for name, value in theory.defaults.items()}
 
 
@@ -357,7 +346,7 @@ def _resolved(
     def plain(settings: Mapping[str, Any], used: set[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
         out: dict[str, Any] = {}
         if "times" in settings:
-            used = used - {_duration(command)}
+            used = used - {COMMANDS[command].duration}
         for name, option in OPTIONS.items():
             raw = settings.get(name)
             if raw is None and name in used:

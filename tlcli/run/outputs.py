@@ -14,7 +14,7 @@ import numpy as np
 from tlcli.arrays import Flags
 from tlcli.errors import TlcliError, UsageError, suggest
 from tlcli.options import DRAWN, OPTIONS
-from tlcli.options.axes import summarised_axis
+from tlcli.options.axes import summarised_axis, time_unit
 from tlcli.options.columns import COLUMNS, DIFFERENCES
 from tlcli.options.option import Option
 from tlcli.report.drawing import FORMATS, HTML, Drawing, read_drawing
@@ -55,7 +55,7 @@ def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
         varied = job.command != "phase-diagram" and all(name in case.grid.axes for case in job.cases)
         if varied and name not in roles.values() and name not in map(summarised_axis, drawn):
             roles = {"x": name, **roles}
-    unit = "summed-loss" if any(case.words.get("reduction") == "sum" for case in job.cases) else "mean-loss"
+    unit = max((time_unit(case.words) for case in job.cases), key="summed-loss".__eq__)
     quantity = job.cases[0].theory.quantity
     drawing = read_drawing(s, roles=roles, default_quantity=quantity, unit=unit, boundaries=edges)
     if drawing.kind == "auto" and job.command != "phase-diagram" and "y" not in job.roles:
@@ -134,7 +134,8 @@ def may_write(job: Job, blocks: Sequence[Block]) -> Callable[[str], bool]:
 
 def files_read(job: Job) -> list[Path]:
     """Return the files of the user that the run reads."""
-    words = [str(case.words.get(name) or "") for case in job.cases for name in ("source", "target", "spectrum")]
+    texts = [name for name, option in OPTIONS.items() if option.files]
+    words = [str(case.words.get(name) or "") for case in job.cases for name in texts]
     named = [word.strip().removeprefix("file:") for word in words if word.strip().startswith("file:")]
     return [Path(os.path.expanduser(name)) for name in named]  # of pathlib it may raise
 
@@ -345,7 +346,8 @@ def _shown(one: "CaseResult") -> "list[Shown]":
     found = []
     for (point, arrays), full in zip(one.points(one.found.arrays), one.case.grid.points(), strict=False):
         if arrays is not None:
-            untrained = {**one.case.words, **full}.get("t1") == 0
+            given = {**one.case.words, **full}
+            untrained = any(option.lasts == 1 and given.get(name) == 0 for name, option in OPTIONS.items())
             kept = {name: a for name, a in arrays.items() if not (untrained and name.endswith("_stage1"))}
             words = "fresh source points" if one.case.words.get("alone") else "target points"
             found.append(Shown(one.case.label, point, kept, words))

@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, cr
 
 from tlcli.errors import RecipeError, TlcliError, UsageError, suggest
 from tlcli.options import INVOCATION, OPTIONS
+from tlcli.options.commands import STAGE_OPTIONS
 from tlcli.options.option import Option
 from tlcli.recipe_text import read_recipe
 
@@ -33,7 +34,8 @@ _KINDS = {
     "float_parsing": "a number",
     "float_type": "a number",
 }
-STAGE_KEYS = ("teacher", "alpha", "gamma", "duration", "sigma", "weight_decay")
+_NEEDED = ("alpha", "gamma")  # of a stage; the other keys have the defaults of their options
+_ABSENT = {key: OPTIONS[name].default for key, name in STAGE_OPTIONS.items() if name and key not in _NEEDED}
 
 
 @dataclass(frozen=True)
@@ -102,30 +104,30 @@ def _check_name(name: str) -> None:
         )
 
 
-def refuse_code(name: str, value: object) -> None:
-    """Refuse a recipe's activation that would import and run Python code, the only thing in a recipe that does.
+def refuse_code(name: str, key: str, value: object) -> None:
+    """Refuse a recipe's option that would import and run Python code: an activation, the only thing that may.
 
     Raises:
         RecipeError: `value` is written as module:function.
     """
     if ":" in str(value):
         raise RecipeError(
-            f"recipe '{name}' would run Python code by its activation '{value}'; if you trust it, add --allow-code."
+            f"recipe '{name}' would run Python code by its {key} '{value}'; if you trust it, add --allow-code."
         )
 
 
 def _stage(index: int, stage: dict[str, Any]) -> dict[str, Any]:
     for key in stage:
-        if key not in STAGE_KEYS:
-            hint = suggest(key, STAGE_KEYS)
-            raise RecipeError(f"stage {index} has the unknown key '{key}'{hint}; allowed: {', '.join(STAGE_KEYS)}.")
+        if key not in STAGE_OPTIONS:
+            hint = suggest(key, STAGE_OPTIONS)
+            raise RecipeError(f"stage {index} has the unknown key '{key}'{hint}; allowed: {', '.join(STAGE_OPTIONS)}.")
     teacher = stage.get("teacher", index)
     if not isinstance(teacher, int) or isinstance(teacher, bool) or teacher < 1:
         raise RecipeError(f"stage {index}: teacher = {teacher!r} must be a whole number from 1.")
-    for needed in ("alpha", "gamma"):
+    for needed in _NEEDED:
         if needed not in stage:
             raise RecipeError(f"stage {index} lacks '{needed}'.")
-    return {"duration": "inf", "sigma": 0, "weight_decay": 0, **stage, "teacher": teacher}
+    return {**_ABSENT, **stage, "teacher": teacher}
 
 
 def _case(index: int, case: dict[str, Any]) -> dict[str, Any]:

@@ -275,10 +275,11 @@ class Result:
             import xarray  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise _missing("xarray", "to_xarray") from None
+        from tlcli.options.axes import time_unit
         from tlcli.options.columns import label_of
 
         axes = self.axes
-        unit = "summed-loss" if self.job.resolved.get("reduction") == "sum" else "mean-loss"
+        unit = time_unit(self.job.resolved)
         data: dict[str, Any] = {}
         coords: dict[str, Any] = {name: ((name,), values) for name, values in axes.items()}
         for name in self.columns:
@@ -289,7 +290,7 @@ class Result:
             where[name] = _narrow(tuple(axes), values) if where is coords else (tuple(axes), values)
         out = xarray.Dataset(data, coords)
         for name, variable in out.variables.items():
-            time_like = str(name) in ("time", "t1", "t2")
+            time_like = name == "time" or (name in OPTIONS and OPTIONS[str(name)].lasts > 0)
             variable.attrs = {"symbol": label_of(str(name)), "units": f"{unit} time" if time_like else "1"}
         out.attrs = {"command": self.job.command, "recipe_sha256": self.about["recipe_sha256"]}
         return out

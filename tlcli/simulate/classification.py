@@ -15,7 +15,7 @@ from scipy.special import expit, log_expit, ndtr
 from tlcli.arrays import Floats
 from tlcli.errors import ConvergenceError, DomainError
 from tlcli.simulate.predictors import RegressionData
-from tlcli.simulate.regression import mix_teachers, train_source
+from tlcli.simulate.regression import mix_teachers, target_of, train_source
 from tlcli.simulate.trials import Estimate, Point, complete_point, run_trials, samples_of, unit_vector
 
 _SHARED: Mapping[str, float | str] = {
@@ -60,13 +60,7 @@ def simulate_classification(point: Point, *, dim: int, trials: int, seed: int) -
         teacher1 = unit_vector(rng, dim)
         data = _source(rng, teacher1, p1, σ, f, p["source_labels"] == "sign")
         state = train_source(data, γ, λ1, κ, t1)
-        norm = float(np.linalg.norm(state.beta))
-        n = state.beta / norm if norm > 0 else unit_vector(rng, dim)
-        n1 = float(n @ teacher1)
-        rest = n - n1 * teacher1
-        n2 = float(np.linalg.norm(rest))
-        xi = rest / n2 if n2 > 1e-8 else unit_vector(rng, dim, teacher1)
-        teacher2 = mix_teachers(rng, teacher1, xi, float(p["rho"]), float(p["rho_xi"]))
+        n, _, teacher2 = target_of(rng, state.beta, teacher1, float(p["rho"]), float(p["rho_xi"]))
         bulk, bulk0 = state.bulk, κ**2
         if p["kernel"] == "ntk":
             bulk, bulk0 = bulk + state.readout, 2 * bulk0
@@ -74,7 +68,7 @@ def simulate_classification(point: Point, *, dim: int, trials: int, seed: int) -
         return {
             **out,
             "overlap": float(state.beta @ teacher1),
-            "norm2": norm**2,
+            "norm2": float(np.linalg.norm(state.beta)) ** 2,
             "spike": state.spike,
             "bulk": state.bulk,
         }

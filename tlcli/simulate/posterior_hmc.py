@@ -65,21 +65,45 @@ class SampledStage:
         return energy, ((φ @ inverse / width - self.gamma**2 * s * v[:, None, :]) * slope) @ self.inputs
 
 
-class HmcChains:
-    """One chain per replica, all moved together; states are weights (R, N, d), at first `start` or the prior's."""
+class LeapChains:
+    """What chains of any likelihood share: a step that is adapted in the burn-in, and a flip of the weights."""
 
-    def __init__(self, network: SampledStage, rng: np.random.Generator, start: Floats | None = None):
-        self.network, self._rng = network, rng
-        prior = network.mean + rng.standard_normal(network.mean.shape) / np.sqrt(network.tightness)
-        self.weights = prior if start is None else start
-        self._energy, self._force = network.energy_and_force(self.weights)
-        self._step = 0.1
+    weights: Floats  # (R, N, d)
+
+    def __init__(self, rng: np.random.Generator, step: float):
+        self._rng, self._step = rng, step
         self._accepted, self._tried, self._adapted = 0.0, 0, 0
 
     @property
     def acceptance(self) -> float:
         """Mean acceptance since the burn-in."""
         return self._accepted / max(self._tried, 1)
+
+    def _learn(self, chance: Floats, adapt: bool) -> None:
+        """Adapt the step to the chances of a trajectory (R,), or count them where samples are kept."""
+        if adapt:
+            self._adapted += 1
+            gain = 1.0 / self._adapted**0.5
+            self._step = min(LONGEST, self._step * np.exp(gain * (chance.mean() - GOAL)))
+        else:
+            self._accepted += float(chance.mean())
+            self._tried += 1
+
+    def _signs(self, tightness: float, mean: Floats) -> Floats:
+        """Return the sign of each neuron (R, N, 1) once w -> -w was tried; the prior changes by exp(-2(1+δ) w·αw̄)."""
+        change = 2.0 * tightness * np.sum(self.weights * mean, axis=2, keepdims=True)
+        return np.where(np.log(self._rng.uniform(size=change.shape)) < -change, -1.0, 1.0)
+
+
+class HmcChains(LeapChains):
+    """One chain per replica, all moved together; states are weights (R, N, d), at first `start` or the prior's."""
+
+    def __init__(self, network: SampledStage, rng: np.random.Generator, start: Floats | None = None):
+        super().__init__(rng, 0.1)
+        self.network = network
+        prior = network.mean + rng.standard_normal(network.mean.shape) / np.sqrt(network.tightness)
+        self.weights = prior if start is None else start
+        self._energy, self._force = network.energy_and_force(self.weights)
 
     def move(self, adapt: bool) -> None:
         """Make one trajectory; `adapt` changes the step after it and must be off while samples are kept."""
@@ -103,20 +127,7 @@ class HmcChains:
         self.weights = np.where(taken[:, None, None], net.mean + u / root, self.weights)
         self._energy = np.where(taken, energy, self._energy)
         self._force = np.where(taken[:, None, None], force, self._force)
-        if adapt:
-            self._adapted += 1
-            gain = 1.0 / self._adapted**0.5
-            self._step = min(LONGEST, self._step * np.exp(gain * (chance.mean() - GOAL)))
-        else:
-            self._accepted += float(chance.mean())
-            self._tried += 1
-        if net.act.odd:
-            self._flip()
-
-    def _flip(self) -> None:
-        """Try w -> -w for every neuron: φφᵀ does not change, the prior by exp(-2(1+δ) w·αw̄)."""
-        net = self.network
-        change = 2.0 * net.tightness * np.sum(self.weights * net.mean, axis=2, keepdims=True)
-        sign = np.where(np.log(self._rng.uniform(size=change.shape)) < -change, -1.0, 1.0)
-        # The force is odd in w with φ; it is flipped with the state.
-        self.weights, self._force = self.weights * sign, self._force * sign
+        self._learn(chance, adapt)
+        if net.act.odd:  # φφᵀ does not change with all signs, and the force is odd in w with φ
+            sign = self._signs(net.tightness, net.mean)
+            self.weights, self._force = self.weights * sign, self._force * sign

@@ -15,7 +15,7 @@ import numpy as np
 from tlcli.arrays import Floats
 from tlcli.bayes.likelihood import Likelihood
 from tlcli.dmft.activations import Activation
-from tlcli.simulate.posterior_hmc import GOAL, LONGEST
+from tlcli.simulate.posterior_hmc import LeapChains
 
 LEAPS = 16
 
@@ -70,25 +70,19 @@ class LossStage:
         return self.likelihood.beta * each.sum(axis=1), self.likelihood.beta * force.reshape(f.shape)
 
 
-class LossChains:
+class LossChains(LeapChains):
     """One chain per replica, all moved together; states are weights (R, N, d) and readouts (R, N, K).
 
     Weights start at `start` or the prior's draws, readouts at the prior's.
     """
 
     def __init__(self, network: LossStage, rng: np.random.Generator, start: Floats | None = None):
-        self.network, self._rng = network, rng
+        super().__init__(rng, 0.05)
+        self.network = network
         noise = rng.standard_normal(network.mean.shape) / np.sqrt(network.tightness)
         self.weights = network.mean + (0.0 if network.frozen else noise) if start is None else start
         self.readout = rng.standard_normal((*network.mean.shape[:2], network.likelihood.readouts))
         self._energy, *self._force = network.energy_and_force(self.weights, self.readout)
-        self._step = 0.05
-        self._accepted, self._tried, self._adapted = 0.0, 0, 0
-
-    @property
-    def acceptance(self) -> float:
-        """Mean acceptance since the burn-in."""
-        return self._accepted / max(self._tried, 1)
 
     def observe(self, inputs: Floats) -> tuple[Floats, Floats]:
         """Return f (R, n) or (R, n, C) and Φ (R, n, n) at all points, inputs (n, d)."""
@@ -122,21 +116,8 @@ class LossChains:
         self.readout = np.where(taken, a, self.readout)
         self._energy = np.where(taken[:, 0, 0], energy, self._energy)
         self._force = [np.where(taken, new, old) for new, old in zip((force, pull), self._force, strict=True)]
-        if adapt:
-            self._adapted += 1
-            gain = 1.0 / self._adapted**0.5
-            self._step = min(LONGEST, self._step * np.exp(gain * (chance.mean() - GOAL)))
-        else:
-            self._accepted += float(chance.mean())
-            self._tried += 1
-        if net.act.odd and not net.frozen:
-            self._flip()
-
-    def _flip(self) -> None:
-        """Try (w, a) -> -(w, a) for every neuron: f does not change, the prior by exp(-2(1+δ) w·αw̄)."""
-        net = self.network
-        change = 2.0 * net.tightness * np.sum(self.weights * net.mean, axis=2, keepdims=True)
-        sign = np.where(np.log(self._rng.uniform(size=change.shape)) < -change, -1.0, 1.0)
-        # The forces are odd in (w, a) of their neuron; they are flipped with the state.
-        self.weights, self.readout = self.weights * sign, self.readout * sign
-        self._force = [one * sign for one in self._force]
+        self._learn(chance, adapt)
+        if net.act.odd and not net.frozen:  # f does not change with the signs of (w, a), in which the forces are odd
+            sign = self._signs(net.tightness, net.mean)
+            self.weights, self.readout = self.weights * sign, self.readout * sign
+            self._force = [one * sign for one in self._force]

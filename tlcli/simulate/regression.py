@@ -75,21 +75,14 @@ def simulate_regression(point: Point, *, dim: int, trials: int, seed: int) -> di
         teacher1 = unit_vector(rng, dim)
         data1 = draw(rng, scale * teacher1, p1, scale * q["sigma1"])
         source = train_source(data1, q["gamma0"], q["weight_decay"], q["init_scale"], q["t1"])
-        norm = float(np.linalg.norm(source.beta))
-        n = source.beta / norm if norm > 0 else unit_vector(rng, dim)
-        n1 = float(n @ teacher1)
-        rest = n - n1 * teacher1
-        n2 = float(np.linalg.norm(rest))
-        # A predictor along its teacher has no noise direction: xi is then any direction orthogonal to it.
-        xi = rest / n2 if n2 > 1e-8 else unit_vector(rng, dim, teacher1)
-        teacher2 = mix_teachers(rng, teacher1, xi, q["rho"], q["rho_xi"])
-
+        n, (n1, n2), teacher2 = target_of(rng, source.beta, teacher1, q["rho"], q["rho_xi"])
         bulk, spike, bulk0 = source.bulk, source.spike, q["init_scale"] ** 2
         if kernel == "ntk":  # M + m I
             bulk, bulk0 = bulk + source.readout, 2 * bulk0
         if np.isinf(spike) and np.isfinite(q["time"]):
             raise DomainError("gamma0 = inf has no finite-time fine-tuning: use a finite gamma0 or time = inf.")
         out = _transfer(rng, teacher2, p2, q, Features(bulk, n[:, None], np.array([[spike]])), bulk0)
+        norm = float(np.linalg.norm(source.beta))
         out |= {"overlap": float(source.beta @ teacher1) / scale, "norm2": norm**2 / scale**2}
         out["source_loss"] = float(np.sum((source.beta - scale * teacher1) ** 2))
         out |= {"spike": spike, "bulk": bulk}
@@ -130,6 +123,20 @@ def draw(rng: np.random.Generator, teacher: Floats, n_samples: int | None, sigma
         return RegressionData(None, teacher)
     x = rng.standard_normal((n_samples, len(teacher)))
     return RegressionData(x, x @ teacher + sigma * rng.standard_normal(n_samples))
+
+
+def target_of(
+    rng: np.random.Generator, beta: Floats, teacher1: Floats, rho: float, rho_xi: float
+) -> tuple[Floats, tuple[float, float], Floats]:
+    """Return the direction n of a predictor (D,), its parts along teacher and noise, and a teacher of the target."""
+    norm = float(np.linalg.norm(beta))
+    n = beta / norm if norm > 0 else unit_vector(rng, len(beta))
+    n1 = float(n @ teacher1)
+    rest = n - n1 * teacher1
+    n2 = float(np.linalg.norm(rest))
+    # A predictor along its teacher has no noise direction: xi is then any direction orthogonal to it.
+    xi = rest / n2 if n2 > 1e-8 else unit_vector(rng, len(beta), teacher1)
+    return n, (n1, n2), mix_teachers(rng, teacher1, xi, rho, rho_xi)
 
 
 def mix_teachers(rng: np.random.Generator, teacher1: Floats, xi: Floats, rho: float, rho_xi: float) -> Floats:

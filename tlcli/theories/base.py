@@ -98,6 +98,13 @@ class Theory(ABC):
     def check(self, case: Case) -> None:  # noqa: B027 (a theory may have nothing to refuse)
         """Refuse what cannot be computed, before anything is. Raises UsageError or DomainError."""
 
+    def refuse(self, given: Mapping[str, Any]) -> None:  # noqa: B027
+        """Refuse options, as they are written, that have no effect on this theory. Raises UsageError."""
+
+    def missing(self, name: str) -> Any:
+        """Return what an option without default is, where it was not given. Raises UsageError where it must be."""
+        return None
+
     def judge(self, case: Case, columns: Columns) -> None:  # noqa: B027
         """Refuse an answer that only a mistake can have asked for, as a single infinite one. Raises DomainError."""
 
@@ -257,6 +264,10 @@ class Experiment(ABC):
     @abstractmethod
     def tasks(self, case: Case, variant: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> list[Task]:
         """Return the tasks of one variant, each with the point and draw that it belongs to."""
+
+    def memory(self, parameters: Mapping[str, Any]) -> float:
+        """Return the bytes of a worker at the parameters of a task, 0 where they are not known before."""
+        return 0.0
 
     def merge(self, case: Case, found: Sequence[Placed]) -> Mapping[str, Any] | None:
         """Join the records of one variant and point, one per draw; None where a draw belongs to another shard."""

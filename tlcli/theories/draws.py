@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from tlcli.errors import UsageError
+from tlcli.status import Phase, Status
 from tlcli.sweep.runner import FAILED, Placed
+from tlcli.theories.base import Case, Findings
 
 Record = Mapping[str, Any]
 
@@ -35,6 +37,24 @@ def refuse_if_all_failed(groups: Sequence[Sequence[Record]]) -> None:
         kind, _, text = messages[0].partition(": ")
         if kind in USERS_ERRORS:
             raise UsageError(text)
+
+
+def joined(case: Case, found: Sequence[Placed]) -> Findings:
+    """Return the records of one draw per point, numbers alone, as columns; NaN and `failed` where a point broke off.
+
+    Raises:
+        UsageError: no point could be computed, for a reason that is the user's.
+    """
+    groups = by_point(found, case.grid.size)
+    refuse_if_all_failed(groups)
+    rows = [dict(group[0]) for group in groups]
+    messages = [str(row.pop("message")) for row in rows if row.get("status") == FAILED]
+    rows = [row if row["status"] != FAILED else {"status": Status.FAILED, "phase": Phase.UNKNOWN} for row in rows]
+    out = Findings({}, messages=messages)
+    for name in dict.fromkeys(name for row in rows for name in row):
+        column = np.array([row.get(name, np.nan) for row in rows], np.int8 if name in ("status", "phase") else float)
+        out.columns[name] = column.reshape(case.grid.shape)
+    return out
 
 
 def whole(found: Sequence[Placed]) -> tuple[Sequence[Record], Record | None] | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tlcli.arrays import Floats, Indices
+from tlcli.arrays import Floats
 from tlcli.errors import DomainError
 from tlcli.linear.ansatz import check_alignment, check_psd, diagonalise
 from tlcli.linear.classify.channels import signal_of
@@ -18,7 +18,7 @@ from tlcli.linear.classify.readout import Classified, Loss, classify
 from tlcli.linear.classify.source import Labels, check_flips, pretrain_labels
 from tlcli.linear.classify.stopped import best_time, classify_stopped
 from tlcli.linear.pretraining import Kernel, Pretrained
-from tlcli.linear.search import optimal_gamma0
+from tlcli.linear.search import optimal_at_points
 from tlcli.status import SOLVED, Status, phase_of, worst
 
 _RIDGES: dict[str, Any] = {"lowest": 1e-5, "highest": 1e5, "n_grid": 16}  # 0 and inf are tried as well
@@ -194,19 +194,14 @@ def best_ridge(
     flips: ArrayLike = 0.0,
 ) -> Floats:
     """Return the ridge in [0, inf] of least error, for arrays that broadcast as in `classify`."""
-    arrays = [np.asarray(x, dtype=float) for x in (alpha2, bulk, tau, flips, *spikes, *overlaps2)]
-    shape = np.broadcast_shapes(*(x.shape for x in arrays))
-    table = np.stack([np.broadcast_to(x, shape).ravel() for x in arrays], axis=1)
-    points, back = np.unique(table, axis=0, return_inverse=True)
 
-    def error(ridge: Floats, rows: Indices) -> Floats:
-        alpha, k, τ, f, *rest = np.moveaxis(points[rows], -1, 0)
+    def error(ridge: Floats, α: Floats, k: Floats, τ: Floats, f: Floats, *rest: Floats) -> Floats:
         c, r2 = rest[: len(spikes)], rest[len(spikes) :]
         λ = np.minimum(ridge, _ENDLESS)
-        return classify(alpha, c, r2, loss=loss, ridge=λ, bulk=k, tau=τ, flips=f).error
+        return classify(α, c, r2, loss=loss, ridge=λ, bulk=k, tau=τ, flips=f).error
 
-    best, _ = optimal_gamma0(error, len(points), **_RIDGES)
-    return best[back.ravel()].reshape(shape)
+    best, _ = optimal_at_points(error, (alpha2, bulk, tau, flips, *spikes, *overlaps2), **_RIDGES)
+    return best
 
 
 def _compare(

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tlcli.arrays import Floats, Indices
+from tlcli.arrays import Floats
 from tlcli.linear.classify.channels import ClassifierState, log_loss, signal_of
 from tlcli.linear.classify.readout import Classified, classify
 from tlcli.linear.frozen_dynamics import TOLERANCE, direction_loss, direction_part, noise_loss
-from tlcli.linear.search import optimal_gamma0
+from tlcli.linear.search import optimal_at_points
 from tlcli.status import Status
 
 _EARLIEST, _LATEST, _TRIED = 1e-3, 1e3, 25  # times at which the best is sought, beside 0 and infinity
@@ -103,16 +103,17 @@ def best_time(
 
     At 0 it is best to stop at once: at the first step the predictor has the direction of Hebb's rule.
     """
-    arrays = [np.asarray(x, dtype=float) for x in (alpha2, ridge, bulk, tau, flips, *spikes, *overlaps2)]
-    shape = np.broadcast_shapes(*(x.shape for x in arrays))
-    table = np.stack([np.broadcast_to(x, shape).ravel() for x in arrays], axis=1)
-    points, back = np.unique(table, axis=0, return_inverse=True)
 
-    def error(time: Floats, rows: Indices) -> Floats:
-        α, λ, k, τ, f, *rest = np.moveaxis(points[rows], -1, 0)
+    def error(time: Floats, α: Floats, λ: Floats, k: Floats, τ: Floats, f: Floats, *rest: Floats) -> Floats:
         c, r2 = rest[: len(spikes)], rest[len(spikes) :]
         return classify_stopped(α, c, r2, time=time, ridge=λ, bulk=k, tau=τ, flips=f).error
 
-    best, least = optimal_gamma0(error, len(points), lowest=_EARLIEST, highest=_LATEST, n_grid=_TRIED, tolerance=1e-9)
-    best = np.where(best <= _EARLIEST * (1 + 1e-6), 0.0, best)
-    return best[back.ravel()].reshape(shape), least[back.ravel()].reshape(shape)
+    best, least = optimal_at_points(
+        error,
+        (alpha2, ridge, bulk, tau, flips, *spikes, *overlaps2),
+        lowest=_EARLIEST,
+        highest=_LATEST,
+        n_grid=_TRIED,
+        tolerance=1e-9,
+    )
+    return np.where(best <= _EARLIEST * (1 + 1e-6), 0.0, best), least

@@ -1,11 +1,12 @@
 """Whitened data in closed form as a solver: overlaps, train loss and evidence over whole grids."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from tlcli.arrays import Array
 from tlcli.bayes.whitened import whitened
 from tlcli.bayes.whitened_losses import whitened_losses
 from tlcli.errors import DomainError, UsageError
@@ -109,12 +110,17 @@ def whitened_columns(p: Parameters) -> Columns:
     arguments = _arguments(p)
     found, alone = whitened(**arguments), whitened(**{**arguments, "delta": 0.0})
     norm = np.asarray(p["label_norm2"], dtype=float)
-    loss, baseline = found["train_loss"] / norm, np.asarray(alone["train_loss"] / norm)
+    return _columns(found, alone, found["train_loss"] / norm, alone["train_loss"] / norm)
+
+
+def _columns(found: Columns, alone: Columns, loss: Array, baseline: Array, more: Sequence[str] = ()) -> Columns:
+    """Return what both theories have to say of a target tied to its source and of the target alone."""
     solved = found["status"] & alone["status"]
     columns: Columns = {
         "train_loss": loss,
-        "baseline": baseline,
+        "baseline": np.asarray(baseline),
         "gain": baseline - loss,
+        **{name: found[name] for name in more},
         "source_overlap": found["lam_source"],
         "target_overlap": found["k22"],
         "cross_overlap": found["k12"],
@@ -159,25 +165,7 @@ def whitened_loss_columns(p: Parameters) -> Columns:
         UsageError: label smoothing of a loss without it.
     """
     found, alone = _loss_solutions(p)
-    solved = found["status"] & alone["status"]
-    columns: Columns = {
-        "train_loss": found["train_loss"],
-        "baseline": alone["train_loss"],
-        "gain": alone["train_loss"] - found["train_loss"],
-        "margin": found["margin"],
-        "source_overlap": found["lam_source"],
-        "target_overlap": found["k22"],
-        "cross_overlap": found["k12"],
-        "retained_overlap": found["k11"],
-        "perpendicular": found["perp"],
-        "free_energy": found["free_energy"],
-        "evidence_gain": alone["free_energy"] - found["free_energy"],
-    }
-    columns = {name: np.where(solved, column, np.nan) for name, column in columns.items()}
-    columns["phase"] = phase_of(columns["gain"], columns["train_loss"], columns["baseline"], relative=SOLVED)
-    columns["residual"] = np.maximum(found["residual"], alone["residual"])
-    columns["status"] = np.where(solved, Status.CONVERGED, Status.NOT_CONVERGED).astype(np.int8)
-    return columns
+    return _columns(found, alone, found["train_loss"], alone["train_loss"], ("margin",))
 
 
 def _loss_solutions(p: Parameters) -> tuple[Columns, Columns]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from tlcli.errors import DomainError, RecipeError
 from tlcli.linear.stages import LinearStage, check_gram, run_stages
-from tlcli.options import OPTIONS, STAGE_OPTIONS
+from tlcli.options import OPTIONS
+from tlcli.options.commands import STAGE_OPTIONS
 from tlcli.sweep.grids import parse_values
 from tlcli.theories.base import ClosedForm, Columns, Experiment, Parameters
 from tlcli.theories.linear.experiment import UnreducedDynamics

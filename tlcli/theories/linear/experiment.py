@@ -16,6 +16,7 @@ from tlcli.theories.base import Case, Experiment
 from tlcli.theories.draws import seed_of, told
 
 FUNCTION = "tlcli.theories.linear.experiment:run"
+_WORKER = 100e6  # bytes of a process that runs experiments
 
 
 class _Linear(Experiment):
@@ -65,6 +66,22 @@ class _Linear(Experiment):
             common["spectrum_sha256"] = hashlib.sha256(content.tobytes()).hexdigest()
         points = enumerate(case.grid.points())
         return [Task(FUNCTION, {**common, **variant, **point}, seed, index) for index, point in points]
+
+    def memory(self, parameters: Mapping[str, Any]) -> float:
+        """Return the bytes of a worker at one point, measured at D = 100 to 2000 and P/D = 0.5 to 10.
+
+        A regression holds P x D inputs and two D x D matrices, the population's integrator some fifty D x D matrices,
+        and gradient descent six matrices of N x D weights.
+        """
+        p, dim = parameters, int(parameters["dim"])
+        counts = [dim * float(p[name]) for name in ("alpha1", "alpha2") if name in p]
+        counts += [float(p[name]) for name in ("p1", "p2") if name in p]
+        samples = max((count for count in counts if math.isfinite(count)), default=0.0)
+        numbers = {
+            "population": 50.0 * dim**2,
+            "network": 6.0 * int(p.get("width", 0)) * dim + samples * dim,
+        }.get(self.name, samples * dim + 2.2 * dim**2)
+        return _WORKER + 8.0 * numbers
 
     def _check_samples(self, case: Case, settings: Mapping[str, Any]) -> None:
         grid = case.grid.values

@@ -1,13 +1,14 @@
 """The proportional-limit theories: thin adapters from grids of options to `tlcli.linear`."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tlcli.arrays import Flags, Floats
-from tlcli.errors import DomainError
+from tlcli.errors import DomainError, UsageError
 from tlcli.linear.ansatz import check_alignment
 from tlcli.linear.linear_transfer import Transfer, transfer_ansatz, transfer_exact
 from tlcli.linear.pretraining import Pretrained, collapse_ratio, pretrain
@@ -23,6 +24,8 @@ _SOURCE = ("alpha1", "gamma0", "sigma1", "weight_decay", "init_scale", "kernel")
 _KERNEL = ("overlap", "norm2", "bulk", "spike")
 _COEFFICIENTS = ("c_signal", "c_cross", "c_noise")
 _TRANSFER = ("loss", "baseline", "gain", "train_loss", "phase", "residual", "status")
+
+_DIM = 400  # of a power-law spectrum
 
 # What each kind of input spectrum brings along, or has no use for: no options then, and no columns.
 _FIXED_BY = {
@@ -170,6 +173,12 @@ class Ansatz(_Tuned):
     experiments: tuple[Experiment, ...] = (Regression(),)
     partial: ClassVar[bool] = True
 
+    def missing(self, name: str) -> Any:
+        """Refuse a kernel without its signal."""
+        if name == "c_signal":
+            raise UsageError(f"{self.name} needs --c-signal, a number or an expression such as 'alpha1*gamma0'.")
+        return super().missing(name)
+
     def evaluate(self, p: Parameters) -> Columns:
         """Return `tlcli.linear.linear_transfer.transfer_ansatz`."""
         c = constants(p)
@@ -246,6 +255,18 @@ class Structured(_Linear):
     )
     experiments: tuple[Experiment, ...] = (Regression(),)
     cheap: ClassVar[bool] = False
+
+    def refuse(self, given: Mapping[str, Any]) -> None:
+        """Refuse a dimension of inputs that have their own."""
+        if "dim" not in self.parameters and given.get("dim") is not None:
+            raise UsageError(
+                f"dim = {given['dim']} has no effect: spectrum {given['spectrum']} has a dimension of its own; "
+                "leave out --dim."
+            )
+
+    def missing(self, name: str) -> Any:
+        """Return the dimension of a power law."""
+        return _DIM if name == "dim" else super().missing(name)
 
     def evaluate(self, p: Parameters) -> Columns:
         """Return `tlcli.linear.structured.structured_transfer` for the spectrum that the options name."""
