@@ -215,6 +215,22 @@ def test_the_directions_of_hidden_matrices_are_expected(data):
         assert found / 1.6 < expected < found * 1.6, (gamma, t)
 
 
+@pytest.mark.parametrize(("samples", "gamma", "t"), [(8, 0.1, 1.0), (16, 0.1, 1.0), (8, 0.3, 1.0), (8, 1.0, 1.0)])
+def test_directions_that_kinks_reveal_are_expected(samples, gamma, t):
+    """Within 1.5; it was off by 3.6 at small gamma, where few neurons cross a kink, and by 1.5 after t = 20."""
+    half = samples // 2
+    given = transfer_data("linear", "hermite:2", dim=6, rho=0.7, noise1=0, noise2=0, p1=half, p2=half, ptest=10, seed=0)
+    settings = settings_of(activation="relu", gamma0=gamma, gamma2=gamma, times1=(t,), times2=(t,))
+    found = solve_transfer(given, settings, Numerics(repeats=2)).info["revealed"]
+    expected = expected_rank(activation("relu"), samples, gamma, t)
+    assert found / 1.5 < expected < 1.5 * found
+
+
+def test_the_directions_of_a_long_run_with_kinks():
+    """Eight points after t = 20 reveal 649 (a minute of one core); 446 were expected."""
+    assert 649 / 1.5 < expected_rank(activation("relu"), 8, 1.0, 20.0) < 1.5 * 649
+
+
 # Fewer training points than dimensions: test inputs have a part that no training point has.
 @pytest.fixture(scope="module")
 def wide():
