@@ -17,8 +17,8 @@ _PROCESS = 145e6  # bytes of the program
 _FIELDS, _FIELDS_EXACT = 8, 4  # fields of all points and of one layer that every thread works with
 _PER_POINT, _GROWTH, _RICHNESS = 4.2, 0.36, 0.55  # directions of gamma = 1 after t = 1, and the powers of t and gamma
 _FEWEST, _MANY = 2.5, 22.0  # directions per point
-# With kinks every neuron that crosses one adds a direction: so many per gamma sqrt(t) up
-# to a few crossings each, and a power of the points. Measured for relu, 8 and 16 points, gamma 0.1 to 1 and t 1 to 20: within 1.5.
+# With kinks every neuron that crosses one adds a direction: so many per gamma sqrt(t), up to a few crossings each,
+# and a power of the points. Measured for relu, 8 and 16 points, gamma 0.1 to 1 and t 1 to 20: within 1.5.
 _CROSSINGS, _LAST, _SHARED = 59.0, 4.5, 0.78
 
 
