@@ -83,7 +83,7 @@ def frozen_digits():
     said = []
     for name in ("fig2b", "fig2c"):
         small, large = (pick(name, "loss", p2=320, ridge=ridge) for ridge in (1e-4, 0.01))
-        assert np.ptp(small) < 0.015  # a tenth of the loss, and less than its error
+        assert np.ptp(small) < 0.015  # a tenth of the loss
         assert np.ptp(large) > 0.09
         said += [f"{small.min():.3f} to {small.max():.3f}", f"{large.min():.2f} to {large.max():.2f}"]
         assert np.all(np.diff(large) < 0), "the richer the better"
