@@ -113,7 +113,7 @@ def _leaving(x: Floats, y: Floats, run: Indices, edge: float, seen: Flags, log: 
     sides = [(i, j) for i, j in ((before, run[0]), (after, run[-1])) if 0 <= i < len(x) and seen[i]]
     if len(sides) != 1:
         middle = run[len(run) // 2]
-        level = np.ptp(y[run]) == 0
+        level = bool((y[run] == y[run[0]]).all())  # of infinite losses too
         return float(x[middle if level or not sides else run[np.argmax(np.abs(y[run] - edge))]])
     inside, outside = sides[0]
     ends = np.array([y[inside], y[outside], edge])
