@@ -234,6 +234,14 @@ def test_a_diverging_point_in_a_grid_is_a_row(tlcli):
     assert next(csv.DictReader(io.StringIO(alone.out)))["loss"] == "0.5"
 
 
+def test_rows_without_a_hyperplane_say_what_has_an_answer(tlcli):
+    command = "finetune-loss --solver linear-classify --alpha1 2 --gamma0 1 --alpha2 2,4 --flips2 0.1 -o -"
+    none = tlcli(f"{command} --loss margin")
+    assert none.code == 0
+    assert "1 row without a hyperplane that divides the labels (status inseparable)" in none.err
+    assert "hyperplane" not in tlcli(f"{command} --loss hinge --ridge 0.1").err
+
+
 def test_an_unsolved_kernel_is_a_row_without_numbers(tlcli):
     done = tlcli("finetune-loss --gamma0 1,30 --t1 1e8 --alpha1 0.01,0.5 -o -")
     assert done.code == 3

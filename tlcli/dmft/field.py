@@ -346,8 +346,13 @@ class Field(Arithmetic):
             own = q if plain else q * square[block]
             return first, to_numpy(slope.T @ scale_rows(xp, slope2 + 0, own)).astype(float)
 
-        parts = self.threads.map(one, range(len(blocks)), self.size * len(coords))
-        return sum(p[0] for p in parts), sum(p[1] for p in parts)
+        totals: list[Any] = [0, 0]
+        # Between many points the kernels of all blocks are large: never more of them than threads.
+        for start in range(0, len(blocks), self.threads.count):
+            now = range(start, min(start + self.threads.count, len(blocks)))
+            for part in self.threads.map(one, now, self.size * len(coords)):
+                totals = [total + more for total, more in zip(totals, part, strict=True)]
+        return totals[0], totals[1]
 
 
 def bend_of(act: Activation) -> float:

@@ -123,6 +123,11 @@ def _exit_code(blocks: Sequence[Block], measured: Sequence[Measured | None], str
         console.note(
             f"{rows(counts[Status.DIVERGED])} with an infinite answer (status diverged){_infinite_columns(blocks)}."
         )
+    if counts[Status.INSEPARABLE]:
+        console.note(
+            f"{rows(counts[Status.INSEPARABLE])} without a hyperplane that divides the labels (status inseparable): "
+            "there is no largest margin; another --loss has an answer there."
+        )
     unsolved = sum(counts[status] for status in _UNSOLVED)
     failed = sum(one.n_failed for one in measured if one is not None)
     if unsolved:

@@ -82,14 +82,16 @@ def _mixed(
         return {}
     if named[0] == named[1] and (classes[0] == classes[1] or named[0] != "mse"):
         return {}
-    have = [
-        f"{task} has {'real labels' if kind.classes is None else f'{kind.classes} classes'}"
-        for task, kind in zip(tasks, kinds, strict=True)
-    ]
     what = f"both are trained with {named[0]}"
     if named[0] != named[1]:
         what = f"the source is trained with {named[0]}, the target with {named[1]}"
-    return {"mixed": f"{' and '.join(have)}: {what}; --loss1 and --loss2 set other losses."}
+    if classes[0] != classes[1]:
+        have = [
+            f"the {role} {task} has {'real labels' if kind.classes is None else f'{kind.classes} classes'}"
+            for role, task, kind in zip(("source", "target"), tasks, kinds, strict=True)
+        ]
+        what = f"{' and '.join(have)}: {what}"
+    return {"mixed": f"{what}; --loss1 and --loss2 set other losses."}
 
 
 def _refuse_without_effect(get: Callable[[str], Any], kinds: Sequence[LabelKind], source: str, target: str) -> None:
