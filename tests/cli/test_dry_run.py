@@ -41,3 +41,60 @@ def test_the_estimate_of_an_experiment_grows_with_its_points_and_trials(tlcli, m
     many = seconds("--rho 0.1:0.9:50 --gamma0 1:20:20 --trials 1000")
     assert many > 50 * one
     assert seconds("--rho 0.1:0.9:50 --gamma0 1:20:20 --trials 1000 --jobs 2") < 0.8 * many
+
+
+TWO = "finetune-loss --alpha2 0.2,0.4"
+MEASURED = f"{TWO} --simulate --trials 2 --dim 20"
+
+
+@pytest.mark.parametrize("words", [TWO, MEASURED])
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        ("note.txt", "output 'note.txt' is a file or lies below one; give a folder."),
+        ("note.txt/sub/more", "output 'note.txt/sub/more' is a file or lies below one; give a folder."),
+        ("x" * 300, "File name too long; give another -o."),
+        ("mine", "'mine/figure.png' was not written by an earlier run, or was changed since"),
+        ("held/table.csv", "is a file or lies below one; give a folder."),
+        ("taken", "'taken/table.csv' is a folder where a result must be written"),
+    ],
+)
+def test_a_dry_run_ends_with_the_refusal_of_the_run(words, place, sentence, tlcli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "note.txt").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "figure.png").write_text("a picture of my own")
+    (tmp_path / "taken" / "table.csv").mkdir(parents=True)
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "table.csv").write_text("1")
+    before = sorted(tmp_path.rglob("*"))
+    done, dry = tlcli(words, "-o", place), tlcli(words, "-o", place, "--dry-run")
+    assert done.code == dry.code != 0
+    assert sentence in done.err
+    assert dry.err.splitlines()[-1] == done.err.splitlines()[-1]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("more", ["--quantity los", "--columns los", "--title '$\\alhpa$'"])
+def test_a_dry_run_refuses_what_cannot_be_drawn_or_written(more, tlcli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done, dry = tlcli(TWO, more), tlcli(TWO, more, "--dry-run")
+    assert done.code == dry.code == 2
+    assert dry.err.splitlines()[-1] == done.err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_that_could_run_leaves_nothing(tlcli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = tlcli(MEASURED, "-o deep/er/out", "--dry-run")
+    assert done.code == 0, done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_below_a_file_is_named_as_such(tlcli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "note.txt").write_text("mine")
+    done = tlcli(MEASURED, "-o out --store note.txt/points")
+    assert done.code == 2
+    assert "the store 'note.txt/points' lies below the file 'note.txt'" in done.err
+    assert not (tmp_path / "out").exists()

@@ -105,7 +105,7 @@ GOOD = {
         (FINITE, [0, 1e12], [INF, 2e12, -1]),
         (OVERLAP, [-1, 0, 1], [1.0000001, -1.0000001, INF]),
         (COUNT, [1, 7, INF], [0, 1.5]),
-        (COUNT_FINITE, [1, 7], [0, 1.5, INF]),
+        (COUNT_FINITE, [1, 7, 1e12], [0, 1.5, 1e13, INF]),
         (Domain(finite=True), [-5, 5], [INF, -INF]),
     ],
 )
@@ -144,7 +144,7 @@ def test_domains_describe_themselves():
         ">= 0 and <= 1e+12 and finite",
         ">= -1 and <= 1",
         "a whole number >= 1, or inf",
-        "a whole number >= 1 and finite",
+        "a whole number >= 1 and <= 1e+12 and finite",
     }
 
 

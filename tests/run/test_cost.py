@@ -11,6 +11,7 @@ import pytest
 from tests.cli.conftest import call
 from tlcli.run import compute, cost
 from tlcli.sweep.runner import Task, left_of, plan
+from tlcli.theories import memory
 from tlcli.theories.network import cost as network_cost
 
 _MAP = "phase-diagram --x alpha2=0.105:2.005:1000 --y gamma0=0.1:20:500"
@@ -182,14 +183,14 @@ def test_a_deep_network_that_cannot_fit_is_refused_before_the_work(tmp_path, mon
     ],
 )
 def test_what_is_available_is_the_least_that_the_system_grants(files, size, monkeypatch):
-    monkeypatch.setattr(cost, "_lines", lambda path: files.get(str(path), "").splitlines())
-    assert cost.available_memory() == size
+    monkeypatch.setattr(memory, "_lines", lambda path: files.get(str(path), "").splitlines())
+    assert memory.available_memory() == size
 
 
 def test_a_system_that_says_nothing_of_what_is_free_has_what_it_has(monkeypatch):
-    monkeypatch.setattr(cost, "_lines", lambda path: [])
-    monkeypatch.setattr(cost.os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__)
-    assert cost.available_memory() == 4096e3
+    monkeypatch.setattr(memory, "_lines", lambda path: [])
+    monkeypatch.setattr(memory.os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__)
+    assert memory.available_memory() == 4096e3
 
 
 def test_shards_share_the_tasks_that_are_left():

@@ -139,7 +139,9 @@ def test_kinds_must_agree(source, target):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"p1": 0}, UsageError, "p1 = 0: it must be an integer >= 1"),
+        ({"p1": 0}, UsageError, r"p1 = 0: it must be an integer from 1 to 1e\+12"),
+        ({"p1": 10**30}, UsageError, r"p1 = 1e\+30"),
+        ({"p1": -(10**400)}, UsageError, "p1 is a whole number beyond 1e308"),
         ({"p2": 2.5}, UsageError, r"p2 = 2\.5"),
         ({"ptest": -1}, UsageError, "ptest = -1"),
         ({"p1": np.inf}, UsageError, "p1 = inf"),

@@ -14,7 +14,7 @@ from tlcli.dmft.loss_regression import learned
 from tlcli.dmft.population import KINDS, MAX_QUADRATURE_RANK, quadrature
 from tlcli.dmft.regression import FrozenKernel
 from tlcli.dmft.two_layer import Problem
-from tlcli.errors import UsageError, check_choice
+from tlcli.errors import UsageError, check_choice, digits
 
 _SMALL = 0.4  # richness times rms label, below which f(0) of unpaired neurons matters
 _RICH = 1.6  # from here on the field moves fast
@@ -58,6 +58,11 @@ class Numerics:
             ("device", self.device, ("cpu", "cuda")),
         ):
             check_choice(name, value, allowed)
+        if self.neurons is not None and self.neurons > _MOST_NEURONS:
+            raise UsageError(
+                f"neurons = {digits(self.neurons)} are more than the {_MOST_NEURONS:g} of one population that are "
+                "allowed; use fewer and more --repeats."
+            )
 
 
 @dataclass(frozen=True)

@@ -364,7 +364,7 @@ _EXPERIMENT = [
         "512,1024",
         "Widths N of the network experiment; two or more are extrapolated in 1/N.",
         symbol=r"width $N$",
-        domain=Domain(2, whole=True, finite=True),
+        domain=Domain(2, 1e12, whole=True, finite=True),
         panel="Experiment",
     ),
 ]

@@ -166,7 +166,7 @@ TOLERANCE = Domain(0, open_low=True, finite=True)
 OVERLAP = Domain(-1, 1)
 SHARE = Domain(0, 0.5, open_high=True)  # of flipped labels: from one half on they say nothing, or the opposite
 COUNT = Domain(1, whole=True)
-COUNT_FINITE = Domain(1, whole=True, finite=True)
+COUNT_FINITE = Domain(1, 1e12, whole=True, finite=True)  # more would fit no memory
 REPEATED = Domain(1, 1e6, whole=True)  # of what is done one after the other: more would never end
 PROCESSES = Domain(1, 1024, whole=True)
 WHOLE = Domain(0, whole=True, finite=True)

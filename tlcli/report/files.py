@@ -5,7 +5,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,11 +26,23 @@ def prepare_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (FileExistsError, NotADirectoryError):
-        raise UsageError(f"output '{folder}' is a file or lies below one; give a folder.") from None
+        raise _is_file(folder) from None
     except ValueError as error:  # a NUL byte, which only Python can give
         raise UsageError(f"output {str(folder)!r} is no path ({error}); give a folder.") from None
     except OSError as error:
         raise WriteError(f"output '{folder}' cannot be written: {error.strerror}; give another -o.") from None
+
+
+def refuse_file(folder: Path) -> None:
+    """Refuse a folder that is a file or lies below one; nothing is created. Raises UsageError."""
+    with suppress(OSError, ValueError):  # what else is wrong with it is found when it is made
+        there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), None)
+        if there is not None and not there.is_dir():
+            raise _is_file(folder)
+
+
+def _is_file(folder: Path) -> UsageError:
+    return UsageError(f"output '{folder}' is a file or lies below one; give a folder.")
 
 
 def content_of(path: Path) -> bytes:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tlcli.errors import UsageError, WriteError
-from tlcli.report.files import HIDDEN, prepare_folder
+from tlcli.report.files import HIDDEN, prepare_folder, refuse_file
 from tlcli.report.provenance import PROVENANCE, checksum, read_provenance
 from tlcli.sweep.store import HOST, left_behind
 
@@ -46,9 +46,11 @@ class OutputFolder:
         """Refuse names that a run may need and that something else has.
 
         Raises:
-            UsageError: a folder, a file that the run reads, or one that no earlier run wrote or that has changed since.
+            UsageError: a folder, a file that the run reads, or one that no earlier run wrote or that has changed since;
+                a file in place of the folder.
             WriteError: the folder cannot be read.
         """
+        refuse_file(self.path)
         try:
             names = sorted(os.listdir(self.path)) if self.path.is_dir() else []
         except OSError as error:

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tlcli.report.tables import Block
 from tlcli.run.assemble import block_of
-from tlcli.run.cost import refuse_what_cannot_fit
+from tlcli.run.cost import refuse_what_cannot_fit, thinned
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job, prepare
 from tlcli.run.messages import Messages
@@ -75,6 +76,11 @@ def compute(
         one.found = one.solved or one.found
     blocks = [block_of(one.case, one.found.columns, one.measured) for one in outcomes]
     return Result(job, outcomes, blocks, seconds=time.perf_counter() - start)
+
+
+def foresee(job: Job, how: Invocation, begun: Callable[[Sequence[Block]], None], messages: Messages) -> None:
+    """Refuse what `compute` would before its work, by the columns of a small part of the grid."""
+    _begin(replace(job, cases=tuple(replace(c, grid=thinned(c.grid)) for c in job.cases)), how, begun, messages)
 
 
 def _begin(job: Job, how: Invocation, begun: Callable[[Sequence[Block]], None], messages: Messages) -> list[CaseResult]:

@@ -1,22 +1,23 @@
 """What a case will need, told from a small part of its grid, and whether the machine has as much memory."""
 
 import math
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from tlcli.errors import UsageError
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
+from tlcli.run.solve import planned
 from tlcli.run.stores import Stores
 from tlcli.sweep.grids import Grid, Values
-from tlcli.sweep.runner import left_of
-from tlcli.theories.amounts import shown_size
-from tlcli.theories.base import Case, PointByPoint
+from tlcli.sweep.runner import Task, left_of
+from tlcli.sweep.store import PointStore
+from tlcli.theories.base import Case, Experiment, PointByPoint
+from tlcli.theories.memory import available_memory, least_size, shown_sizes, too_large
 
 _SAMPLE = 4  # values per axis of the grid that is timed
 # Measured from 2e5 to 1e7 points: a process with its figure, and what it holds at its peak per byte of the columns
@@ -26,13 +27,18 @@ _PER_COLUMN = 6.0
 _LARGE = 1_000_000  # rows of a table, below which it fits anywhere
 
 
-def theory_cost(case: Case) -> tuple[float, float]:
-    """Time a thinned grid and scale up; return seconds, and the bytes of all columns at full size."""
+def thinned(grid: Grid) -> Grid:
+    """Return a grid with some of the values of every axis, two of them at the least."""
     thin = {}
-    for name, values in case.grid.values.items():
+    for name, values in grid.values.items():
         step = max(1, values.size // _SAMPLE)
         thin[name] = Values(values.array[::step], values.scale) if values.size > 1 else values
-    sample = Grid(thin)
+    return Grid(thin)
+
+
+def theory_cost(case: Case) -> tuple[float, float]:
+    """Time a thinned grid and scale up; return seconds, and the bytes of all columns at full size."""
+    sample = thinned(case.grid)
     start = time.perf_counter()
     columns = case.theory.columns(replace(case, grid=sample))
     seconds = time.perf_counter() - start
@@ -54,24 +60,19 @@ def peak(columns: Sequence[float]) -> float:
     return _PROCESS + sum(columns) + (_PER_COLUMN - 1) * max(columns, default=0.0)
 
 
-def available_memory() -> float:
-    """Return the bytes that a new process could use: what is free or can be freed, within the limit of its group."""
-    return min([_free(), *_group_limits()])
-
-
 def refuse_what_cannot_fit(job: Job, how: Invocation, stores: Stores) -> None:
     """Refuse before the work what needs more memory than there is.
 
     Raises:
         UsageError: with what is needed, what there is, and the remedy.
     """
+    _refuse_sizes(job, how, stores)
     large = [case for case in job.cases if case.theory.searchable and _rows(case) >= _LARGE]
     tables = peak([theory_cost(case)[1] for case in large]) if large else 0.0
     if large and tables > available_memory():
         rows = sum(map(_rows, large))
-        raise _too_large(
-            f"a table of {rows} rows", tables, "use a smaller grid, or several runs with a part of it each"
-        )
+        remedy = "use a smaller grid, or several runs with a part of it each"
+        raise too_large(f"a table of {rows} rows", tables, available_memory(), remedy)
     for case in job.cases:
         if not isinstance(case.theory, PointByPoint):
             continue
@@ -82,46 +83,36 @@ def refuse_what_cannot_fit(job: Job, how: Invocation, stores: Stores) -> None:
         if size > available_memory():
             what = "the largest network" if workers == 1 else f"the largest network on each of {workers} workers"
             fewer = " or --jobs" if workers > 1 else ""
-            raise _too_large(what, size, f"use fewer samples (--p1, --p2); --neurons, --repeats of deep ones{fewer}")
+            remedy = f"use fewer samples (--p1, --p2); --neurons, --repeats of deep ones{fewer}"
+            raise too_large(what, size, available_memory(), remedy)
 
 
-def _too_large(what: str, needed: float, remedy: str) -> UsageError:
-    have = shown_size(available_memory())
-    return UsageError(f"{what} needs about {shown_size(needed)} of memory, and {have} are available; {remedy}.")
+def _refuse_sizes(job: Job, how: Invocation, stores: Stores) -> None:
+    """Refuse what its sizes alone say, before anything is drawn or timed. Raises UsageError."""
+    have = available_memory()
+    for case in job.cases:
+        tasks = case.theory.tasks(case, job.settings["seed"])
+        groups: list[tuple[Sequence[Task], Callable[[Mapping[str, Any]], float], PointStore | None]]
+        groups = [(tasks, least_size, stores.of(case))]
+        for _, experiment, others in planned(case, job.settings):
+            groups.append((others, partial(_of_experiment, experiment), stores.experiments))
+        if not tasks:  # a closed form has no tasks: its words hold a dimension, where there is one
+            groups.append(([Task("", {"dim": case.words.get("dim")})], _of_spectrum, None))
+        for each, size, store in groups:
+            found = [task for task in each if size(task.parameters) > have]
+            for task in left_of(found, store, how.share)[:1]:
+                what = shown_sizes(task.parameters)
+                raise too_large(f"a point of {what}", size(task.parameters), have, "use less", " at least")
+
+
+def _of_experiment(experiment: Experiment, parameters: Mapping[str, Any]) -> float:
+    return max(least_size(parameters), experiment.memory(parameters))
+
+
+def _of_spectrum(parameters: Mapping[str, Any]) -> float:
+    """Return the bytes of a spectrum's eigenvalues, teachers and the work on them, at the least."""
+    return 8.0 * 6 * float(parameters["dim"] or 0)
 
 
 def _rows(case: Case) -> int:
     return case.grid.size * math.prod(len(values) for values in case.theory.inner.values())
-
-
-def _free() -> float:
-    """Return what the system says is available, all that it has where it does not say, inf where it tells nothing."""
-    for line in _lines(Path("/proc/meminfo")):
-        if line.startswith("MemAvailable:"):
-            return 1024.0 * int(line.split()[1])
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, OSError, ValueError):
-        return math.inf
-
-
-def _group_limits() -> list[float]:
-    """Return the limits of the control groups of this process, in both versions of them."""
-    found = []
-    for line in _lines(Path("/proc/self/cgroup")):
-        _, kinds, group = line.split(":", 2)
-        if kinds and "memory" not in kinds.split(","):
-            continue
-        root = Path("/sys/fs/cgroup/memory" if kinds else "/sys/fs/cgroup")
-        folder = root / group.lstrip("/")
-        for one in (folder, *(parent for parent in folder.parents if parent.is_relative_to(root))):
-            words = _lines(one / ("memory.limit_in_bytes" if kinds else "memory.max"))
-            found += [float(word) for word in words if word.isdigit()]
-    return found
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []

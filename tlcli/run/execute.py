@@ -12,7 +12,7 @@ from tlcli.report.folder import OutputFolder
 from tlcli.report.numbers import rows
 from tlcli.report.provenance import PROVENANCE
 from tlcli.report.tables import Block, write_csv
-from tlcli.run.compute import ask, compute
+from tlcli.run.compute import ask, compute, foresee
 from tlcli.run.cost import refuse_what_cannot_fit
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
@@ -47,13 +47,28 @@ def execute(
     if how.dry_run:
         from tlcli.run.dry_run import report
 
-        report(job, how, stores)
         refuse_what_cannot_fit(job, how, stores)
-        if output is not None and not how.force:  # the plan stands even where the run itself would be refused
-            refuse_another(job, output.path)
+        report(job, how, stores)
+        _refuse_as_a_run(job, how, output, console)  # the plan stands even where the run itself would be refused
         return EXIT_OK
     with nullcontext() if output is None else output.opened():
         return _compute_and_write(job, how, stores, output, console)
+
+
+def _refuse_as_a_run(job: Job, how: Invocation, output: OutputFolder | None, console: Messages) -> None:
+    """Refuse after a plan what the run would: its figure, its columns, its folder. Raises UsageError, WriteError."""
+
+    def begun(blocks: Sequence[Block]) -> None:
+        if output is not None:
+            output.refuse_taken(may_write(job, blocks))
+
+    foresee(job, how, begun, console)
+    if output is None:
+        return
+    with output.opened():  # and closed: what is empty vanishes again
+        pass
+    if not how.force:
+        refuse_another(job, output.path)
 
 
 def _compute_and_write(

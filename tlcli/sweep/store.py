@@ -65,8 +65,12 @@ class PointStore:
         self._used: set[str] = set()  # keys that this run has read or written
         self._wanted: set[str] = set()  # keys that it computes again
         for place in (self.directory, self._points):
-            if place.exists() and not place.is_dir():
-                raise UsageError(f"the store '{place}' is a file; move it away or choose another directory with -o.")
+            there = next((path for path in (place, *place.parents) if os.path.lexists(path)), place)
+            if os.path.lexists(there) and not there.is_dir():
+                where = "is a file" if there == place else f"lies below the file '{there}'"
+                raise UsageError(
+                    f"the store '{place}' {where}; move it away or choose another directory with -o or --store."
+                )
         self._blind = self._check() == "" and force
 
     def key(self, parameters: Mapping[str, Any], seed: int) -> str:

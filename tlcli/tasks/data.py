@@ -1,6 +1,8 @@
 """What every transfer task shares: the arrays handed to the solvers, random streams, sizes and checksums."""
 
 import hashlib
+import math
+import sys
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -8,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from tlcli.arrays import Floats, Indices
-from tlcli.errors import UsageError
+from tlcli.errors import UsageError, digits
 
+MOST = 10**12  # points or dimensions: no memory holds more
 DEFAULT_DIM, DEFAULT_P1, DEFAULT_P2, DEFAULT_PTEST = 20, 100, 50, 1000
 
 # First entry of every spawn key: keeps the data's streams apart from those of networks under the same seed.
@@ -68,8 +71,10 @@ def size(name: str, value: int | None, default: int) -> int:
     """Return a number of points or dimensions, `default` for None; raises UsageError unless an integer >= 1."""
     if value is None:
         return default
-    if not np.isfinite(value) or value != int(value) or value < 1:
-        raise UsageError(f"{name} = {value}: it must be an integer >= 1.")
+    if isinstance(value, int) and abs(value) > sys.float_info.max:  # NumPy and formats have no such number
+        raise UsageError(f"{name} is a whole number beyond 1e308: it must be an integer from 1 to {MOST:g}.")
+    if not math.isfinite(value) or value != int(value) or not 1 <= value <= MOST:
+        raise UsageError(f"{name} = {digits(value)}: it must be an integer from 1 to {MOST:g}.")
     return int(value)
 
 

@@ -12,4 +12,6 @@ def shown_time(seconds: float) -> str:
 
 def shown_size(size: float) -> str:
     """Return a number of bytes in MB, or in GB from one on."""
+    if size >= 1e15:
+        return f"{size / 1e9:.1g} GB"
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(size / 1e6, 1):.0f} MB"

@@ -14,6 +14,7 @@ from tlcli.arrays import Floats, Indices
 from tlcli.errors import UsageError
 from tlcli.tasks.gaussian import is_gaussian, is_plain
 from tlcli.tasks.polynomial import parse_polynomial
+from tlcli.theories.memory import refuse_large
 from tlcli.theories.network import points
 
 POOLS = 4  # of tasks that are drawn; several small pools cost less than a large one, and tell their error
@@ -70,6 +71,7 @@ def _drawn(p: Mapping[str, Any]) -> PoolData:
     most = max(p["sizes"])
     size = max(LEAST_POOL, 2 * most) if p.get("pool") is None else int(p["pool"])
     _refuse_small(size, most, size)
+    refuse_large({**p, "pool": size})
     count = max(1, min(POOLS, _MOST_POOL // size))
     p1, draw = int(p["p1"]), int(p["draw"])
     asked = {**p, "noise2": 0.0, "flips2": 0.0, "p1": p1 * (draw + 1), "p2": size * count, "ptest": 1, "draw": 0}
