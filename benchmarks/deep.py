@@ -21,7 +21,7 @@ from tlcli.dmft.deep.run import Surgery, run_stages
 from tlcli.dmft.deep.start import Start, sampled
 from tlcli.dmft.geometry import reduce_inputs
 from tlcli.dmft.integrate import Control
-from tlcli.dmft.two_layer import Stage
+from tlcli.dmft.stage import Stage
 
 PROTOTYPE = 0.44  # seconds of a prototype for the same problem on one core
 BUDGET = 16  # flops per rank, point and neuron that a step needs at least

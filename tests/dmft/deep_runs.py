@@ -15,7 +15,7 @@ from tlcli.dmft.deep.run import Surgery, run_stages
 from tlcli.dmft.deep.start import exact, sampled
 from tlcli.dmft.geometry import reduce_inputs
 from tlcli.dmft.integrate import Control
-from tlcli.dmft.two_layer import Stage
+from tlcli.dmft.stage import Stage
 
 TABLE = Path(__file__).parents[1] / "reference" / "deep.csv"
 SETS = ("source", "target", "test")

@@ -21,7 +21,7 @@ import numpy as np
 from tlcli.arrays import Floats
 from tlcli.dmft.arithmetic import Arithmetic
 from tlcli.dmft.integrate import Control, Step, integrate
-from tlcli.dmft.two_layer import Stage, StageRun
+from tlcli.dmft.stage import Stage, StageRun
 from tlcli.errors import DomainError
 
 CELLS = 6

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlcli.arrays import Flags, Floats, Indices
-from tlcli.dmft.two_layer import Stage
+from tlcli.dmft.stage import Stage
 from tlcli.errors import ConvergenceError, DomainError
 from tlcli.training import Surgery
 

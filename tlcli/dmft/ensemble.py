@@ -25,7 +25,8 @@ from tlcli.dmft.integrate import Control, error_factor
 from tlcli.dmft.lazy import initial_ntk
 from tlcli.dmft.plan import Numerics, Plan, few_coordinates, plan
 from tlcli.dmft.population import Population, coarser, quadrature, sample, scaled
-from tlcli.dmft.two_layer import Correction, Machine, Observer, Problem, StageRun, View, centred, run_population
+from tlcli.dmft.stage import StageRun
+from tlcli.dmft.two_layer import Correction, Machine, Observer, Problem, View, centred, run_population
 from tlcli.dmft.vector_field import VectorField
 from tlcli.errors import UsageError
 from tlcli.losses.mse import Mse

@@ -21,7 +21,8 @@ from tlcli.arrays import Array, Floats
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.field import Drive, Threads, apply, bend_of, free_rate, slope_of
 from tlcli.dmft.population import Population
-from tlcli.dmft.two_layer import Problem, Stage, StageRun
+from tlcli.dmft.stage import Stage, StageRun
+from tlcli.dmft.two_layer import Problem
 
 _BLOCK = 4096
 _TYPICAL = 3.0  # |a| of the neurons that turn fastest

@@ -8,7 +8,7 @@ import numpy as np
 
 from tlcli.arrays import Flags, Floats, Indices
 from tlcli.dmft.settings import Setup, in_order
-from tlcli.dmft.two_layer import Stage
+from tlcli.dmft.stage import Stage
 from tlcli.errors import UsageError
 from tlcli.losses import Objective, loss_of
 from tlcli.losses.base import Loss

@@ -20,7 +20,7 @@ from tlcli.dmft.loss_regression import loss_regression
 from tlcli.dmft.loss_setup import LossSetup, Side
 from tlcli.dmft.parts import Parts
 from tlcli.dmft.regression import force_scale
-from tlcli.dmft.two_layer import Stage
+from tlcli.dmft.stage import Stage
 from tlcli.errors import DomainError
 
 

@@ -19,7 +19,8 @@ from tlcli.dmft.observe import BIN_EDGES
 from tlcli.dmft.plan import Plan, plan
 from tlcli.dmft.regression import adaptive_predictor, kernel_regression
 from tlcli.dmft.settings import Setup
-from tlcli.dmft.two_layer import Problem, Stage
+from tlcli.dmft.stage import Stage
+from tlcli.dmft.two_layer import Problem
 from tlcli.dmft.two_time_kernels import two_time_arrays
 from tlcli.errors import DomainError
 from tlcli.training import Surgery

@@ -18,7 +18,7 @@ from tlcli.dmft.deep.two_time import DeepTwoTimeWatch
 from tlcli.dmft.geometry import reduce_inputs
 from tlcli.dmft.observe import Watch
 from tlcli.dmft.regression import force_scale, kernel_alignment
-from tlcli.dmft.two_layer import Stage
+from tlcli.dmft.stage import Stage
 from tlcli.dmft.two_time_kernels import TwoTimeWatch
 from tlcli.errors import UsageError, digits
 from tlcli.training import TransferSettings

@@ -5,68 +5,19 @@ are not trained on cost nothing during the integration; they are evaluated where
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from tlcli.arrays import Array, Floats, Indices
-from tlcli.batches import Batches
 from tlcli.dmft.activations import Activation
 from tlcli.dmft.field import Drive, Field, Threads, to_numpy
 from tlcli.dmft.geometry import Geometry
 from tlcli.dmft.integrate import Control, Outcome, Step, halved, integrate
 from tlcli.dmft.population import Population
+from tlcli.dmft.stage import Recorder, Stage, StageRun, begun, unreached
 from tlcli.dmft.vector_field import VectorField
-from tlcli.losses.objective import Objective
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """One stage of training.
-
-    `rows` (P,) index the points it trains on, `labels` (P,); `gamma` > 0; `times` (n_time,) ascending records from
-    the start of the stage, the last its duration; `scale` s = 1/P (mean loss) or 1 (summed); `decay` lambda of that
-    loss. `readout`: carry, carry-centred (the output minus what it was at the start) or reset (redrawn). `objective` is
-    the loss, None the squared error of one output; then `labels` are what it trains on and f has its coordinates.
-    `batches` and `momentum` are those of stochastic gradient descent.
-    """
-
-    rows: Indices
-    labels: Floats
-    gamma: float
-    times: Floats
-    scale: float
-    decay: float = 0.0
-    readout: str = "carry"
-    objective: Objective | None = None
-    batches: Batches | None = None
-    momentum: float = 0.0
-
-    def sampled(self, dt: float | None) -> Callable[[float], Floats] | None:
-        """Return the weights (P,) of the points at the step of length `dt` from a time; None where all are trained."""
-        batches = self.batches
-        if batches is None or dt is None:
-            return None
-        return lambda t: batches.weights(round(t / dt))
-
-    @property
-    def readouts(self) -> int | None:
-        """The number of readout coordinates, None for a single output."""
-        return None if self.objective is None else self.objective.readouts
-
-    @property
-    def rests(self) -> bool:
-        """Whether training comes to rest: separable data of a loss without a minimum never do."""
-        loss = None if self.objective is None else self.objective.loss
-        return loss is None or self.decay > 0 or (loss.bounded and not loss.flat)
-
-    @property
-    def richness(self) -> float:
-        """gamma times the rms label: labels c y at gamma are labels y at c gamma, so nothing else may be compared."""
-        if self.objective is not None:
-            return self.gamma * self.objective.size
-        return self.gamma * (float(np.sqrt(np.mean(self.labels**2))) or 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,25 +43,6 @@ class Correction:
 
     shift: Callable[[float], Floats] | None = None
     response: Floats | None = None
-
-
-@dataclass(eq=False)
-class StageRun:
-    """A stage as one population saw it.
-
-    `f` (n_time, n_point) or with an axis of readout coordinates, NaN after a break; `observed` name -> one value per
-    record; `path` the times and residuals Delta of the accepted steps; `outcome` how it ended. Where the readout has
-    been redrawn `observed` holds "old_outputs", what the source's readout makes of the features that the target moves.
-    """
-
-    f: Floats
-    observed: dict[str, list[Any]]
-    path: list[tuple[float, Floats]]
-    outcome: Outcome
-    evaluations: int
-    steps: int = 0
-    states: dict[str, Any] = field(default_factory=dict)
-    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,15 +80,6 @@ class View:
 Observer = Callable[[int, int, float, View], Mapping[str, Any]]
 
 
-@runtime_checkable
-class Remembering(Protocol):
-    """An observer that compares the records of one population."""
-
-    def begin(self) -> Observer:
-        """Return one that has seen nothing yet."""
-        ...
-
-
 @dataclass(frozen=True)
 class Machine:
     """Where and how precisely a population runs."""
@@ -185,8 +108,7 @@ def run_population(
     in two: the difference of any result times `tlcli.dmft.integrate.error_factor` is the time-integration error of that
     run.
     """
-    if isinstance(observe, Remembering):
-        observe = observe.begin()
+    observe = begun(observe)
     way = _Way(problem, machine or Machine(), population, control.dt)
     runs: list[StageRun] = []
     for index, stage in enumerate(problem.stages):
@@ -208,10 +130,7 @@ def run_population(
         if outcome.message:
             break
         way.leave(recorder, outcome)
-    for index, stage in enumerate(problem.stages[len(runs) :], len(runs)):
-        nothing = np.full((len(stage.times), *_shape(problem, index)), np.nan)
-        runs.append(StageRun(nothing, {}, [], runs[-1].outcome, 0))
-    return runs
+    return [*runs, *(unreached(stage, problem.n_points, runs[-1].outcome) for stage in problem.stages[len(runs) :])]
 
 
 class _Way:
@@ -221,7 +140,8 @@ class _Way:
         self.problem, self.machine, self.population, self.dt = problem, machine, population, dt
         self.z: Any = np.concatenate([population.hidden.ravel(), population.readout.ravel()])
         self.still, self.fading = None, 1.0
-        self.carried = np.zeros(_shape(problem, 0))  # what the lazy control variate has added, times gamma
+        # What the lazy control variate has added, times gamma.
+        self.carried = np.zeros(problem.stages[0].shape(problem.n_points))
         self.old: _OldHead | None = None
 
     def reset(self, index: int, redrawn: Floats) -> None:
@@ -230,8 +150,10 @@ class _Way:
         if self.problem.stages[index].objective is not None:
             kept = z[n_hidden:].reshape(self.population.readout.shape)
             self.old = _OldHead(np.concatenate([kept, kept]), self.problem.stages[index - 1].gamma)
-        self.population, self.z = _mirrored(self.population, z[:n_hidden], redrawn)
-        self.carried = np.zeros(_shape(self.problem, index))
+        # Every neuron twice, with the readouts +a and -a, starts from f = 0 exactly.
+        self.population = _twice(self.population, np.concatenate([redrawn, -redrawn]))
+        self.z = np.concatenate([z[:n_hidden], z[:n_hidden], redrawn.ravel(), -redrawn.ravel()])
+        self.carried = np.zeros(self.problem.stages[index].shape(self.problem.n_points))
 
     def turn(self, index: int, common: Array | None) -> None:
         """Carry readouts into stage `index`, of softmax, which has C - 1 coordinates, or from it.
@@ -255,12 +177,7 @@ class _Way:
         self.carried = self.carried @ before.basis.T
         kept, part = a @ before.basis.T, self.fading * common[:, None] / np.sqrt(len(before.basis))
         readout = np.concatenate([kept + part, kept - part])
-        self.population = Population(
-            np.concatenate([people.hidden] * 2),
-            readout,
-            np.concatenate([people.still] * 2),
-            None if people.weights is None else np.concatenate([people.weights] * 2) / 2,
-        )
+        self.population = _twice(people, readout)
         self.z = np.concatenate([hidden, hidden, readout.ravel().astype(z.dtype)])
 
     def enter(self, index: int, extra: Correction, observe: Observer | None) -> "_Recorder":
@@ -282,7 +199,7 @@ class _Way:
             response = response[stage.rows]
         field_ = self._field(replace(drive, shift=_at(shift, stage.rows), response=response))
         z = self.z = field_.asarray(self.z)
-        recorder = _Recorder(problem, index, stage, field_, own, shift, extra.response, observe, self.old)
+        recorder = _Recorder(index, stage, problem.n_points, observe, field_, own, shift, extra.response, self.old)
         recorder.record(0.0, lambda t: z)
         recorder.follow(0.0, z)
         return recorder
@@ -308,21 +225,14 @@ def centred(stage: Stage) -> bool:
     return stage.objective is not None and stage.objective.basis is not None
 
 
-def _mirrored(population: Population, hidden: Array, redrawn: Floats) -> tuple[Population, Array]:
-    """Return every neuron twice, with the readouts +a and -a: a redrawn readout starts from f = 0 exactly."""
-    twice = Population(
-        np.concatenate([population.hidden] * 2),
-        np.concatenate([redrawn, -redrawn]),
-        np.concatenate([population.still] * 2),
-        None if population.weights is None else np.concatenate([population.weights] * 2) / 2,
+def _twice(people: Population, readout: Floats) -> Population:
+    """Return every neuron twice, with readouts of its own."""
+    return Population(
+        np.concatenate([people.hidden] * 2),
+        readout,
+        np.concatenate([people.still] * 2),
+        None if people.weights is None else np.concatenate([people.weights] * 2) / 2,
     )
-    return twice, np.concatenate([hidden, hidden, redrawn.ravel(), -redrawn.ravel()])
-
-
-def _shape(problem: Problem, index: int) -> tuple[int, ...]:
-    """Return the shape of the outputs at all points in a stage."""
-    readouts = problem.stages[index].readouts
-    return (problem.n_points,) if readouts is None else (problem.n_points, readouts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,52 +272,33 @@ def _at(shift: Callable[[float], Floats], rows: Indices) -> Callable[[float], Fl
 
 
 @dataclass(eq=False)
-class _Recorder:
-    problem: Problem
-    index: int
-    stage: Stage
+class _Recorder(Recorder):
     field: Field
     own: _Own
     shift: Callable[[float], Floats]
     response: Floats | None
-    observe: Observer | None
     old: _OldHead | None = None
 
     def __post_init__(self) -> None:
-        self.f = np.full((len(self.stage.times), *_shape(self.problem, self.index)), np.nan)
-        self.observed: dict[str, list[Any]] = {}
+        super().__post_init__()
         self.path: list[tuple[float, Floats]] = []
-        self.next = 0
 
     def on_step(self, step: Step) -> None:
-        self.record(step.t1, step.at)
+        super().on_step(step)
         self.follow(step.t1, step.at(step.t1))
 
     def follow(self, t: float, z: Any) -> None:
         self.path.append((t, self.field.residual(t, z)))
 
-    def record(self, until: float, at: Callable[[float], Any]) -> None:
-        while self.next < len(self.stage.times) and self.stage.times[self.next] <= until:
-            t = float(self.stage.times[self.next])
-            self._keep(t, at(t))
-
-    def _keep(self, t: float, z: Any) -> None:
+    def look(self, t: float, z: Any) -> tuple[Floats, dict[str, Any]]:
         f = self.own(self.field, z, t) + self.shift(t)
         if self.response is not None:
             f = f + self.response @ self.field.tail(z)
-        self.f[self.next] = f
+        seen: dict[str, Any] = {}
         if self.old is not None:
-            found = self.own.view(self.field, z, t).outputs(self.old.readout) * (self.stage.gamma / self.old.gamma)
-            self.observed.setdefault("old_outputs", []).append(found)
-        if self.observe is not None:
-            for name, value in self.observe(self.index, self.next, t, self.own.view(self.field, z, t)).items():
-                self.observed.setdefault(name, []).append(value)
-        self.next += 1
-
-    def finish(self, outcome: Outcome) -> None:
-        """Nothing moves any more: later records are the state at rest."""
-        while self.next < len(self.stage.times):
-            self._keep(outcome.time, outcome.state)
+            found = self.own.view(self.field, z, t).outputs(self.old.readout)
+            seen["old_outputs"] = found * (self.stage.gamma / self.old.gamma)
+        return f, {**seen, **self.observed_by(t, lambda: self.own.view(self.field, z, t))}
 
     def run(self, outcome: Outcome) -> StageRun:
         return StageRun(self.f, self.observed, self.path, outcome, self.field.evaluations, outcome.steps)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -14,18 +14,13 @@ from tlcli.dmft.deep.hidden import Ablation
 from tlcli.dmft.deep.lazy import InitialKernels
 from tlcli.dmft.deep.outputs import Centre, first_layer, lacking, layer_above, outputs, shrunk
 from tlcli.dmft.deep.start import Start
-from tlcli.dmft.integrate import Control, Outcome, Step, doubled, integrate
-from tlcli.dmft.two_layer import Stage, StageRun
+from tlcli.dmft.integrate import Control, Outcome, doubled, integrate
+from tlcli.dmft.stage import Recorder, Stage, StageRun, begun, unreached
 from tlcli.training import Surgery
 
 _UNSTABLE = 2.0  # step times rate: the linearised descent grows beyond, though the dynamics may bend it back,
 _HOPELESS = 4.0  # which it hardly does from here on
 _FINEST = 1e-13  # tolerance that rounding allows
-
-
-def shape_of(readouts: int | None) -> tuple[int, ...]:
-    """Return the axes of outputs after that of the points."""
-    return () if readouts is None else (readouts,)
 
 
 @dataclass(eq=False)
@@ -128,15 +123,6 @@ class Scene:
 Observer = Callable[[int, int, float, Scene], Mapping[str, Any]]
 
 
-@runtime_checkable
-class DeepRemembering(Protocol):
-    """An observer that compares the records of one network."""
-
-    def begin(self) -> Observer:
-        """Return one that has seen nothing yet."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Lazy:
     """The lazy control variate: exact `kernels` at initialisation, and the `stages` that they correct."""
@@ -198,12 +184,11 @@ def run_stages(
     earlier run, is repeated with two of its steps at a time.
     """
     start = start.fork()
-    if isinstance(observe, DeepRemembering):
-        observe = observe.begin()
+    observe, n_points = begun(observe), len(start.geometry.moving)
     # A network from scratch has the target's outputs.
-    readout = start.readout if shape_of(stages[0].readouts) == start.readout.shape[:-1] else start.redrawn
+    readout = start.readout if stages[0].shape(n_points)[1:] == start.readout.shape[:-1] else start.redrawn
     weights = Weights(start.inputs, readout, [np.zeros((0, 0)) for _ in start.hidden], np.ones(start.depth))
-    past = _Past(weights, weights, weights, np.zeros((len(start.geometry.moving), *readout.shape[:-1])))
+    past = _Past(weights, weights, weights, np.zeros((n_points, *readout.shape[:-1])))
     _reveal(start, weights)
     course, runs = _Course(start, control, surgery, observe, lazy), list[StageRun]()
     for index, stage in enumerate(stages):
@@ -218,10 +203,7 @@ def run_stages(
         runs.append(course.train(index, stage, past, None if double is None else double[index].outcome))
         if runs[-1].outcome.message:
             break
-    for stage in stages[len(runs) :]:
-        nothing = np.full((len(stage.times), len(start.geometry.moving), *shape_of(stage.readouts)), np.nan)
-        runs.append(StageRun(nothing, {}, [], runs[-1].outcome, 0))
-    return runs
+    return [*runs, *(unreached(stage, n_points, runs[-1].outcome) for stage in stages[len(runs) :])]
 
 
 @dataclass(eq=False)
@@ -268,7 +250,8 @@ class _Course:
         field_ = DeepField(start.act, start.spaces, start.hidden, trained, ablations)
         control = self._control(stage)
         dt = control.dt if control.method == "euler" else None
-        recorder = _Recorder(start, field_, index, stage, centre, response, self.observe, dt, past.old)
+        n_points = len(past.carried)
+        recorder = _Recorder(index, stage, n_points, self.observe, start, field_, centre, response, dt, past.old)
         z = field_.pack(past.weights)
         recorder.record(0.0, lambda t: z)
         if double is None:
@@ -356,48 +339,29 @@ def _reveal(start: Start, weights: Weights) -> None:
 
 
 @dataclass(eq=False)
-class _Recorder:
+class _Recorder(Recorder):
     start: Start
     field: DeepField
-    index: int
-    stage: Stage
     centre: Centre
     response: Floats | None
-    observe: Observer | None
     dt: float | None = None
     old: _OldHead | None = None
     note: str = ""
 
-    def __post_init__(self) -> None:
-        shape = (len(self.stage.times), len(self.start.geometry.moving), *shape_of(self.stage.readouts))
-        self.f = np.full(shape, np.nan)
-        self.observed: dict[str, list[Any]] = {}
-        self.next = 0
-
-    def on_step(self, step: Step) -> None:
-        self.record(step.t1, step.at)
-
-    def record(self, until: float, at: Callable[[float], Any]) -> None:
-        while self.next < len(self.stage.times) and self.stage.times[self.next] <= until:
-            t = float(self.stage.times[self.next])
-            self._keep(t, at(t))
-
-    def _keep(self, t: float, z: Any) -> None:
+    def look(self, t: float, z: Any) -> tuple[Floats, dict[str, Any]]:
         weights = self.field.unpack(z)
-        row, others = self.f[self.next], self.centre.others
-        row[self.stage.rows] = self.field.forward(t, weights).output
+        f, others = np.empty(self.f.shape[1:]), self.centre.others
+        f[self.stage.rows] = self.field.forward(t, weights).output
         scene = Scene(self.start, self.field, self.stage.rows, weights, t, z, self.dt)
-        row[others] = scene.outputs(others) / self.stage.gamma + self.centre.at_others(t)
+        f[others] = scene.outputs(others) / self.stage.gamma + self.centre.at_others(t)
         if self.response is not None:
-            row += self.response @ self.field.pulled(z) / self.stage.gamma
+            f += self.response @ self.field.pulled(z) / self.stage.gamma
+        seen: dict[str, Any] = {}
         if self.old is not None:
-            found = self.old.outputs(self.start, weights, self.field.ablations)
-            self.observed.setdefault("old_outputs", []).append(found)
-        if self.observe is not None:
-            for name, value in self.observe(self.index, self.next, t, scene).items():
-                self.observed.setdefault(name, []).append(value)
-        self.next += 1
+            seen["old_outputs"] = self.old.outputs(self.start, weights, self.field.ablations)
+        seen |= self.observed_by(t, lambda: scene)
         self._warn(t, z)
+        return f, seen
 
     def _warn(self, t: float, z: Any) -> None:
         """Say once when a step of gradient descent has become too long: bounded activations only oscillate."""
@@ -409,8 +373,3 @@ class _Recorder:
                 f"the step {self.dt:.3g} of gradient descent is unstable at t = {t:.3g} (fastest rate {rate:.3g}): it "
                 f"oscillates; use --dt {1 / rate:.1g} or less."
             )
-
-    def finish(self, outcome: Outcome) -> None:
-        """Nothing moves any more: later records are the state at rest."""
-        while self.next < len(self.stage.times):
-            self._keep(outcome.time, outcome.state)

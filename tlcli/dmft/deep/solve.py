@@ -24,7 +24,7 @@ from tlcli.dmft.ensemble import Numerics, Plan, Solution, moved, stacked
 from tlcli.dmft.field import thread_count
 from tlcli.dmft.geometry import Geometry
 from tlcli.dmft.integrate import Control
-from tlcli.dmft.two_layer import Stage, StageRun
+from tlcli.dmft.stage import Stage, StageRun
 from tlcli.errors import UsageError
 from tlcli.training import Surgery
 
