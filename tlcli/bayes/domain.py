@@ -15,9 +15,7 @@ from tlcli.errors import DomainError
 _STARTS, _STEPS, _FIRST, _KEPT = 256, 120, 40, 32
 
 
-def normalisable(
-    act: Activation, directions: Floats, v: Floats, gamma: float, near: Floats | None = None
-) -> tuple[bool, Floats, float]:
+def normalisable(act: Activation, directions: Floats, v: Floats, gamma: float) -> tuple[bool, Floats, float]:
     """Return (whether the tilt is normalisable, the steepest unit vector u (r,), γ²s∞(u)²).
 
     Args:
@@ -25,7 +23,6 @@ def normalisable(
         directions: B, (P, r): preactivations of z are Bz, z standard Gaussian.
         v: dual variable, (P,).
         gamma: richness.
-        near: further starting points (k, r) of the search, such as states of chains.
 
     The maximum over u is searched by ascent of |s∞| on the sphere, with a step of its own for each of 256 fixed starts
     and the ±rows of B. s∞ is neither convex nor smooth where v has both signs: its maximum may lie on a kink, and a
@@ -35,7 +32,7 @@ def normalisable(
     if not act.lipschitz:
         u = directions.T @ v
         return gamma == 0 or not np.any(v), _unit(u), 0.0 if gamma == 0 or not np.any(v) else np.inf
-    u, values = steep_directions(act, directions, v, gamma, near)
+    u, values = steep_directions(act, directions, v, gamma)
     if not len(u):
         return True, np.zeros(rank), 0.0
     return bool(values[0] < 1.0), u[0], float(values[0])
@@ -46,7 +43,8 @@ def steep_directions(
 ) -> tuple[Floats, Floats]:
     """Return local maxima u (k, r) of γ²s∞(u)² on the unit sphere, steepest first, and their values (k,).
 
-    Arguments as in `normalisable`; k = 0 for bounded activations. φ must not grow faster than linearly.
+    Arguments as in `normalisable`; `near` are further starting points (k, r) of the search, such as states of chains.
+    k = 0 for bounded activations. φ must not grow faster than linearly.
     """
     rank = directions.shape[1]
     if rank == 0 or not np.any(asymptote(act, np.array([1.0, -1.0]))):

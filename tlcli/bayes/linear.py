@@ -20,22 +20,26 @@ from scipy.linalg import cho_factor, cho_solve
 from tlcli.arrays import Floats
 from tlcli.bayes.linear_dual import TOLERANCE, Reduced, bracketed, newton
 from tlcli.bayes.saddle import (
-    CONVERGED,
-    NOT_CONVERGED,
+    LARGEST_GAP,
+    LARGEST_RESIDUAL,
     Saddle,
     check_beta,
     check_delta,
     check_gamma,
     check_problem,
+    check_same_points,
     mean_weight,
     rank_cutoff,
     refuse_outside,
     stationary,
+    verdict_of,
 )
 from tlcli.errors import DomainError, check_choice
 
-_RESIDUAL = 1e-9  # largest accepted |y − v/β − f|/|y|, computed from the inputs
-_GAP = 1e-9  # largest accepted gap, relative to 1 + free energy
+_ADVICE = (
+    "the Gram matrix is nearly singular or the tilt nearly infinite, use a smaller beta or gamma, or drop nearly "
+    "repeated inputs."
+)
 
 
 def linear_source(x: ArrayLike, rows: ArrayLike, labels: ArrayLike, gamma: float, beta: float) -> Saddle:
@@ -69,12 +73,7 @@ def linear_target(
 ) -> Saddle:
     """Solve the target by Newton on its dual to relative gradient 1e-10, or by nested bracketing where that is slow.
 
-    Args:
-        x: inputs of all points, (n, D), the ones of the source.
-        rows: training points of the target, (P,); they may be shared with the source.
-        labels: (P,).
-        gamma: richness γ₂ ≥ 0.
-        beta: inverse temperature β₂, inf allowed where the Gram matrix can fit the labels.
+    Args (the others as in `linear_source`; rows may be shared with the source):
         delta: elastic coupling; 0 is the target learned alone, inf the weights of the source with a new readout.
         source: what `linear_source` returned on the same points.
         method: "auto", "newton" or "bracket" (nested bracketing only).
@@ -107,8 +106,7 @@ def _stage(
     check_gamma(gamma)
     check_beta(beta)
     points, train, y = check_problem(x, rows, labels)
-    if source is not None and len(source.outputs) != len(points):
-        raise DomainError(f"source has {len(source.outputs)} points, the target {len(points)}: use the same inputs.")
+    check_same_points(source, points)
     ct, α = 1.0 / (1.0 + delta), float(mean_weight(delta))
     spike = np.zeros(len(points)) if source is None else math.sqrt(source.info["spike"]) * source.outputs
 
@@ -150,20 +148,10 @@ def _stage(
     gap = abs(primal(inside, gram[at], y, gamma, beta, delta, source_gram) - free_energy)
     v = inside + free
     outputs, info["residual"] = stationary(outputs, train, y, v, float(beta))
-    status, message = _verdict(info["residual"], gap / (1 + abs(free_energy)), source)
+    relative = gap / (1 + abs(free_energy))
+    fine = info["residual"] <= LARGEST_RESIDUAL and relative <= LARGEST_GAP
+    status, message = verdict_of(fine, info["residual"], relative, source, _ADVICE)
     return Saddle(v, outputs, kernel, free_energy, gap, 0.0, status, message, info)
-
-
-def _verdict(residual: float, gap: float, source: Saddle | None) -> tuple[str, str]:
-    """(status, message) from the relative residual and gap."""
-    if not (residual <= _RESIDUAL and gap <= _GAP):
-        return NOT_CONVERGED, (
-            f"relative residual {residual:.2g} and gap {gap:.2g} are above round-off: the Gram matrix is nearly "
-            "singular or the tilt nearly infinite, use a smaller beta or gamma, or drop nearly repeated inputs."
-        )
-    if source is not None and not source.converged:
-        return NOT_CONVERGED, "the source is not solved, so neither is its target: repair the source first."
-    return CONVERGED, ""
 
 
 def dual(

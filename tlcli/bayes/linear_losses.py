@@ -20,20 +20,20 @@ from scipy.optimize import brentq
 from tlcli.arrays import Floats, Indices
 from tlcli.bayes.likelihood import DualMoments, Likelihood, Optimum, check_finite, kernel_moments, maximise
 from tlcli.bayes.saddle import (
-    CONVERGED,
-    NOT_CONVERGED,
+    LARGEST_GAP,
+    LARGEST_RESIDUAL,
     Saddle,
     check_beta,
     check_delta,
     check_gamma,
     check_problem,
+    check_same_points,
     mean_weight,
+    verdict_of,
 )
 from tlcli.errors import DomainError
 from tlcli.losses.objective import Objective
 
-_RESIDUAL = 1e-9  # largest accepted |f - Φv|/|f|
-_GAP = 1e-9  # largest accepted gap, relative to 1 + free energy
 _LARGEST_LOG_Q = 40.0
 LARGEST = 6000  # unknowns P·K of a dense Newton step
 
@@ -92,11 +92,8 @@ def _swap(one: Floats, other: Floats) -> Floats:
 def linear_loss_source(x: ArrayLike, rows: ArrayLike, objective: Objective, gamma: float, beta: float) -> Saddle:
     """Solve the source of a linear network with any loss.
 
-    Args:
-        x: inputs of all points, (n, D), ordered [source train, target train, test].
-        rows: training points of the stage, (P,).
+    Args (the others as in `tlcli.bayes.linear.linear_source`):
         objective: its loss and labels (P,) or (P, C).
-        gamma: richness γ ≥ 0; 0 is regression with the kernel C, ridge 1/β.
         beta: inverse temperature, finite.
 
     Returns:
@@ -114,14 +111,8 @@ def linear_loss_target(
 ) -> Saddle:
     """Solve the target of a linear network with any loss; its source may have any other loss and number of outputs.
 
-    Args:
-        x: inputs of all points, (n, D), the ones of the source.
-        rows: training points of the target, (P,).
-        objective: its loss and labels (P,) or (P, C).
-        gamma: richness γ₂ ≥ 0.
-        beta: inverse temperature β₂, finite.
-        delta: elastic coupling; 0 is the target learned alone, inf the weights of the source with a new readout.
-        source: what `linear_loss_source` or `tlcli.bayes.linear.linear_source` returned on the same points.
+    Arguments as in `linear_loss_source` and `tlcli.bayes.linear.linear_target`; `source` is what `linear_loss_source`
+    or `tlcli.bayes.linear.linear_source` returned on the same points.
 
     Raises:
         DomainError: as `linear_loss_source`, delta < 0, or a source of other points.
@@ -144,8 +135,7 @@ def _stage(
     check_finite(float(beta), objective)
     y = objective.y
     points, train, _ = check_problem(x, rows, y if y.ndim == 1 else y[:, 0])
-    if source is not None and len(source.outputs) != len(points):
-        raise DomainError(f"source has {len(source.outputs)} points, the target {len(points)}: use the same inputs.")
+    check_same_points(source, points)
     likelihood = Likelihood(objective, float(beta))
     if (unknowns := likelihood.samples * likelihood.readouts) > LARGEST:
         raise DomainError(
@@ -158,7 +148,7 @@ def _stage(
     at = np.ix_(train, train)
     measure = _Measure(gram[at], None if before is None else before[at], gamma**2, α2)
     found = maximise(measure.moments, likelihood)
-    if not found.error <= _RESIDUAL and source is None and likelihood.readouts == 1 and gamma > 0:
+    if not found.error <= LARGEST_RESIDUAL and source is None and likelihood.readouts == 1 and gamma > 0:
         found = bracketed(measure, likelihood, found)
     kernel, outputs = _everywhere(measure, gram, before, train, found.v)
     return saddle_of(likelihood, found, gamma, kernel, outputs, train, _info(measure, found), source)
@@ -245,16 +235,7 @@ def saddle_of(
     predicted[train] = found.f
     single = objective.readouts is None
     v, f = (table[:, 0] if single else objective.outputs(table) for table in (found.v, predicted))
-    status, message = CONVERGED, ""
-    if not (residual <= _RESIDUAL and gap <= _GAP * (1 + abs(free_energy)) and math.isfinite(free_energy)):
-        status, message = (
-            NOT_CONVERGED,
-            (
-                f"relative residual {residual:.2g} and gap {gap:.2g} are above round-off: the tilt is nearly infinite; "
-                "use a smaller beta or gamma."
-            ),
-        )
-    elif source is not None and not source.converged:
-        status = NOT_CONVERGED
-        message = "the source is not solved, so neither is its target: repair the source first."
+    fine = residual <= LARGEST_RESIDUAL and gap <= LARGEST_GAP * (1 + abs(free_energy)) and math.isfinite(free_energy)
+    advice = "the tilt is nearly infinite; use a smaller beta or gamma."
+    status, message = verdict_of(fine, residual, gap, source, advice)
     return Saddle(v, f, kernel, free_energy, gap, 0.0, status, message, {**info, "residual": residual})

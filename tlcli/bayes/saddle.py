@@ -17,6 +17,8 @@ from tlcli.errors import DomainError
 
 CONVERGED = "converged"
 NOT_CONVERGED = "not_converged"
+LARGEST_RESIDUAL = 1e-9  # accepted of an exact solution, relative, computed from the inputs
+LARGEST_GAP = 1e-9  # accepted of it, relative to 1 + free energy
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +77,13 @@ def check_beta(beta: ArrayLike, name: str = "beta") -> None:
     _refuse(beta, lambda b: b > 0, name, "use a number > 0, or inf for labels without noise")
 
 
-def check_delta(delta: ArrayLike, name: str = "delta") -> None:
+def check_delta(delta: ArrayLike) -> None:
     """Refuse an elastic coupling that is negative (scalar or array); 0 decouples, inf ties the weights.
 
     Raises:
         DomainError: it is negative or NaN.
     """
-    _refuse(delta, lambda d: d >= 0, name, "use a number >= 0, or inf to tie the target's weights to the source's")
+    _refuse(delta, lambda d: d >= 0, "delta", "use a number >= 0, or inf to tie the target's weights to the source's")
 
 
 def check_problem(x: ArrayLike, rows: ArrayLike, labels: ArrayLike) -> tuple[Floats, Indices, Floats]:
@@ -111,20 +113,34 @@ def check_problem(x: ArrayLike, rows: ArrayLike, labels: ArrayLike) -> tuple[Flo
     return points, at.astype(np.intp) % len(points), y
 
 
-def check_consistent(gram: Floats, labels: Floats, tolerance: float = 1e-8) -> None:
+def check_same_points(source: Saddle | None, points: Floats) -> None:
+    """Refuse a source (None: there is none) of other points (n, D) than the target's. Raises DomainError."""
+    if source is not None and len(source.outputs) != len(points):
+        raise DomainError(f"source has {len(source.outputs)} points, the target {len(points)}: use the same inputs.")
+
+
+def verdict_of(fine: bool, residual: float, gap: float, source: Saddle | None, advice: str) -> tuple[str, str]:
+    """Return (status, message) of an exact solution, and so of one on the `source`, from whether it is `fine`."""
+    if not fine:
+        return NOT_CONVERGED, f"relative residual {residual:.2g} and gap {gap:.2g} are above round-off: {advice}"
+    if source is not None and not source.converged:
+        return NOT_CONVERGED, "the source is not solved, so neither is its target: repair the source first."
+    return CONVERGED, ""
+
+
+def check_consistent(gram: Floats, labels: Floats) -> None:
     """Refuse labels that a kernel cannot fit, needed at β = ∞ only.
 
     Args:
         gram: kernel between the training points, (P, P), symmetric and positive semidefinite.
         labels: (P,).
-        tolerance: largest accepted |labels outside the range of gram| / |labels|.
 
     Raises:
         DomainError: the labels are outside; the message shows the share.
     """
     λ, basis = np.linalg.eigh(gram)
     outside = basis[:, λ <= rank_cutoff(λ)].T @ labels
-    refuse_outside(float(np.linalg.norm(outside)), float(np.linalg.norm(labels)), tolerance)
+    refuse_outside(float(np.linalg.norm(outside)), float(np.linalg.norm(labels)))
 
 
 def stationary(outputs: Floats, rows: Indices, labels: Floats, v: Floats, beta: float) -> tuple[Floats, float]:
@@ -155,13 +171,13 @@ def rank_cutoff(eigenvalues: Floats) -> float:
     return max(10, len(eigenvalues)) * np.finfo(float).eps * max(float(np.max(eigenvalues, initial=0.0)), 0.0)
 
 
-def refuse_outside(outside: float, norm: float, tolerance: float = 1e-8) -> None:
+def refuse_outside(outside: float, norm: float) -> None:
     """Refuse labels of length `norm` whose part `outside` the range of the kernel is not negligible, at β = ∞.
 
     Raises:
-        DomainError: outside > tolerance·norm.
+        DomainError: outside > 1e-8·norm.
     """
-    if outside > tolerance * norm:
+    if outside > 1e-8 * norm:
         raise DomainError(
             f"beta = inf needs labels that the kernel can fit, but {outside / norm:.3g} of their norm lies outside its "
             "range: use a finite beta, fewer training points than dimensions, or labels of a teacher without noise."

@@ -39,14 +39,9 @@ def whitened_losses(
 ) -> dict[str, Array]:
     """Solve source and target on whitened data over the broadcast grid of all arguments.
 
-    Args:
+    Args (the others as in `tlcli.bayes.whitened.whitened`; temperatures are finite):
         case: "decoupled" (C₁₂ = 0) or "same" (same inputs and labels).
         loss: of both stages; `vector` ones have `classes` balanced classes, others labels ±1.
-        gamma1: richness γ₁ ≥ 0 of the source.
-        gamma2: richness γ₂ ≥ 0 of the target.
-        beta1: inverse temperature of the source, finite.
-        beta2: inverse temperature of the target, finite.
-        delta: elastic coupling ≥ 0, inf allowed.
         points1: number of source points P₁ > 0, the squared length of labels ±1.
         points2: number of target points; of the same data those of the source.
         classes: C.

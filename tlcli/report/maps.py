@@ -173,7 +173,7 @@ _LINES = {"zero": {"lw": 1.6}, "jumps": {"lw": 1.4, "ls": ":"}}
 def _draw_zero(axis: Axes, cells: Cells, logs: tuple[bool, bool], handles: dict[str, Any]) -> None:
     """Draw where the gain is zero, negative or unknown."""
     if cells.neutral is not None:
-        _shade(axis, cells.edges, cells.neutral, "neutral", handles)
+        _shade(axis, cells.edges, cells.neutral, handles)
     if cells.phase is not None:
         _cover(axis, cells.edges, cells.phase == Phase.COLLAPSED, "white")  # no colour beneath the dots
         _shade_phases(axis, cells.x, cells.y, cells.phase, logs, handles)
@@ -189,11 +189,11 @@ def _closed(panel: MapPanel, grid: tuple[Floats, Floats]) -> Flags:
     return x[:, None] | y[None, :]
 
 
-def _shade(axis: Axes, edges: Any, where: Flags, what: str, handles: dict[str, Any]) -> None:
+def _shade(axis: Axes, edges: Any, where: Flags, handles: dict[str, Any]) -> None:
     """Cover cells whose gain is not told from zero with a neutral grey."""
     if where.any():
         _cover(axis, edges, where, NEUTRAL)
-        handles[what] = Patch(facecolor=NEUTRAL, edgecolor="0.6", label=NEUTRAL_WORDS)
+        handles["neutral"] = Patch(facecolor=NEUTRAL, edgecolor="0.6", label=NEUTRAL_WORDS)
 
 
 def _cover(axis: Axes, edges: Any, where: Flags, colour: str) -> None:

@@ -86,19 +86,12 @@ def quadrature_target(
 ) -> Saddle:
     """Return the saddle point of a target network tied to a source with strength δ.
 
-    Args:
-        act: activation of both networks.
-        x: all points (n, D).
+    Args (the others as in `quadrature_source`; the source may have any other objective):
         rows: training points of the target, (P,) indices or a mask; their rank joint with the source's is <= 2.
-        labels: (P,).
-        gamma: richness of the target >= 0.
-        beta: inverse temperature > 0, or inf.
         delta: elastic coupling >= 0; 0 is a network that learns the target alone, inf keeps the weights of the source.
         source: saddle point of the source, from any solver; only its v is used.
         source_rows: training points of the source, in the order of source.v.
         source_gamma: richness of the source.
-        accuracy: as for `quadrature_source`.
-        objective: as for `quadrature_source`; the source may have any other.
 
     Raises:
         DomainError: a joint rank above 2, a bad value, or a tilt that is not normalisable (its direction is named).

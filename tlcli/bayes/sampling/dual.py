@@ -87,16 +87,16 @@ def directed(tilt: Tilt, pool: Pool, mean: Floats, v: Floats, gamma: float) -> t
     return sphere, bare._replace(bias=sphere.exponent(gamma * project(sphere, bare, v, 1), pull))
 
 
-def moments(tilt: Tilt, pool: Pool, v: Floats, gamma: float, groups: int = 1, *, spread: bool = True) -> Moments:
+def moments(tilt: Tilt, pool: Pool, v: Floats, gamma: float, groups: int = 1) -> Moments:
     """Return the moments of the measure of v (P,) from the pool."""
     s = project(tilt, pool, v, groups)
     weights, log_z, ess = weights_of(tilt, gamma * s, pool, groups)
     rho, fourth = tilt.stretch(gamma * s, pool.pull)
     stretched = weights * rho
-    kernel, covariance = gram(tilt, pool, stretched, s * np.sqrt(fourth * rho) if spread else None, groups)
-    if spread and groups > 1:
+    kernel, covariance = gram(tilt, pool, stretched, s * np.sqrt(fourth * rho), groups)
+    if groups > 1:
         covariance -= _between(tilt, pool, stretched, s, groups)
-    elif spread:
+    else:
         mean = kernel @ v
         covariance -= np.outer(mean, mean)
     return Moments(float(log_z.mean()), kernel, covariance, float(np.sum(stretched * s**2)), ess, weights, stretched)

@@ -41,9 +41,7 @@ def start_chains(tilt: Tilt, v: Singles, z: Singles, group, step: float, rng: np
     return Chains(z, s, slope, group, step, rng)
 
 
-def hmc(
-    tilt: Tilt, chains: Chains, v: Singles, gamma: float, umbrella: Ladder | Square | NDArray, steps: int = STEPS
-) -> float:
+def hmc(tilt: Tilt, chains: Chains, v: Singles, gamma: float, umbrella: Ladder | Square | NDArray) -> float:
     """Move every chain once under prior × exp(B(γs)); return the mean acceptance probability.
 
     `umbrella` is a ladder, the tilt itself, or an array (M,) of fields a: B = at, t the statistic of the tilt. The
@@ -67,11 +65,11 @@ def hmc(
     before = value - 0.5 * (_square(z) + _square(momentum))
     x, slope, where = z, chains.slope, s
     momentum += (half * force[:, None].astype(np.float32)) * slope
-    for k in range(steps):
+    for k in range(STEPS):
         x, momentum = cos * x + sin * momentum, cos * momentum - sin * x
         where, slope = tilt.slope(x, v, chains.group)
         value, force = bias(where)
-        kick = half if k == steps - 1 else 2 * half
+        kick = half if k == STEPS - 1 else 2 * half
         momentum += (kick * force[:, None].astype(np.float32)) * slope
     after = value - 0.5 * (_square(x) + _square(momentum))
     log_ratio = np.minimum(after - before, 0.0)

@@ -20,6 +20,7 @@ from tlcli.bayes.sampling.tilt import Tilt
 
 KEEP = 5  # every fifth state enters the pool: neighbours are correlated, and the pool is what costs memory
 HIGHEST_FIELD = 44
+ROUNDS = 8  # Newton steps before the umbrella is frozen, each on a pool of its own
 _MARGIN = 10.0  # nats below its maximum at which log p(a) may be cut: one node more than the certificate asks
 _LARGEST_STEP = 0.25
 _COMPONENTS = 10
@@ -85,15 +86,14 @@ class Run:
     atoms: Atoms | None = None
 
 
-def first_run(stage: SourceStage, seed: np.random.SeedSequence, *, chains: int, moves: int, rounds: int = 8) -> Run:
+def first_run(stage: SourceStage, seed: np.random.SeedSequence, *, chains: int, moves: int) -> Run:
     """Go from nothing to a frozen umbrella near the saddle.
 
     Args:
         stage: problem.
         seed: seed of this start.
         chains: M.
-        moves: HMC moves of each of the first rounds; doubled after half of them.
-        rounds: Newton steps, each on a pool of its own.
+        moves: HMC moves of each of the first `ROUNDS`; doubled after half of them.
 
     Raises:
         ConvergenceError: the slaved particles do not settle.
@@ -106,8 +106,8 @@ def first_run(stage: SourceStage, seed: np.random.SeedSequence, *, chains: int, 
     v = v / max(1.0, 1.02 * np.sqrt(steepness))
     umbrella, state = walk(tilt, v, gamma, fields(tilt, begun.largest), chains, rng, odd=odd)
     run = Run(v, v, _trimmed(tilt, umbrella), Mixture.none(), state, None, Trips(chains, 1.0))
-    for n in range(rounds):
-        pool, trips = sample(stage, run, moves if n < rounds // 2 else 2 * moves)
+    for n in range(ROUNDS):
+        pool, trips = sample(stage, run, moves if n < ROUNDS // 2 else 2 * moves)
         improve(stage, run, pool)
         run.trips = trips
         run.ladder = refreshed(stage, run, pool)

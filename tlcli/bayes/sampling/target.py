@@ -71,22 +71,13 @@ def sampled_target(
 ) -> Saddle:
     """Return the saddle point of a target network tied to a source with strength δ.
 
-    Args:
-        act: activation of both networks.
-        x: all points (n, D).
-        rows: training points of the target, (P,) indices or a mask.
-        labels: (P,).
-        gamma: richness of the target >= 0.
-        beta: inverse temperature, finite and > 0.
+    Args (the others as in `sampled_source`; the source may have any other objective):
         delta: elastic coupling >= 0, inf allowed; 0 is a network that learns the target alone.
         source: saddle of the source; of its `neurons` (N, D) one start uses 1024 and, at most, all of the first half,
             the other as many of the second.
-        seed: seed of both starts.
         moves: HMC moves of every chain in a pool that is judged.
         doublings: how often the number of neurons may be doubled, each time with new chains at the best v, before the
             answer is returned as not converged.
-        threads: 2 runs the two starts side by side.
-        objective: as for `sampled_source`; the source may have any other.
 
     Raises:
         DomainError: a bad value, several readouts, or a tilt that is not normalisable (its direction is named).

@@ -10,7 +10,7 @@ from tlcli.bayes.sampling.jumps import Mixture, fit, jump
 from tlcli.bayes.sampling.ladder import Square
 from tlcli.bayes.sampling.moves import Chains, hmc, start_chains
 from tlcli.bayes.sampling.pool import Pool
-from tlcli.bayes.sampling.run import KEEP, Run, SourceStage, Trips, fields, refreshed, sample
+from tlcli.bayes.sampling.run import KEEP, ROUNDS, Run, SourceStage, Trips, fields, refreshed, sample
 from tlcli.bayes.sampling.slaved import slaved
 from tlcli.bayes.sampling.start import walk
 from tlcli.bayes.sampling.target_condense import Dragged, Split
@@ -20,6 +20,7 @@ from tlcli.bayes.sampling.target_newton import dragged_newton
 from tlcli.bayes.sampling.tilt import Tilt
 
 _STATES = 8
+_NODES, _MOVES = 12, 20  # of the integration over the strength of the tilt; moves at each
 STIFF = 1e6  # δ from which the base Gaussians are so narrow that no jump is needed
 
 
@@ -104,7 +105,6 @@ def first_target_run(
     seed: np.random.SeedSequence,
     *,
     moves: int,
-    rounds: int = 8,
 ) -> TargetRun:
     """Go from nothing to a frozen v near the target's saddle.
 
@@ -113,8 +113,7 @@ def first_target_run(
         alone: the same without offsets and with δ = 0.
         precision: 1 + δ.
         seed: seed of this start.
-        moves: moves of each of the first rounds; doubled after half of them.
-        rounds: Newton steps.
+        moves: moves of each of the first `ROUNDS`; doubled after half of them.
 
     Raises:
         ConvergenceError: the slaved particles do not settle.
@@ -125,8 +124,8 @@ def first_target_run(
     begun = slaved(stage.tilt, stage.fit, stage.gamma, rng, size=size, group=np.arange(size), known=known)
     run = with_lobes(tied, alone, precision, begun.v, begun.largest, rng)
     sample_target(run, moves)
-    for n in range(rounds):
-        pool = sample_target(run, moves if n < rounds // 2 else 2 * moves)
+    for n in range(ROUNDS):
+        pool = sample_target(run, moves if n < ROUNDS // 2 else 2 * moves)
         solve_on(run, pool)
     return run
 
@@ -213,19 +212,19 @@ def sample_target(run: TargetRun, moves: int, *, frozen: bool = False, strength:
     return Pool(np.stack(states), np.stack(biases))
 
 
-def mean_log_z(run: TargetRun, *, nodes: int = 12, moves: int = 20) -> float:
+def mean_log_z(run: TargetRun) -> float:
     """Return mean_i log Z(v|w̄_i) at the v of sampling by thermodynamic integration over the strength of the tilt.
 
     log Z = ∫₀¹ E_t ½γ²s² dt with t times the tilt; Gauss-Legendre nodes, from the full tilt down. The chains end at a
     small t.
     """
-    t, w = np.polynomial.legendre.leggauss(nodes)
+    t, w = np.polynomial.legendre.leggauss(_NODES)
     t, w = 0.5 * (1 + t), 0.5 * w
     total = 0.0
     for strength, weight in sorted(zip(t, w, strict=True), reverse=True):
         run.find_far(run.sampled, strength=strength)
-        sample_target(run, moves // 2, frozen=True, strength=strength)
-        pool = sample_target(run, moves, frozen=True, strength=strength)
+        sample_target(run, _MOVES // 2, frozen=True, strength=strength)
+        pool = sample_target(run, _MOVES, frozen=True, strength=strength)
         total += weight * float(np.mean(pool.bias)) / strength
     return total
 
