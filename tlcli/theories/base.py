@@ -68,7 +68,7 @@ class Theory(ABC):
     `choices` narrow an option of words to those that the theory has, and name the words that a grid may be instead of
     numbers. `inner` are axes that columns have beyond those of the grid, last. `words` are choices that options imply.
     `quantity` is drawn unless another is asked for; `archive` names the NPZ file of its matrices. `experiments` are
-    those that can test it, the first by default.
+    those that can test it, the first by default. `cheap`: evaluating the grid again costs next to nothing.
     """
 
     name: str
@@ -82,11 +82,11 @@ class Theory(ABC):
     quantity: str = "loss"
     archive: str = "arrays"
     experiments: tuple["Experiment", ...] = ()
+    cheap: bool = False
 
     # Names of the store of its points, None where nothing is stored, and the version of the numbers in it.
     store: ClassVar[str | None] = None
     version: ClassVar[str] = "1"
-    cheap: ClassVar[bool] = False  # evaluating the grid again costs next to nothing
     searchable: ClassVar[bool] = False  # its answer is known at any parameters, not only on the grid
     chosen: ClassVar[frozenset[str]] = frozenset()  # parameters of which it tells the best of the grid's itself
 
@@ -148,7 +148,8 @@ class ClosedForm(Theory):
     parameters are not admissible, `collapses` that features may not survive: see `margin`.
     """
 
-    cheap: ClassVar[bool] = True
+    cheap: bool = True
+
     searchable: ClassVar[bool] = True
     partial: ClassVar[bool] = False
     collapses: ClassVar[bool] = False

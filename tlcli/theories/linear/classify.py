@@ -149,40 +149,20 @@ class ClassifySpikes(_Classify):
         return columns_of(p, transfer_labels_spikes(p["alpha2"], spikes, overlaps, bulk=p["bulk"], **_readout(p)))
 
 
-@dataclass(frozen=True, eq=False)
-class CostlyClassifySpikes(ClassifySpikes):
-    """The same with a search for the ridge or the time at every point: nothing else is searched unasked."""
-
-    cheap: ClassVar[bool] = False
-
-
-@dataclass(frozen=True, eq=False)
-class CostlyClassify(Classify):
-    """The same with a search for the ridge or the time at every point: nothing else is searched unasked."""
-
-    cheap: ClassVar[bool] = False
-
-
-@dataclass(frozen=True, eq=False)
-class CostlyClassifyAnsatz(ClassifyAnsatz):
-    """The same for the ansatz."""
-
-    cheap: ClassVar[bool] = False
-
-
 def classify_theory(get: Callable[[str], Any]) -> _Classify:
     """Return the theory that the options ask for: an ansatz where it has coefficients; no ridge for the margin.
 
     Raises UsageError for options that exclude each other.
     """
     best, timed = isinstance(get("ridge"), str), get("t2") is not None or get("times") is not None
-    kinds = (Classify, CostlyClassify)
+    kind = Classify
     if get("spikes") is not None or get("overlaps") is not None:
         _check_spikes(get("spikes"), get("overlaps"))
-        kinds = (ClassifySpikes, CostlyClassifySpikes)
+        kind = ClassifySpikes
     elif get("c_signal") is not None:
-        kinds = (ClassifyAnsatz, CostlyClassifyAnsatz)
-    made = kinds[best or timed]()  # a best time is sought too
+        kind = ClassifyAnsatz
+    # With a search for the ridge or the time at every point, nothing else is searched unasked.
+    made = kind(cheap=not (best or timed))
     if timed and get("loss") != "square":
         raise UsageError(
             f"linear-classify has times for the squared loss alone, not for {get('loss') or 'logistic'}, whose "

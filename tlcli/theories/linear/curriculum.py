@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ FIELDS = ("alpha", "gamma", "duration", "sigma", "weight_decay")
 class Curriculum(ClosedForm):
     """Any number of stages, each on a teacher of its own: `teachers` by stage, from 1, and their Gram matrix."""
 
-    cheap: ClassVar[bool] = False
+    cheap: bool = False
     experiments: tuple[Experiment, ...] = (UnreducedDynamics(),)
 
     def evaluate(self, p: Parameters) -> Columns:

@@ -209,7 +209,7 @@ class JointTheory(_Linear):
         *("init_scale", "t1", "time"),
     )
     experiments: tuple[Experiment, ...] = (UnreducedDynamics(), FiniteNetworks())
-    cheap: ClassVar[bool] = False
+    cheap: bool = False
     partial: ClassVar[bool] = True
 
     def evaluate(self, p: Parameters) -> Columns:
@@ -254,7 +254,7 @@ class Structured(_Linear):
         *("gamma0", "sigma1", "sigma2", "init_scale", "ridge", "reduction"),
     )
     experiments: tuple[Experiment, ...] = (Regression(),)
-    cheap: ClassVar[bool] = False
+    cheap: bool = False
 
     def refuse(self, given: Mapping[str, Any]) -> None:
         """Refuse a dimension of inputs that have their own."""
@@ -281,7 +281,7 @@ class TwoTimeTheory(_Linear):
     parameters: tuple[str, ...] = ("alpha2", "sigma2", "steps", "time")
     experiments: tuple[Experiment, ...] = (Regression(),)
     archive: str = "two-time"
-    cheap: ClassVar[bool] = False
+    cheap: bool = False
 
     def evaluate(self, p: Parameters) -> Columns:
         """Return losses on the diagonal of the two-time correlations."""
