@@ -220,6 +220,89 @@ def test_other_columns_that_count_rows(tmp_path, name, index, refused):
         assert draw(task).x_source.shape == (4, 3)
 
 
+def indexed(tmp_path, columns, sizes=(4, 4, 4)):
+    """Write a CSV file of two inputs and `columns` (name -> one value per row), source rows first."""
+    rng = np.random.default_rng(3)
+    sets = [s for s, n in zip(("source", "target", "test"), sizes, strict=True) for _ in range(n)]
+    lines = [",".join([*columns, "set", "y", "x1", "x2"])]
+    for i, s in enumerate(sets):
+        lines.append(",".join([*(str(v[i]) for v in columns.values()), s, "1", str(rng.normal()), str(rng.normal())]))
+    (tmp_path / "index.csv").write_text("\n".join(lines) + "\n")
+    return f"file:{tmp_path / 'index.csv'}"
+
+
+def test_a_second_index_is_found_once_the_first_is_left_out(tmp_path):
+    task = indexed(tmp_path, {"id": range(12), "number": range(100, 112)})
+    with pytest.raises(UsageError, match="'id' counts the rows .*--drop-columns id, or keep every column .* none"):
+        draw(task)
+    with pytest.raises(UsageError, match="'number' .*--drop-columns id,number, or keep every other .* id,none"):
+        draw(task, drop_columns="id")
+    assert draw(task, drop_columns="id,number").x_source.shape == (4, 2)
+    assert draw(task, drop_columns="id,none").x_source.shape == (4, 3)
+    assert draw(task, drop_columns="none").x_source.shape == (4, 4)
+    given = points()
+    for name in ("x_source", "x_target", "x_test"):
+        given[name] = np.column_stack([np.arange(len(given[name])), 3.0 * np.arange(len(given[name])), given[name]])
+    archive = npz(tmp_path, **given)
+    with pytest.raises(UsageError, match="'1' counts the rows .*--drop-columns 0,1, or keep .* 0,none"):
+        draw(archive, drop_columns="0")
+    assert draw(archive, drop_columns="0,none").x_source.shape == (8, 4)
+
+
+UNNAMED = "x9"
+SPREAD = [3, 9, 4, 1, 12, 7, 5, 2, 30, 11, 8, 6]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "sizes", "refused"),
+    [
+        (UNNAMED, [10 * i for i in (*range(4), *range(4), *range(4))], (4, 4, 4), True),  # each set counts anew
+        (UNNAMED, [*(10 * i for i in range(12)), *SPREAD[:4]], (12, 2, 2), True),  # one set out of a file of its own
+        (UNNAMED, [*(10 * i for i in np.random.default_rng(0).permutation(12)), *SPREAD[:4]], (12, 2, 2), True),
+        (UNNAMED, [*(0.5 * i for i in range(12)), *SPREAD[:4]], (12, 2, 2), False),  # no whole numbers
+        (UNNAMED, SPREAD, (4, 4, 4), False),
+        (UNNAMED, [*(10 * i for i in range(6)), *SPREAD[:6]], (6, 3, 3), False),  # too short to tell
+        (UNNAMED, range(6), (2, 2, 2), True),
+        (UNNAMED, [5, 7, 9, 11, 13, 15], (2, 2, 2), False),  # a real input of a tiny file may be such
+        (UNNAMED, [0, 1, 2, 3], (2, 1, 1), False),
+        ("Id", [7, 3, 9, 12], (2, 1, 1), True),  # its name tells
+        ("Id", [7, 3, 3, 12], (2, 1, 1), False),
+    ],
+)
+def test_an_index_of_one_set_and_those_of_short_files(tmp_path, name, values, sizes, refused):
+    task = indexed(tmp_path, {name: list(values)}, sizes)
+    if refused:
+        with pytest.raises(UsageError, match=f"'{name}' counts the rows"):
+            draw(task)
+    else:
+        assert draw(task).x_source.shape == (sizes[0], 3)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_inputs_that_are_no_index_are_taken_whatever_they_are(tmp_path, seed):
+    """Whole numbers drawn at random, of few or many values, in files of 10 to 40 points."""
+    rng = np.random.default_rng(seed)
+    sizes = tuple(rng.integers(3, 14, 3) + 1)
+    given = {"y_test": None}
+    for name, n in zip(("source", "target", "test"), sizes, strict=True):
+        given[f"x_{name}"] = np.column_stack([rng.integers(0, k, n) for k in (2, 5, 256, 10**6)] + [rng.normal(size=n)])
+        if name != "test":
+            given[f"y_{name}"] = rng.normal(size=n)
+    assert draw(npz(tmp_path, **given), raw_inputs=False).x_source.shape == (sizes[0], 5)
+
+
+def test_a_column_is_told_by_its_name_in_the_file_also_where_others_are_left_out(tmp_path):
+    given = points(6)
+    for name in ("x_source", "x_target", "x_test"):
+        given[name][:, 4] *= 1e3
+    for task, shown, drop in ((npz(tmp_path, **given), "4", "0,2"), (to_csv(tmp_path, given), "'x5'", "x1,x3")):
+        for more in ({}, {"drop_columns": drop}):
+            with pytest.raises(UsageError, match=f"input column {shown} has an rms of"):
+                check_tasks(task, task, **NOTHING, raw_inputs=True, **more)
+            (note,) = draw(task, **more).description["notes"]
+            assert f"input column {shown} makes up" in note
+
+
 def test_raw_inputs_of_a_wild_scale_are_refused_by_column(tmp_path):
     given = points(40)
     for name in ("x_source", "x_target", "x_test"):

@@ -25,7 +25,7 @@ import numpy as np
 from tlcli.arrays import Flags, Floats
 from tlcli.errors import UsageError
 from tlcli.tasks.data import Purpose, TransferData, stream, unit_inputs
-from tlcli.tasks.files import SETS, read_bytes, read_csv, read_npz, refuse_index
+from tlcli.tasks.files import KEEP, SETS, read_bytes, read_csv, read_npz, refuse_index
 from tlcli.tasks.labels import Labels, read_labels
 
 PREFIX = "file:"
@@ -39,7 +39,11 @@ CLASSES = 20  # labels with at most so many different values, whole numbers all,
 
 @dataclass(frozen=True, eq=False)
 class FileTask:
-    """The arrays of a file as they stand in it (labels of test points NaN where absent) and its SHA-256."""
+    """The arrays of a file as they stand in it (labels of test points NaN where absent) and its SHA-256.
+
+    `columns` are what the inputs are called: quoted names of the header, or numbers in an NPZ file, where none is left
+    out.
+    """
 
     name: str
     x_source: Floats
@@ -50,6 +54,7 @@ class FileTask:
     y_test: Floats
     y_test_source: Floats
     sha256: str
+    columns: tuple[str, ...]
 
     @property
     def dim(self) -> int:
@@ -61,7 +66,7 @@ def load_file(text: str, drop_columns: str | None = None) -> FileTask:
     """Read `file:PATH`, an NPZ or CSV file as described at the top of this module.
 
     `drop_columns` names input columns that are left out, with commas: those of the header of a CSV file, numbers from 0
-    in an NPZ file; "none" keeps columns that look like an index.
+    in an NPZ file; "none" keeps those of the others that look like an index.
 
     Raises UsageError, one sentence with the name, the value and its place, for a file that cannot be used.
     """
@@ -71,29 +76,32 @@ def load_file(text: str, drop_columns: str | None = None) -> FileTask:
 
 @lru_cache(maxsize=2)
 def _parse(path: Path, content: bytes, drop_columns: str | None) -> FileTask:
-    drop = None if drop_columns is None else [name.strip() for name in drop_columns.split(",")]
-    drop = [] if drop == ["none"] else drop
+    drop = [] if drop_columns is None else [name.strip() for name in drop_columns.split(",")]
     if path.suffix.lower() == ".csv":
-        arrays = _checked(path, read_csv(path, content, drop))
+        found, names = read_csv(path, content, drop)
+        arrays, columns = _checked(path, found), tuple(repr(name) for name in names)
     else:
-        arrays = _without(path, _checked(path, read_npz(path, content)), drop)
-    return FileTask(path.name, **arrays, sha256=hashlib.sha256(content).hexdigest())
+        arrays, columns = _without(path, _checked(path, read_npz(path, content)), drop)
+    return FileTask(path.name, **arrays, sha256=hashlib.sha256(content).hexdigest(), columns=columns)
 
 
-def _without(path: Path, arrays: dict[str, Floats], drop: list[str] | None) -> dict[str, Floats]:
-    """Leave out columns of the inputs by number; without `drop` refuse one that only counts the rows."""
+def _without(path: Path, arrays: dict[str, Floats], drop: list[str]) -> tuple[dict[str, Floats], tuple[str, ...]]:
+    """Leave out columns of the inputs by number, and return the numbers of the others; refuse one that counts rows."""
     sets = [f"x_{name}" for name in SETS]
     dim = arrays["x_source"].shape[1]
-    if drop is None:
-        tables = [arrays[name] for name in sets]
-        refuse_index(path, [str(i) for i in range(dim)], [np.concatenate(tables), *tables])
-        return arrays
     for text in drop:
-        if not (text.isascii() and text.isdigit() and int(text) < dim):
+        if text != KEEP and not (text.isascii() and text.isdigit() and int(text) < dim):
             raise UsageError(f"drop_columns: {text!r} is no column of {path}; give numbers from 0 to {dim - 1}.")
-    if len({int(text) for text in drop}) == dim:
+    left = [int(text) for text in drop if text != KEEP]
+    if len(set(left)) == dim:
         raise UsageError(f"drop_columns: {','.join(drop)} leaves no input column of {path}.")
-    return arrays | {name: np.delete(arrays[name], [int(text) for text in drop], axis=1) for name in sets}
+    if drop:  # else as they are, to the order in memory, which sums see
+        arrays = arrays | {name: np.delete(arrays[name], left, axis=1) for name in sets}
+    columns = tuple(str(i) for i in range(dim) if i not in left)
+    if KEEP not in drop:
+        tables = [arrays[name] for name in sets]
+        refuse_index(path, columns, [np.concatenate(tables), *tables], drop)
+    return arrays, columns
 
 
 def _checked(path: Path, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -185,17 +193,7 @@ def normalised(task: FileTask) -> FileTask:
                 f"{task.name}: {name}[{lost[0]}] equals the mean of the training points and cannot be scaled to "
                 "|x|^2/D = 1; remove it or use --raw-inputs."
             )
-    return FileTask(
-        task.name,
-        scaled["x_source"],
-        task.y_source,
-        scaled["x_target"],
-        task.y_target,
-        scaled["x_test"],
-        task.y_test,
-        task.y_test_source,
-        task.sha256,
-    )
+    return replace(task, **scaled)
 
 
 def check_raw_inputs(task: FileTask) -> None:
@@ -205,7 +203,7 @@ def check_raw_inputs(task: FileTask) -> None:
         return
     worst, others = int(np.argmax(square)), float(np.sqrt(np.median(square)))
     rms = float(np.sqrt(square[worst]))
-    cause = f"input column {worst} has an rms of {rms:.3g}, half of all columns at most {others:.3g}"
+    cause = f"input column {task.columns[worst]} has an rms of {rms:.3g}, half of all columns at most {others:.3g}"
     remedy = "divide that column by its rms" if rms > 10 * others else f"divide the inputs by {rms:.3g}"
     raise UsageError(
         f"{task.name}: raw inputs have |x|^2/D = {square.mean():.3g} on average, above {LARGEST_INPUTS:g} ({cause}); "
@@ -303,7 +301,7 @@ def _one_column(task: FileTask) -> list[str]:
     if task.dim == 1 or share < _ALONE:
         return []
     return [
-        f"{task.name}: input column {worst} makes up {100 * share:.4g} % of |x|^2, so that networks hardly see "
+        f"{task.name}: input column {task.columns[worst]} makes up {100 * share:.4g} % of |x|^2, so that networks hardly see "
         "the others; divide every column by its rms if they matter."
     ]
 

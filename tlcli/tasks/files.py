@@ -21,6 +21,7 @@ REQUIRED = ("x_source", "y_source", "x_target", "y_target", "x_test")
 OPTIONAL = ("y_test", "y_test_source")
 SETS = ("source", "target", "test")
 LABELS = ("y", "y_source")
+KEEP = "none"  # among columns to leave out: none of the others, though one may look like an index
 LARGEST = 2 << 30  # bytes of numbers in a file
 
 # What other programs call the same arrays: a single task in two sets cannot be told apart from two tasks.
@@ -94,10 +95,11 @@ def _check_names(path: Path, found: Sequence[str], required: Sequence[str], name
         raise UsageError(f"{path} lacks the array {missing[0]!r}; it must hold {', '.join(required)}.")
 
 
-def read_csv(path: Path, content: bytes, drop: Sequence[str] | None) -> dict[str, Floats]:
-    """The arrays of a CSV file by the names of the NPZ format, without the input columns named in `drop`.
+def read_csv(path: Path, content: bytes, drop: Sequence[str]) -> tuple[dict[str, Floats], list[str]]:
+    """The arrays of a CSV file by the names of the NPZ format, and the names of its input columns.
 
-    Raises UsageError; among others for a column that only counts the rows, unless `drop` is given.
+    Input columns named in `drop` are left out. Raises UsageError; among others for a column that only counts the rows,
+    unless `KEEP` is in `drop`.
     """
     try:
         rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
@@ -106,7 +108,7 @@ def read_csv(path: Path, content: bytes, drop: Sequence[str] | None) -> dict[str
         _check_header(path, header, drop)
         at_set, at_y = header.index("set"), header.index("y")
         at_other = header.index("y_source") if "y_source" in header else None
-        kept = {"set", *LABELS, *(drop or ())}
+        kept = {"set", *LABELS, *drop}
         inputs = [i for i, name in enumerate(header) if name not in kept]
         order: list[tuple[str, int]] = []
         x: dict[str, list[list[float]]] = {name: [] for name in SETS}
@@ -137,46 +139,64 @@ def read_csv(path: Path, content: bytes, drop: Sequence[str] | None) -> dict[str
         arrays[f"y_{name}"] = np.array(y[name], dtype=float)
     if at_other is not None:
         arrays["y_test_source"] = np.array(other, dtype=float)
-    if drop is None:
+    names = [header[i] for i in inputs]
+    if KEEP not in drop:
         in_file = np.array([x[which][i] for which, i in order]).reshape(len(order), len(inputs))
-        refuse_index(path, [header[i] for i in inputs], [in_file, *(arrays[f"x_{name}"] for name in SETS)])
-    return arrays
+        refuse_index(path, names, [in_file, *(arrays[f"x_{name}"] for name in SETS)], drop)
+    return arrays, names
 
 
-def refuse_index(path: Path, names: Sequence[str], tables: Sequence[Floats]) -> None:
-    """Refuse an input column that counts rows, from 0 or 1: in the whole file, in any order, or in each set.
+def refuse_index(path: Path, names: Sequence[str], tables: Sequence[Floats], drop: Sequence[str]) -> None:
+    """Refuse an input column that counts rows; `drop` are those that are left out already.
 
-    Of whole numbers also one in other equal steps, one that grows from row to row (the index of rows that were
-    selected), and distinct ones that are called an index. `tables` are the whole file and its sets, (points, D) each;
-    `names` (D,). A file of fewer than five points is too short to tell, one of fewer than ten to tell the first two.
+    Of five points and more: one that counts from 0 or 1, in the whole file in any order, or in each set. Of whole
+    numbers in ten points and more also one in other equal steps, in the file or a set of ten points and more in any
+    order, or in every set row by row, and one that grows from row to row (the index of rows that were selected). In a
+    file of any length distinct whole numbers that are called an index. `tables` are the whole file and its sets,
+    (points, D) each; `names` (D,). Of fewer points a real input may look the same: they are too short to tell.
     """
     whole, *sets = tables
-    if len(whole) < 5:
+    if len(whole) < 2:
         return
-
-    def counts(x: Floats) -> Flags:
-        first = x.min(axis=0, initial=np.inf)
-        return np.asarray(((first == 0) | (first == 1)) & (np.diff(x, axis=0) == 1).all(axis=0))
-
-    steps = np.diff(np.sort(whole, axis=0), axis=0)
-    odd = (steps > 0).all(axis=0) & np.array([name.lower() in _INDEX for name in names], dtype=bool)
+    named = np.array([name.lower() in _INDEX for name in names], dtype=bool)
+    odd = named & (np.diff(np.sort(whole, axis=0), axis=0) > 0).all(axis=0)
+    found = np.zeros(len(names), dtype=bool)
+    if len(whole) >= 5:
+        found = _counts(np.sort(whole, axis=0)) | np.all([_counts(x) for x in sets], axis=0)
     if len(whole) >= 10:
-        odd |= (steps[0] > 0) & (steps == steps[0]).all(axis=0) | (np.diff(whole, axis=0) > 0).all(axis=0)
-    found = counts(np.sort(whole, axis=0)) | np.all([counts(x) for x in sets], axis=0)
+        odd |= (np.diff(whole, axis=0) > 0).all(axis=0)
+        for x in (whole, *(x for x in sets if len(x) >= 10)):
+            odd |= _spaced(np.sort(x, axis=0)) != 0
+        steps = [_spaced(x) for x in sets if len(x) > 1]
+        odd |= np.all([(step != 0) & (step == steps[0]) for step in steps], axis=0) if len(steps) > 1 else False
     found |= odd & (whole == np.rint(whole)).all(axis=0)
     if found.any():
         name = names[int(np.flatnonzero(found)[0])]
+        left = ",".join([*drop, name])
+        kept = ",".join([*drop, KEEP])
         raise UsageError(
             f"{path}: the column {name!r} counts the rows and would be an input; leave it out with --drop-columns "
-            f"{_quoted(name)}, or keep every column with --drop-columns none."
+            f"{_quoted(left)}, or keep every {'other ' if drop else ''}column with --drop-columns {_quoted(kept)}."
         )
+
+
+def _counts(x: Floats) -> Flags:
+    """Which columns of x (n, D) go from 0 or 1 up by one from row to row."""
+    first = x.min(axis=0, initial=np.inf)
+    return np.asarray(((first == 0) | (first == 1)) & (np.diff(x, axis=0) == 1).all(axis=0))
+
+
+def _spaced(x: Floats) -> Floats:
+    """The step of every column of x (n, D) from row to row, 0 where it is not the same everywhere."""
+    steps = np.diff(x, axis=0)
+    return np.where((steps == steps[0]).all(axis=0), steps[0], 0.0)
 
 
 def _quoted(name: str) -> str:
     return f'"{name}"' if " " in name else name
 
 
-def _check_header(path: Path, header: list[str], drop: Sequence[str] | None) -> None:
+def _check_header(path: Path, header: list[str], drop: Sequence[str]) -> None:
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
         raise UsageError(f"{path}: the column {twice[0]!r} stands twice in the header.")
@@ -186,20 +206,21 @@ def _check_header(path: Path, header: list[str], drop: Sequence[str] | None) -> 
             raise UsageError(
                 f"{path} lacks the column {name!r}{near}; its header must be set, y and the inputs, with commas."
             )
-    for name in drop or ():
-        if name not in header or name in ("set", *LABELS):
+    for name in drop:
+        if name != KEEP and (name not in header or name in ("set", *LABELS)):
             inputs = [column for column in header if column not in ("set", *LABELS)]
             raise UsageError(
                 f"drop_columns: {path} has no input column {name!r}{suggest(name, inputs)}; its inputs are "
                 f"{', '.join(inputs[:6])}{', ...' if len(inputs) > 6 else ''}."
             )
-    unnamed = [name for name in header if name.startswith("Unnamed: ") and name not in (drop or ())]
-    if unnamed and drop is None:
+    unnamed = [name for name in header if name.startswith("Unnamed: ") and name not in drop]
+    if unnamed and KEEP not in drop:
+        left, kept = (_quoted(",".join([*drop, name])) for name in (unnamed[0], KEEP))
         raise UsageError(
             f"{path}: the column {unnamed[0]!r} has no name (an index?) and would be an input; leave it out with "
-            f'--drop-columns "{unnamed[0]}", or keep every column with --drop-columns none.'
+            f"--drop-columns {left}, or keep every {'other ' if drop else ''}column with --drop-columns {kept}."
         )
-    if set(header) <= {"set", *LABELS, *(drop or ())}:
+    if set(header) <= {"set", *LABELS, *drop}:
         raise UsageError(f"{path} has no input column beside {', '.join(header)}.")
 
 
