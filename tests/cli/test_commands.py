@@ -234,6 +234,19 @@ def test_a_diverging_point_in_a_grid_is_a_row(tlcli):
     assert next(csv.DictReader(io.StringIO(alone.out)))["loss"] == "0.5"
 
 
+def test_only_infinite_columns_are_called_infinite(tlcli):
+    """A gain of inf - inf is undefined; a threshold of separability is infinite wherever labels have no noise."""
+    done = tlcli("finetune-loss --alpha2 0.5,1,1.5 --sigma2 0,0.1 -o -")
+    table = list(csv.DictReader(io.StringIO(done.out)))
+    (bad,) = (row for row in table if row["status"] == "diverged")
+    assert (bad["loss"], bad["baseline"], bad["gain"]) == ("inf", "inf", "nan")
+    assert "(status diverged) in loss, baseline, undefined in gain; every other column holds." in done.err
+    done = tlcli("finetune-loss --solver linear-classify --loss square --alpha2 0.5,1 --sigma1 0.3 --alpha1 1 -o -")
+    table = list(csv.DictReader(io.StringIO(done.out)))
+    assert "separability" in table[0]
+    assert "separability" not in done.err
+
+
 def test_rows_without_a_hyperplane_say_what_has_an_answer(tlcli):
     command = "finetune-loss --solver linear-classify --alpha1 2 --gamma0 1 --alpha2 2,4 --flips2 0.1 -o -"
     none = tlcli(f"{command} --loss margin")

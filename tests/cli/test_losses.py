@@ -98,7 +98,24 @@ def test_a_file_with_numbers_of_classes(tlcli):
         ("--source digits:3v8 --target digits:4v9 --loss huber:x", "write for example huber:1"),
         (
             "--source digits:0-4 --target digits:5-9 --class-weights 1,2 --t1 1 --times 0,1 --p1 9 --p2 9",
-            "5 positive numbers",
+            "use none, balanced or 5 positive numbers, one for each class of digits:0-4.",
+        ),
+        (
+            "--source digits:3v8 --target digits:4v9 --class-weights balance",
+            "'balance' is unknown; use none, balanced or 2",
+        ),
+        (
+            "--source digits:3v8 --target digits:4v9 --class-weights 1,-2",
+            "'1,-2' does not fit; use none, balanced or 2",
+        ),
+        (
+            "--source digits:3v8 --target digits:0-4 --class-weights 1,2",
+            "5 positive numbers, one for each class of digits:0-4",
+        ),
+        ("--source digits:3v8 --target digits:4v9 --flips2 0.5", "< 0.5 (at one half labels say nothing, above it the"),
+        (
+            "--source digits:3v8 --target digits:4v9 --gamma0 1,2 --optimal-gamma0",
+            "add --average auto with 3 or more --gamma0, or leave it out",
         ),
     ],
 )
@@ -107,6 +124,42 @@ def test_what_is_refused(tlcli, arguments, words):
     assert found.code == 2, found.err
     assert words in found.err
     assert found.err.count("\n") <= 2
+
+
+@pytest.mark.parametrize("more", ["", "--dry-run"])
+@pytest.mark.parametrize("flag", ["--two-time", "--responses --depth 2"])
+@pytest.mark.parametrize(
+    ("given", "cause"),
+    [
+        ("--source digits:0-4 --target digits:5-9", "and digits:0-4 has 5 classes; use a task of numbers or of two"),
+        ("--source digits:3v8 --target digits:0-2", "and digits:0-2 has 3 classes; use a task of numbers or of two"),
+        ("--source he1 --target he2 --loss mse", "leave out --loss mse, or --"),
+        ("--source digits:3v8 --target digits:4v9 --loss2 logistic", "leave out --loss2 logistic, or --"),
+        ("--source digits:3v8 --target digits:4v9 --class-weights balanced", "leave out --class-weights balanced, or"),
+    ],
+)
+def test_why_there_is_nothing_between_two_times_is_said(tlcli, flag, given, cause, more):
+    """The refusal names what was given, and no option that was not."""
+    done = tlcli(f"dmft-solve {given} --p1 6 --p2 5 {flag} -o one {more}")
+    assert done.code == 2
+    assert cause in done.err
+    assert done.err.startswith(f"error: {flag.split()[0]} is for the squared error of a single output")
+    assert ("--loss" in done.err) == ("--loss" in given)
+
+
+@pytest.mark.parametrize(
+    ("labels", "says", "leaves"),
+    [("--regression", "--regression takes the labels", "--classes"), ("", "or --classes if they are", "--regression")],
+)
+def test_advice_on_labels_does_not_contradict_what_was_given(tlcli, tmp_path, labels, says, leaves):
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{name}": rng.normal(size=(6, 3)) for name in ("source", "target", "test")}
+    np.savez(tmp_path / "data.npz", **arrays, y_source=rng.normal(size=6), y_target=rng.normal(size=6))
+    task = f"file:{tmp_path / 'data.npz'}"
+    done = tlcli(f"finetune-loss --model network --source {task} --target {task} --loss softmax {labels} -o one")
+    assert done.code == 2
+    assert says in done.err
+    assert leaves not in done.err
 
 
 def test_networks_of_finite_width_beside_the_theory(tlcli):

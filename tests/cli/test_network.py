@@ -256,7 +256,7 @@ def test_frozen_features_against_p2(tlcli):
         (f"finetune-loss --model network {TASK} --c-cross 3", "network-frozen does not use 'c_cross'"),
         (f"finetune-loss --model network --solver linear-joint {TASK}", "--model network has no solver 'linear-joint'"),
         (f"finetune-loss --model linear --solver network-rich {TASK}", "--model linear has no solver 'network-rich'"),
-        (f"finetune-loss --model network {TASK} --gamma0 1,2 --optimal-gamma0", "network-frozen is too costly"),
+        (f"finetune-loss --model network {TASK} --gamma0 1,2 --optimal-gamma0", "add --average auto"),
         (f"finetune-loss --model network {TASK} --times 0,1 --t2 1", "times and t2 are both given"),
         (f"pretrain-kernel --model network --solver network-rich {TASK}", "give --model network alone"),
         ("finetune-loss --nets 3", "linear-exact does not use 'nets'"),

@@ -48,7 +48,11 @@ REFUSED = [
     (f"{NETWORK} --simulate", "--trials 3", "No such option: --trials"),
     (f"finetune-loss --model network {TASKS} --simulate", "--trials 3", "has no trials"),
     (LINEAR, "--optimal-gamma0", None),
-    (f"finetune-loss --model network {TASKS}", "--optimal-gamma0", "--optimal-gamma0 searches over gamma0, which"),
+    (
+        f"finetune-loss --model network {TASKS}",
+        "--optimal-gamma0",
+        "--optimal-gamma0 chooses among the values of averages",
+    ),
     (NETWORK, "--kernel ntk", "--kernel ntk has no effect at gamma2 above 0, where no kernel is frozen"),
     (f"{NETWORK} --gamma2 0", "--readout reset", "--readout reset has no effect on frozen features"),
     (

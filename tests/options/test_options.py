@@ -1,6 +1,7 @@
 """Options are declared once; how they read text and refuse bad values."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -216,10 +217,60 @@ def test_spaced_grids_of_what_is_whole_are_whole():
     assert OPTIONS["p2"].parse("10:1:4,log:20:26:9").array.tolist() == [10, 7, 4, 1, *range(20, 27)]
     assert OPTIONS["p2"].parse(["5:50:3", 60]).array.tolist() == [5, 28, 50, 60]
     assert OPTIONS["alpha2"].parse("log:5:50:4").array[1] == pytest.approx(10.772, rel=1e-4)
-    with pytest.raises(DomainError, match=r"p2 = 5\.5 is not allowed; it must be a whole number"):
+    with pytest.raises(UsageError, match=r"p2: the end 5\.5 in 'log:5\.5:50:4' is no whole number; give whole ends"):
         OPTIONS["p2"].parse("log:5.5:50:4")
+    with pytest.raises(UsageError, match=r"p2: the end 10\.5 in '1:10\.5:4'"):  # not a value in between
+        OPTIONS["p2"].parse("1:10.5:4")
     with pytest.raises(UsageError, match="holds 5 twice"):
         OPTIONS["p2"].parse("5,log:5:50:4")
+
+
+def test_what_is_whole_within_rounding_is_that_number():
+    """As spaced arrays of NumPy have them: geomspace(1, 1000, 4) holds 9.999999999999998."""
+    assert OPTIONS["p2"].parse([3.9999999999, 40.00000000000001, 10]).array.tolist() == [4, 40, 10]
+    assert OPTIONS["p2"].parse("3.9999999999:9:2").array.tolist() == [4, 9]
+    assert OPTIONS["depth"].parse(2.0000000001).array.tolist() == [2]
+    assert OPTIONS["dim"].parse(19.9999999999) == 20
+    assert OPTIONS["p2"].parse(math.inf).array.tolist() == [INF]
+    for name, value in (("p2", 3.99999), ("p2", 1e-12), ("dim", 19.99999), ("p2", [4, 3.9999999999])):
+        with pytest.raises(UsageError, match=f"^{name}"):
+            OPTIONS[name].parse(value)
+
+
+BAD_GRIDS = ["1:2", "abc", "nan", "1e999", "0:inf:4", "0.1:inf:4", "-inf:1:4", "log:0:10:4", "0,log:0:10:4,5"]
+BAD_GRIDS += [
+    "log:10:0:4",
+    "log:-2:-1:3",
+    "log:0:0:3",
+    "log:0.5:0:3",
+    "-1e308:1e308:3",
+    "3:3:4",
+    "1.5:10:4",
+    "1:10.5:3",
+]
+
+
+def _refusal(option, raw):
+    try:
+        option.parse(raw)
+    except UsageError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.kind == "grid"])
+def test_every_grid_that_a_refusal_advises_is_accepted(name):
+    option, advised = OPTIONS[name], []
+    for bad in BAD_GRIDS:
+        found = _refusal(option, bad)
+        texts = re.findall(r"(?:, as in|a list|give|rounded, as) (\S+?)(?:\.$|, START| once)", str(found or ""))
+        assert texts or found is None or isinstance(found, DomainError) or "needs" in str(found), str(found)
+        assert bad not in texts
+        advised += texts
+    assert advised
+    for text in advised:
+        if text != "3":  # the value of the user's own
+            option.parse(text)
 
 
 @pytest.mark.parametrize("raw", ["0.1,best", ["best", 0.1], "best, 0.1"])

@@ -233,9 +233,9 @@ def indexed(tmp_path, columns, sizes=(4, 4, 4)):
 
 def test_a_second_index_is_found_once_the_first_is_left_out(tmp_path):
     task = indexed(tmp_path, {"id": range(12), "number": range(100, 112)})
-    with pytest.raises(UsageError, match="'id' counts the rows .*--drop-columns id, or keep every column .* none"):
+    with pytest.raises(UsageError, match=r"'id' counts the rows .*--drop-columns id, or keep every column .* none"):
         draw(task)
-    with pytest.raises(UsageError, match="'number' .*--drop-columns id,number, or keep every other .* id,none"):
+    with pytest.raises(UsageError, match=r"'number' .*--drop-columns id,number, or keep every other .* id,none"):
         draw(task, drop_columns="id")
     assert draw(task, drop_columns="id,number").x_source.shape == (4, 2)
     assert draw(task, drop_columns="id,none").x_source.shape == (4, 3)
@@ -244,7 +244,7 @@ def test_a_second_index_is_found_once_the_first_is_left_out(tmp_path):
     for name in ("x_source", "x_target", "x_test"):
         given[name] = np.column_stack([np.arange(len(given[name])), 3.0 * np.arange(len(given[name])), given[name]])
     archive = npz(tmp_path, **given)
-    with pytest.raises(UsageError, match="'1' counts the rows .*--drop-columns 0,1, or keep .* 0,none"):
+    with pytest.raises(UsageError, match=r"'1' counts the rows .*--drop-columns 0,1, or keep .* 0,none"):
         draw(archive, drop_columns="0")
     assert draw(archive, drop_columns="0,none").x_source.shape == (8, 4)
 

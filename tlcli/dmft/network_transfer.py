@@ -103,7 +103,10 @@ def check_two_time(
         if not asked:
             continue
         if settings.loss1 is not None or settings.loss2 is not None:
-            raise UsageError(f"{flag} is for the squared error, not for a named --loss; leave out one of both.")
+            raise UsageError(
+                f"{flag} is for the squared error of a single output, not for a loss of its own, weights or several "
+                "outputs; leave it out."
+            )
         check_size(moments, n_trained, settings.depth, flag)
     if wanted.responses:
         _check_responses(settings)

@@ -81,32 +81,38 @@ def _one_hot(labels: Floats, classes: int) -> Floats:
     return out
 
 
+def read_weights(text: str | None, classes: int, what: str) -> Floats | None:
+    """Return the numbers of a text, one per class (C,); None for none and balanced.
+
+    Raises:
+        UsageError: another text, or numbers that are not positive or not one per class.
+    """
+    if text is None or text.strip() in ("none", "balanced"):
+        return None
+    allowed = f"none, balanced or {classes} positive numbers, one for each class of {what}"
+    try:
+        each = np.array([float(part) for part in text.split(",")])
+    except ValueError:
+        raise UsageError(f"class_weights: '{text}' is unknown; use {allowed}.") from None
+    if len(each) != classes or not np.all(np.isfinite(each) & (each > 0)):
+        raise UsageError(f"class_weights: '{text}' does not fit; use {allowed}.")
+    return each
+
+
 def class_weights(text: str | None, labels: Floats, classes: int | None, what: str) -> Floats | None:
     """Return the weight of every training point (P,), of mean 1; `text` is none, balanced or a number per class.
 
-    `balanced` gives every class the same share, P / (C n_c). Raises UsageError for another text, for weights that are
-    not positive or not one per class, and for labels without classes.
+    `balanced` gives every class the same share, P / (C n_c). Raises UsageError as `read_weights`, and for labels
+    without classes.
     """
     if text is None or text.strip() == "none":
         return None
     if classes is None:
         raise UsageError(f"class_weights: {text} needs classes, and {what} has none; leave it out.")
-    numbers = class_numbers(labels, classes)
-    counts = np.bincount(numbers, minlength=classes)
-    if text.strip() == "balanced":
-        present = counts > 0
-        each = np.where(present, 1.0 / np.maximum(counts, 1), 0.0)
-    else:
-        try:
-            each = np.array([float(part) for part in text.split(",")])
-        except ValueError:
-            raise UsageError(
-                f"class_weights: '{text}' is neither none nor balanced nor a list of numbers such as 1,2."
-            ) from None
-        if len(each) != classes or not np.all(np.isfinite(each) & (each > 0)):
-            raise UsageError(
-                f"class_weights: '{text}' must be {classes} positive numbers for {what}, one for each class."
-            )
+    numbers, each = class_numbers(labels, classes), read_weights(text, classes, what)
+    if each is None:
+        counts = np.bincount(numbers, minlength=classes)
+        each = np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0)
     weights = each[numbers]
     return weights / weights.mean()
 

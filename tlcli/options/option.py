@@ -13,7 +13,7 @@ INF = math.inf
 
 @dataclass(frozen=True)
 class Domain:
-    """An interval of allowed values; `open_low` and `open_high` exclude its ends."""
+    """An interval of allowed values; `open_low` and `open_high` exclude its ends; `note` says why, and the remedy."""
 
     low: float = -INF
     high: float = INF
@@ -21,15 +21,20 @@ class Domain:
     finite: bool = False
     whole: bool = False
     open_high: bool = False
+    note: str = ""
 
     def check(self, name: str, value: float) -> None:
         """Raise DomainError unless `value` is inside; the sentence shows both."""
+        if not self.holds(value):
+            note = f" ({self.note})" if self.note else ""
+            raise DomainError(f"{name} = {digits(value)} is not allowed; it must be {self.describe()}{note}.")
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` is inside."""
         inside = value > self.low if self.open_low else value >= self.low
         whole = not self.whole or math.isinf(value) or float(value).is_integer()
         below = value < self.high if self.open_high else value <= self.high
-        if inside and whole and below and not (self.finite and math.isinf(value)):
-            return
-        raise DomainError(f"{name} = {digits(value)} is not allowed; it must be {self.describe()}.")
+        return inside and whole and below and not (self.finite and math.isinf(value))
 
     def describe(self) -> str:
         """Return the range in words, for messages and help."""
@@ -105,7 +110,8 @@ class Option:
             self._refuse_mixed(raw)
             from tlcli.sweep.grids import parse_values
 
-            values = parse_values(raw, self.name, self.domain is not None and self.domain.whole)
+            domain = self.domain or Domain()
+            values = parse_values(raw, self.name, domain.whole, domain.holds)
             if self.domain is not None:
                 low, high = float(values.array.min()), float(values.array.max())
                 for value in (low, high) if not self.domain.whole else values.array.tolist():
@@ -150,6 +156,8 @@ class Option:
             raise UsageError(f"{self.name}: '{_short(raw)}' is not a number.") from None
         if math.isnan(number):
             raise UsageError(f"{self.name}: '{_short(raw)}' is not a number.")
+        if self.kind == "integer" and math.isfinite(number) and abs(number - round(number)) <= 1e-9 * abs(number):
+            number = float(round(number))  # as of grids (tlcli.sweep.grids)
         if self.domain is not None:
             self.domain.check(self.name, number)
         if self.kind == "integer":
@@ -164,7 +172,9 @@ NOT_NEGATIVE = Domain(0)
 FINITE = Domain(0, 1e12, finite=True)
 TOLERANCE = Domain(0, open_low=True, finite=True)
 OVERLAP = Domain(-1, 1)
-SHARE = Domain(0, 0.5, open_high=True)  # of flipped labels: from one half on they say nothing, or the opposite
+SHARE = Domain(  # of flipped labels
+    0, 0.5, open_high=True, note="at one half labels say nothing, above it the opposite: exchange the classes for that"
+)
 COUNT = Domain(1, whole=True)
 COUNT_FINITE = Domain(1, 1e12, whole=True, finite=True)  # more would fit no memory
 REPEATED = Domain(1, 1e6, whole=True)  # of what is done one after the other: more would never end

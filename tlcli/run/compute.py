@@ -41,6 +41,7 @@ def ask(
     make_executor(how.executor, how.jobs)  # not entered: an unknown name is refused before anything is written
     for case in job.cases:
         case.theory.check(case)
+        sought(_is_map(job), case, job.settings)  # refused before a dry run looks at the points
         for experiment in case.experiments:
             experiment.check(case, job.settings)
     for text in job.notes:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tlcli.errors import EXIT_NOT_CONVERGED, EXIT_OK, WriteError
-from tlcli.options.columns import COLUMNS
+from tlcli.options.columns import COLUMNS, DIFFERENCES
 from tlcli.report.folder import OutputFolder
 from tlcli.report.numbers import rows
 from tlcli.report.provenance import PROVENANCE
@@ -115,17 +115,31 @@ def _print_table(job: Job, blocks: Sequence[Block]) -> None:
         raise WriteError(f"standard output cannot be written: {error.strerror}; the table is not whole.") from None
 
 
+# Infinity is an answer like any other: labels without noise can always be divided, the best place may be an end.
+_ANY_SIZE = ("separability", "_opt")
+
+
 def _infinite_columns(blocks: Sequence[Block]) -> str:
-    """Name the computed columns that are infinite or undefined where the status is `diverged`."""
-    names: dict[str, None] = {}
+    """Name the computed columns that are infinite, and those that are undefined by it, where rows are `diverged`."""
+    infinite: dict[str, None] = {}
+    undefined: dict[str, None] = {}
     for block in blocks:
         diverged = block.full("status") == Status.DIVERGED
         for name in COLUMNS.keys() & block.columns.keys() - {"time"}:
             column = block.full(name)
-            if column.dtype.kind == "f" and not np.isfinite(column[diverged]).all():
-                names[name] = None
-    names = {name: None for name in COLUMNS if name in names}
-    return f" in {', '.join(names)}; every other column holds" if names else ""
+            if column.dtype.kind != "f" or name.endswith(_ANY_SIZE):
+                continue
+            if np.isinf(column[diverged]).any():
+                infinite[name] = None
+            elif np.isnan(column[diverged]).any() and (name in DIFFERENCES or np.isfinite(column[~diverged]).any()):
+                undefined[name] = None
+    found = [name for name in COLUMNS if name in infinite]
+    unknown = [name for name in COLUMNS if name in undefined and name not in infinite]
+    if not found and not unknown:
+        return ""
+    parts = [", ".join(found)] if found else []
+    parts += [f"undefined in {', '.join(unknown)}"] if unknown else []
+    return f" in {', '.join(parts)}; every other column holds"
 
 
 def _exit_code(blocks: Sequence[Block], measured: Sequence[Measured | None], strict: bool, console: Messages) -> int:

@@ -6,13 +6,14 @@ A value is one of, or a list of, these pieces:
     0.1:2:40           40 equally spaced values, both ends included
     log:0.1:10:20      20 geometrically spaced values, both ends included
 
-Between whole ends of what has to be whole (numbers of samples) values are rounded, and each is taken once.
+Of what has to be whole (numbers of samples) the ends are whole, values between them are rounded, and each is taken
+once; a value within rounding (1e-9 of it) of a whole number, as in spaced arrays of NumPy, is that number.
 """
 
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
@@ -26,7 +27,15 @@ Scale = Literal["linear", "log", "list"]
 
 MAX_COUNT = 10_000_000
 MAX_POINTS = 50_000_000
-ALLOWED = "use a number, a list 0.1,0.5,inf, START:STOP:COUNT or log:START:STOP:COUNT"
+_LISTS = (
+    "0.1,0.5,inf",
+    "0.1,0.5",
+    "0.1,0.2",
+    "1,2,inf",
+    "1,2",
+    "2,4",
+)  # examples, from which the first that is allowed is shown
+NEAR_WHOLE = 1e-9  # of a value, which then is the whole number
 
 # Stricter than float(): no underscores, no digits of other scripts, no NaN.
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
@@ -52,25 +61,72 @@ class Values:
         return self.array.size
 
 
-def parse_values(value: Any, name: str = "alpha1", whole: bool = False) -> Values:
+def near_whole(array: Floats) -> Floats:
+    """Return values with those within `NEAR_WHOLE` of a whole number, of their size, replaced by it."""
+    rounded = np.rint(array)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.abs(array - rounded) <= NEAR_WHOLE * np.abs(rounded), rounded, array)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is read: a parameter's name, its text for messages, whether it is whole, and which values it may have."""
+
+    name: str
+    shown: str
+    whole: bool
+    holds: Callable[[float], bool]
+
+    def refuse(self, reason: str) -> UsageError:
+        """Return the refusal of what is no grid, with what is allowed."""
+        lists = (text for text in _LISTS if all(map(self.allowed, map(float, text.split(",")))))
+        example = next(lists, "with commas")
+        return UsageError(
+            f"{self.name}: '{self.shown}' {reason}; use a number, a list {example}, START:STOP:COUNT or "
+            "log:START:STOP:COUNT."
+        )
+
+    def allowed(self, value: float) -> bool:
+        """Whether a value may stand in the grid."""
+        return self.holds(value) and (not self.whole or not math.isfinite(value) or value.is_integer())
+
+    def refuse_ends(self, ends: tuple[float, float], count: str, log: bool) -> UsageError:
+        """Return the refusal of ends that are infinite, or on a logarithmic scale not above 0, with a remedy."""
+        special, needs = (0.0, "both ends above 0") if log else (math.inf, "finite ends")
+        known = next((end for end in ends if 0 < end < math.inf), 1.0)
+        pairs = [(known / 100, known), (1.0, known), (known, 10 * known), (known, 2 * known), (1.0, 2.0), (0.1, 0.5)]
+        pairs = [pair for pair in pairs if pair[0] < pair[1] < math.inf and all(map(self.allowed, pair))]
+        remedy = ""
+        if pairs:
+            low, high = map(_number_text, pairs[0])
+            remedy, further = f", as in {'log:' if log else ''}{low}:{high}:{count}", special in ends
+            if further and self.allowed(special):
+                said = _number_text(special)
+                remedy = f"{remedy.replace('in ', 'in 0,')}" if log else f"{remedy},inf"
+                remedy = f"; give {said} as a further value{remedy}"
+        return UsageError(f"{self.name}: '{self.shown}' needs {needs}{remedy}.")
+
+
+def parse_values(
+    value: Any, name: str = "alpha1", whole: bool = False, holds: Callable[[float], bool] = lambda value: True
+) -> Values:
     """Read a number, a text or a list of both as the values of the parameter `name`.
 
-    `whole`: pieces between whole ends hold whole numbers.
+    `whole`: what has to be whole, see above. `holds` tells which values are allowed, for the advice in messages alone.
 
     Raises:
         UsageError: the value is no grid, holds NaN, or holds a value twice.
     """
-    shown = _show(value)
+    asked = _Asked(name, _show(value), whole, holds)
     items = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
-    pieces = [piece for item in items for piece in _pieces(item, name, shown)]
+    pieces = [piece for item in items for piece in _pieces(item, asked)]
     if not pieces:
-        raise _refuse(name, shown, "holds no value")
-    parts = [_whole(numbers) if whole else numbers for numbers, _ in pieces]
-    array = np.concatenate(parts) + 0.0  # -0.0 and 0.0 are one value
+        raise asked.refuse("holds no value")
+    array = np.concatenate([numbers for numbers, _ in pieces]) + 0.0  # -0.0 and 0.0 are one value
     ordered = np.sort(array)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     if twice.size:
-        raise UsageError(f"{name}: '{shown}' holds {_number_text(twice[0])} twice; give every value once.")
+        raise UsageError(f"{name}: '{asked.shown}' holds {_number_text(twice[0])} twice; give every value once.")
     array.flags.writeable = False
     scale = pieces[0][1] if len(pieces) == 1 and array.size > 1 else "list"
     return Values(array, scale)
@@ -154,34 +210,47 @@ class Grid:
             yield dict(zip(self.values, row, strict=True))
 
 
-def _pieces(item: Any, name: str, shown: str) -> Iterable[tuple[Floats, Scale]]:
+def _pieces(item: Any, asked: _Asked) -> Iterable[tuple[Floats, Scale]]:
     if isinstance(item, str):
-        return [_piece(text.strip(), name, shown) for text in item.split(",")]
+        return [_piece(text.strip(), asked) for text in item.split(",")]
     if isinstance(item, (int, float, np.integer, np.floating)) and not isinstance(item, bool):
-        return [(np.array([_as_float(item, name, shown)]), "list")]
-    raise _refuse(name, shown, "is not a grid")
+        return [(_single(item, asked), "list")]
+    raise asked.refuse("is not a grid")
 
 
-def _piece(text: str, name: str, shown: str) -> tuple[Floats, Scale]:
+def _single(item: Any, asked: _Asked) -> Floats:
+    number = np.array([_as_float(item, asked)])
+    return near_whole(number) if asked.whole else number
+
+
+def _piece(text: str, asked: _Asked) -> tuple[Floats, Scale]:
+    name, shown = asked.name, asked.shown
     parts = [part.strip() for part in text.split(":")]
     if len(parts) == 1:
-        return np.array([_as_float(text, name, shown)]), "list"
+        return _single(text, asked), "list"
     scale: Scale = "linear"
     if parts[0].lower() == "log":
         scale, parts = "log", parts[1:]
     if len(parts) != 3:
-        raise _refuse(name, shown, "is not a grid")
-    start, stop = (_as_float(part, name, shown) for part in parts[:2])
+        raise asked.refuse("is not a grid")
+    start, stop = (_as_float(part, asked) for part in parts[:2])
     if not _COUNT.fullmatch(parts[2]) or not 1 <= int(parts[2]) <= MAX_COUNT:
         raise UsageError(f"{name}: the count in '{shown}' must be a whole number from 1 to {MAX_COUNT}.")
     count = int(parts[2])
     # stop - start must be finite too, or linspace gives NaN.
-    if not math.isfinite(stop - start):
-        raise UsageError(f"{name}: '{shown}' needs finite ends; give inf as a further value, as in 0.1:2:40,inf.")
-    if scale == "log" and not (start > 0 and stop > 0):
-        raise UsageError(f"{name}: '{shown}' needs both ends above 0; give 0 as a further value, as in 0,{text}.")
+    if not math.isfinite(stop - start) or (scale == "log" and not (start > 0 and stop > 0)):
+        raise asked.refuse_ends((start, stop), parts[2], math.isfinite(stop - start))
     if start == stop and count > 1:
         raise UsageError(f"{name}: '{shown}' has equal ends but {count} values; give {_number_text(start)} once.")
+    if asked.whole:
+        start, stop = near_whole(np.array([start, stop])).tolist()
+        for end in (start, stop):
+            if not end.is_integer():
+                raise UsageError(
+                    f"{name}: the end {_number_text(end)} in '{shown}' is no whole number; give whole ends, between "
+                    f"which values are rounded, as {_number_text(round(end))}."
+                )
+        return _whole(_spaced(start, stop, count, scale)), scale
     return _spaced(start, stop, count, scale), scale
 
 
@@ -227,27 +296,27 @@ def _round_ones(array: Floats) -> Floats:
 
 
 def _whole(piece: Floats) -> Floats:
-    """Return values between whole ends as whole numbers, each once, in their order; others as they are."""
-    if not all(float(end).is_integer() for end in piece[[0, -1]]):
-        return piece
+    """Return values between whole ends as whole numbers, each once, in their order."""
     rounded = np.unique(np.rint(piece))
     return rounded if piece[-1] >= piece[0] else rounded[::-1]
 
 
-def _as_float(value: Any, name: str, shown: str) -> float:
+def _as_float(value: Any, asked: _Asked) -> float:
     if isinstance(value, str):
         if _INFINITY.fullmatch(value):
             return -math.inf if value.startswith("-") else math.inf
         if not _NUMBER.fullmatch(value):
-            raise _refuse(name, shown, "is not a number" if value.lower() in ("nan", ".nan") else "is not a grid")
+            raise asked.refuse("is not a number" if value.lower() in ("nan", ".nan") else "is not a grid")
     try:
         number = float(value)
     except OverflowError:  # a whole number of more than 308 digits
         number = math.inf if isinstance(value, int) else math.nan
     if math.isnan(number):
-        raise _refuse(name, shown, "is not a number")
+        raise asked.refuse("is not a number")
     if math.isinf(number) and not isinstance(value, (float, np.floating)):
-        raise _refuse(name, shown, "is too large for a number (write inf if it is meant)")
+        raise asked.refuse(
+            f"is too large for a number{' (write inf if it is meant)' if asked.allowed(math.inf) else ''}"
+        )
     return number
 
 
@@ -260,7 +329,3 @@ def _show(value: Any) -> str:
         value = ",".join(str(item) for item in value)
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _refuse(name: str, shown: str, reason: str) -> UsageError:
-    return UsageError(f"{name}: '{shown}' {reason}; {ALLOWED}.")

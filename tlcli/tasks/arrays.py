@@ -301,8 +301,8 @@ def _one_column(task: FileTask) -> list[str]:
     if task.dim == 1 or share < _ALONE:
         return []
     return [
-        f"{task.name}: input column {task.columns[worst]} makes up {100 * share:.4g} % of |x|^2, so that networks hardly see "
-        "the others; divide every column by its rms if they matter."
+        f"{task.name}: input column {task.columns[worst]} makes up {100 * share:.4g} % of |x|^2, so that networks "
+        "hardly see the others; divide every column by its rms if they matter."
     ]
 
 

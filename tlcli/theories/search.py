@@ -168,8 +168,8 @@ def sought(on_map: bool, case: "Case", settings: Mapping[str, Any]) -> list[str]
             raise UsageError(f"{flag} is not for {theory.name}; it finds the best {first}, --optimal-{first}.")
         if wanted and not own and not theory.searchable:
             raise UsageError(
-                f"{flag} searches over {name}, which {theory.name} is too costly for; compare given values, "
-                f"as {OPTIONS[name].flag} 0.1,1,10."
+                f"{flag} searches over {name}, which {theory.name} is too costly for; leave it out and compare given "
+                f"values, as {OPTIONS[name].flag} 0.1,1,10."
             )
         if not theory.searchable or (first or name) != name:
             continue

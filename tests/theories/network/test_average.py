@@ -125,8 +125,11 @@ def test_what_missed_the_accuracy_or_never_rested_is_told(tlcli):
             "--average auto --gamma0 1,2 --optimal-gamma0",
             "--optimal-gamma0 chooses among the grid's; network-frozen needs 3",
         ),
-        ("--gamma0 1,2,3 --optimal-gamma0", "compare given values, as --gamma0 0.1,1,10"),
-        ("--average auto --pool 50 --p2 30", "a pool of 50 target points is too small for p2 = 30"),
+        ("--gamma0 1,2,3 --optimal-gamma0", "add --average auto with 3 or more --gamma0, or leave it out and compare"),
+        (
+            "--average auto --pool 50 --p2 30",
+            "(p2 = 30); raise --pool to at least 60, lower --p2",
+        ),
         ("--average mean", "average: 'mean' is unknown"),
         ("--average auto --simulate", "network-frozen has no experiment"),
         (
@@ -296,6 +299,9 @@ def test_images_have_one_pool_of_all_of_them(tlcli):
     done = tlcli(command, "--p2", "200", "--average", "auto", "-o", "big")
     assert done.code == 2
     assert "a pool of 361 target points is too small for p2 = 200" in done.err
+    assert "and there are no more; lower --p2 to at most 180, or use --average none." in done.err
+    done = tlcli(command, "--p2", "30", "--average", "auto", "--pool", "900", "-o", "big")
+    assert "--pool 900 is more than the 361 target points there are; lower it, to at least 60, or" in done.err
 
 
 def test_records_are_read_only_whole():

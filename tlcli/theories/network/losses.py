@@ -12,6 +12,7 @@ import numpy as np
 
 from tlcli.errors import UsageError
 from tlcli.losses import Loss, loss_of
+from tlcli.losses.labels import read_weights
 from tlcli.tasks.transfer_tasks import LabelKind, label_kinds
 from tlcli.theories.base import Case
 from tlcli.training import TransferSettings
@@ -62,7 +63,10 @@ def losses_of(name: str, get: Callable[[str], Any], source: str, target: str) ->
     losses = [loss_of(text) for text in named]
     _refuse_without_effect(get, kinds, source, target)
     for loss, kind, task in zip(losses, kinds, (source, target), strict=True):
-        refuse_labels(loss, kind, task)
+        refuse_labels(loss, kind, task, meaning)
+        if kind.classes is not None:
+            read_weights(get("class_weights"), kind.classes, task)
+    _refuse_two_times(get, kinds, (source, target))
     defaults = {"loss1": losses[0].text, "loss2": losses[1].text}
     ridge, smoothing = get("ridge"), get("label_smoothing")
     held = isinstance(ridge, str) or (ridge is not None and bool(np.all(ridge.array > 0)))  # the best is positive
@@ -108,6 +112,21 @@ def _refuse_without_effect(get: Callable[[str], Any], kinds: Sequence[LabelKind]
         )
 
 
+def _refuse_two_times(get: Callable[[str], Any], kinds: Sequence[LabelKind], tasks: Sequence[str]) -> None:
+    """Refuse what is kept between two times beside anything but the squared error of one output; say what it is."""
+    for flag in (f"--{name.replace('_', '-')}" for name in ("two_time", "responses") if get(name)):
+        only = f"{flag} is for the squared error of a single output"
+        for kind, task in zip(kinds, tasks, strict=True):
+            count = kind.outputs or kind.classes or 1
+            if kind.outputs or count > 2:
+                what = "outputs" if kind.outputs else "classes"
+                raise UsageError(
+                    f"{only}, and {task} has {count} {what}; use a task of numbers or of two classes, or leave it out."
+                )
+        given = [f"--{name.replace('_', '-')} {get(name)}" for name in OPTIONS if get(name) is not None]
+        raise UsageError(f"{only} as it is by default; leave out {' and '.join(given)}, or {flag}.")
+
+
 def _meaning(get: Callable[[str], Any]) -> str | None:
     """Return what the user says that the labels of a file are."""
     classes, regression = bool(get("classes")), bool(get("regression"))
@@ -120,8 +139,8 @@ def _usual(kind: LabelKind) -> str:
     return "softmax" if kind.classes is not None and kind.classes > 2 else "mse"
 
 
-def refuse_labels(loss: Loss, kind: LabelKind, task: str) -> None:
-    """Refuse labels of a task that do not fit a loss.
+def refuse_labels(loss: Loss, kind: LabelKind, task: str, meaning: str | None = None) -> None:
+    """Refuse labels of a task that do not fit a loss; `meaning` is what the user says that those of a file are.
 
     Raises:
         UsageError: with the remedy.
@@ -139,6 +158,11 @@ def refuse_labels(loss: Loss, kind: LabelKind, task: str) -> None:
         raise UsageError(
             f"loss: {loss.text} needs classes, and {task} has {kind.outputs} outputs of a sample; use one-hot rows, or "
             "--loss mse."
+        )
+    if task.startswith("file:") and meaning == "regression":
+        raise UsageError(
+            f"loss: {loss.text} needs classes, and --regression takes the labels of {task} as numbers; leave out one "
+            "of both, or use --loss mse."
         )
     if task.startswith("file:"):
         raise UsageError(

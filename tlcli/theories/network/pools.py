@@ -4,6 +4,7 @@ Gains and losses along a grid, and from draw to draw, are compared on the very s
 numbers); their number limits all of them alike.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,7 +71,7 @@ def _drawn(p: Mapping[str, Any]) -> PoolData:
     """Return tasks on Gaussian inputs: a draw is the next p1 source points of the same two teachers."""
     most = max(p["sizes"])
     size = max(LEAST_POOL, 2 * most) if p.get("pool") is None else int(p["pool"])
-    _refuse_small(size, most, size)
+    _refuse_small(size, most, math.inf)
     refuse_large({**p, "pool": size})
     count = max(1, min(POOLS, _MOST_POOL // size))
     p1, draw = int(p["p1"]), int(p["draw"])
@@ -110,12 +111,26 @@ def _given(p: Mapping[str, Any]) -> PoolData:
     )
 
 
-def _refuse_small(size: int, most: int, there: int) -> None:
-    if size > there or size < 2 * most:
+def _refuse_small(size: int, most: int, there: float) -> None:
+    """Refuse pools of less than twice the samples, and of more points than there are (inf where they are drawn)."""
+    if size <= there and size >= 2 * most:
+        return
+    needed = f"averages need at least twice as many points as samples (p2 = {most})"
+    if 2 * most > there:
+        at_most = f"lower --p2 to at most {there // 2:.0f}" if there >= 2 else "give more target points"
         raise UsageError(
-            f"a pool of {min(size, there)} target points is too small for p2 = {most}: averages need at least twice as "
-            f"many points as samples; lower --p2 or --pool (of {there} points), or use --average none."
+            f"a pool of {there:.0f} target points is too small for p2 = {most}: {needed}, and there are no more; "
+            f"{at_most}, or use --average none."
         )
+    if size > there:
+        raise UsageError(
+            f"--pool {size} is more than the {there:.0f} target points there are; lower it, to at least {2 * most}, "
+            "or leave it out."
+        )
+    raise UsageError(
+        f"a pool of {size} target points is too small for p2 = {most}: {needed}; raise --pool to at least {2 * most}, "
+        "lower --p2, or use --average none."
+    )
 
 
 def _distinct(x: Floats, source: Floats) -> tuple[Indices, int]:

@@ -18,6 +18,7 @@ from tlcli.theories.amounts import shown_size, shown_time
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.network import points, results
 from tlcli.theories.network.average import AveragedNetwork
+from tlcli.theories.network.average_draws import FEWEST
 from tlcli.theories.network.cost import LIMIT, expected_seconds
 from tlcli.theories.network.experiment import WideNetworks
 from tlcli.theories.network.losses import Losses, losses_of
@@ -191,6 +192,11 @@ def _averaged(
             raise UsageError(f"--pool {get('pool')} is the pool of --average; give that, or leave it out.")
         if frozen and isinstance(get("ridge"), str):
             raise UsageError(f"--ridge {get('ridge')} is that of averages over target samples; add --average auto.")
+        if frozen and get("optimal_gamma0"):
+            raise UsageError(
+                f"--optimal-gamma0 chooses among the values of averages over target samples; add --average auto with "
+                f"{FEWEST} or more --gamma0, or leave it out and compare losses at given values (--gamma0 0.1,1,10)."
+            )
         if get("average") is not None and not frozen:
             raise UsageError(f"--average none has no effect: {command} with {name} has no averages; leave it out.")
         return NetworkTheory, (), {}
