@@ -26,7 +26,9 @@ def test_digits_with_classes_and_a_new_head(tlcli):
     assert float(first["baseline_error"]) == pytest.approx(0.8, abs=1e-12), "no noise is ranked"
     assert float(last["loss"]) < np.log(5)
     assert float(last["source_loss"]) < np.log(3), "the old head reports the source"
-    assert rows[0]["loss"] == "nan" or not rows[0]["loss"]
+    heads = ("loss", "loss_se", "error", "loss_calibrated", "temperature", "margin", "train_loss", "train_error_se")
+    assert {row[name] for row in rows if row["stage"] == "1" for name in heads} == {""}, "the new head is not there yet"
+    assert all(row[name] not in ("", "nan") for row in rows if row["stage"] == "2" for name in heads)
 
 
 @pytest.mark.parametrize("loss", ["logistic", "softmax", "hinge2", "mse", "huber:0.5"])
@@ -54,6 +56,26 @@ def test_softmax_of_two_classes_is_logistic(tlcli):
     one, two = table("one")[-1], table("two")[-1]
     for name in ("loss", "error", "baseline", "train_loss"):
         assert float(one[name]) == pytest.approx(float(two[name]), rel=2e-4, abs=1e-4), name
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "dmft-solve --times 0,2 --t2 2 --weight-decay 0.1",
+        "dmft-solve --times 0,2 --t2 2 --draws 2 --integrator euler --dt 0.5",
+        f"{FROZEN} --times 0,2 --draws 2",
+        f"{FROZEN} --times 0,2",
+    ],
+)
+@pytest.mark.parametrize("loss", ["", "--loss logistic"])
+def test_every_column_of_a_table_can_be_asked_for(tlcli, command, loss):
+    """What a run may leave out is known before it starts, and is all that it writes."""
+    run = f"{command} --source sign:linear --target sign:linear --dim 4 {loss} {FAST}"
+    assert tlcli(run, "-o one").code in (0, 3)
+    names = list(table()[0])
+    found = tlcli(run, f"--columns {','.join(names)} -o two")
+    assert found.code in (0, 3), found.err
+    assert list(table("two")[0]) == names
 
 
 def test_phase_diagram_by_the_gain_in_error(tlcli):
@@ -168,7 +190,9 @@ def test_networks_of_finite_width_beside_the_theory(tlcli):
     assert tlcli(command, "--simulate --width 200,100 --nets 8 -o one").code in (0, 3)
     rows = table()
     assert {row["width"] for row in rows} == {"100", "200"}
-    assert all(row[f"sim_{name}_se"] for row in rows for name in ("loss", "error", "source_error"))
+    second = [row for row in rows if row["stage"] == "2"]
+    assert all(float(row[f"sim_{name}_se"]) >= 0 for row in second for name in ("loss", "error", "source_error"))
+    assert all(float(row["sim_source_error_se"]) >= 0 for row in rows)
     assert {row["sim_gain_error"] for row in rows if row["stage"] == "1"} == {""}
     found = tlcli("check one")
     assert found.code == 0, found.err

@@ -392,6 +392,18 @@ def test_not_at_rest_is_told():
     assert np.all(np.isfinite(found.columns["loss"]))
 
 
+@pytest.mark.parametrize(("decay", "status"), [(0.0, "converged"), (0.1, "not_converged")])
+def test_what_has_no_minimum_is_converged_to_its_time_and_told(decay, status):
+    """Cross-entropy of separable labels never rests (general losses, section 5); with decay it does, and must."""
+    settings = replace(BASIC, loss1="logistic", loss2="logistic", weight_decay=decay, weight_decay2=decay)
+    data = transfer_data(*["sign:linear"] * 2, dim=4, rho=0.5, noise1=0.0, noise2=0.0, p1=10, p2=8, ptest=30, seed=0)
+    found = solve_transfer(data, settings, replace(QUICK, until=1e-6))
+    assert found.status == status
+    over = "a stage's time was over before its mean training loss came to --until 1e-06"
+    assert (over in found.info["notes"]) == (decay == 0)
+    assert np.all(np.isfinite(found.columns["loss"]))
+
+
 # ---------------------------------------------------------------------------------------------------- arrays
 
 

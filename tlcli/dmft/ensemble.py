@@ -25,7 +25,7 @@ from tlcli.dmft.integrate import Control, error_factor
 from tlcli.dmft.lazy import initial_ntk
 from tlcli.dmft.plan import Numerics, Plan, few_coordinates, plan
 from tlcli.dmft.population import Population, coarser, quadrature, sample, scaled
-from tlcli.dmft.stage import StageRun
+from tlcli.dmft.stage import StageRun, ended
 from tlcli.dmft.two_layer import Correction, Machine, Observer, Problem, View, centred, run_population
 from tlcli.dmft.vector_field import VectorField
 from tlcli.errors import UsageError
@@ -144,6 +144,7 @@ def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer
         shared.close()
     n_stages = len(problem.stages)
     size = found[0].population.size
+    settled, told = ended(problem.stages, [f.runs for f in found], chosen.control.until)
     return Solution(
         replace(chosen, neurons=size),
         [np.array([f.runs[k].f for f in found]) for k in range(n_stages)],
@@ -153,8 +154,8 @@ def _solve(problem: Problem, numerics: Numerics, chosen: Plan, observe: Observer
         next((f.message for f in found if f.message), ""),
         sum(run.evaluations for f in found for run in f.runs),
         sum(run.steps for f in found for run in f.runs),
-        all(run.outcome.settled for f in found for run in f.runs),
-        notes,
+        settled,
+        notes + told,
         None if other is None else [f for f, _ in other],
         None if other is None else [observed for _, observed in other],
         [f.population for f in found],

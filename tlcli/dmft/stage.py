@@ -1,7 +1,7 @@
 """A stage of training, and what a network shows while it lasts: outputs and observations at its records."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -148,3 +148,13 @@ class Recorder(ABC):
         for name, value in seen.items():
             self.observed.setdefault(name, []).append(value)
         self.next += 1
+
+
+def ended(stages: Sequence[Stage], found: Sequence[Sequence[StageRun]], until: float | None) -> tuple[bool, list[str]]:
+    """Return whether all stages that can rest did so, and a note where another one's time was over before `until`.
+
+    What has no minimum ends at the time it is given, and its numbers are those of then (general losses, section 5).
+    """
+    early = [stage for k, stage in enumerate(stages) if not all(runs[k].outcome.settled for runs in found)]
+    note = f"a stage's time was over before its mean training loss came to --until {until:g}" if until else ""
+    return not any(stage.rests for stage in early), [note] if until and not all(stage.rests for stage in early) else []

@@ -19,6 +19,10 @@ _WORDS = {"status": Status, "phase": Phase}
 _OF_TARGET = re.compile(
     r"(sim_)?((baseline|gain)(_error|_calibrated)?|best_time|best_loss|overfitting)(_draw|_test)?(_se)?"
 )  # the source stage has none: their cells are empty
+_OF_HEAD = re.compile(
+    r"(sim_)?((loss|error)(_calibrated)?|temperature|margin|train_(loss|error))(_draw|_test)?(_se)?"
+)  # of the target's readout, which the source stage has where it is carried
+_TRAINED = ("train_loss", "source_train_loss")
 _ROWS_AT_ONCE = 20_000  # the text of many more takes more memory than their numbers, and no less time
 
 
@@ -129,10 +133,19 @@ def cells_of(block: Block, name: str) -> Array:
         # The shortest text that reads back as the same number.
         texts = [text[:-2] if text[-2:] == ".0" else text for text in map(repr, column.ravel().tolist())]
         cells = _objects(texts, shape)
-        if "stage" in block.columns and _OF_TARGET.fullmatch(name):
-            return np.where(np.asarray(block.columns["stage"]) == 1, "", cells)
+        if "stage" in block.columns:
+            if _OF_TARGET.fullmatch(name):
+                return np.where(np.asarray(block.columns["stage"]) == 1, "", cells)
+            if _OF_HEAD.fullmatch(name):
+                return np.where(_headless(block), "", cells)
         return cells
     return _objects([_quoted(str(value)) for value in column.ravel().tolist()], shape)
+
+
+def _headless(block: Block) -> Array:
+    """Return which rows of the source stage have no readout of the target: training went on, and its loss is none."""
+    stage, trained, source = (np.asarray(block.columns.get(n, np.nan)) for n in ("stage", *_TRAINED))
+    return (stage == 1) & np.isnan(trained) & np.isfinite(source)
 
 
 def _objects(texts: list[str], shape: tuple[int, ...]) -> Array:

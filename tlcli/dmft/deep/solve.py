@@ -24,7 +24,7 @@ from tlcli.dmft.ensemble import Numerics, Plan, Solution, moved, stacked
 from tlcli.dmft.field import thread_count
 from tlcli.dmft.geometry import Geometry
 from tlcli.dmft.integrate import Control
-from tlcli.dmft.stage import Stage, StageRun
+from tlcli.dmft.stage import Stage, StageRun, ended
 from tlcli.errors import UsageError
 from tlcli.training import Surgery
 
@@ -180,7 +180,7 @@ class DeepEnsemble:
         if loose.method == "rkc":
             loose = replace(loose, tolerance=8 * loose.tolerance)
         rough = self._growing(stages, surgery, loose, 1e2 * tol, observe, richardson)
-        return _solution(chosen, [fine], [rough], [])
+        return _solution(chosen, stages, [fine], [rough], [])
 
     def _growing(
         self,
@@ -218,7 +218,7 @@ class DeepEnsemble:
             needed = math.ceil(1.3 * PER_RANK * rank)  # the baseline will look at more directions
             if any(run.outcome.message for run in found):  # so would the other repeats
                 self.starts = [first]
-                return _solution(replace(chosen, repeats=1), [found], None, notes)
+                return _solution(replace(chosen, repeats=1), stages, [found], None, notes)
             if self.numerics.neurons is None and chosen.neurons < min(PER_RANK * rank, MOST):
                 self.neurons = min(needed, MOST)
                 first = self._start(0, chosen)
@@ -240,7 +240,8 @@ class DeepEnsemble:
                 f"the slope of {self.act.name} has no bound: in several layers a few neurons far out dominate means, "
                 "whose errors fall slowly with --neurons; use an activation of bounded slope, as gelu."
             )
-        solution = _solution(replace(chosen, neurons=self.neurons or 0, repeats=len(runs)), runs, None, notes)
+        told = replace(chosen, neurons=self.neurons or 0, repeats=len(runs))
+        solution = _solution(told, stages, runs, None, notes)
         solution.rank = rank
         if solution.message:
             return solution
@@ -360,15 +361,21 @@ def _each(
 
 
 def _solution(
-    plan: Plan, runs: Sequence[list[StageRun]], rough: Sequence[list[StageRun]] | None, notes: list[str]
+    plan: Plan,
+    stages: Sequence[Stage],
+    runs: Sequence[list[StageRun]],
+    rough: Sequence[list[StageRun]] | None,
+    notes: list[str],
 ) -> Solution:
     count = len(runs[0])
+    settled, told = ended(stages, runs, plan.control.until)
     broken = (
         f"stage {k}: {run.outcome.message}" for found in runs for k, run in enumerate(found, 1) if run.outcome.message
     )
     notes += list(
         dict.fromkeys(f"stage {k}: {run.note}" for found in runs for k, run in enumerate(found, 1) if run.note)
     )
+    notes += told
     return Solution(
         plan,
         [np.array([found[k].f for found in runs]) for k in range(count)],
@@ -378,6 +385,6 @@ def _solution(
         next(broken, ""),
         sum(run.evaluations for found in runs for run in found),
         sum(run.steps for found in runs for run in found),
-        all(run.outcome.settled for found in runs for run in found),
+        settled,
         notes,
     )

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from tlcli.arrays import Floats
 from tlcli.dmft.activations import ACTIVATIONS, activation
-from tlcli.options.columns import CLASSIFIED, SAMPLED, SPREAD, SPREAD_CLASSIFIED, TESTED, errors_of
+from tlcli.options.columns import (
+    BEST_LOSS,
+    CLASSIFIED,
+    OVERFITTING,
+    SAMPLED,
+    SPREAD,
+    SPREAD_CLASSIFIED,
+    TESTED,
+    errors_of,
+)
 from tlcli.status import SOLVED, Status, phase_of
 from tlcli.sweep.runner import Placed
 from tlcli.tasks.gaussian import is_gaussian, parse
@@ -47,6 +56,12 @@ def _classified(case: Case) -> tuple[str, ...]:
     return (*(name for name in own if kinds[0] or "error" not in name), "test_alignment")
 
 
+def _decays(case: Case) -> bool:
+    """Whether there is weight decay at any point of the grid."""
+    values = case.grid.values
+    return any(np.any(values[name].array > 0) for name in ("weight_decay", "weight_decay2") if name in values)
+
+
 def chosen_records(case: Case, point: Mapping[str, float]) -> slice:
     """Return which of the engine's records are rows of the table."""
     first = len(stage_times(case, point)[0])
@@ -60,7 +75,20 @@ def placeholder(case: Case) -> Columns:
     if case.words.get("losses"):
         names += [f"{name}_test_se" for name in columns_of(case) if name in TESTED]
     names += ["stage", "time", *BEST] if case.words["layout"] == "curve" else []
-    return {name: np.full(shape, np.nan) for name in names}
+    return {name: np.full(shape, np.nan) for name in [*names, *_beside(case)]}
+
+
+def _beside(case: Case) -> list[str]:
+    """Return what else a table has: of several draws, of calibration, of integration in time, of decay, of a gain."""
+    of = columns_of(case)
+    names = ["temperature"] if "loss_calibrated" in of else []
+    if int(case.words["draws"]) > 1:
+        spread = SPREAD_CLASSIFIED if case.words.get("losses") else SPREAD
+        names += [f"{name}_draw_se" for name in of if name in spread]
+        names += [f"{name}_draw_se" for name in (BEST_LOSS, OVERFITTING)] if case.words["layout"] == "curve" else []
+    names += ["predictor_distance"] if _decays(case) else []
+    names += ["time_error"] if case.words.get("integrator") != "euler" else []
+    return names + (["phase"] if "gain" in of and case.words["layout"] == "end" else [])
 
 
 def combine(case: Case, found: Sequence[Placed]) -> Findings:
@@ -218,7 +246,7 @@ def _point_columns(
     if case.words["layout"] == "curve":
         losses = np.array([of(record, "loss") for record in records])
         columns |= best_of(columns, columns["stage"], columns["time"], losses)
-    if any(np.any(case.grid.values[n].array > 0) for n in ("weight_decay", "weight_decay2") if n in case.grid.values):
+    if _decays(case):
         columns["predictor_distance"] = np.mean([of(record, "predictor_distance") for record in records], axis=0)
     if any("time_error" in record["info"] for record in records):
         columns["time_error"] = max(float(record["info"].get("time_error", 0.0)) for record in records)
