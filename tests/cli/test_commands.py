@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import tlcli as package
-from tlcli.options import OPTIONS
+from tlcli.options import OPTIONS, SOLVERS
 from tlcli.options.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -409,6 +409,28 @@ def test_all_options_beside_a_solver_are_those_that_it_takes(tlcli, base, taken,
     assert refused not in written
     value = "" if OPTIONS[refused[2:].replace("-", "_")].kind == "flag" else "1"
     assert tlcli(*base.split(), refused, *value.split(), "-o", "-", "--dry-run").code == 2
+
+
+@pytest.mark.parametrize(
+    ("base", "solvers"),
+    [
+        ("finetune-loss --model network", ["network-frozen", "network-rich"]),
+        ("phase-diagram --model linear", [word for word in SOLVERS if word.startswith("linear")]),
+        ("pretrain-kernel --model network", None),
+    ],
+)
+def test_a_model_is_offered_its_own_solvers_and_a_solver_no_model(anywhere, base, solvers):
+    def one_of(flag, base):
+        found = re.search(rf"^  {flag} WORD(.*?)^  --", anywhere(f"{base} --help-all").out, re.MULTILINE | re.DOTALL)
+        return found and " ".join(found[1].split()).rpartition("One of: ")[2].rstrip(".").split(", ")
+
+    assert one_of("--solver", base) == solvers
+    command, _, model = base.partition(" --model ")
+    for solver in solvers or ():
+        done = anywhere(f"{command} --model {model} --solver {solver} --gamma0 nan -o - --dry-run")
+        assert "has no solver" not in done.err
+    assert one_of("--model", base) == ["linear", "network"]
+    assert one_of("--model", f"{command} --solver linear-exact") is None
 
 
 def test_options_of_an_unknown_solver_are_refused(tlcli):

@@ -12,18 +12,19 @@ from typer.core import TyperCommand
 from tlcli.options import OPTIONS
 from tlcli.options.commands import Command, option_of
 from tlcli.options.option import Option
-from tlcli.theories.registry import ENTRIES
+from tlcli.theories.registry import ENTRIES, solvers_of
 
 METAVARS = {"grid": "GRID", "number": "NUMBER", "integer": "INT", "choice": "WORD", "expression": "EXPR"}
 _COLUMN = 28  # where the meaning of an option starts
 
 
-def offered(command: Command, name: str) -> Option:
-    """Return an option as the command's help offers it: --solver with the theories of this command alone."""
+def offered(command: Command, name: str, model: str | None = None) -> Option:
+    """Return an option as the command's help offers it: --solver with the theories of this command and model alone."""
     option = option_of(command, name)
     if name != "solver":
         return option
-    return replace(option, choices=tuple(word for word in option.choices if (command.name, word) in ENTRIES))
+    words = [word for word in option.choices if (command.name, word) in ENTRIES]
+    return replace(option, choices=tuple(word for word in words if model is None or word in solvers_of(model)))
 
 
 def meaning(option: Option, *, default: bool = True) -> str:
@@ -36,12 +37,21 @@ def meaning(option: Option, *, default: bool = True) -> str:
     return text
 
 
-def text_of(command: Command, width: int, only: Container[str] | None = None, *, everything: bool = False) -> str:
+def text_of(
+    command: Command,
+    width: int,
+    only: Container[str] | None = None,
+    *,
+    everything: bool = False,
+    model: str | None = None,
+) -> str:
     """Return the help of a command that computes, with all its options or all of `only`, or with the common ones."""
     names = [name for name in dict.fromkeys(command.options) if _is_shown(command, name)]
     shown = [name for name in names if (name in (only or names) if everything else name in command.common)]
     panels: dict[str, list[tuple[str, str]]] = {}
-    for option in (offered(command, name) for name in shown):
+    for option in (offered(command, name, model) for name in shown):
+        if option.name == "solver" and not option.choices:
+            continue
         panels.setdefault(option.panel, []).append((_flag(option), meaning(option)))
     if everything:
         panels["Help"] = [("--recipe FILE", "The recipe file [RECIPE], as a flag.")]
@@ -150,4 +160,4 @@ def print_all(command: Command, given: Mapping[str, Any]) -> None:
         from tlcli.run.job import taken_with
 
         only = taken_with(command.name, given)
-    print(text_of(command, _width(), only, everything=True), end="")
+    print(text_of(command, _width(), only, everything=True, model=given.get("model")), end="")

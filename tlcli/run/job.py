@@ -291,6 +291,7 @@ def taken_with(command: str, flags: Mapping[str, Any]) -> set[str]:
                 other = _theory(command, {**flags, name: value}, None)
                 taken |= {name} & _taken(command, other) if other.name == theory.name else set()
     unused = set() if theory.experiments else {"simulate", "experiment", "trials", "width", "nets"}
+    unused |= {"model"} if flags.get("solver") else set()  # which says it already
     unused |= {f"optimal_{name}" for name, option in OPTIONS.items() if option.best and name not in taken}
     return taken | (_NOT_PHYSICAL - unused)
 

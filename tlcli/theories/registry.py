@@ -92,6 +92,15 @@ def find(asked: Asked) -> "Theory":
     return entry.build(asked)
 
 
+def solvers_of(model: str) -> tuple[str, ...]:
+    """Return the solvers that a word of --model allows."""
+    return (
+        NETWORK_SOLVERS
+        if model == "network"
+        else tuple(s for s in SOLVERS if s not in (*NETWORK_SOLVERS, *BAYES_SOLVERS))
+    )
+
+
 def _name(asked: Asked) -> str:
     """Return the name of the theory that command, model and solver lead to."""
     command, model, solver = asked.command, asked.get("model"), asked.get("solver")
@@ -111,9 +120,7 @@ def _name(asked: Asked) -> str:
             raise UsageError(f"pretrain-kernel has no solver '{solver}' for networks; give --model network alone.")
         return "network-pretrain" if model == "network" else str(asked.value("solver"))
     if model is not None and solver is not None and (model == "network") != named:
-        others = (*NETWORK_SOLVERS, *BAYES_SOLVERS)
-        fitting = NETWORK_SOLVERS if model == "network" else tuple(s for s in SOLVERS if s not in others)
-        raise UsageError(f"--model {model} has no solver '{solver}'; use one of {', '.join(fitting)}.")
+        raise UsageError(f"--model {model} has no solver '{solver}'; use one of {', '.join(solvers_of(str(model)))}.")
     return "network-frozen" if model == "network" and not named else str(asked.value("solver"))
 
 
