@@ -422,13 +422,12 @@ def test_all_options_beside_a_solver_are_those_that_it_takes(tlcli, base, taken,
 def test_a_model_is_offered_its_own_solvers_and_a_solver_no_model(anywhere, base, solvers):
     def one_of(flag, base):
         found = re.search(rf"^  {flag} WORD(.*?)^  --", anywhere(f"{base} --help-all").out, re.MULTILINE | re.DOTALL)
-        return found and " ".join(found[1].split()).rpartition("One of: ")[2].rstrip(".").split(", ")
+        return found and " ".join(found[1].split()).partition("One of: ")[2].partition(".")[0].split(", ")
 
     assert one_of("--solver", base) == solvers
     command, _, model = base.partition(" --model ")
     for solver in solvers or ():
-        done = anywhere(f"{command} --model {model} --solver {solver} --gamma0 nan -o - --dry-run")
-        assert "has no solver" not in done.err
+        assert "has no solver" not in anywhere(f"{command} --model {model} --solver {solver} -o - --dry-run").err
     assert one_of("--model", base) == ["linear", "network"]
     assert one_of("--model", f"{command} --solver linear-exact") is None
 

@@ -17,7 +17,7 @@ from tlcli.sweep.grids import Grid, Values
 from tlcli.sweep.runner import Task, left_of
 from tlcli.sweep.store import PointStore
 from tlcli.theories.base import Case, Experiment, PointByPoint
-from tlcli.theories.memory import available_memory, least_size, shown_sizes, too_large
+from tlcli.theories.memory import available_memory, least_of_spectrum, least_size, shown_sizes, too_large
 
 _SAMPLE = 4  # values per axis of the grid that is timed
 # Measured from 2e5 to 1e7 points: a process with its figure, and what it holds at its peak per byte of the columns
@@ -96,8 +96,8 @@ def _refuse_sizes(job: Job, how: Invocation, stores: Stores) -> None:
         groups = [(tasks, least_size, stores.of(case))]
         for _, experiment, others in planned(case, job.settings):
             groups.append((others, partial(_of_experiment, experiment), stores.experiments))
-        if not tasks:  # a closed form has no tasks: its words hold a dimension, where there is one
-            groups.append(([Task("", {"dim": case.words.get("dim")})], _of_spectrum, None))
+        if not tasks:  # a closed form has none
+            groups.append(([Task("", case.words)], least_of_spectrum, None))
         for each, size, store in groups:
             found = [task for task in each if size(task.parameters) > have]
             for task in left_of(found, store, how.share)[:1]:
@@ -107,11 +107,6 @@ def _refuse_sizes(job: Job, how: Invocation, stores: Stores) -> None:
 
 def _of_experiment(experiment: Experiment, parameters: Mapping[str, Any]) -> float:
     return max(least_size(parameters), experiment.memory(parameters))
-
-
-def _of_spectrum(parameters: Mapping[str, Any]) -> float:
-    """Return the bytes of a spectrum's eigenvalues, teachers and the work on them, at the least."""
-    return 8.0 * 6 * float(parameters["dim"] or 0)
 
 
 def _rows(case: Case) -> int:

@@ -32,6 +32,14 @@ def least_size(parameters: Mapping[str, Any]) -> float:
     return 8.0 * (_COPIES * points * dim + _PAIRS * pairs + weights)
 
 
+def least_of_spectrum(words: Mapping[str, Any]) -> float:
+    """Return the bytes of a spectrum's eigenvalues, teachers and the work on them, at the least; 0 where there is none.
+
+    `words` are those of a closed form's case, which hold a dimension where it has one.
+    """
+    return 8.0 * 6 * float(words.get("dim") or 0)
+
+
 def shown_sizes(parameters: Mapping[str, Any]) -> str:
     """Return what `least_size` depends on, as a person wrote it: p2 = 1e+09, D = 20."""
     names = {"p1": "p1", "p2": "p2", "ptest": "ptest", "pool": "pool", "width": "width", "dim": "D"}
