@@ -88,6 +88,20 @@ def test_phase_diagram_by_the_gain_in_error(tlcli):
     assert "pre-training" in json.loads(Path("one/provenance.json").read_text())["verdict"]
 
 
+def test_gains_of_squared_errors_within_two_errors_are_neutral_and_bands_hold_both(tlcli):
+    """Test points are 60: of the gains that the neurons alone would call signs some are none."""
+    command = "phase-diagram --solver network-frozen --source linear --target he1+0.5*he3 --dim 8 --p1 20 --ptest 60"
+    assert tlcli(command, "--x p2=6,12 --y gamma0=0.3,2 --t1 5 --neurons 256 --repeats 4 -o one --quiet").code in (0, 3)
+    alone = 0
+    for row in table():
+        gain, neurons, points = (float(row[f"gain{end}"]) for end in ("", "_se", "_test_se"))
+        error = np.hypot(neurons, points)
+        assert row["phase"] == ("neutral" if abs(gain) <= 2 * error else "positive" if gain > 0 else "negative")
+        assert points < np.hypot(float(row["loss_test_se"]), float(row["baseline_test_se"])), "paired"
+        alone += row["phase"] == "neutral" and abs(gain) > 2 * neurons
+    assert alone, "the test points matter"
+
+
 def test_a_file_with_numbers_of_classes(tlcli):
     rng = np.random.default_rng(0)
     arrays = {f"x_{name}": rng.standard_normal((n, 4)) for name, n in (("source", 12), ("target", 10), ("test", 8))}

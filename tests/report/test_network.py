@@ -105,9 +105,10 @@ def test_another_x_shows_the_end_of_training(draw, tmp_path):
     curve = next(line for line in axis.lines if len(line.get_xdata()) == 3)
     np.testing.assert_allclose(curve.get_ydata(), [float(r["loss"]) for r in rows])
     found = [c for c in axis.containers if getattr(c, "has_yerr", False)]
-    for bars, column in zip(found, ("loss_se", "baseline_se"), strict=True):
+    for bars, column in zip(found, ("loss", "baseline"), strict=True):
         heights = [np.ptp(segment[:, 1]) / 2 for segment in bars.lines[2][0].get_segments()]
-        np.testing.assert_allclose(heights, [float(r[column]) for r in rows])
+        both = [np.hypot(float(r[f"{column}_se"]), float(r[f"{column}_test_se"])) for r in rows]
+        np.testing.assert_allclose(heights, both)
 
 
 def test_a_map_of_networks_has_an_interpolated_boundary(draw):
@@ -272,8 +273,22 @@ def test_one_run_that_is_two_errors_off_is_no_disagreement_however_often_it_is_r
 
 
 def test_bands_of_squared_errors_are_named_where_they_are_seen(draw):
-    (band,) = [text for text in words(draw()["figure.png"]) if "SE" in text]
-    assert band == "±2 SE by the neurons"
-    assert "±2 SE over draws of the data" in words(draw(draws=2)["figure.png"])
-    exact = draw(activation="linear", target="linear", neurons=None, repeats=None)["figure.png"]
-    assert not any("SE" in text for text in words(exact)), "an exact solution has none"
+    def band(**options):
+        return [text for text in words(draw(**options)["figure.png"]) if text.startswith("±2 SE")]
+
+    assert band() == ["±2 SE by neurons and test points"]
+    assert band(draws=2) == ["±2 SE over draws of the data"]
+    exact = {"activation": "linear", "target": "linear", "neurons": None, "repeats": None}
+    assert band(**exact) == ["±2 SE by neurons and test points"], "an exact solution is tested on few points"
+    beside = {"simulate": True, "nets": 2, "width": "16"}
+    assert band(**beside) == ["±2 SE by the neurons"], "networks see the same test points"
+    assert band(**exact, **beside) == [], "and there nothing is wider than a line"
+
+
+def test_a_star_needs_the_errors_of_neurons_and_test_points_together():
+    """The end is 0.5 above the least loss: 0.2 and 0.2 are an error of 0.28, whose double is more."""
+    columns = {"loss": np.array([1.0, 0.5, 1.0]), "loss_se": np.full(3, 0.01), "loss_test_se": np.full(3, 9.0)}
+    for neurons, points, found in ((0.2, 0.2, 0), (0.2, 0.1, 1), (0.1, 0.2, 1)):
+        own = {"overfitting_se": np.full(3, neurons), "overfitting_test_se": np.full(3, points)}
+        trace = Trace({}, np.full(3, 2), np.arange(3.0), columns | own, np.arange(3))
+        assert len(early_stops(trace, "loss", 2)) == found

@@ -145,6 +145,22 @@ def seen_at(
     return samples.mean(axis=0), spread_of(samples, *parts)
 
 
+def mean_over_points(each: Floats) -> Floats:
+    """Return the mean (n_record,) of what was found at every point (n_record, n), NaN without points."""
+    return each.mean(axis=1) if each.shape[1] else np.full(len(each), np.nan)
+
+
+def error_by_points(each: Floats) -> Floats:
+    """Return the standard error (n_record,) of `mean_over_points` by the number of independent points, NaN of one."""
+    n = each.shape[1]
+    return each.std(axis=1, ddof=1) / np.sqrt(n) if n > 1 else np.full(len(each), np.nan)
+
+
+def overfitting_by_points(losses: Floats) -> Floats:
+    """Return the error of what the last mean of losses (n_record, n) is above that of a record, paired over points."""
+    return error_by_points(losses[-1:] - losses)
+
+
 def jackknife(left_out: Floats) -> Floats:
     """Return the jackknife standard error from statistics (repeat, ...) that each leave one repeat out."""
     count = len(left_out)

@@ -12,7 +12,15 @@ import numpy as np
 from scipy.special import ndtr
 
 from tlcli.arrays import Array, Flags, Floats
-from tlcli.dmft.estimates import Piece, estimate, time_change
+from tlcli.dmft.estimates import (
+    Piece,
+    Statistic,
+    error_by_points,
+    estimate,
+    mean_over_points,
+    overfitting_by_points,
+    time_change,
+)
 from tlcli.dmft.loss_setup import LossSetup, Side
 from tlcli.losses.scores import (
     TIE,
@@ -25,7 +33,6 @@ from tlcli.losses.scores import (
     point_losses,
 )
 
-Statistic = Callable[[list[Floats]], Floats]
 Estimator = Callable[[Sequence[Piece], Statistic], tuple[Floats, Floats]]
 
 _SURE = 8.0  # standard errors of a margin, beyond which no number tells its sign from a certain one
@@ -89,7 +96,8 @@ class Heads:
                 columns |= {f"{column}_test_se": scored.by_points(gain) for gain, column in of_test.items()}
             if name == "train_loss":
                 columns |= scored.margin()
-        return columns | self._gains()
+        each = self._judged()[0].per_point("gain")([p.whole for p in self.pieces])
+        return columns | self._gains() | {"overfitting_test_se": overfitting_by_points(each)}
 
     def losses(self) -> dict[str, Array]:
         """Return the columns of losses and the gain in them alone, and their errors."""
@@ -132,14 +140,14 @@ class Heads:
             a, b = with_.per_point(name), without.per_point(name)
 
             def gain(f: list[Floats], a: Statistic = a, b: Statistic = b) -> Floats:
-                return _mean(b(f) - a(f))
+                return mean_over_points(b(f) - a(f))
 
             columns[name], error = self.estimated(self.pieces, gain)
             if name == "gain_error":
                 error = np.sqrt(error**2 + with_.doubt() + without.doubt())
             columns[f"{name}_se"] = error
             each = b([p.whole for p in self.pieces]) - a([p.whole for p in self.pieces])
-            columns[f"{name}_test_se"] = _error_of_mean(each)
+            columns[f"{name}_test_se"] = error_by_points(each)
         return columns
 
     def arrays(self) -> dict[str, Array]:
@@ -234,7 +242,7 @@ class _Scored:
         """Return the share of misclassified points (n_record,) of outputs that are taken as they are."""
         if self.side.classes is None:
             return np.full(sum(self.counts), np.nan)
-        return _mean(self._over(lambda found: point_errors(found, self.labels))(f))
+        return mean_over_points(self._over(lambda found: point_errors(found, self.labels))(f))
 
     def doubt(self) -> Floats:
         """Return the variance (n_record,) that margins of unknown sign add to that of the mean of their probabilities.
@@ -269,7 +277,7 @@ class _Scored:
 
     def mean_loss(self, f: list[Floats]) -> Floats:
         """Return the mean loss of every record."""
-        return _mean(self.per_point("gain")(f))
+        return mean_over_points(self.per_point("gain")(f))
 
     def loss(self, name: str) -> dict[str, Array]:
         """Return the column of a loss and its error."""
@@ -282,13 +290,13 @@ class _Scored:
     def errors(self, name: str) -> dict[str, Array]:
         """Return the share of points that are misclassified and its error."""
         each = self.per_point("gain_error")
-        value, error = self.estimated(self.pieces, lambda f: _mean(each(f)))
+        value, error = self.estimated(self.pieces, lambda f: mean_over_points(each(f)))
         return {name: np.clip(value, 0.0, 1.0), f"{name}_se": np.sqrt(error**2 + self.doubt())}
 
     def calibrated(self, name: str) -> dict[str, Array]:
         """Return the loss after calibration, its error, and the temperature (of the target's head)."""
         each = self.per_point("gain_calibrated")
-        value, error = self.estimated(self.pieces, lambda f: _mean(each(f)))
+        value, error = self.estimated(self.pieces, lambda f: mean_over_points(each(f)))
         columns: dict[str, Array] = {name: np.maximum(value, 0.0), f"{name}_se": error}
         if name == "loss_calibrated":
             columns["temperature"] = self._temperature()
@@ -305,7 +313,7 @@ class _Scored:
 
     def by_points(self, gain: str) -> Floats:
         """Return the error (n_record,) that the finite number of points leaves in a mean over them."""
-        return _error_of_mean(self.per_point(gain)([p.whole for p in self.pieces]))
+        return error_by_points(self.per_point(gain)([p.whole for p in self.pieces]))
 
     def margin(self) -> dict[str, Array]:
         """Return the smallest margin of the points."""
@@ -318,12 +326,3 @@ class _Scored:
 
 def _error_of(loss: str) -> str:
     return "baseline_error" if loss == "baseline" else loss.replace("loss", "error")
-
-
-def _mean(each: Floats) -> Floats:
-    return each.mean(axis=1) if each.shape[1] else np.full(len(each), np.nan)
-
-
-def _error_of_mean(each: Floats) -> Floats:
-    n = each.shape[1]
-    return each.std(axis=1, ddof=1) / np.sqrt(n) if n > 1 else np.full(len(each), np.nan)

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from tlcli.dmft.observe import BIN_EDGES
 from tlcli.dmft.plan import Plan, plan
 from tlcli.dmft.regression import adaptive_predictor, kernel_regression
 from tlcli.dmft.settings import Setup
+from tlcli.dmft.square_columns import Squares
 from tlcli.dmft.stage import Stage
 from tlcli.dmft.two_layer import Problem
 from tlcli.dmft.two_time_kernels import two_time_arrays
@@ -35,9 +36,9 @@ class TransferResult:
     """Columns (n_record,) over the records of stage 1 and then stage 2, arrays, and how it was reached.
 
     `columns` holds stage, time, and with `_se` standard errors: loss and source_loss (test), train_loss and
-    source_train_loss, baseline and gain (NaN in stage 1), source_, target_ and test_alignment;
-    predictor_distance. `status`: converged, inaccurate (`reached` is more than 1.25 times the accuracy asked for) or
-    not_converged, with one sentence as `message`. `info`: population,
+    source_train_loss, baseline and gain (NaN in stage 1), source_, target_ and test_alignment; with `_test_se` the
+    errors of means over test points by their number; predictor_distance. `status`: converged, inaccurate (`reached` is
+    more than 1.25 times the accuracy asked for) or not_converged, with one sentence as `message`. `info`: population,
     neurons, repeats, streamed, evaluations, rank, dtype, reached (largest error of the loss and the
     baseline, relative to the mean square of the target's labels or to a loss above it), time_error (the part of the
     integration in it), notes.
@@ -269,55 +270,15 @@ class Parts:
 
     def _measured(self) -> tuple[dict[str, Array], list[Floats]]:
         """Return the columns of losses and the gain, and the part of the integration in the judged ones."""
-        columns: dict[str, Array] = {}
         pieces = self._pieces()
-        statistics = self._losses()
-        for name, statistic in statistics.items():
-            value, error = estimate(pieces, statistic)
-            if name != "gain":
-                # Without its bias a loss that nearly vanishes may be below zero: then it stays as it is.
-                biased = statistic([p.whole for p in pieces])
-                value, error = np.where(value < 0, biased, value), np.hypot(error, np.where(value < 0, biased, 0.0))
-            columns[name], columns[f"{name}_se"] = value, error
-        columns["gain"] = columns["baseline"] - columns["loss"]
+        squares = Squares(self.setup, len(self.outputs), self.baseline is not None)
+        columns, statistics = squares.columns(pieces), squares.statistics()
         return columns, [time_change(pieces, statistics[name]) for name in self._judged(columns)]
 
     def _predicted(self, pieces: Sequence[Piece]) -> dict[str, Array]:
         """Return the predictions at all points and records, with their errors."""
         value, error = estimate(pieces, lambda f: np.concatenate(f[: len(self.outputs)]))
         return {"predictions": value, "predictions_se": error}
-
-    def _losses(self) -> dict[str, Callable[[list[Floats]], Floats]]:
-        """Return name -> statistic of the mean outputs [stage 1, (stage 2, (baseline))], one number per record."""
-        setup, data = self.setup, self.setup.data
-        n1, n2 = len(setup.settings.times1), len(setup.settings.times2)
-
-        def over(points: Indices, labels: Floats) -> Callable[[list[Floats]], Floats]:
-            keep = np.isfinite(labels)
-            chosen, y = points[keep], labels[keep]
-
-            def statistic(f: list[Floats]) -> Floats:
-                both = np.concatenate(f[: len(self.outputs)])
-                return np.mean((both[:, chosen] - y) ** 2, axis=1) if len(y) else np.full(n1 + n2, np.nan)
-
-            return statistic
-
-        target = over(setup.test, data.y_test_target)
-
-        def scratch(f: list[Floats]) -> Floats:
-            if self.baseline is None:
-                return np.full(n1 + n2, np.nan)
-            alone = [np.full_like(f[0], np.nan), f[-1]]
-            return target(alone)
-
-        return {
-            "loss": target,
-            "source_loss": over(setup.test, data.y_test_source),
-            "train_loss": over(setup.target, data.y_target),
-            "source_train_loss": over(setup.source, data.y_source),
-            "baseline": scratch,
-            "gain": lambda f: scratch(f) - target(f),
-        }
 
     def _alignments(self) -> dict[str, Array]:
         s, out = self.setup.settings, {}

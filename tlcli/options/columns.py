@@ -231,7 +231,7 @@ OVERLAPS = ("source_overlap", "target_overlap", "cross_overlap", "retained_overl
 SPREAD = ("loss", "baseline", "gain", "source_loss")
 SPREAD_CLASSIFIED = (*SPREAD, *CLASSIFIED[3:9], "source_error")
 DIFFERENCES = ("gain", "gain_error", "gain_calibrated")
-# Means over test points, of classifiers with an error by their finite number, too; of differences a paired one.
+# Means over test points, with an error by their finite number, too; of differences a paired one.
 TESTED = (*CLASSIFIED[:9], "source_loss", "source_error")
 BEST_TIME, BEST_LOSS, OVERFITTING = "best_time", "best_loss", "overfitting"  # of early stopping
 # What a column is without pre-training.
@@ -255,9 +255,10 @@ COLUMNS |= {
         f"{name}_test_se",
         f"error by test points of {COLUMNS[name].label}",
         f"Standard error of {name} from the finite number of test points"
-        + (", paired: both networks see the same ones." if name in DIFFERENCES else "."),
+        + (", paired: both networks see the same ones." if name in DIFFERENCES else ".")
+        + (" Paired: both times see the same ones." if name == OVERFITTING else ""),
     )
-    for name in TESTED
+    for name in (*TESTED, BEST_LOSS, OVERFITTING)
 }
 COLUMNS |= {
     f"{name}_{part}_se": Column(

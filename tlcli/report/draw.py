@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from tlcli.arrays import Array, Floats, Indices
+from tlcli.arrays import Array, Floats, Indices, in_quadrature
 from tlcli.options.axes import BEST, best_columns, has_ends
 from tlcli.options.columns import BASELINES, errors_of, judged
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
@@ -237,7 +237,7 @@ def _error_of(block: Block, quantity: str, index: tuple[Any, ...], order: Sequen
     """
     known = errors_of(quantity, block.columns, same_points=f"sim_{quantity}" in block.columns)
     parts = [np.asarray(_column(block, name, index, order), dtype=float) for name in known]
-    return functools.reduce(np.hypot, parts) if parts else None
+    return in_quadrature(parts) if parts else None
 
 
 def _optimum(

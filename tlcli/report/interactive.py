@@ -336,7 +336,7 @@ def _time_course(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing,
     values = [t.columns[s.name] for t in traces for s in styles]
     judged = [t.columns[s.name] for t in traces for s in styles if not s.name.endswith("train_loss")]
     y = _value_axis(
-        page_text(styles[0].label) if len(styles) == 1 else loss_label(traces), drawing, judged or values, values
+        page_text(styles[0].label) if len(styles) == 1 else loss_label(rows), drawing, judged or values, values
     )
     width = 1 / max(1, len(stages))
     for column, stage in enumerate(stages, start=1):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from tlcli.arrays import Array, Floats, Indices
+from tlcli.arrays import Array, Floats, Indices, in_quadrature
 from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
 from tlcli.options.columns import BEST_LOSS, DIFFERENCES, OVERFITTING, errors_of, label_of
@@ -76,28 +76,24 @@ class Trace:
     def error(self, name: str) -> Floats | None:
         """Return the standard error (n_record,) of a column, None where exact; networks see the same test points."""
         parts = [self.columns[n] for n in errors_of(name, self.columns, same_points=bool(self.measured))]
-        return functools.reduce(np.hypot, parts) if parts else None
+        return in_quadrature(parts) if parts else None
 
     def edges(self, name: str) -> list[Floats]:
-        """Return the lower and upper edge (n_record,) of the band of a column of named losses; none of others."""
+        """Return the lower and upper edge (n_record,) of the band of a column; none where it is exact."""
         error = self.error(name)
-        if not self.named or error is None:
+        if error is None:
             return []
         return [self.columns[name] + side * np.nan_to_num(error) for side in (-2, 2)]
 
     @property
-    def named(self) -> bool:
-        """Whether losses are of a name and no squared errors."""
-        return any(name.endswith("_test_se") for name in self.columns)
-
-    @property
     def band(self) -> str:
         """What the bands around the curves are; nothing where no band is wider than its line."""
-        if not (self.named or self._wide()):
+        if not self._wide():
             return ""
         if any(name.endswith("_draw_se") for name in self.columns):
             return "±2 SE over draws of the data"
-        return "±2 SE by neurons and test points" if self.named and not self.measured else "±2 SE by the neurons"
+        tested = any(name.endswith("_test_se") for name in self.columns) and not self.measured
+        return "±2 SE by neurons and test points" if tested else "±2 SE by the neurons"
 
     def _wide(self) -> bool:
         error = self.error("loss") if "loss" in self.columns else None
@@ -200,7 +196,7 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, su
             axis.set_xlabel(f"time $t$ ({drawing.unit} units)")
         first = next(iter(axes.values()))
         if first.get_subplotspec().colspan.start == 0:  # pyright: ignore[reportOptionalMemberAccess]
-            first.set_ylabel(styles[0].label if bare else loss_label(traces))
+            first.set_ylabel(styles[0].label if bare else loss_label(rows))
     outside = False
     judged = [style for style in styles if not style.name.endswith("train_loss")]  # may fall to nothing
     for axes, shared in _scales(rows, panels):
@@ -227,9 +223,9 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, su
     return figure
 
 
-def loss_label(traces: Sequence[Trace]) -> str:
+def loss_label(rows: Sequence[Row]) -> str:
     """Return what losses are called on an axis: those that are named are no squared errors."""
-    return "loss" if any(trace.named for trace in traces) else "mean squared error"
+    return "loss" if any("loss_function1" in row.table.columns for row in rows) else "mean squared error"
 
 
 def _drawn_stages(traces: Sequence[Trace], styles: Sequence[Style]) -> list[int]:
@@ -355,8 +351,8 @@ def early_stops(trace: Trace, name: str, stage: int) -> list[tuple[float, float,
     if name != "loss" or stage != 2:
         return []
     here = trace.stage == stage
-    known = [c for n in (OVERFITTING, "loss") for c in errors_of(n, trace.columns)]
-    error = trace.columns[known[0]] if known else np.zeros(len(here))
+    known = errors_of(OVERFITTING, trace.columns) or errors_of("loss", trace.columns, same_points=True)
+    error = in_quadrature([np.zeros(len(here)), *(trace.columns[n] for n in known)])
     found = [(trace.columns["loss"], error, _STOP)]
     found += [(*measured.columns["loss"], _STOP_NETWORKS) for measured in trace.measured if "loss" in measured.columns]
     places = [(early_stop(values[here], errors[here]), values[here], mark) for values, errors, mark in found]

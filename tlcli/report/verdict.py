@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tlcli.arrays import Floats
+from tlcli.arrays import Floats, in_quadrature
 from tlcli.options.axes import BEST
 from tlcli.options.columns import BASELINES, OVERFITTING, errors_of, judged
 from tlcli.report.numbers import number, span, with_error
@@ -63,11 +63,7 @@ def _theory(block: Block) -> Block:
 def error_of(block: Block, name: str, same_points: bool = False) -> Any:
     """Return the standard error of a column at the block's shape, see `tlcli.options.columns.errors_of`."""
     known = errors_of(name, block.columns, same_points)
-    return (
-        np.sqrt(sum(block.full(n) ** 2 for n in known))
-        if len(known) > 1
-        else (block.full(known[0]) if known else np.full(block.shape, np.nan))
-    )
+    return in_quadrature([block.full(n) for n in known]) if known else np.full(block.shape, np.nan)
 
 
 def _phases(block: Block) -> Any:
@@ -131,7 +127,9 @@ def _stops(block: Block, name: str) -> Floats:
     """Return the least value of a column, its error and its time, (n, 3), at the points where it comes early."""
     rows = [block.full(n).reshape(-1, block.shape[-1]) for n in (name, "time")]
     paired = OVERFITTING if name == "loss" and OVERFITTING in block.columns else name
-    rows += [error_of(block, kind, same_points=True).reshape(rows[0].shape) for kind in (name, paired)]
+    # Both times see the same test points: only the loss has an error of the difference.
+    errors = (error_of(block, name), error_of(block, paired, same_points=paired != OVERFITTING))
+    rows += [error.reshape(rows[0].shape) for error in errors]
     stages = block.full("stage").reshape(rows[0].shape) if "stage" in block.columns else np.full(rows[0].shape, 2)
     found = []
     for row in zip(*rows, stages, strict=True):

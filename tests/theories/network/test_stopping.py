@@ -12,12 +12,13 @@ DRAWS = np.array([[9.0, 0.1, 0.9, 0.5, 0.3, 0.40], [9.0, 0.1, 0.9, 0.6, 0.5, 0.6
 
 def columns(draws=DRAWS):
     errors = np.array([0.9, 0.8, 0.04, 0.03, 0.02, 0.01])
-    return {"loss": draws.mean(axis=0), "loss_se": errors, "loss_draw_se": 10 * errors}
+    return {"loss": draws.mean(axis=0), "loss_se": errors, "loss_test_se": 3 * errors, "loss_draw_se": 10 * errors}
 
 
 def test_the_least_loss_of_the_target_stage_has_the_errors_of_that_time():
-    found = best_of(columns(), STAGE, TIME, DRAWS)
-    for name, value in (("best_time", 2.0), ("best_loss", 0.3), ("best_loss_se", 0.02), ("best_loss_draw_se", 0.2)):
+    found = best_of({**columns(), "overfitting_test_se": TIME / 10}, STAGE, TIME, DRAWS)
+    errors = {"best_loss_se": 0.02, "best_loss_test_se": 0.06, "best_loss_draw_se": 0.2, "overfitting_test_se": 0.2}
+    for name, value in {"best_time": 2.0, "best_loss": 0.3, **errors}.items():
         np.testing.assert_allclose(found[name], [np.nan, np.nan, *[value] * 4], err_msg=name)  # 0.1 is the source's
 
 

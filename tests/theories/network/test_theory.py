@@ -10,7 +10,7 @@ from tests.theories.records import experiments_of, merged, placed
 from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
-from tlcli.options.columns import COLUMNS, SAMPLED, SPREAD
+from tlcli.options.columns import COLUMNS, OVERFITTING, SAMPLED, SPREAD, TESTED, errors_of
 from tlcli.options.commands import COMMANDS
 from tlcli.run.job import prepare
 from tlcli.status import Phase, Status
@@ -314,16 +314,17 @@ def test_arrays_survive_their_text():
     assert network.pack(arrays) == network.pack(arrays), "equal points are equal bytes"
 
 
-def made(case, values, errors, status="converged", message="", reached=0.004):
-    """Return a record of the engine with the same number in every column."""
+def made(case, values, errors, status="converged", message="", reached=0.004, points=0.0, **data):
+    """Return a record of the engine with the same number in every column; `points`: its error by the test points."""
     (point, *_) = case.grid.points()
     first, second = network.stage_times(case, point)
     n = len(first) + len(second)
     columns = {name: (np.zeros(n) + values).tolist() for name in SAMPLED}
     columns |= {f"{name}_se": (np.zeros(n) + errors).tolist() for name in SAMPLED}
+    columns |= {f"{name}_test_se": (np.zeros(n) + points).tolist() for name in (*TESTED, OVERFITTING)}
     columns["predictor_distance"] = [0.5] * n
     info = {"reached": reached, "accuracy": 0.01, "notes": []}
-    return {"columns": columns, "status": status, "message": message, "info": info, "data": {"p1": 8, "p2": 6}}
+    return {"columns": columns, "status": status, "message": message, "info": info, "data": {"p1": 8, "p2": 6, **data}}
 
 
 def test_draws_are_averaged_with_both_kinds_of_errors():
@@ -336,6 +337,31 @@ def test_draws_are_averaged_with_both_kinds_of_errors():
     assert {name for name in found if name.endswith("_draw_se")} == {f"{name}_draw_se" for name in SPREAD}
     assert (found["status"], found["residual"]) == (Status.CONVERGED, 0.004)
     assert "loss_draw_se" not in network_results.combine(case_of("finetune-loss"), placed(records[:1])).columns
+
+
+def test_test_points_of_a_file_are_the_same_in_all_draws_and_those_of_a_task_are_not():
+    """Independent ones average out, and the spread over draws holds their error; the same ones do neither."""
+    case, values = case_of("finetune-loss", draws=4), (1.0, 2.0, 6.0, 3.0)
+    spread = np.std(values, ddof=1) / 2
+    own = combined(case, [made(case, value, 0.1, points=0.8) for value in values]).columns
+    np.testing.assert_allclose([own["loss_test_se"], own["loss_draw_se"]], [0.4, spread])
+    same = combined(case, [made(case, value, 0.1, points=0.8, file="x.npz") for value in values]).columns
+    np.testing.assert_allclose([same["loss_test_se"], same["loss_draw_se"]], [0.8, np.hypot(spread, 0.8)])
+    curve = case_of(times="0,1", t1=None, t2=None, draws=2)
+    both = [made(curve, [5, 5, 1, v], 0.1, points=0.8, file="x.npz") for v in (2.0, 4.0)]
+    np.testing.assert_allclose(combined(curve, both).columns["overfitting_draw_se"][-1], np.hypot(1.0, 0.8))
+    alone = combined(curve, [made(curve, [5, 5, 1, v], 0.1, points=math.nan, file="x.npz") for v in (2.0, 4.0)])
+    np.testing.assert_allclose(alone.columns["overfitting_draw_se"][-1], 1.0, err_msg="one test point")
+
+
+@pytest.mark.parametrize(("points", "phase"), [(0.2, Phase.POSITIVE), (0.4, Phase.NEUTRAL)])
+def test_a_gain_is_one_beyond_two_errors_of_neurons_and_test_points(points, phase):
+    """The error by the neurons alone, 0.3, is a third of the gain; with 0.4 it is 0.5."""
+    case = case_of("finetune-loss")
+    record = made(case, 0.9, 0.3, points=points)
+    found = combined(case, [record]).columns
+    assert errors_of("gain", found) == ("gain_se", "gain_test_se")
+    assert found["phase"] == phase
 
 
 def test_the_worst_draw_decides_the_status_and_a_break_only_that_of_later_rows():

@@ -37,7 +37,7 @@ class AveragedNetwork(PointByPoint):
     """
 
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"ridge": (BEST,)})
-    version: ClassVar[str] = f"{points.VERSION}.6"
+    version: ClassVar[str] = f"{points.ENGINE}.6"
     chosen: ClassVar[frozenset[str]] = frozenset({"gamma0"})
 
     def check(self, case: Case) -> None:

@@ -24,7 +24,7 @@ from tlcli.dmft.network_transfer import check_two_time, moments_of, solve_transf
 from tlcli.dmft.settings import Wanted, check_descent, check_steps
 from tlcli.errors import UsageError, digits
 from tlcli.options import OPTIONS
-from tlcli.options.columns import SAMPLED
+from tlcli.options.columns import OVERFITTING, SAMPLED, TESTED
 from tlcli.status import Status
 from tlcli.sweep.forms import check_notes, check_numbers, check_texts, with_errors
 from tlcli.sweep.runner import Task
@@ -37,7 +37,8 @@ from tlcli.theories.network.layers import LAYER_COLUMNS
 from tlcli.theories.network.losses import check_losses
 from tlcli.training import TransferSettings, parameters
 
-VERSION = "10"
+ENGINE = "10"  # of the numbers that averages over samples share
+VERSION = f"{ENGINE}.1"
 FUNCTION = "tlcli.theories.network.points:point"
 
 DURATION = 100.0  # of a stage, unless said otherwise
@@ -391,7 +392,8 @@ def check_record(p: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     records = (len(p["times1"]) + len(p["times2"]),)
     layers = range(1, int(p.get("depth", 1)) + 1) if any(name in p for name in _LAYERS) else ()
     sampled = [*SAMPLED, *(f"layer{layer}_{word}" for layer in layers for word in LAYER_COLUMNS)]
-    check_numbers(record["columns"], ["stage", "time", "predictor_distance", *with_errors(sampled)], records)
+    tested = [f"{name}_test_se" for name in (*SAMPLED, OVERFITTING) if name in (*TESTED, OVERFITTING)]
+    check_numbers(record["columns"], ["stage", "time", "predictor_distance", *with_errors(sampled), *tested], records)
     info, data = record["info"], record["data"]
     check_numbers(info, ["reached", "accuracy", *(["time_error"] if "time_error" in info else [])])
     check_numbers(data, ["p1", "p2"])

@@ -1,6 +1,5 @@
 """What the points of a grid of networks found, joined into columns: means over draws of the data, with their errors."""
 
-import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.arrays import Floats
+from tlcli.arrays import Floats, in_quadrature
 from tlcli.dmft.activations import ACTIVATIONS, activation
 from tlcli.options.columns import (
     BEST_LOSS,
@@ -72,8 +71,7 @@ def placeholder(case: Case) -> Columns:
     """Return the columns without any number, so that a figure can be planned before hours of work."""
     shape = (*case.grid.shape, *(len(v) for v in case.theory.inner.values()))
     names = [*columns_of(case), *(f"{name}_se" for name in columns_of(case)), "residual"]
-    if case.words.get("losses"):
-        names += [f"{name}_test_se" for name in columns_of(case) if name in TESTED]
+    names += [f"{name}_test_se" for name in columns_of(case) if name in TESTED]
     names += ["stage", "time", *BEST] if case.words["layout"] == "curve" else []
     return {name: np.full(shape, np.nan) for name in [*names, *_beside(case)]}
 
@@ -94,9 +92,10 @@ def _beside(case: Case) -> list[str]:
 def combine(case: Case, found: Sequence[Placed]) -> Findings:
     """Join the records of `tlcli.theories.network.points.tasks_of`, one per point and draw.
 
-    `NAME` is the mean over draws and `NAME_se` the error that the sampled neurons leave in it; with several draws
-    `NAME_draw_se` is the spread of the draws over the root of their number, which holds both. A row is converged
-    where every draw is; `residual` is the largest error of a loss that the engine reports for the point.
+    `NAME` is the mean over draws, `NAME_se` the error that the sampled neurons leave in it and `NAME_test_se` that of
+    the finite number of test points; with several draws `NAME_draw_se` is the spread of the draws over the root of
+    their number, which holds both (that of test points which all draws share is added to it). A row is converged where
+    every draw is; `residual` is the largest error of a loss that the engine reports for the point.
 
     Raises:
         UsageError: no point could be computed, for a reason that is the user's.
@@ -148,7 +147,7 @@ def _phase(columns: Columns) -> NDArray[np.int8]:
     """Return the sign of the gain, or of the gain in error where there are classes."""
     name = "gain_error" if "gain_error" in columns else "gain"
     parts = ("error", "baseline_error") if name == "gain_error" else ("loss", "baseline")
-    error = functools.reduce(np.hypot, [columns[part] for part in errors_of(name, columns)])
+    error = in_quadrature([columns[part] for part in errors_of(name, columns)])
     return phase_of(columns[name], columns[parts[0]], columns[parts[1]], relative=SOLVED, error=error)
 
 
@@ -217,6 +216,10 @@ def _point_columns(
     def of(record: Mapping[str, Any], name: str) -> Floats:
         return np.asarray(record["columns"][name], dtype=float)[keep].reshape(inner)
 
+    def by_points(name: str) -> Floats:
+        errors = np.array([of(record, f"{name}_test_se") for record in records])
+        return errors.mean(axis=0) if same_points else np.sqrt(np.sum(errors**2, axis=0)) / len(records)
+
     columns: dict[str, Any] = {}
     if case.words["layout"] == "curve":
         times = stage_times(case, point)
@@ -227,6 +230,8 @@ def _point_columns(
             columns[size] = float(done[0]["data"][size]) if done else np.nan
     if len(done) < len(records):
         return {**columns, "status": np.int8(Status.FAILED)}
+    # The test points of a file are the same in all draws: their error does not average out, and draws do not show it.
+    same_points = "file" in done[0]["data"]
     for name in columns_of(case):
         values = np.array([of(record, name) for record in records])
         errors = np.array([of(record, f"{name}_se") for record in records])
@@ -234,18 +239,19 @@ def _point_columns(
         columns[f"{name}_se"] = np.sqrt(np.sum(errors**2, axis=0)) / len(records)
         if len(records) > 1 and name in (SPREAD_CLASSIFIED if case.words.get("losses") else SPREAD):
             columns[f"{name}_draw_se"] = values.std(axis=0, ddof=1) / math.sqrt(len(records))
-        if f"{name}_test_se" in records[0]["columns"]:
-            errors = np.array([of(record, f"{name}_test_se") for record in records])
-            # The test points of a file are the same in all draws: their error does not average out.
-            shared = "file" in done[0]["data"]
-            columns[f"{name}_test_se"] = (
-                errors.mean(axis=0) if shared else np.sqrt(np.sum(errors**2, axis=0)) / len(records)
-            )
+            if same_points:
+                columns[f"{name}_draw_se"] = _joined(columns[f"{name}_draw_se"], by_points(name))
+        if name in TESTED:
+            columns[f"{name}_test_se"] = by_points(name)
         if name == "loss_calibrated":
             columns["temperature"] = np.mean([of(record, "temperature") for record in records], axis=0)
     if case.words["layout"] == "curve":
         losses = np.array([of(record, "loss") for record in records])
-        columns |= best_of(columns, columns["stage"], columns["time"], losses)
+        paired = {f"{OVERFITTING}_test_se": by_points(OVERFITTING)}
+        columns |= best_of({**columns, **paired}, columns["stage"], columns["time"], losses)
+        if same_points and len(records) > 1:
+            over = f"{OVERFITTING}_draw_se"
+            columns[over] = _joined(columns[over], columns[f"{OVERFITTING}_test_se"])
     if _decays(case):
         columns["predictor_distance"] = np.mean([of(record, "predictor_distance") for record in records], axis=0)
     if any("time_error" in record["info"] for record in records):
@@ -253,6 +259,11 @@ def _point_columns(
     columns["residual"] = float(np.fmax.reduce([float(record["info"]["reached"]) for record in records]))
     columns["status"] = np.max([_row_status(record, of(record, "source_train_loss")) for record in records], axis=0)
     return columns
+
+
+def _joined(draws: Floats, points: Floats) -> Floats:
+    """Return the error over draws with that of test points which all draws share; a single one has no error."""
+    return np.hypot(draws, np.nan_to_num(points))
 
 
 def _row_status(record: Mapping[str, Any], always: Floats) -> NDArray[np.int8]:
