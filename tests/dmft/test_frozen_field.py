@@ -7,8 +7,10 @@ import pytest
 from scipy import stats
 from scipy.integrate import solve_ivp
 
+from tests.dmft.losses import objective
 from tests.dmft.problems import gaussians, teacher_problem
 from tlcli.dmft import ensemble
+from tlcli.dmft import plan as planning
 from tlcli.dmft.ensemble import Numerics, plan, solve
 from tlcli.dmft.field import Threads
 from tlcli.dmft.frozen_field import FrozenStage, deviation, freeze, outputs_in_field, stream
@@ -305,3 +307,112 @@ def test_a_redrawn_readout_is_streamed_as_well():
     # The new readouts carry nothing of stage 1: f starts near zero again.
     assert np.max(np.abs(found.f[0].mean(axis=0)[-1])) > 0.1
     assert np.max(np.abs(found.f[1].mean(axis=0)[0])) < 0.05
+
+
+# ---------------------------------------------------------------------------------------------------- several outputs
+
+
+def classes_problem(losses=("softmax", "softmax"), counts=(3, 4), times=TIMES, dim=6, points=12, **options):
+    """Classes by the largest of the first inputs: 3, then 4 of them with a new head, unless others are asked for."""
+    options = {"readout": "reset", **options}
+    problem, _ = teacher_problem("tanh", dim, points, 8, times, **options)
+    x = np.concatenate([problem.geometry.moving, problem.geometry.still], axis=1)
+    stages = []
+    for stage, loss, count in zip(problem.stages, losses, counts, strict=True):
+        goal = objective(loss, np.argmax(x[stage.rows, :count], axis=1).astype(float), count)
+        stages.append(replace(stage, labels=goal.y, objective=goal))
+    return replace(problem, stages=stages)
+
+
+def test_neurons_with_several_outputs_in_a_given_field():
+    """Each neuron on its own by scipy, (a.Delta) in the force; the mean over outputs, or Delta of one, is far away."""
+    problem = classes_problem(points=8, dim=20, decay=0.2, gamma2=1.4)
+    act, g = problem.act, problem.geometry
+    rng = np.random.default_rng(5)
+    u, still = rng.standard_normal((5, g.rank)), rng.standard_normal((5, g.still.shape[1]))
+    a, fresh = rng.standard_normal((5, 2)), rng.standard_normal((5, 3))
+    waves = [
+        lambda t: np.cos(3 * t + np.arange(16)).reshape(8, 2),
+        lambda t: np.sin(2 * t - np.arange(24)).reshape(8, 3),
+    ]
+    stages = [
+        FrozenStage(s, g.moving[s.rows], np.linspace(0, 1, 97), w) for s, w in zip(problem.stages, waves, strict=True)
+    ]
+    found = outputs_in_field(act, stages, g.moving, g.still, u.copy(), a.copy(), still.copy(), fresh)
+    faded, wrong = 1.0, None
+    for k, frozen in enumerate(stages):
+        s = frozen.stage
+        if k:
+            u, still, a = np.concatenate([u, u]), np.concatenate([still, still]), np.concatenate([fresh, -fresh])
+        width = a.shape[1]
+        for i in range(len(a)):
+
+            def velocity(t, z, frozen=frozen, s=s, width=width):
+                phi, slope = act.both(frozen.coords @ z[:-width])
+                pull = s.scale * s.gamma * frozen.residual(t)
+                return np.r_[(pull @ z[-width:] * slope) @ frozen.coords, phi @ pull] - s.decay * z
+
+            z = solve_ivp(velocity, (0, 1), np.r_[u[i], a[i]], "DOP853", rtol=1e-11, atol=1e-11).y[:, -1]
+            u[i], a[i] = z[:-width], z[-width:]
+        faded *= np.exp(-s.decay)
+        h = u @ g.moving.T + faded * (still @ g.still.T)
+        expected = act.phi(h).T @ a * (0.5 if k else 1.0)
+        np.testing.assert_allclose(found[k][1][-1], expected, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(found[k][0][-1], expected[s.rows], rtol=0, atol=1e-7)
+        wrong = act.phi(h).T @ a[:, [0] * width]
+    assert wrong is not None
+    assert np.max(np.abs(found[1][1][-1] - wrong)) > 0.1
+
+
+def test_several_outputs_are_corrected_to_the_coupled_run_of_the_same_neurons():
+    """f of 1024 coupled pairs from 64, in both stages and by both losses; uncorrected it is four times as far."""
+    problem = classes_problem(("softmax", "mse"), (3, 3), readout="reset")
+    large = gaussians(problem, 2048, pairs=True, readouts=2)
+    picked = np.r_[0:64, 1024:1088]
+    small = replace(large, hidden=large.hidden[picked], readout=large.readout[picked], still=large.still[picked])
+    fresh = np.random.default_rng(7).standard_normal((2048, 3))
+    target = coupled(problem, large, redrawn=fresh)
+    base = coupled(problem, small, redrawn=fresh[picked])
+    stages = freeze(problem, base)
+    streamed = in_field(problem, stages, large, redrawn=fresh)
+    taus, worst = deviation(problem, stages, small, fresh[picked], streamed, "float64")
+    found = coupled(problem, small, redrawn=fresh[picked], corrections=[Correction(shift=tau) for tau in taus])
+    assert worst < 0.5
+    assert np.all(distance(found, target) < 0.25 * distance(base, target))
+
+
+def test_accurate_classes_are_streamed_and_start_from_nothing(monkeypatch):
+    """The spread over repeats is that of the streamed pairs; the old head goes on from where the source has ended."""
+    monkeypatch.setattr(planning, "_MANY", 1000)  # the numbers of neurons that need it take minutes
+    problem, numerics = classes_problem(times=[0.0, 2.0]), replace(STREAMED, accuracy=2.5e-3, repeats=8)
+    chosen = plan(problem, numerics)
+    assert chosen.streamed > 3 * chosen.neurons
+    found, alone = (solve(problem, n) for n in (numerics, replace(numerics, neurons=chosen.neurons)))
+    assert found.notes == []
+    for stage in (0, 1):
+        assert np.max(np.abs(found.f[stage][:, 0])) < 1e-6, "pairs"
+        spread = [np.sqrt(np.mean(s.f[stage][:, -1].var(axis=0))) for s in (found, alone)]
+        assert spread[0] / spread[1] == pytest.approx(np.sqrt(chosen.neurons / chosen.streamed), rel=0.5)
+        apart = found.f[stage][:, -1].mean(axis=0) - alone.f[stage][:, -1].mean(axis=0)
+        assert np.sqrt(np.mean(apart**2)) < 2.5 * spread[1] / np.sqrt(8)
+    np.testing.assert_allclose(found.observed[1]["old_outputs"][:, 0], found.f[0][:, -1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "streamed"),
+    [
+        ({}, True),
+        ({"accuracy": 4e-3}, False),
+        ({"until": 0.01}, False),
+        ({"momentum": 0.5}, False),
+        ({"losses": ("softmax", "mse"), "counts": (3, 3), "readout": "carry"}, False),
+        ({"losses": ("mse", "mse"), "counts": (3, 3), "readout": "carry"}, True),
+    ],
+)
+def test_which_classes_are_streamed(change, streamed):
+    """Not where few neurons do, a field is no smooth function of time, or a readout appears at the switch."""
+    made = {name: value for name, value in change.items() if name in ("losses", "counts", "readout")}
+    problem = classes_problem(times=[0.0, 2.0], **made)
+    problem = replace(problem, stages=[replace(s, momentum=change.get("momentum", 0.0)) for s in problem.stages])
+    chosen = plan(problem, replace(STREAMED, accuracy=change.get("accuracy", 2e-3), until=change.get("until")))
+    assert (chosen.streamed > 0) == streamed

@@ -407,7 +407,7 @@ class _Corrector:
             for attempt in range(_ATTEMPTS):
                 frozen = freeze(self.problem, current.runs)
                 seeds = _seeds(self.numerics, 101, repeat)
-                large = stream(self.problem, frozen, self.chosen.streamed, seeds, self.threads)
+                large = stream(self.problem, frozen, self.chosen.streamed, seeds, self.threads, self.chosen.pairs)
                 taus, worst = deviation(self.problem, frozen, base.population, base.redrawn, large, "float32")
                 if worst <= self.limit:
                     corrections = [Correction(shift=tau) for tau in taus]

@@ -6,7 +6,8 @@ few steps of RK4, and the difference tau(x, t) = f_M - f_S0 is added to f in a s
 point is f = f_M[Delta]: the small population only models the response. Never use f_M of the first field directly, the
 open loop amplifies errors of the field by about lambda_max(Theta) t.
 
-Neurons are streamed in blocks through all stages in float32, and only sums are kept.
+Neurons are streamed in blocks through all stages in float32, and only sums are kept. With K outputs Delta is (P, K),
+and tau and f have an axis more.
 """
 
 import math
@@ -25,7 +26,7 @@ from tlcli.dmft.stage import Stage, StageRun
 from tlcli.dmft.two_layer import Problem
 
 _BLOCK = 4096
-_TYPICAL = 3.0  # |a| of the neurons that turn fastest
+_TYPICAL = 2.0  # above its mean, about sqrt(K): |a| of the neurons that turn fastest
 _COARSE = 12  # intervals that resolve tau at points that are not trained on
 
 Outputs = list[tuple[Floats, Floats]]
@@ -63,9 +64,9 @@ def freeze(problem: Problem, runs: Sequence[StageRun], nodes: int | None = None)
             continue
         residual = _Held(CubicSpline(times, delta), float(times[-1]))
         if times[-1] < end:  # settled early: the field stays as it is
-            times, delta = np.append(times, end), np.vstack([delta, delta[-1]])
+            times, delta = np.append(times, end), np.concatenate([delta, delta[-1:]])
         drive = Drive(coords, stage.labels, stage.gamma, stage.scale, stage.decay)
-        own = None if stage.objective is None else _TYPICAL
+        own = None if stage.objective is None else _TYPICAL + math.sqrt(stage.readouts or 1)
         rates = np.array([free_rate(drive, d, own, bend_of(problem.act)) for d in delta])
         out.append(FrozenStage(stage, coords, _graded(times, rates, nodes), residual))
     return out
@@ -110,10 +111,11 @@ def outputs_in_field(
     redrawn: Array | None,
     weights: Array | None = None,
 ) -> Outputs:
-    """Integrate neurons (S, rank), (S,) in the frozen fields and return sum_i q_i a_i phi(h_i).
+    """Integrate neurons (S, rank), (S,) or (S, K) in the frozen fields and return sum_i q_i a_i phi(h_i).
 
-    Per stage at the active points and all nodes (n_node, P), and at all points and every stride-th node.
-    `weights` None: the plain sum over neurons. Arrays are advanced in place, in their own precision.
+    Per stage at the active points and all nodes (n_node, P), and at all points and every stride-th node, each with an
+    axis of the K outputs where readouts have one. `weights` None: the plain sum over neurons. Arrays are advanced in
+    place, in their own precision.
     """
     out, fading, share = [], 1.0, 1.0
     for index, frozen in enumerate(stages):
@@ -129,7 +131,7 @@ def outputs_in_field(
         work = _Work(act, hidden, len(frozen.coords), coords, frozen.coords.astype(dtype), stage.decay)
         columns = points.T.astype(dtype)
         outside = still_points.T.astype(dtype) if still.shape[1] else None
-        fine, coarse = np.empty((len(frozen.nodes), len(frozen.coords))), []
+        fine, coarse = np.empty((len(frozen.nodes), len(frozen.coords), *readout.shape[1:])), []
         strength = stage.scale * stage.gamma
         for k, t in enumerate(frozen.nodes):
             if k:
@@ -139,14 +141,14 @@ def outputs_in_field(
                 work.advance(hidden, readout, h, pulls)
             weighted = readout * hidden.dtype.type(share)
             if weights is not None:
-                weighted *= weights
-            fine[k] = weighted @ work.response(hidden)
+                weighted *= weights if readout.ndim == 1 else weights[:, None]
+            fine[k] = (weighted.T @ work.response(hidden)).T
             if k % frozen.stride == 0:
                 pre = hidden @ columns
                 if outside is not None:
                     pre += (still * dtype.type(fading * np.exp(-stage.decay * t))) @ outside
                 phi = apply(act, pre, np.empty_like(pre) if act.slope_needs_input else pre, np)
-                coarse.append((weighted @ phi).astype(float))
+                coarse.append((weighted.T @ phi).T.astype(float))
         out.append((fine, np.array(coarse)))
         fading *= float(np.exp(-stage.decay * frozen.nodes[-1]))
     return out
@@ -173,8 +175,11 @@ class _Work:
         phi = self.response(u)
         new_a = phi @ pull
         slope = slope_of(self.act, self.h, phi, np)
-        np.matmul(slope, pull[:, None] * self.rows, out=self.du)
-        self.du *= a[:, None]
+        if a.ndim == 1:
+            np.matmul(slope, pull[:, None] * self.rows, out=self.du)
+            self.du *= a[:, None]
+        else:
+            np.matmul(slope * (a @ pull.T), self.rows, out=self.du)
         if self.decay:
             self.du -= self.decay * u
             new_a -= self.decay * a
@@ -200,24 +205,34 @@ class _Work:
 
 
 def stream(
-    problem: Problem, stages: Sequence[FrozenStage], neurons: int, seeds: np.random.SeedSequence, threads: Threads
+    problem: Problem,
+    stages: Sequence[FrozenStage],
+    neurons: int,
+    seeds: np.random.SeedSequence,
+    threads: Threads,
+    pairs: bool = False,
 ) -> Outputs:
     """Return f per stage, as in `outputs_in_field`, of `neurons` fresh plain Gaussian neurons in the frozen fields.
 
-    Block b draws from its own stream, so the result depends on the seed alone.
+    Block b draws from its own stream, so the result depends on the seed alone. `pairs`: each neuron with both signs of
+    its readout, so that f(0) = 0.
     """
     g = problem.geometry
     count = max(1, round(neurons / _BLOCK))
     rank, n_still = g.rank, g.still.shape[1]
-    reset = any(stage.readout == "reset" for stage in problem.stages[1:])
+    first, second = problem.stages[0], next((s for s in problem.stages[1:] if s.readout == "reset"), None)
+    sizes = [neurons // count + (b < neurons % count) for b in range(count)]
+    sizes = [size + size % 2 for size in sizes] if pairs else sizes
 
     def one(b: int) -> Outputs:
         rng = np.random.default_rng(np.random.SeedSequence(seeds.entropy, spawn_key=(*seeds.spawn_key, b)))
-        size = neurons // count + (b < neurons % count)
+        size = sizes[b] // 2 if pairs else sizes[b]
         u = rng.standard_normal((size, rank), dtype=np.float32)
-        a = rng.standard_normal(size, dtype=np.float32)
+        a = rng.standard_normal(first.shape(size), dtype=np.float32)
         v = rng.standard_normal((size, n_still), dtype=np.float32)
-        fresh = rng.standard_normal(size, dtype=np.float32) if reset else None
+        if pairs:
+            u, a, v = np.concatenate([u, u]), np.concatenate([a, -a]), np.concatenate([v, v])
+        fresh = None if second is None else rng.standard_normal(second.shape(len(u)), dtype=np.float32)
         return outputs_in_field(problem.act, stages, g.moving, g.still, u, a, v, fresh)
 
     totals: Outputs | None = None
@@ -228,7 +243,7 @@ def stream(
             else:
                 totals = [(f + g, c + d) for (f, c), (g, d) in zip(totals, part, strict=True)]
     assert totals is not None
-    scales = [neurons * frozen.stage.gamma for frozen in stages]
+    scales = [sum(sizes) * frozen.stage.gamma for frozen in stages]
     return [(fine / n, coarse / n) for (fine, coarse), n in zip(totals, scales, strict=True)]
 
 
@@ -240,7 +255,7 @@ def deviation(
     large: Outputs,
     dtype: str,
 ) -> tuple[list[Callable[[float], Floats]], float]:
-    """Return tau(t) (n_point,) per stage, and the largest |tau| on any point and node."""
+    """Return tau(t) (n_point,) or (n_point, K) per stage, and the largest |tau| on any point and node."""
     g = problem.geometry
     small = outputs_in_field(
         problem.act,

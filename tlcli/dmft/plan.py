@@ -3,6 +3,7 @@
 Every choice depends on gamma times the labels, never on either alone: labels c y at gamma are labels y at c gamma.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from tlcli.dmft.lazy import initial_kernels
 from tlcli.dmft.loss_regression import learned
 from tlcli.dmft.population import KINDS, MAX_QUADRATURE_RANK, quadrature
 from tlcli.dmft.regression import FrozenKernel
-from tlcli.dmft.two_layer import Problem
+from tlcli.dmft.two_layer import Problem, centred
 from tlcli.errors import UsageError, check_choice, digits
 
 _SMALL = 0.4  # richness times rms label, below which f(0) of unpaired neurons matters
@@ -25,6 +26,9 @@ _LAZY = 0.1  # richness of a network that is lazy at any time
 _MOST_LOOKED_AT = 1000  # samples, beyond which the kernel is too costly for such a question
 _SOBOL_RANK = 16  # up to here Sobol points are 1.3 to 3 times as sharp
 _STREAMED_ACCURACY = 5e-3  # from here on a frozen-field correction is cheaper than coupled neurons
+# Neurons of a population of pairs or of several outputs from which the correction is used: it takes as much time there,
+# but a third of the memory and less.
+_MANY = 20_000
 _MOST_NEURONS = 4_000_000
 
 
@@ -106,7 +110,12 @@ def plan(problem: Problem, numerics: Numerics, coupled: int = 0) -> Plan:
     pairs = lazy or least <= _SMALL or exact or kind == "sobol" or ranked
     # Few repeats do not know their own spread: eight widen an error by a fifth, four by two thirds.
     repeats = numerics.repeats or (1 if kind == "quadrature" else 2 if exact else 8)
-    neurons, streamed = _size(problem, numerics.accuracy, kind, repeats, movement if lazy else None, pairs, coupled)
+    plain = not pairs and all(stage.readouts is None for stage in problem.stages)
+    many = (0.6 / numerics.accuracy) ** 2 / repeats > _MANY and kind == "mc" and least > _SMALL
+    streams = not coupled and (plain or many) and _streams(problem, numerics)
+    neurons, streamed = _size(
+        problem, numerics.accuracy, kind, repeats, movement if lazy else None, pairs, streams, coupled
+    )
     if numerics.neurons is not None:
         neurons, streamed = numerics.neurons, 0
     if neurons + streamed > _MOST_NEURONS:
@@ -144,11 +153,19 @@ def _kind(problem: Problem, numerics: Numerics) -> str:
 
 
 def _size(
-    problem: Problem, error: float, kind: str, repeats: int, movement: float | None, pairs: bool, coupled: int
+    problem: Problem,
+    error: float,
+    kind: str,
+    repeats: int,
+    movement: float | None,
+    pairs: bool,
+    streams: bool,
+    coupled: int,
 ) -> tuple[int, int]:
     """Return the neurons of a population in the coupled run, and those through the frozen field.
 
-    `movement`: how far preactivations move where the lazy control variate is added, else None.
+    `streams`: whether there may be any of these; `movement`: how far preactivations move where the lazy control variate
+    is added, else None.
     """
     act, rank, streamed = problem.act, problem.geometry.rank, 0
     exact = act.kind == "linear"
@@ -162,7 +179,7 @@ def _size(
         neurons = 1024 if error >= 2e-3 else 4096 if error >= 3e-4 else 16384
     elif movement is not None:
         neurons = max(512, math.ceil((0.6 * min(1.0, 2 * movement) / error) ** 2 / repeats))
-    elif coupled or error > _STREAMED_ACCURACY or not act.lipschitz or pairs or width > 1:
+    elif not streams:
         neurons = max(512, math.ceil((0.6 / error) ** 2 / repeats))
     else:
         streamed = math.ceil((0.6 / error) ** 2 / repeats)
@@ -171,6 +188,23 @@ def _size(
         if streamed <= neurons:
             streamed = 0
     return max(neurons, coupled, 4 * rank if pairs and not exact else 0), streamed  # enough to match moments
+
+
+def _streams(problem: Problem, numerics: Numerics) -> bool:
+    """Whether a correction by neurons in a frozen field is cheaper than coupled neurons, and is one.
+
+    The field is a smooth function of time for all of a stage: none of minibatches, of momentum, or of a stage that ends
+    where a loss is reached; and all readouts are there from the start of a stage, what softmax leaves out is not.
+    """
+    stages = problem.stages
+    if numerics.accuracy > _STREAMED_ACCURACY or not problem.act.lipschitz:
+        return False
+    if any(stage.batches is not None or stage.momentum for stage in stages):
+        return False
+    if numerics.until is not None and not all(stage.rests for stage in stages):
+        return False
+    carried = [(a, b) for a, b in itertools.pairwise(stages) if b.readout != "reset"]
+    return all((a.readouts, centred(a)) == (b.readouts, centred(b)) for a, b in carried)
 
 
 def _check_integrator(problem: Problem, numerics: Numerics) -> None:

@@ -143,13 +143,14 @@ class _Way:
         # What the lazy control variate has added, times gamma.
         self.carried = np.zeros(problem.stages[0].shape(problem.n_points))
         self.old: _OldHead | None = None
+        self.left: Any = 0.0
 
     def reset(self, index: int, redrawn: Floats) -> None:
         """Draw the readout anew before stage `index`."""
         z, n_hidden = to_numpy(self.z), self.population.hidden.size
         if self.problem.stages[index].objective is not None:
             kept = z[n_hidden:].reshape(self.population.readout.shape)
-            self.old = _OldHead(np.concatenate([kept, kept]), self.problem.stages[index - 1].gamma)
+            self.old = _OldHead(np.concatenate([kept, kept]), self.problem.stages[index - 1].gamma, self.left)
         # Every neuron twice, with the readouts +a and -a, starts from f = 0 exactly.
         self.population = _twice(self.population, np.concatenate([redrawn, -redrawn]))
         self.z = np.concatenate([z[:n_hidden], z[:n_hidden], redrawn.ravel(), -redrawn.ravel()])
@@ -199,7 +200,8 @@ class _Way:
             response = response[stage.rows]
         field_ = self._field(replace(drive, shift=_at(shift, stage.rows), response=response))
         z = self.z = field_.asarray(self.z)
-        recorder = _Recorder(index, stage, problem.n_points, observe, field_, own, shift, extra.response, self.old)
+        said = (field_, own, shift, extra.shift, extra.response, self.old)
+        recorder = _Recorder(index, stage, problem.n_points, observe, *said)
         recorder.record(0.0, lambda t: z)
         recorder.follow(0.0, z)
         return recorder
@@ -209,6 +211,7 @@ class _Way:
         stage, response = recorder.stage, recorder.response
         self.fading *= float(np.exp(-stage.decay * outcome.time))
         self.z = to_numpy(outcome.state)
+        self.left = 0.0 if recorder.tau is None else recorder.tau(outcome.time)
         if response is not None:
             self.carried = self.carried + stage.gamma * (response @ recorder.field.tail(outcome.state))
             size, rank = self.population.hidden.shape
@@ -237,10 +240,11 @@ def _twice(people: Population, readout: Floats) -> Population:
 
 @dataclass(frozen=True, eq=False)
 class _OldHead:
-    """The readout (S,) or (S, K) that the source has left, and its gamma."""
+    """The readout (S,) or (S, K) that the source has left, its gamma, and what a frozen field had added to its f."""
 
     readout: Array
     gamma: float
+    added: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,6 +280,7 @@ class _Recorder(Recorder):
     field: Field
     own: _Own
     shift: Callable[[float], Floats]
+    tau: Callable[[float], Floats] | None
     response: Floats | None
     old: _OldHead | None = None
 
@@ -297,7 +302,7 @@ class _Recorder(Recorder):
         seen: dict[str, Any] = {}
         if self.old is not None:
             found = self.own.view(self.field, z, t).outputs(self.old.readout)
-            seen["old_outputs"] = found * (self.stage.gamma / self.old.gamma)
+            seen["old_outputs"] = found * (self.stage.gamma / self.old.gamma) + self.old.added
         return f, {**seen, **self.observed_by(t, lambda: self.own.view(self.field, z, t))}
 
     def run(self, outcome: Outcome) -> StageRun:
