@@ -79,6 +79,25 @@ def test_missing_rows_are_exit_4(tlcli, result):
     assert "INCOMPLETE: its provenance counts 6 rows" in done.out
 
 
+@pytest.mark.parametrize(
+    ("rows", "repeated", "too_many"),
+    [
+        (lambda rows: rows, [], False),
+        (lambda rows: [*rows[:2], rows[0], *rows[3:], rows[0]], ["line 4 is line 2", "line 8 is line 4"], True),
+        (lambda rows: [*rows[:2], rows[1], *rows[3:]], ["line 4 is line 3"], False),  # as many as there should be
+        (lambda rows: [*rows, {**rows[0], "gamma0": "9"}], [], True),
+    ],
+)
+def test_rows_that_are_too_many_or_stand_twice_are_exit_4(tlcli, result, rows, repeated, too_many):
+    result(rows)
+    done = tlcli("check out --finite-size 3")
+    found = [line for line in done.out.splitlines() if line.startswith("  REPEATED: ")]
+    assert found == [f"  REPEATED: {each} once more" for each in repeated]
+    assert ("TOO MANY ROWS: its provenance counts 6 rows" in done.out) == too_many
+    assert "INCOMPLETE" not in done.out
+    assert done.code == (4 if repeated or too_many else 0), done.out
+
+
 def test_unknown_completeness_is_said(tlcli, result):
     result(lambda rows: rows[:-1], provenance=False)
     done = tlcli("check out --finite-size 3")

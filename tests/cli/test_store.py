@@ -70,12 +70,28 @@ def test_shards_and_assembly(tlcli, whole):
         assert done.code == 0
         assert not Path("out/table.csv").exists() or shard == "2/2"
         if shard == "1/2":
-            assert "shard 1/2 is done; run the same command without --shard to write the table." in done.err
+            assert "shard 1/2 is done; once all shares are, run the same command without --shard to write" in done.err
+        else:
+            assert "shard 2/2 is done; all others are too: run the same command without --shard to write" in done.err
     assert points("out") == points(whole)
     stamps = {path: path.stat().st_mtime_ns for path in Path("out/points").glob("*/*.json")}
     assert tlcli(COMMAND, "-o out").code == 0
     assert same("out", whole)
     assert stamps == {path: path.stat().st_mtime_ns for path in Path("out/points").glob("*/*.json")}, "nothing again"
+
+
+def test_a_share_of_a_finished_job_says_that_the_table_is_there(tlcli):
+    """Of a single point one of two shares is empty, before the job is finished and after it."""
+    one = "finetune-loss --alpha2 0.4 --gamma0 1 --simulate --trials 2 --dim 20"
+    assert all(tlcli(one, "-o out --shard", shard).code == 0 for shard in ("1/2", "2/2"))
+    assert Path("out/table.csv").exists(), "the share that has the point writes the table"
+    told = [
+        text for text in (tlcli(one, "-o out --shard", shard).err for shard in ("1/2", "2/2")) if " is done" in text
+    ]
+    assert len(told) == 1
+    assert told[0].endswith(" is done; all others are too, and the table is there: out/table.csv.\n")
+    fewer = tlcli(one.replace("--alpha2 0.4", "--alpha2 0.3,0.4"), "-o out --shard 1/2")
+    assert "the table is there" not in fewer.err
 
 
 def test_a_larger_grid_reuses_the_points(tlcli, whole):

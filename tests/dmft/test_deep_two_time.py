@@ -310,9 +310,36 @@ def test_a_command_keeps_them_with_their_errors():
     assert a["b_layer1_now"].shape == (4, 7)
 
 
+def test_responses_of_steps_show_the_switch_by_default():
+    """Steps begin at a moment: between the ends of the stages alone there would be nothing but zeros."""
+    step: dict[str, Any] = {
+        "accuracy": 1,
+        "neurons": 64,
+        "repeats": 2,
+        "integrator": "euler",
+        "dt": 0.5,
+        "t1": 1,
+        "t2": 1,
+    }
+    a = tlcli.dmft_solve(**TASK, **step, depth=2, responses=True).arrays
+    np.testing.assert_array_equal(a["two_time_stage"], [1, 1, 2, 2])
+    np.testing.assert_array_equal(a["two_time_t"], [0, 1, 0, 1])
+    for word in "ab":
+        assert np.abs(a[f"{word}_layer1_two_time"][3, 2]).max() > 0.01
+    b = tlcli.dmft_solve(
+        **TASK, **step, depth=2, responses=True, kernels=1
+    ).arrays  # as asked for, zeros though they are
+    np.testing.assert_array_equal(b["two_time_t"], [1, 1])
+    assert not np.any(b["a_layer1_two_time"])
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
+        (
+            {"responses": True, "integrator": "euler", "dt": 0.5, "kernels": None, "times": [0.5, 1]},
+            "--responses of the steps of euler .* at t = 0 of stage 2, which is not recorded; add 0 to --times",
+        ),
         ({"responses": True, "depth": 1}, "--responses at depth 1: A and B belong to hidden matrices"),
         ({"responses": True, "activation": "relu"}, "needs a second derivative, which relu with its kinks"),
         ({"responses": True, "freeze": 1}, "not been worked out with --freeze"),

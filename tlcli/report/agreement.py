@@ -20,6 +20,7 @@ as their error is the theory's.
 import json
 import math
 import re
+from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ class Agreement:
     unjudged: bool = False  # no column and no provenance says whether its rows are converged
     faults: Sequence[Fault] = ()  # cells and lines that make the table meaningless: the first of them
     faulty: int = 0  # how many there are
+    repeated: Sequence[tuple[int, int]] = ()  # lines that say what an earlier one said, and that
 
     def pooled(self) -> list[Pooled]:
         """Judge every column as a whole."""
@@ -200,6 +202,7 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
         left_out=() if trim is None else trim.left_out,
         beside=beside,
         unjudged="status" not in header and not beside,
+        repeated=[] if beside else tally.repeated(),
     )
 
 
@@ -214,9 +217,19 @@ class _Tally:
         self.lines: list[int] = []
         self.widths: set[str] = set()
         self.count = self.unsolved = self.inaccurate = self.missing = 0
+        self._seen, self._at = array("q"), array("q")  # a number for the cells of every row, and its line: 16 bytes
+
+    def repeated(self) -> list[tuple[int, int]]:
+        """Return the lines of rows that stand in the table before, and where."""
+        seen = np.frombuffer(self._seen, dtype=np.int64)
+        order = np.argsort(seen, kind="stable")
+        same = np.flatnonzero(np.diff(seen[order]) == 0)
+        return sorted((self._at[order[i + 1]], self._at[order[i]]) for i in same.tolist())
 
     def see(self, line: int, row: Mapping[str, str]) -> None:
         """Count a row of the file."""
+        self._seen.append(hash(tuple(row.values())))
+        self._at.append(line)
         if self._trim is not None:  # constant columns say what an experiment has: its dimension, trials and nets
             (row,) = self._trim.whole([row])
         if not self.count:

@@ -72,7 +72,12 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: 
         if not found.beside:
             tell("  completeness unknown: no provenance.json beside the table")
     elif incomplete:
-        tell(f"  INCOMPLETE: its provenance counts {rows(found.expected)}")
+        word = "INCOMPLETE" if found.rows < found.expected else "TOO MANY ROWS"
+        tell(f"  {word}: its provenance counts {rows(found.expected)}")
+    for line, earlier in found.repeated[:_SHOWN]:
+        tell(f"  REPEATED: line {line} is line {earlier} once more")
+    if len(found.repeated) > _SHOWN:
+        tell(f"  and {counted(len(found.repeated) - _SHOWN, 'more line')} once more")
     if found.unjudged:
         tell(
             "  CONVERGENCE UNKNOWN: the table has no column status, and no provenance.json beside it tells what was "
@@ -115,7 +120,7 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: 
             f"    line {c.row} {c.name}: theory {c.theory:.6g}, experiment {c.mean:.6g} ± {c.error:.2g} "
             f"({c.sigmas:.1f} standard errors)"
         )
-    if beyond or columns or incomplete or found.unjudged:
+    if beyond or columns or incomplete or found.repeated or found.unjudged:
         return EXIT_CHECK_FAILED
     unsolved = found.unsolved or found.missing or (strict and found.inaccurate)
     return EXIT_NOT_CONVERGED if unsolved else EXIT_OK

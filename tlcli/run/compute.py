@@ -63,7 +63,7 @@ def compute(
     start = time.perf_counter()
     refuse_what_cannot_fit(job, how, stores)
     outcomes = _begin(job, how, begun, messages)
-    if how.executor != "local" and _anything_left(job, stores):
+    if how.executor != "local" and anything_left(job, stores):
         check_executor(how.executor, how.jobs)
     for one in outcomes:
         _search(job, one, messages)
@@ -98,7 +98,7 @@ def _begin(job: Job, how: Invocation, begun: Callable[[Sequence[Block]], None], 
     return outcomes
 
 
-def _anything_left(job: Job, stores: Stores) -> bool:
+def anything_left(job: Job, stores: Stores) -> bool:
     """Whether an executor is needed: what is stored already can be read without one."""
     groups = [(case.theory.tasks(case, job.settings["seed"]), stores.of(case)) for case in job.cases]
     groups += [(tasks, stores.experiments) for case in job.cases for *_, tasks in planned(case, job.settings)]

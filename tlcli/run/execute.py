@@ -12,12 +12,12 @@ from tlcli.report.folder import OutputFolder
 from tlcli.report.numbers import rows
 from tlcli.report.provenance import PROVENANCE
 from tlcli.report.tables import Block, write_csv
-from tlcli.run.compute import ask, compute, foresee
+from tlcli.run.compute import anything_left, ask, compute, foresee
 from tlcli.run.cost import refuse_what_cannot_fit
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages, Silent
-from tlcli.run.occupied import refuse_another
+from tlcli.run.occupied import holds_this, refuse_another
 from tlcli.run.outputs import may_write, output_of, pages_told, save_into, trim_of
 from tlcli.run.recipe import Recipe
 from tlcli.run.solve import Measured
@@ -81,7 +81,7 @@ def _compute_and_write(
     result = compute(job, how, stores, console, begun)
     if result is None:
         stores.settle(whole=False)
-        console.note(f"shard {how.shard} is done; run the same command without --shard to write the table.")
+        console.note(f"shard {how.shard} is done; {_after_shard(job, stores, output)}")
         return EXIT_OK
     failure = None
     if output is None:
@@ -99,6 +99,15 @@ def _compute_and_write(
     if output is not None:  # a table on standard output is an answer for the next program
         console.note(result.verdict)
     return code
+
+
+def _after_shard(job: Job, stores: Stores, output: OutputFolder | None) -> str:
+    """Return what is to be done after one share of a job: nothing where its table is there, else who writes it."""
+    if anything_left(job, stores):
+        return "once all shares are, run the same command without --shard to write the table."
+    if output is not None and holds_this(job, output.path):
+        return f"all others are too, and the table is there: {output.path / 'table.csv'}."
+    return "all others are too: run the same command without --shard to write the table."
 
 
 def _print_table(job: Job, blocks: Sequence[Block]) -> None:

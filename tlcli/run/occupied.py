@@ -42,6 +42,17 @@ def refuse_another(job: Job, folder: Path) -> None:
     )
 
 
+def holds_this(job: Job, folder: Path) -> bool:
+    """Whether the table of this very job is in the folder."""
+    try:
+        facts = facts_inside(folder / PROVENANCE)
+    except RecipeError:
+        return False
+    old, new = facts["recipe"], json.loads(json.dumps(job.resolved))
+    same = all(old.get(name) == new.get(name) for name in {*old, *new} - _SAME_NUMBERS)
+    return same and next(_differences(facts, job), None) is None and (folder / "table.csv").is_file()
+
+
 def _differences(there: Mapping[str, Any], job: Job) -> Iterator[tuple[str, Any, Any]]:
     """Yield the settings that differ, with the value there and the new one."""
     if there["command"] != job.command:

@@ -140,7 +140,7 @@ def tasks_of(case: Case, seed: int) -> list[Task]:
     words = case.words
     more = {name: words[name] for name in NUMERICS if words.get(name) is not None}
     if case.words["layout"] != "end":
-        more |= {"predictions": bool(words.get("predictions")), "kernels": words.get("kernels")}
+        more |= {"predictions": bool(words.get("predictions")), "kernels": _kernels(words)}
         more |= {name: True for name in EXTRA if words.get(name)}
     identity = identity_of(case)
     tasks = []
@@ -215,8 +215,13 @@ def check_points(case: Case) -> None:
         if numerics.integrator == "euler" and numerics.dt is not None:
             check_steps(settings, numerics.dt)
         times = np.array([*settings.times1, *settings.times2])
-        for wanted in words.get("kernels") or ():
+        for wanted in _kernels(words) or ():
             if not np.any(np.isclose(times, wanted, rtol=1e-9, atol=1e-12)):
+                if words.get("kernels") is None:
+                    raise UsageError(
+                        f"--responses of the steps of {numerics.integrator} to the end of stage 1 stand at t = 0 of "
+                        "stage 2, which is not recorded; add 0 to --times, or give moments with --kernels."
+                    )
                 raise UsageError(f"kernels: {digits(wanted)} is no recorded time; add it to --times.")
         check_two_time(settings, moments_of(settings, _kernel_times(words)), _trained(case, point), _wanted(words))
 
@@ -231,8 +236,20 @@ def _wanted(words: Mapping[str, Any]) -> Wanted:
     return Wanted(**{name: bool(words.get(name)) for name in EXTRA})
 
 
+def _kernels(words: Mapping[str, Any]) -> Sequence[float] | None:
+    """Return the times at which kernels are kept besides the ends of the stages.
+
+    Responses of discrete steps, which begin at a moment and not before it, vanish between the ends: a step that would
+    begin at the end of stage 1 is the first of stage 2. So the starts are kept too, unless other moments are asked for.
+    """
+    if words.get("kernels") is None and words.get("responses"):
+        return [0.0] if words.get("integrator") in ("euler", "richardson") else None
+    return words.get("kernels")
+
+
 def _kernel_times(words: Mapping[str, Any]) -> tuple[float, ...] | None:
-    return None if words.get("kernels") is None else tuple(words["kernels"])
+    found = _kernels(words)
+    return None if found is None else tuple(found)
 
 
 def check_deep(numerics: Numerics, deep: Sequence[bool]) -> None:
