@@ -313,7 +313,7 @@ def test_a_changed_table_is_not_read(tmp_path):
 
 
 def test_a_folder_that_is_no_path_is_refused():
-    with pytest.raises(UsageError, match=r"output 'a\\x00b' is no path \(embedded null byte\); give a folder."):
+    with pytest.raises(UsageError, match=r"'a\\x00b' \(str\) is no path; give a folder as a text or path."):
         tlcli.finetune_loss(alpha2=[0.3, 0.6]).save("a\0b")
 
 

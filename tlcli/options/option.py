@@ -121,12 +121,14 @@ class Option:
             return self._parse_number(raw)
         if self.kind == "choice":
             if raw not in self.choices:
-                hint = suggest(str(raw), self.choices)
-                raise UsageError(f"{self.name}: '{raw}' is unknown; use one of {', '.join(self.choices)}{hint}.")
+                hint = suggest(_short(raw), self.choices)
+                raise UsageError(
+                    f"{self.name}: '{_short(raw)}' is unknown; use one of {', '.join(self.choices)}{hint}."
+                )
             return raw
         if self.kind == "flag":
             if not isinstance(raw, bool):
-                raise UsageError(f"{self.name}: '{raw}' is not true or false.")
+                raise UsageError(f"{self.name}: '{_short(raw)}' is not true or false.")
             return raw
         if self.kind == "expression" and isinstance(raw, list):
             from tlcli.sweep.grids import format_values, parse_values
@@ -136,7 +138,7 @@ class Option:
             numbers = [float(self._parse_number(each)) for each in raw]
             return ",".join(short if float(short := f"{x:g}") == x else repr(x) for x in numbers)
         if not isinstance(raw, (str, int, float)) or isinstance(raw, bool):
-            raise UsageError(f"{self.name}: {raw!r} is not a text.")
+            raise UsageError(f"{self.name}: {raw!r:.60} is not a text.")
         return str(raw)
 
     def _refuse_mixed(self, raw: Any) -> None:

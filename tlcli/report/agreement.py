@@ -19,6 +19,7 @@ as their error is the theory's.
 
 import json
 import math
+import os
 import re
 from array import array
 from collections import defaultdict
@@ -173,7 +174,7 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
     Raises:
         UsageError: no such table, or a file that is none.
     """
-    table = path / "table.csv" if path.is_dir() else path
+    table = path / "table.csv" if os.path.isdir(path) else path  # of pathlib it may raise
     provenance = table.with_name("provenance.json")
     trim = read_trim(provenance) if table.name == "table.csv" else None
     tally = _Tally(trim)
@@ -183,6 +184,8 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
     if provenance.exists() and not beside:
         try:
             expected = json.loads(content_of(provenance)).get("rows")
+            if expected is not None and type(expected) is not int:
+                raise ValueError
         except (ValueError, OSError, AttributeError, RecursionError):  # no JSON, no text, no mapping
             raise UsageError(f"'{provenance}' is not the JSON file that belongs beside a table.") from None
     if content.faults:

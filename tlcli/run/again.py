@@ -17,6 +17,7 @@ from tlcli.run.recipe import Recipe, load_recipe, parse_recipe
 from tlcli.run.shipped import find_recipe
 
 FIGURES = (".png", ".pdf", ".svg", ".html")
+_DEEPEST = 5  # levels of a mapping
 _LARGEST = 100 * MAX_BYTES  # of a figure, whose recipe is a small part
 
 
@@ -38,12 +39,20 @@ def any_recipe(given: Any, name: str = "recipe") -> Recipe:
     return load_recipe(find_recipe(path))
 
 
-def _plain(key: str, value: Any) -> Any:
+def _plain(key: str, value: Any, depth: int = _DEEPEST) -> Any:
     """Return a value of a mapping as YAML would give it."""
     from tlcli.options import OPTIONS
     from tlcli.run.values import plain
 
-    return plain(OPTIONS[key], value) if key in OPTIONS else value
+    if key in OPTIONS:
+        return plain(OPTIONS[key], value)
+    if depth == 0:
+        raise RecipeError(f"'{key}' holds lists or mappings within others; a recipe has at most {_DEEPEST} levels.")
+    if isinstance(value, Mapping):
+        return {name: _plain(str(name), part, depth - 1) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain("", part, depth - 1) for part in value]
+    return value.tolist() if hasattr(value, "__array__") and hasattr(value, "tolist") else value
 
 
 def recipe_inside(path: Path) -> Recipe:

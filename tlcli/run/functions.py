@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tlcli.errors import UsageError, suggest
 from tlcli.options.commands import COMMANDS, Command, option_of
-from tlcli.options.option import Option
-from tlcli.run.values import plain
+from tlcli.options.option import Kind, Option
+from tlcli.run.values import as_path, plain
 
 if TYPE_CHECKING:
     from tlcli.report.checking import Checked
@@ -151,7 +151,14 @@ def load(folder: Any, *, allow_code: bool = False) -> "Result":
     """
     from tlcli.run.stored import load
 
-    return load(Path(folder), allow_code=allow_code)
+    allow = _given("allow_code", "flag", allow_code)
+    return load(as_path(folder, "a folder of a result"), allow_code=allow)
+
+
+def _given(name: str, kind: Kind, value: Any) -> Any:
+    """Return a value of an argument that is no option, read as one. Raises UsageError."""
+    option = Option(name, kind, None, "")
+    return option.parse(plain(option, value))
 
 
 def check(result: Any, *, sigmas: float = 4.0, finite_size: float = 1.0, strict: bool = False) -> "Checked":
@@ -171,14 +178,17 @@ def check(result: Any, *, sigmas: float = 4.0, finite_size: float = 1.0, strict:
     from tlcli.report.checking import Checked, check_tables
     from tlcli.run.result import Result
 
+    limits = [_given("sigmas", "number", sigmas), _given("finite_size", "number", finite_size)]
+    strict = _given("strict", "flag", strict)
     lines: list[str] = []
     if not isinstance(result, Result):
-        code = check_tables([Path(result)], sigmas, finite_size, strict, lines.append)
+        path = as_path(result, "a Result, a table or a folder")
+        code = check_tables([path], *limits, strict, lines.append)
         return Checked("\n".join(lines), code)
     with TemporaryDirectory() as name:  # what is judged is what would stand in the file
         folder = Path(name) / "result"
         result.save(folder)
-        code = check_tables([folder], sigmas, finite_size, strict, lines.append)
+        code = check_tables([folder], *limits, strict, lines.append)
     return Checked("\n".join(lines).replace(str(folder), result.job.name), code)
 
 

@@ -88,7 +88,7 @@ def parse_recipe(raw: dict[str, Any], default_name: str) -> Recipe:
         raise RecipeError(f"the label '{twice[0]}' stands twice; give every case its own.")
     if content.command is not None and content.command not in COMMANDS:
         hint = suggest(content.command, COMMANDS)
-        raise RecipeError(f"command '{content.command}' is unknown; use one of {', '.join(COMMANDS)}{hint}.")
+        raise RecipeError(f"command '{content.command!s:.60}' is unknown; use one of {', '.join(COMMANDS)}{hint}.")
     name = default_name if content.name is None else content.name
     _check_name(name)
     return Recipe(content.command, name, settings, cases, stages, content.gram)

@@ -114,9 +114,9 @@ class Result:
         Raises:
             UsageError: no such case.
         """
-        if label not in self.labels:
+        if not isinstance(label, str) or label not in self.labels:
             known = f"cases are {', '.join(self.labels)}" if self.labels else "the result has no cases"
-            raise UsageError(f"there is no case '{label}'{suggest(label, self.labels)}; {known}.")
+            raise UsageError(f"there is no case '{label!s:.60}'{suggest(str(label), self.labels)}; {known}.")
         at = self.labels.index(label)
         job = replace(self.job, cases=(self.job.cases[at],))
         stored = self.stored and {
@@ -303,10 +303,11 @@ class Result:
             WriteError: it cannot be written.
         """
         from tlcli.run.outputs import save
+        from tlcli.run.values import as_path
 
         if self.part_of is not None:
             raise UsageError("a case is saved with all others of its recipe; save the whole result.")
-        return save(self, Path(folder), force=force)
+        return save(self, as_path(folder, "a folder"), force=force)
 
     def __repr__(self) -> str:
         sizes = " x ".join(f"{name} ({len(values)})" for name, values in self.blocks[0].axes.items()) or "one point"

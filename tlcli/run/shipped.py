@@ -1,5 +1,6 @@
 """The recipes that come with the program: one for each figure, found by name wherever it is installed."""
 
+import os
 from pathlib import Path
 
 from tlcli.errors import UsageError, suggest
@@ -21,7 +22,7 @@ def find_recipe(path: Path) -> Path:
     Raises:
         UsageError: a plain name that no shipped recipe has, with the nearest one.
     """
-    if path.exists() or path.suffix or path.name != str(path):
+    if os.path.exists(path) or path.suffix or path.name != str(path):
         return path
     known = shipped()
     if path.name not in known:

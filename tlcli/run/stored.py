@@ -1,8 +1,11 @@
 """A result read back from its folder: table, boundaries, arrays and layers; nothing is computed."""
 
 import csv
+import os
+import zipfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 
 from tlcli.arrays import Array
 from tlcli.errors import RecipeError, UsageError
+from tlcli.options.columns import COLUMNS
 from tlcli.options.commands import COMMANDS
 from tlcli.report.folder import strangers
 from tlcli.report.provenance import PROVENANCE
@@ -18,7 +22,7 @@ from tlcli.report.trim import KEY as TRIMMED
 from tlcli.report.trim import Trim, read_trim
 from tlcli.run.again import facts_inside, recipe_inside
 from tlcli.run.assemble import axes_of, scales_of
-from tlcli.run.job import prepare
+from tlcli.run.job import Job, prepare
 from tlcli.run.outputs import archive_name
 from tlcli.run.result import CaseResult, Result
 from tlcli.status import Phase, Status
@@ -31,6 +35,7 @@ _CODES = {
 }
 # What tells experiments apart is text in a table in memory, too: 512 stays 512 in a legend.
 _TEXTS = {"experiment", "width", "nets", "trials", "sim_status", "kind", "refined"}
+_WHOLE = ("stage", "task")
 _NOT_FACTS = ("files", "run", "rows", "verdict", "wall_time_seconds", TRIMMED)
 
 
@@ -42,7 +47,7 @@ def load(folder: Path, *, allow_code: bool = False) -> Result:
         RecipeError: its recipe is not for this version, or would run code of the user's (then give `allow_code`).
     """
     folder = folder.parent if folder.name in ("table.csv", PROVENANCE) else folder
-    if not (folder / PROVENANCE).is_file():
+    if not os.path.isfile(folder / PROVENANCE):  # of pathlib it may raise
         raise UsageError(f"'{folder}' holds no result: there is no {PROVENANCE} in it; give the folder of a run.")
     for sentence in strangers(folder / "table.csv"):
         raise UsageError(f"'{folder}' cannot be read: {sentence}.")
@@ -51,6 +56,27 @@ def load(folder: Path, *, allow_code: bool = False) -> Result:
     command = str(recipe.command)
     job = prepare(command, COMMANDS[command].options, recipe, {"allow_code": True} if allow_code else {})
     trim = read_trim(folder / PROVENANCE)
+    with _whole(folder):
+        return _read(folder, job, about, trim)
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """Refuse in one sentence files that cannot be read, or hold what no run writes. Raises UsageError."""
+    try:
+        yield
+    except OSError as error:
+        name = Path(error.filename).name if error.filename else "a file"
+        raise UsageError(f"'{folder}' cannot be read: {name}: {error.strerror or error}.") from None
+    except (LookupError, ValueError, TypeError, EOFError, csv.Error, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"'{folder}' cannot be read: its files are not as a run writes them ({type(error).__name__}: {error}); "
+            "`tlcli check` says more, or run its recipe again."
+        ) from None
+
+
+def _read(folder: Path, job: Job, about: Mapping[str, Any], trim: Trim | None) -> Result:
+    """Return the result of a job from its files, whatever is wrong with them raised as it comes."""
     rows = _by_case(folder / "table.csv", [case.label for case in job.cases], trim)
     edges = _by_case(folder / "boundary.csv", [case.label for case in job.cases])
     blocks = [_block(case, part, folder) for case, part in zip(job.cases, rows, strict=True)]
@@ -105,9 +131,13 @@ def _column(name: str, cells: Sequence[str]) -> Array:
         return np.array([_CODES[name][cell] for cell in cells], dtype=np.int8)
     if name not in _TEXTS:
         try:
-            return np.array([float(cell or "nan") for cell in cells])
+            numbers = np.array([float(cell or "nan") for cell in cells])
+            if name in _WHOLE and not np.isfinite(numbers).all():
+                raise ValueError(f"{name} is no whole number")
+            return numbers
         except ValueError:
-            pass
+            if name in COLUMNS or name in _WHOLE:
+                raise
     return np.array(cells)
 
 
@@ -126,7 +156,7 @@ def _matrices(folder: Path, case: Case, index: int) -> dict[str, Array] | None:
     path = folder / archive_name(case, case.theory.archive, "npz", index)
     if not path.exists():
         return None
-    with np.load(path) as archive:
+    with path.open("rb") as stream, np.load(stream) as archive:  # a damaged one is closed too
         return {name: archive[name] for name in archive.files if name != "axis_order"}
 
 
