@@ -69,13 +69,21 @@ def alignment():
 
 
 def cell(name, key, digits=2, **wanted):
-    """One number of a table, as the gallery writes it; a gain with its error: of neurons and pool, or of draws."""
+    """One number of a table, as the gallery writes it; a gain with its error, see `error`."""
     (value,) = pick(name, key, **wanted)
     text = f"{value:.{digits}f}"
     if key != "gain":
         return text
-    errors = [float(pick(name, error, **wanted)[0]) for error in ("gain_se", "gain_draw_se") if error in rows(name)[0]]
-    return f"{text} ± {max(errors):.{digits}f}"
+    return f"{text} ± {error(name, key, **wanted)[0]:.{digits}f}"
+
+
+def error(name, key, **wanted):
+    """Errors of a column: by the neurons (and a pool), and by draws or, without these, by the test points."""
+    own, draws, points = (
+        pick(name, f"{key}{end}", **wanted) if f"{key}{end}" in rows(name)[0] else 0.0
+        for end in ("_se", "_draw_se", "_test_se")
+    )
+    return np.hypot(own, points) if np.ndim(draws) == 0 else np.maximum(own, draws)
 
 
 def frozen_digits():
@@ -102,7 +110,7 @@ def low_to_high_degree():
     """Pre-training helps at every time and richness; after it, unlike from scratch, the least rich target is best."""
     end = {"case": "pre-trained", "stage": 2, "time": 200}
     assert np.all(
-        pick("fig3a", "gain", case="pre-trained", stage=2) > -2 * pick("fig3a", "gain_se", case="pre-trained", stage=2)
+        pick("fig3a", "gain", case="pre-trained", stage=2) > -2 * error("fig3a", "gain", case="pre-trained", stage=2)
     )
     loss, baseline = (pick("fig3a", key, **end) for key in ("loss", "baseline"))
     assert loss.argmin() == 0
@@ -117,7 +125,7 @@ def high_to_low_degree():
     """Features of a cubic task harm in the end; no test loss rises at any time."""
     end = {"case": "pre-trained", "stage": 2, "time": 100}
     loss, baseline = (pick("fig3b", key, **end) for key in ("loss", "baseline"))
-    assert np.all(pick("fig3b", "gain", **end) < -4 * pick("fig3b", "gain_se", **end))
+    assert np.all(pick("fig3b", "gain", **end) < -4 * error("fig3b", "gain", **end))
     for case in ("pre-trained", "no pre-training"):
         for gamma2 in (0.5, 1, 2):
             assert np.all(np.diff(pick("fig3b", "loss", case=case, stage=2, gamma2=gamma2)) < 1e-3)

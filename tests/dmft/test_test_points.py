@@ -9,7 +9,7 @@ import pytest
 from tlcli.arrays import in_quadrature
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics
-from tlcli.dmft.estimates import Piece, error_by_points, overfitting_by_points
+from tlcli.dmft.estimates import Piece, error_by_points, mean_over_points, overfitting_by_points
 from tlcli.dmft.network_transfer import _parts, solve_transfer
 from tlcli.dmft.settings import PLAIN
 from tlcli.dmft.square_columns import Squares
@@ -120,3 +120,15 @@ def test_an_error_that_is_not_known_does_not_hide_the_others():
     nan = np.nan
     found = in_quadrature([np.array([3.0, nan, 3.0, nan]), np.array([4.0, 4.0, nan, nan])])
     np.testing.assert_array_equal(found, [5.0, 4.0, 3.0, nan])
+
+
+@pytest.mark.parametrize(("degree", "few", "many"), [(1, 0.94, 0.95), (2, 0.85, 0.93), (3, 0.59, 0.84)])
+def test_heavy_tails_of_hermite_labels_cover_as_the_page_on_columns_says(degree, few, many):
+    """A network that has learned nothing: the loss at a point is the squared label, of mean one."""
+    rng = np.random.default_rng(0)
+    for points, covered in ((100, few), (1000, many)):
+        x = rng.standard_normal((2000, points))
+        losses = {1: x, 2: (x**2 - 1) / np.sqrt(2), 3: (x**3 - 3 * x) / np.sqrt(6)}[degree] ** 2
+        found = np.abs(mean_over_points(losses) - 1) < 2 * error_by_points(losses)
+        # Of 2000 sets a share is known to 0.011; the page has two digits.
+        assert np.mean(found) == pytest.approx(covered, abs=4 * np.sqrt(covered * (1 - covered) / 2000))

@@ -43,10 +43,36 @@ def test_the_phase_decides_what_is_said(phase, words):
 
 
 def test_errors_are_those_over_draws_where_there_are_several():
-    one = block(**gains(0.4, 0.5, phase=Phase.NEUTRAL), gain_se=0.01, gain_draw_se=0.0712, loss_se=0.02)
+    one = block(**gains(0.4, 0.5, phase=Phase.NEUTRAL), gain_se=0.01, gain_draw_se=0.0712, loss_se=0.02, draws=4)
     assert verdict([one]) == (
-        "loss 0.400 ± 0.020 (no pre-training 0.5): pre-training makes no difference, gain 0.100 ± 0.071"
+        "loss 0.400 ± 0.020 (no pre-training 0.5): pre-training makes no difference, gain 0.100 ± 0.071 over 4 draws "
+        "of the data"
     )
+
+
+def test_errors_of_networks_are_told_by_their_origin():
+    """Of 0.03 by the neurons and 0.04 by the test points the gain has the error 0.05, and is none."""
+    errors = {"loss_se": 0.03, "loss_test_se": 0.4, "gain_se": 0.03, "gain_test_se": 0.04}
+    said = "loss 0.41 ± 0.40 (no pre-training 0.5): pre-training makes no difference, gain 0.090 ± 0.050"
+    assert verdict([block(**gains(0.41, 0.5), **errors)]) == f"{said} (0.03 by the neurons, 0.04 by the test points)"
+    exact = verdict([block(**gains(0.41, 0.5), **{**errors, "gain_se": 0.0})])
+    assert exact.endswith("pre-training helps, gain 0.090 ± 0.040 by the test points")
+    grid = block({"p2": [1, 2]}, **gains([0.3, 0.45], 0.5), gain_se=np.full(2, 0.03), gain_test_se=np.full(2, 0.04))
+    assert "; gain 0.200 ± 0.050 (p2 = 1); errors by neurons and test points" in verdict([grid])
+    over = block({"p2": [1, 2]}, **gains([0.3, 0.45], 0.5), gain_draw_se=np.full(2, 0.03), draws=8)
+    assert "; errors over 8 draws of the data" in verdict([over])
+    source = block(source_loss=0.5, source_loss_se=0.03, source_loss_test_se=0.04)
+    assert verdict([source]) == "source loss 0.500 ± 0.050 (0.03 by the neurons, 0.04 by the test points)"
+
+
+def test_the_least_loss_has_the_errors_of_its_time_and_counts_by_those_of_the_difference():
+    """The loss is known to 0.5 by the test points, the difference between two times, on the same points, to 0.03."""
+    columns = gains([[9.0, 0.5, 0.2, 0.3]], [[1.0, 1.0, 1.0, 1.0]], stage=[1, 2, 2, 2], time=[3.0, 0.0, 2.0, 4.0])
+    errors = {"loss_se": 0.0, "loss_test_se": 0.5, "overfitting": 0.1, "overfitting_se": 0.0}
+    axes = {"gamma0": [1.0], "record": [0, 1, 2, 3]}
+    said = [verdict([block(axes, **columns, **errors, overfitting_test_se=se)]) for se in (0.03, 0.06)]
+    assert said[0].endswith("; least loss 0.20 ± 0.50 at t = 2")
+    assert "least" not in said[1]
 
 
 def test_a_table_in_time_decides_by_two_standard_errors():

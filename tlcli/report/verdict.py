@@ -15,6 +15,7 @@ from tlcli.status import Phase, Status
 
 _EXPERIMENT = "experiment"
 _UNSOLVED = (Status.NOT_CONVERGED, Status.FAILED)
+_PARTS = {"_se": "neurons", "_test_se": "test points"}
 _MEANS = {
     Phase.POSITIVE: "helps",
     Phase.NEGATIVE: "hurts",
@@ -94,6 +95,33 @@ def _at(block: Block, name: str, where: tuple[int, ...]) -> str:
     return with_error(block.full(name)[where], error_of(block, name)[where])
 
 
+def _at_with_parts(block: Block, name: str, where: tuple[int, ...]) -> str:
+    """Return a number with its error and where that comes from, if it has one."""
+    text = _at(block, name, where)
+    if "±" not in text:
+        return text
+    parts = {ending: block.full(f"{name}{ending}")[where] for ending in _PARTS if f"{name}{ending}" in block.columns}
+    known = [f"{number(parts[end])} by the {words}" for end, words in _PARTS.items() if parts.get(end, 0) > 0]
+    if f"{name}_draw_se" in block.columns:
+        return f"{text} over {_draws(block)}"
+    if "_test_se" not in parts:
+        return text
+    return f"{text} ({', '.join(known)})" if len(known) > 1 else f"{text}{known[0][known[0].index(' ') :]}"
+
+
+def _draws(block: Block) -> str:
+    counts = {float(count) for count in np.ravel(block.columns.get("draws", ()))}
+    return f"{counts.pop():g} draws of the data" if len(counts) == 1 else "draws of the data"
+
+
+def _origin(block: Block, name: str) -> str:
+    """Return what the errors of a column are, where tables can have different ones; nothing of those that cannot."""
+    if f"{name}_draw_se" in block.columns:
+        return f"; errors over {_draws(block)}"
+    known = [words for ending, words in _PARTS.items() if np.any(block.columns.get(f"{name}{ending}", 0) > 0)]
+    return f"; errors by {' and '.join(known)}" if f"{name}_test_se" in block.columns and known else ""
+
+
 def _point(end: Block) -> str:
     """Return the answer of a single point: its losses and what they mean."""
     where = (0,) * len(end.shape)
@@ -106,7 +134,7 @@ def _point(end: Block) -> str:
         f"{words} {_at(end, name, where)} (no pre-training {_at(end, baseline, where)}): pre-training {_MEANS[phase]}"
     )
     if phase not in (Phase.UNKNOWN, Phase.COLLAPSED):
-        text += f", {gain.replace('_', ' in ')} {_at(end, gain, where)}"
+        text += f", {gain.replace('_', ' in ')} {_at_with_parts(end, gain, where)}"
     return text
 
 
@@ -151,7 +179,7 @@ def _grid(block: Block, edges: Sequence[Mapping[str, Any]]) -> str:
         low = np.argmin(np.where(signed, gain, np.inf))
         high = np.argmax(np.where(signed, gain, -np.inf))
         ends = (_there(block, np.unravel_index(int(end), block.shape)) for end in dict.fromkeys((low, high)))
-        text += f"; {_gain(block).replace('_', ' in ')} {' to '.join(ends)}"
+        text += f"; {_gain(block).replace('_', ' in ')} {' to '.join(ends)}{_origin(block, _gain(block))}"
     both = (phases == Phase.POSITIVE).any() and (phases == Phase.NEGATIVE).any()  # else the line lies in the noise
     crossings = [place for some in edges if both and (place := _crossing(some, block))]
     return text + (f"; it changes sign at {', at '.join(crossings)}" if crossings else "")
@@ -205,7 +233,7 @@ def _shown(block: Block, default: str) -> list[str]:
 def _quantity(block: Block, name: str) -> str:
     words, values = name.replace("_", " "), block.full(name)
     if values.size == 1:
-        return f"{words} {_at(block, name, (0,) * len(block.shape))}"
+        return f"{words} {_at_with_parts(block, name, (0,) * len(block.shape))}"
     return f"{words} {span(values)}" if np.isfinite(values).any() else f"{words} is not known"
 
 
