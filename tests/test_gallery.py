@@ -317,8 +317,82 @@ def bayesian_classifiers():
     ]
 
 
+def infinite_source():
+    assert pick("fig1a", "gain").min() > 0
+    losses = [cell("fig1a", "loss", 3, alpha2=0.5, rho=0.8, gamma0=gamma) for gamma in (0.5, 2, 5, np.inf)]
+    assert losses == sorted(losses, reverse=True)
+    assert pick("fig1a", "loss", rho=1, gamma0=np.inf) == pytest.approx(0, abs=1e-12)
+    return [
+        f"the losses are {', '.join(losses)} for",
+        f"the baseline is {pick('fig1a', 'baseline', alpha2=0.5)[0]:.3g}",
+    ]
+
+
+def crossings():
+    """Where the ansatz crosses the baseline; the exact kernel does not, nor the best aligned task."""
+    assert pick("fig1b", "gain", case="exact").min() > 0
+    assert pick("fig1b", "gain", case="ansatz", rho=0.8).min() > 0
+    places = []
+    for rho in (0.1, 0.3, 0.5):
+        alpha2, gain = (pick("fig1b", key, case="ansatz", rho=rho) for key in ("alpha2", "gain"))
+        (last,) = np.flatnonzero(np.diff(np.sign(gain)))
+        (root,) = (float(row["alpha2"]) for row in run("fig1b").boundary if float(row["rho"]) == rho)
+        assert alpha2[last] < root < alpha2[last + 1]
+        assert gain[last] > 0
+        places.append(f"{root:.3f}")
+    return [f"$\\alpha_2$ = {', '.join(places)} for"]
+
+
+def one_feature():
+    little, much = (cell("fig1c", "loss", 3, alpha1=alpha1, rho=0.9, rho_xi=0.4) for alpha1 in (0.6, np.inf))
+    assert little < much
+    assert np.all(np.diff(pick("fig1c", "loss", alpha1=0.6, rho_xi=0)) < 0)
+    return [f"{little} for $\\alpha_1 = 0.6$ and {much} for $\\infty$"]
+
+
+def best_richness():
+    best = [pick("fig2a", "gamma0_opt", alpha2=alpha2)[0] for alpha2 in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    assert np.all(np.diff(best) < 0)
+    assert pick("fig2a", "gain", alpha2=0.9)[-1] < 0
+    return [f"from {best[0]:.2f} at $\\alpha_2 = 0.1$ to {best[-1]:.2f} at 0.9"]
+
+
+def no_signal():
+    hurt = [cell("fig6a", "loss", 3, alpha2=0.5, c_cross=c) for c in (0, 0.3, 0.6, 0.9)]
+    healed = [cell("fig6b", "loss", 3, alpha2=0.5, c_noise=c) for c in (0, 1, 3, 10)]
+    assert hurt == sorted(hurt)
+    assert healed == sorted(healed, reverse=True)
+    assert healed[0] == hurt[-1]
+    return [f"from {hurt[0]} to {hurt[-1]} at $\\alpha_2 = 0.5$, and to {healed[-1]}"]
+
+
+def equations():
+    """How far the equations are from regression, in per cent that bound it, and gains with a cubic target."""
+    off = {}
+    for target in ("cubic", "quadratic"):
+        exact, direct = (
+            pick("learning-curves", "loss", case=f"{target} target, {how}") for how in ("equations", "subsets")
+        )
+        enough = pick("learning-curves", "p2", case=f"{target} target, subsets") >= 40
+        off[target], off["few", target] = (np.abs(exact / direct - 1)[kept].max() for kept in (enough, ~enough))
+    few, enough = max(off["few", target] for target in ("cubic", "quadratic")), off["quadratic"]
+    gain = cell("learning-curves", "gain", case="cubic target, equations", p2=120, gamma0=1).split()[0]
+    assert pick("learning-curves", "gain", case="cubic target, equations", p2=120, gamma0=5) < 0
+    return [
+        f"within {math.ceil(100 * off['cubic'])} % of regression",
+        f"within {math.ceil(100 * enough)} % for the quadratic one, and within {math.ceil(100 * few)} % below",
+        f"one of {gain} at 120 samples",
+    ]
+
+
 # What each section must say, made of its table.
 SAYS = {
+    "fig1a": infinite_source,
+    "fig1b": crossings,
+    "fig1c": one_feature,
+    "fig2a": best_richness,
+    "fig6a": no_signal,
+    "learning-curves": equations,
     "fig1b-alignment": alignment,
     "fig2b": frozen_digits,
     "fig3a": low_to_high_degree,
@@ -343,6 +417,13 @@ SAYS = {
 def test_the_gallery_says_what_the_table_shows(name):
     missing = [words for words in SAYS[name]() if words not in sections()[name]]
     assert not missing, f"the table of {name} shows {missing}; the gallery: {sections()[name]}"
+
+
+def test_whatever_is_said_to_agree_is_read_from_a_table():
+    checked = {sections()[name] for name in SAYS}  # a section may be of several recipes
+    said = {name for name, text in sections().items() if re.search(r"\*\*[^*]*agree", text, re.IGNORECASE)}
+    assert len(said) > 20
+    assert not {name for name in said if sections()[name] not in checked}
 
 
 def test_every_recipe_has_its_section():

@@ -120,6 +120,45 @@ def test_a_best_coupling_at_infinity_is_marked_there():
     assert [star.get_xdata()[0] for star in stars] == [place, place]
 
 
+def star_count(table):
+    ((_, figure),) = figures_of([table], drawing(roles={"x": "delta"}))
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    found = sum(line.get_marker() == "*" and len(line.get_xdata()) > 0 for line in figure.axes[0].lines)
+    assert ("best $\\delta$" in words) == (found > 0)
+    return found
+
+
+def test_no_coupling_is_no_best_coupling():
+    table = block()
+    table.columns["delta_opt"][0, 0] = 0.0
+    table.columns["loss_opt"][0, 0] = table.columns["loss"][0, 0]
+    assert star_count(table) == 1
+
+
+def test_a_best_coupling_is_marked_where_its_own_gain_is_beyond_two_errors():
+    table = block()
+    best = table.columns["loss"].argmin(axis=0)
+    gain = table.columns["gain"]
+    error = table.columns["gain_draw_se"] = np.full(gain.shape, 10.0)
+    error[best[0], 0] = 0.49 * gain[best[0], 0]
+    assert star_count(table) == 1
+    error[best[0], 0] = 0.51 * gain[best[0], 0]
+    assert star_count(table) == 0
+
+
+@pytest.mark.parametrize(("part", "seen"), [(0.49, True), (0.51, False)])
+def test_a_map_marks_a_best_coupling_where_its_own_cell_is_no_noise(part, seen):
+    table = block(deltas=(0.1, 1.0, 10.0), gammas=(0.5, 1.0, 2.0))
+    table.columns["baseline"] = np.full((3, 3), 2.0)
+    table.columns["gain"] = gain = 2.0 - table.columns["loss"]
+    error = table.columns["gain_draw_se"] = np.full((3, 3), 1e-6)  # all other cells are sure
+    best = table.columns["loss"].argmin(axis=0)
+    error[best, range(3)] = part * gain[best, range(3)]
+    ((_, figure),) = figures_of([table], drawing("gain", "map", {"x": "delta", "y": "gamma2"}))
+    words = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert any(text.startswith("best $\\delta$") for text in words) == seen
+
+
 def test_the_best_coupling_itself_has_no_axis_of_couplings():
     table = block()
     assert tuple(summarised(table, "delta_opt").axes) == ("gamma2",)

@@ -597,3 +597,17 @@ def test_numbers_in_words():
         "word",
         "0.3333",
     ]
+
+
+@pytest.mark.parametrize(
+    ("target", "label"),
+    [
+        ({}, "spike"),
+        ({"rho": "0:1:5"}, "spike alignment"),
+        ({"rho": "0:1:5", "alpha2": "0.5"}, r"target test loss $\mathcal{L}$"),
+        ({"alpha2": "0.1:0.9:5"}, r"target test loss $\mathcal{L}$"),
+    ],
+)
+def test_the_kernel_of_the_source_is_drawn_for_the_target_that_is_named(draw, target, label):
+    (figure,) = draw("pretrain-kernel", alpha1="0.2,0.5", gamma0="2", **target).values()
+    assert label in figure.axes[0].get_ylabel()

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tlcli.report.frame import squashed, uneven
+from tlcli.report.drawing import Drawing
+from tlcli.report.frame import squashed, uneven, value_axis
 
 
 def panels(figure):
@@ -84,3 +85,13 @@ def test_a_map_on_axes_by_hand(draw):
     (axis,) = panels(figure)
     assert axis.get_xscale() == "log"
     assert axis.get_ylim() == (0.2, 0.6)
+
+
+def test_a_logarithmic_axis_holds_bands_that_are_not_much_lower():
+    values, edges = np.geomspace(0.2, 1.0, 9), np.array([-0.1, 0.001, 0.08, 2.0])
+    drawing = Drawing(logs={"y": True})
+    _, alone = value_axis(drawing, [values], [])
+    _, banded = value_axis(drawing, [values], [], [edges])
+    assert alone == pytest.approx((0.2 / 1.3, 1.3))
+    assert banded == pytest.approx((0.08 / 1.3, 2.0 * 1.3)), "an edge below a tenth of the least value is cut"
+    assert value_axis(Drawing(), [values], [], [edges]) == value_axis(Drawing(), [values], [])

@@ -66,6 +66,21 @@ def test_a_style_file_changes_the_look_and_nothing_else_does(tmp_path, monkeypat
     assert "<text" in (tmp_path / "text" / "figure.svg").read_text()
 
 
+def test_the_font_size_of_a_style_is_that_of_all_letters(draw, tmp_path):
+    def sizes(style, text):
+        style.write_text(text)
+        (figure,) = draw("finetune-loss", alpha2="0.1:0.9:3", gamma0="1,2", style=str(style)).values()
+        (axis,) = figure.axes
+        letters = [axis.xaxis.label, axis.title, axis.get_xticklabels()[0], figure.legends[0].get_texts()[0]]
+        return np.array([part.get_fontsize() for part in letters])
+
+    path = tmp_path / "paper.mplstyle"
+    usual = sizes(path, "font.size: 10")
+    np.testing.assert_allclose(sizes(path, "font.size: 7"), 0.7 * usual)
+    mixed = sizes(path, "font.size: 7\naxes.labelsize: 20")
+    np.testing.assert_allclose(mixed, [20, *0.7 * usual[1:]])
+
+
 def test_files_of_other_formats_of_an_earlier_run_go(tmp_path):
     assert finetune(tmp_path, format="png,svg") == 0
     assert finetune(tmp_path, format="pdf") == 0

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from tlcli.arrays import Floats
 from tlcli.report.kernels import Planned, Shown, draw_densities, kernel_scale, part_of
-from tlcli.report.style import facet_title, new_figure, number
+from tlcli.report.style import facet_title, new_figure, number, scaled_letters
 
 _ROWS, _COLUMNS = 4, 6  # kernels in one figure
 _CLASSES = 20  # labels with at most so many different whole values are classes
@@ -71,7 +71,8 @@ def draw_kernel_grid(shown: Sequence[Shown]) -> Figure | None:
     words = r"points of the source ($\bar\Phi$) and of the target ($\Phi$), sorted by label"
     drawn = sum(len(line) for _, line in picked)
     figure.supxlabel(
-        words + (f"; {drawn} of {len(shown)} points of the grid" if drawn < len(shown) else ""), fontsize=9.5
+        words + (f"; {drawn} of {len(shown)} points of the grid" if drawn < len(shown) else ""),
+        fontsize=scaled_letters(9.5),
     )
     return figure
 

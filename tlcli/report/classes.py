@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from tlcli.arrays import Floats
 from tlcli.report.kernels import Planned, Shown, class_names, spread
-from tlcli.report.style import COLOURS, legend_below, new_figure
+from tlcli.report.style import COLOURS, legend_below, new_figure, scaled_letters
 
 _ROWS = 4  # points of the grid in one figure
 _BINS = 10
@@ -56,7 +56,7 @@ def draw_confusions(shown: Sequence[Shown], note: str = "") -> Figure | None:
     assert image is not None
     figure.colorbar(image, ax=grid, label="share of the class's test points", shrink=0.85, aspect=28)
     if note:
-        figure.supxlabel(note, fontsize=9.5)
+        figure.supxlabel(note, fontsize=scaled_letters(9.5))
     return figure
 
 
@@ -76,7 +76,7 @@ def _draw_table(axis: Axes, table: Floats, names: Sequence[str]) -> Any:
     if max(map(len, names)) > 2:
         axis.tick_params(axis="x", rotation=90)
     if count <= _FEW:
-        size = 9 if count <= 6 else 6.5
+        size = scaled_letters(9 if count <= 6 else 6.5)
         for (row, column), share in np.ndenumerate(found):
             if share >= 0.005:
                 colour = "white" if share > 0.6 else "black"
@@ -105,7 +105,7 @@ def draw_reliability(shown: Sequence[Shown], note: str = "") -> Figure | None:
                     axis, one.arrays[f"confidence_{head}"], one.arrays[f"right_{head}"], _JUDGED[head]
                 )
                 words = f"calibration error {100 * errors[0]:.2g} %, calibrated {100 * errors[1]:.2g} %"
-                axis.text(0.98, 0.03, words, transform=axis.transAxes, ha="right", fontsize=8)
+                axis.text(0.98, 0.03, words, transform=axis.transAxes, ha="right", fontsize=scaled_letters(8))
             axis.set_title(f"{one.title}\n{_HEADS[head]}" if one.title else _HEADS[head])
         axes[0].set_ylabel("share that is right")
     for axis in grid[-1]:

@@ -267,9 +267,12 @@ def _optimum(
             best[~(line(least) < baseline - 1e-9 * np.abs(baseline))] = np.nan
     gain = spec.quantity if spec.quantity in GAINS else "gain"
     error = _error_of(block, gain, index, order) if gain in block.columns else None
-    if error is not None:  # where no gain of a line is told from its error, the best value is noise
-        helps = np.asarray(_column(block, gain, index, order), dtype=float) > 2.0 * error
-        best[~np.any(helps, axis=along)] = np.nan
+    if error is not None:  # a best value whose cell is not told from zero is noise
+        helps = np.moveaxis(np.asarray(_column(block, gain, index, order), dtype=float) > 2.0 * error, along, -1)
+        axis = np.asarray(block.axes[searched], dtype=float)
+        for i in np.flatnonzero(~np.isnan(best)):
+            if not helps[i, _nearest(axis, best[i])]:
+                best[i] = np.nan
     return best, searched
 
 
@@ -321,7 +324,7 @@ def _curve(
     names = (f"{spec.x}_opt", f"{spec.quantity}_opt")
     if all(name in block.columns for name in names):
         pair = [float(_column(block, name, index, order)[at][0]) for name in names]
-        best = (pair[0], pair[1]) if _helps(pair[1], baseline) or has_ends(spec.x) else None
+        best = (pair[0], pair[1])
     points = []
     if f"sim_{spec.quantity}" in block.columns:
         names = list(block.axes)
@@ -335,6 +338,9 @@ def _curve(
         found = _error_of(block, quantity, index, order)
         return None if found is None else found[at]
 
+    gain_error = error_of(own.replace("baseline", "gain") if spec.quantity not in GAINS else spec.quantity)
+    if best is not None and not _helps(best, x, baseline, gain_error):
+        best = None
     ranges = None
     best_of, *bounds = best_columns(spec.quantity.removesuffix("_opt"))
     if spec.quantity == best_of and bounds[0] in block.columns:
@@ -350,18 +356,33 @@ def _curve(
         error_of(spec.quantity),
         ranges,
         None if baseline is None else error_of(own),
-        error_of(own.replace("baseline", "gain") if spec.quantity not in GAINS else spec.quantity),
+        gain_error,
         None if fine is None else _fine(fine, spec, _without_experiment(block, index), order, at),
         _rows(block, index, order)[at],
     )
 
 
-def _helps(loss: float, baseline: Array | None) -> bool:
-    """Whether the loss at the best value is below all baselines (n,) of its curve: else nothing there is a best."""
+def _helps(best: tuple[float, float], x: Floats, baseline: Array | None, error: Floats | None) -> bool:
+    """Whether the loss at the best value is below all baselines (n,) of its curve: else nothing there is a best.
+
+    Where the gain is sampled, by more than two of its standard errors (n,) at the nearest of x (n,).
+    """
     if baseline is None:
         return True
+    value, loss = best
     least = float(np.min(baseline))
-    return not loss >= least - 1e-9 * abs(least)
+    if loss >= least - 1e-9 * abs(least):
+        return False
+    return error is None or not least - loss <= 2.0 * error[_nearest(x, value)]
+
+
+def _nearest(x: Floats, value: float) -> int:
+    """Return the position in x (n,) of the value next to one; next to 0 and infinity are the ends of the axis."""
+    if not np.isfinite(value):
+        return int(np.argmax(x))
+    with np.errstate(divide="ignore"):
+        lines = (np.log(x), np.log(value)) if value > 0 and np.all(x >= 0) else (x, value)
+    return int(np.argmin(np.abs(lines[0] - lines[1])))
 
 
 def _experiments(block: Block) -> list[tuple[str, str, str]]:

@@ -15,6 +15,7 @@ _SQUASHED = 0.25  # of the values lie in the lowest tenth of a linear axis: it i
 _PEAK, _CUT = 6.0, 2.5  # in upper quartiles: what is an interpolation peak, and where it is cut
 _DEEPEST = 1e-6  # of the largest value: rounding errors below it are no part of a logarithmic axis
 _LOG_ROOM = 1.3  # beyond the ends of a logarithmic axis
+_FALL = 10.0  # below the least value: a band that reaches further down is cut by a logarithmic axis
 _BAND = 0.2  # of the largest value: a band narrower than this need not stand on zero
 
 
@@ -36,12 +37,19 @@ def uneven(x: Floats) -> bool:
     return bool(steps.max() > 4 * steps.min())
 
 
-def frame_curves(axes: Sequence[Axes], drawing: Drawing, curves: Sequence[Floats], beside: Sequence[Floats]) -> None:
+def frame_curves(
+    axes: Sequence[Axes],
+    drawing: Drawing,
+    curves: Sequence[Floats],
+    beside: Sequence[Floats],
+    bands: Sequence[Floats] = (),
+) -> None:
     """Set scale and limits of panels that share them.
 
-    `curves` are the values of the lines and decide, `beside` what else is drawn and must be inside.
+    `curves` are the values of the lines and decide, `beside` what else is drawn and must not lie above. `bands` are
+    edges of bands, which must be inside on a logarithmic axis, too, as far as they are positive.
     """
-    log, limits = value_axis(drawing, curves, beside)
+    log, limits = value_axis(drawing, curves, beside, bands)
     if limits:
         for axis in axes if log else ():  # a shared scale, but each axis has its own ticks
             log_axis(axis.yaxis, np.array([limits[0] * _LOG_ROOM, limits[1] / _LOG_ROOM]))
@@ -50,7 +58,9 @@ def frame_curves(axes: Sequence[Axes], drawing: Drawing, curves: Sequence[Floats
         axes[0].set_xlim(*drawing.limits["x"])
 
 
-def value_axis(drawing: Drawing, curves: Sequence[Floats], beside: Sequence[Floats]) -> tuple[bool, Limits | None]:
+def value_axis(
+    drawing: Drawing, curves: Sequence[Floats], beside: Sequence[Floats], bands: Sequence[Floats] = ()
+) -> tuple[bool, Limits | None]:
     """Return whether the axis of values is logarithmic, and its limits: those asked for, or None for all there is."""
     values = np.concatenate([np.ravel(part) for part in curves])
     rest = np.concatenate([np.ravel(part) for part in (*curves, *beside)])
@@ -59,7 +69,10 @@ def value_axis(drawing: Drawing, curves: Sequence[Floats], beside: Sequence[Floa
     log = drawing.logs.get("y", squashed(values) and not from_zero) and bool((values > 0).any())
     if log:
         low, high = float(values[values > 0].min()), float(values.max())
-        limits = max(low, _DEEPEST * high) / _LOG_ROOM, _LOG_ROOM * max(high, float(rest.max()))
+        edges = np.concatenate([np.ravel(part) for part in bands]) if bands else np.empty(0)
+        edges = edges[edges > low / _FALL]
+        low, top = float(edges.min(initial=low)), float(edges.max(initial=rest.max()))
+        limits = max(low, _DEEPEST * high) / _LOG_ROOM, _LOG_ROOM * max(high, top)
     else:
         limits = _linear_limits(values, rest)
     return log, drawing.limits.get("y", limits)

@@ -242,8 +242,10 @@ def _curves(one: Picture, drawing: Drawing) -> "Figure":
     return _figure(steps, layout, drawing, spec.subtitle)
 
 
-def _value_axis(title: str, drawing: Drawing, values: Sequence[Floats], beside: Sequence[Floats]) -> dict[str, Any]:
-    log, limits = value_axis(drawing, values, beside)
+def _value_axis(
+    title: str, drawing: Drawing, values: Sequence[Floats], beside: Sequence[Floats], bands: Sequence[Floats] = ()
+) -> dict[str, Any]:
+    log, limits = value_axis(drawing, values, beside, bands)
     axis: dict[str, Any] = {"title": {"text": title}, "ticks": "outside", "zeroline": True, "zerolinecolor": "#888888"}
     axis["exponentformat"] = "power"  # no prefixes of units: losses have none
     axis |= _logarithmic(*limits) if log and limits else {}
@@ -336,7 +338,11 @@ def _time_course(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing,
     values = [t.columns[s.name] for t in traces for s in styles]
     judged = [t.columns[s.name] for t in traces for s in styles if not s.name.endswith("train_loss")]
     y = _value_axis(
-        page_text(styles[0].label) if len(styles) == 1 else loss_label(rows), drawing, judged or values, values
+        page_text(styles[0].label) if len(styles) == 1 else loss_label(rows),
+        drawing,
+        judged or values,
+        values,
+        [edge for t in traces for s in styles if not s.name.endswith("train_loss") for edge in t.edges(s)],
     )
     width = 1 / max(1, len(stages))
     for column, stage in enumerate(stages, start=1):

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from tlcli.arrays import Array
 from tlcli.losses.labels import class_numbers
-from tlcli.report.style import COLOURS, facet_title, legend_below, new_figure
+from tlcli.report.style import COLOURS, facet_title, legend_below, new_figure, scaled_letters
 
 Planned = tuple[str, Callable[[], Figure | None]]  # name of the file, and what draws it if there is something
 
@@ -127,7 +127,7 @@ def draw_kernels(shown: Sequence[Shown], note: str = "") -> Figure | None:
             _name_blocks(axes[0], labels, borders, one.arrays)
     if image is not None:
         figure.colorbar(image, ax=grid, label=r"feature kernel $\Phi(x,x')$", shrink=0.85, aspect=28)
-    figure.supxlabel(note, fontsize=9.5)
+    figure.supxlabel(note, fontsize=scaled_letters(9.5))
     return figure
 
 
@@ -209,12 +209,13 @@ def _draw_density(axis: Axes, one: Shown) -> None:
         widest = max(widest, variance)
     # Above the panel's frame, where no curve can be.
     for line, (text, colour) in enumerate(reversed(texts)):
-        place = {"xytext": (0, 3 + 11 * line), "textcoords": "offset points", "fontsize": 8, "color": colour}
+        at = {"xytext": (0, scaled_letters(3 + 11 * line)), "textcoords": "offset points"}
+        place = {**at, "fontsize": scaled_letters(8), "color": colour}
         axis.annotate(text.replace("-", "\N{MINUS SIGN}"), (0.5, 1.0), xycoords="axes fraction", ha="center", **place)
     reach = min(4.5 * math.sqrt(widest), float(edges[-1]))
     axis.set_xlim(-reach, reach)
     axis.set_xlabel("preactivation $h$")
-    axis.set_title(one.title, pad=8 + 11 * len(texts))
+    axis.set_title(one.title, pad=scaled_letters(8 + 11 * len(texts)))
 
 
 def _gaussian(x: Array, variance: float) -> Array:

@@ -78,12 +78,13 @@ class Trace:
         parts = [self.columns[n] for n in errors_of(name, self.columns, same_points=bool(self.measured))]
         return in_quadrature(parts) if parts else None
 
-    def edges(self, name: str) -> list[Floats]:
-        """Return the lower and upper edge (n_record,) of the band of a column; none where it is exact."""
-        error = self.error(name)
+    def edges(self, style: Style) -> list[Floats]:
+        """Return the lower and upper edge (n_record,) of the band of a column, in the stages that show it."""
+        error = self.error(style.name)
         if error is None:
             return []
-        return [self.columns[name] + side * np.nan_to_num(error) for side in (-2, 2)]
+        here = np.isin(self.stage, style.stages)
+        return [(self.columns[style.name] + side * np.nan_to_num(error))[here] for side in (-2, 2)]
 
     @property
     def band(self) -> str:
@@ -202,8 +203,9 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, su
     for axes, shared in _scales(rows, panels):
         values = _values(shared, judged or styles)
         if bare and styles[0].name in DIFFERENCES:  # whether the band holds zero is what is looked for
-            values += [edge for trace in shared for edge in trace.edges(styles[0].name)]
-        frame_curves(axes, drawing, values, [] if bare else _values(shared, styles))
+            values += [edge for trace in shared for edge in trace.edges(styles[0])]
+        edges = [edge for style in judged or styles for trace in shared for edge in trace.edges(style)]
+        frame_curves(axes, drawing, values, [] if bare else _values(shared, styles), edges)
         outside |= sum(mark_outside(axis) for axis in axes) > 0
     widths = list(dict.fromkeys(m.width for trace in traces for m in trace.measured))
     drawn = [

@@ -46,6 +46,7 @@ RC: dict[Any, Any] = {
     "ps.fonttype": 42,
     "hatch.linewidth": 0.6,
 }
+_LETTERS = ("axes.titlesize", "axes.labelsize", "legend.fontsize")
 _OUTSIDE = ("backend", "interactive", "savefig.dpi", "savefig.format", "savefig.bbox", "figure.figsize")
 
 
@@ -56,8 +57,20 @@ def look(style: Path | None = None) -> Iterator[None]:
     Raises:
         UsageError: a line of the file is no setting of matplotlib.
     """
-    with matplotlib.rc_context({**RC, **(read_style(style) if style else {})}), logged() if style else nullcontext():
+    chosen = read_style(style) if style else {}
+    with matplotlib.rc_context({**RC, **_scaled(chosen), **chosen}), logged() if style else nullcontext():
         yield  # fonts that are not installed have been told once
+
+
+def _scaled(chosen: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return the sizes of letters that a style leaves as they are, in proportion to its own `font.size`."""
+    part = float(chosen.get("font.size", RC["font.size"])) / RC["font.size"]
+    return {name: part * RC[name] for name in _LETTERS}
+
+
+def scaled_letters(points: float) -> float:
+    """Return a size of letters, in points where the figures' own is 10, for the `font.size` that a style asks for."""
+    return points * float(matplotlib.rcParams["font.size"]) / RC["font.size"]
 
 
 def read_style(path: Path) -> dict[Any, Any]:

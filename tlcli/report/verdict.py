@@ -225,7 +225,11 @@ def _best(block: Block, name: str) -> str:
 
 def _shown(block: Block, default: str) -> list[str]:
     """Return which columns answer a command that compares nothing."""
-    wanted = ("spike", "bulk", "overlap") if "spike" in block.columns else (default, "loss", "source_loss")
+    wanted = (
+        ("spike", "bulk", "overlap", "spike_alignment")
+        if "spike" in block.columns
+        else (default, "loss", "source_loss")
+    )
     known = [name for name in wanted if name in block.columns]
     return known if "spike" in block.columns else known[:1]
 

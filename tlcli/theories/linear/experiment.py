@@ -58,7 +58,7 @@ class _Linear(Experiment):
         """Return a task per point."""
         words = _words(case)
         common = {"solver": case.theory.name, **words}
-        if case.theory.quantity == "spike":
+        if case.theory.archive == "kernel":
             common["pretraining"] = True
         if str(words.get("spectrum", "power")).startswith("file:"):  # stored points must not outlive the file
             found = _spectrum(words, 0)

@@ -297,10 +297,14 @@ class TwoTimeTheory(_Linear):
 
 
 def pretraining(with_target: bool, with_size: bool) -> Pretraining:
-    """Return pretrain-kernel, with the target's alignment where one is named, and with its samples where they are."""
+    """Return pretrain-kernel, with the target's alignment where one is named, and with its samples where they are.
+
+    What is drawn is what the kernel is worth to the target that is named; without one, its spike.
+    """
     target = (*(("alpha2",) if with_size else ()), *(("rho", "rho_xi") if with_target or with_size else ()))
     first, *rest = Pretraining.parameters
-    return Pretraining(parameters=(first, *target, *rest))
+    drawn = "loss" if with_size else "spike_alignment" if with_target else "spike"
+    return Pretraining(parameters=(first, *target, *rest), quantity=drawn)
 
 
 BY_NAME = {theory.name: theory for theory in (Exact, Ansatz, TwoTimeTheory)}
