@@ -60,17 +60,24 @@ def test_a_sampled_target_is_that_of_quadrature(phi, first, second, delta):
     exact = quadrature_source(act, p.x, p.source, p.y1, 1.0, 5.0, objective=one)
     source = sampled_source(act, p.x, p.source, p.y1, 1.0, 5.0, seed=1, chains=256, moves=100, objective=one)
 
-    def wanted(gamma):
-        more = {"source_rows": p.source, "source_gamma": 1.0, "objective": other}
-        return quadrature_target(act, p.x, p.target, p.y2, gamma, 3.0, delta, exact, **more)
+    richer = quadrature_source(act, p.x, p.source, p.y1, 1.5, 5.0, objective=one)
+
+    def wanted(gamma, around=exact, source_gamma=1.0):
+        more = {"source_rows": p.source, "source_gamma": source_gamma, "objective": other}
+        return quadrature_target(act, p.x, p.target, p.y2, gamma, 3.0, delta, around, **more)
 
     found = sampled_target(act, p.x, p.target, p.y2, 1.0, 3.0, delta, source, seed=2, moves=30, objective=other)
-    right, wrong = wanted(1.0), wanted(1.3)
+    right, wrong, tied = wanted(1.0), wanted(1.3), wanted(1.0, richer, 1.5)
     assert found.status == CONVERGED, found.message
     assert away(found.v, right.v) < 0.02
     assert away(found.outputs, right.outputs) < 0.02
     assert found.free_energy == pytest.approx(right.free_energy, rel=0.01)
     assert abs(found.free_energy - wrong.free_energy) > 0.05 * right.free_energy
+    error_v, error = found.info["error_v"], found.info["error_kernel"]
+    assert away(found.v, right.v) < 2 * error_v
+    assert away(found.kernel, right.kernel) < 2 * error < 0.05
+    assert away(found.v, tied.v) > 4 * error_v, "a target around a richer source is far away"
+    assert away(found.kernel, tied.kernel) > 4 * error
 
 
 def test_finite_networks_have_the_sampled_saddle_as_their_limit():

@@ -19,6 +19,10 @@ CONVERGED = "converged"
 NOT_CONVERGED = "not_converged"
 LARGEST_RESIDUAL = 1e-9  # accepted of an exact solution, relative, computed from the inputs
 LARGEST_GAP = 1e-9  # accepted of it, relative to 1 + free energy
+LARGEST_SPREAD_V, LARGEST_SPREAD_KERNEL = (
+    0.01,
+    0.03,
+)  # between the two starts of sampling, unless its gap is small
 
 
 @dataclass(frozen=True, eq=False)

@@ -189,6 +189,22 @@ def _record(status, loss, *reasons):
     }
 
 
+@pytest.mark.parametrize(("v", "kernel", "status"), [(0.041, 0.02, "converged"), (0.009, 0.029, "converged"),
+                                                     (0.2, 0.3, "not_converged")])  # fmt: skip
+def test_starts_that_differ_more_than_others_do_are_told(case, v, kernel, status):
+    """A small gap certifies, whatever the starts: then how far they are apart is said; what is lost says so itself."""
+    found = case("phase-diagram", solver="bayes-network", **TASK, gamma0="1,2")
+    near, far = _record("converged", 0.5), _record(status, 0.5)
+    near["certificate"] |= {"spread_v": 0.005, "spread_kernel": 0.01}
+    far["certificate"] |= {"spread_v": v, "spread_kernel": kernel}
+    told = [note for note in combine(found, placed([near, far])).notes if "starts" in note]
+    assert len(told) == (v == 0.041)
+    if told:
+        assert told[0].startswith(
+            "1 of 2 point(s) are certified by a small gap though their two starts differ by up to 4.1% in v"
+        )
+
+
 def test_uncertified_and_failed_points_are_rows_with_their_status(case):
     found = case("phase-diagram", solver="bayes-network", **TASK, gamma0="1,2,3", draws="2")
     good, lost = _record("converged", 0.5), _record("not_converged", math.nan, "the gap is 0.3.")
@@ -412,6 +428,16 @@ def test_the_cost_is_the_measured_one():
     least, most = source.tied(None)
     assert most == pytest.approx(16 * least)
     assert source.stage(100, None)[0] == pytest.approx(source.stage(100, 1500)[0]), "15 moves per point"
+
+
+@pytest.mark.parametrize(("gamma", "beta", "seconds"), [(2, 5, 8.3), (2, 50, 33.6), (0.3, 50, 8.8), (9, 50, 180)])
+def test_the_cost_of_a_strong_tilt_with_kinks_is_the_measured_one(case, gamma, beta, seconds):
+    """relu, 8 and 6 points in two dimensions: CPU time of source, target alone and target, within a third."""
+    task = {"source": "sign:linear", "target": "sign:linear", "dim": "2", "p1": "8", "p2": "6", "ptest": "20"}
+    words = {"activation": "relu", "loss": "logistic", "gamma0": str(gamma), "beta": str(beta), "delta": "1"}
+    cost = cost_of(bayes.tasks_of(case("bayes-saddle", **task, **words), 0))
+    assert cost.seconds == pytest.approx(seconds, rel=1 / 3)
+    assert cost.most == 180
 
 
 def test_the_cost_of_an_experiment_grows_with_its_networks(case):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.bayes.saddle import CONVERGED, NOT_CONVERGED
+from tlcli.bayes.saddle import CONVERGED, LARGEST_SPREAD_KERNEL, LARGEST_SPREAD_V, NOT_CONVERGED
 from tlcli.bayes.sampling.condense import Atoms
 from tlcli.bayes.sampling.dual import gram, moments
 from tlcli.bayes.sampling.fits import SampledFit
@@ -22,7 +22,6 @@ from tlcli.bayes.sampling.tilt import Tilt
 
 JACKKNIFE = 16
 LARGEST_GAP = 0.02  # nats per neuron, for a problem of any size; with many points noise alone makes it P/(2·ESS)
-LARGEST_SPREAD_V, LARGEST_SPREAD_KERNEL = 0.01, 0.03  # between the two starts, where the gap is larger
 LARGEST_SPREAD = 0.05  # always: in a lazy network the gap, of the order of γ², bounds neither v nor Φ
 NEGLIGIBLE_GAP = 1e-3  # below it the floor is not asked: with few points the ratio to the floor is a χ² of few degrees
 FLOORS = 3.0

@@ -19,7 +19,9 @@ _NETWORKS = ("gamma0", "gamma2", "beta", "beta2", "delta", "moves", "predictions
 # Seconds per cubed point of a linear transfer: 3.6 s for source and target of 2000 points each and 500 others.
 _LINEAR = 4e-11
 # Seconds of a stage by quadrature, from a weak tilt to one that needs the finest rule; with kinks or without bound.
-_SMOOTH, _ROUGH = (0.15, 8.0), (2.0, 60.0)
+# There the first is that of gamma^2 beta up to _TILTED and grows in proportion from there on (relu, 14 points in two
+# dimensions, any loss: 2.7 s up to 20, 11 s at 200).
+_SMOOTH, _ROUGH, _TILTED = (0.15, 8.0), (2.7, 60.0), 50.0
 # Bytes of a process at its peak, measured: the program, per squared point of all kernels, and of a quadrature as above
 # (its rules) and per point. 33 to 2500 points; D = 2 by quadrature.
 _PROCESS, _PER_PAIR = 135e6, 44.0
@@ -57,10 +59,10 @@ def cost_of(tasks: Sequence[Task]) -> Cost:
         shape = shapes.get(data) or shapes.setdefault(data, _Shape.of(p))
         where, moves = (data, p["draw"]), p.get("moves")
         first, alone = (p["gamma0"], p["beta"]), (p["gamma2"], p["beta2"])
-        found[0][(where, first)] = shape.stage(shape.p1, moves)
-        found[1][(where, alone)] = shape.stage(shape.p2, moves)
+        found[0][(where, first)] = shape.stage(shape.p1, moves, *first)
+        found[1][(where, alone)] = shape.stage(shape.p2, moves, *alone)
         if 0 < p["delta"] < math.inf:
-            found[2][(where, first, alone, p["delta"])] = shape.tied(moves)
+            found[2][(where, first, alone, p["delta"])] = shape.tied(moves, *alone)
         least, most = shape.size(moves)
         size, size_most = max(size, least), max(size_most, most)
     every = [cost for kind in found for cost in kind.values()]
@@ -92,20 +94,21 @@ class _Shape:
     def points(self) -> int:
         return self.p1 + self.p2 + self.test
 
-    def stage(self, count: int, moves: int | None) -> tuple[float, float]:
+    def stage(self, count: int, moves: int | None, gamma: float = 1.0, beta: float = 50.0) -> tuple[float, float]:
         """Seconds of a source or target alone on `count` points: at least, and with every doubling."""
         if self.route == "linear":
             third = _LINEAR * self.points**3 / 3
             return third, third
         if self.route == "quadrature":
-            return _SMOOTH if self.easy else _ROUGH
+            least, most = _ROUGH
+            return _SMOOTH if self.easy else (min(least * max(1.0, gamma**2 * beta / _TILTED), most), most)
         seconds = self._moves(count, moves) * self._per_move(count)
         return seconds, _SOURCE_MOST * seconds
 
-    def tied(self, moves: int | None) -> tuple[float, float]:
+    def tied(self, moves: int | None, gamma: float = 1.0, beta: float = 50.0) -> tuple[float, float]:
         """Seconds of a target tied to a source, as `stage`."""
         if self.route != "sampling":
-            return self.stage(self.p2, moves)
+            return self.stage(self.p2, moves, gamma, beta)
         # Of its 8 first rounds of a quarter each, half are doubled; then come the moves of a judged pool.
         count = 4.3 * (100 if moves is None else max(5, moves // 5))
         seconds = count * self._per_move(self.p2)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tlcli.bayes.loss_columns import needs_of
 from tlcli.bayes.observables import CERTIFICATE, NEEDS
+from tlcli.bayes.saddle import LARGEST_SPREAD_KERNEL, LARGEST_SPREAD_V
 from tlcli.options.columns import SPREAD, SPREAD_CLASSIFIED
 from tlcli.status import SIGNIFICANT, SOLVED, Status, phase_of
 from tlcli.sweep.runner import Placed
@@ -76,7 +77,7 @@ def combine(case: Case, found: Sequence[Placed]) -> Findings:
     told = [note for r in done for note in (*r["info"].get("notes", ()), *r["data"].get("notes", ()))]
     mixed = case.words.get("mixed")
     out.notes = [*_routes(done), *([mixed] if mixed else []), *dict.fromkeys(told)]
-    out.notes += _flat_lines(columns)
+    out.notes += [*_flat_lines(columns), *_wide_spreads(columns)]
     out.messages = _messages(case, points, groups)
     if case.words["layout"] == "saddle":
         texts = [group[0].get("arrays") for group in groups]
@@ -197,6 +198,21 @@ def _flat_lines(columns: Columns) -> list[str]:
     lines = columns["delta_opt"].size
     where = "" if lines == 1 else f" on {flat} of {lines} lines of the grid"
     return [f"the loss is the same for every delta{where}: none is the best, and delta_opt is nan there."]
+
+
+def _wide_spreads(columns: Columns) -> list[str]:
+    """Say where a small gap certifies points whose two starts differ by more than others do."""
+    if "spread_v" not in columns:
+        return []
+    v, kernel = (np.asarray(columns[name], dtype=float) for name in ("spread_v", "spread_kernel"))
+    wide = (columns["status"] == Status.CONVERGED) & ((v > LARGEST_SPREAD_V) | (kernel > LARGEST_SPREAD_KERNEL))
+    if not wide.any():
+        return []
+    return [
+        f"{wide.sum()} of {wide.size} point(s) are certified by a small gap though their two starts differ by up to "
+        f"{v[wide].max():.1%} in v and {kernel[wide].max():.1%} in the kernel; their standard errors hold it, and more "
+        "--moves lower it."
+    ]
 
 
 def _messages(case: Case, points: Sequence[Mapping[str, float]], groups: Sequence[Sequence[Record]]) -> list[str]:
