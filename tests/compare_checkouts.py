@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from tests.recipe_regression import CI_FLAGS, RECIPES
 from tlcli.options import OPTIONS
 
@@ -19,12 +21,24 @@ HERE = Path(__file__).resolve().parent.parent
 def tables(checkout: Path, recipe: Path, folder: Path) -> list[bytes]:
     """Run a recipe in a checkout; return its tables."""
     command = next(line.split()[1] for line in recipe.read_text().splitlines() if line.startswith("command:"))
-    flags = {name: value for name, value in CI_FLAGS.get(recipe.stem, {}).items() if value is not None}
-    words = [f"{OPTIONS[name].flag}={value}" for name, value in flags.items()]
+    flags = CI_FLAGS.get(recipe.stem, {})
+    words = [f"{OPTIONS[name].flag}={value}" for name, value in flags.items() if value is not None]
+    recipe = without(recipe, {name for name, value in flags.items() if value is None}, folder.parent)
     call = [sys.executable, "-m", "tlcli", command, "--recipe", str(recipe), "--quiet", "-o", str(folder), *words]
     subprocess.run(call, check=True, env={**os.environ, "PYTHONPATH": str(checkout)}, cwd=folder.parent)
     files = [folder / "table.csv", folder / "boundary.csv"]
     return [path.read_bytes() for path in files if path.exists()]
+
+
+def without(recipe: Path, keys: set[str], folder: Path) -> Path:
+    """Return a copy of the recipe in `folder` without some keys, which no flag can take back."""
+    content = yaml.safe_load(recipe.read_text())
+    for part in (content, *content.get("cases", ())):
+        for key in keys & part.keys():
+            del part[key]
+    copy = folder / recipe.name
+    copy.write_text(yaml.safe_dump(content, sort_keys=False))
+    return copy
 
 
 def main(other: str, *names: str) -> int:

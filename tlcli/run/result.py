@@ -1,5 +1,6 @@
 """What a run has found: arrays of the grid's shape, kernels, figures; and its files, when it is asked to save them."""
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -253,10 +254,7 @@ class Result:
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        try:
-            import pandas  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise _missing("pandas", "to_pandas") from None
+        pandas = _optional("pandas", "to_pandas")
         parts = []
         for block in self.blocks:
             columns = {"case": block.label} if block.label is not None else {}
@@ -271,10 +269,7 @@ class Result:
             MissingExtraError: xarray is not installed.
             UsageError: cases on different grids.
         """
-        try:
-            import xarray  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise _missing("xarray", "to_xarray") from None
+        xarray = _optional("xarray", "to_xarray")
         from tlcli.options.axes import time_unit
         from tlcli.options.columns import label_of
 
@@ -401,5 +396,8 @@ def _plain(value: Any) -> Any:
     return np.asarray(value).item()
 
 
-def _missing(package: str, method: str) -> MissingExtraError:
-    return MissingExtraError(f"{method} needs the package {package}; install it: pip install {package}.")
+def _optional(package: str, method: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise MissingExtraError(f"{method} needs the package {package}; install it: pip install {package}.") from None

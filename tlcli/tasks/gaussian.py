@@ -170,15 +170,11 @@ def gaussian_classes(
     check_directions(first, second, dim)
     axes1, axes2 = axes_of(dim, rho, seed, draw, max(first.directions, second.directions))
 
-    def inputs(purpose: Purpose, points: int) -> Floats:
-        return stream(seed, draw, purpose).standard_normal((points, dim))
-
     def labels(task: GaussianTask, x: Floats, axes: Floats) -> Floats:
         # Row by row, not by BLAS: the same digits for a point whatever the number of points beside it.
         return task(np.sum(x[:, None, :] * axes[: task.directions], axis=2))
 
-    x1, x2 = inputs(Purpose.SOURCE_INPUTS, p1), inputs(Purpose.TARGET_INPUTS, p2)
-    test = inputs(Purpose.TEST_INPUTS, ptest)
+    x1, x2, test = polynomial.inputs(dim, (p1, p2, ptest), seed, draw)
     description: dict[str, Any] = {
         "inputs": "x ~ N(0, I_D)",
         "labels": "functions of the projections on orthonormal directions; two classes are +1 and -1",

@@ -113,6 +113,12 @@ def directions(dim: int, rho: float, seed: int, draw: int) -> tuple[Floats, Floa
     return first, rho * first + np.sqrt(1 - rho**2) * other / np.linalg.norm(other)
 
 
+def inputs(dim: int, points: tuple[int, int, int], seed: int, draw: int) -> list[Floats]:
+    """Draw N(0, I_dim) inputs (points, dim) of the source, of the target and to test on, each from its own stream."""
+    purposes = (Purpose.SOURCE_INPUTS, Purpose.TARGET_INPUTS, Purpose.TEST_INPUTS)
+    return [stream(seed, draw, one).standard_normal((n, dim)) for one, n in zip(purposes, points, strict=True)]
+
+
 def gaussian_data(
     source: str, target: str, *, dim: int, rho: float, p1: int, p2: int, ptest: int, seed: int, draw: int
 ) -> TransferData:
@@ -123,15 +129,11 @@ def gaussian_data(
     first, second = parse_polynomial(source), parse_polynomial(target)
     beta1, beta2 = directions(dim, rho, seed, draw)
 
-    def inputs(purpose: Purpose, points: int) -> Floats:
-        return stream(seed, draw, purpose).standard_normal((points, dim))
-
     def project(x: Floats, beta: Floats) -> Floats:
         # Row by row, not by BLAS: the same digits for a point whatever the number of points beside it.
         return np.sum(x * beta, axis=1)
 
-    x1, x2 = inputs(Purpose.SOURCE_INPUTS, p1), inputs(Purpose.TARGET_INPUTS, p2)
-    test = inputs(Purpose.TEST_INPUTS, ptest)
+    x1, x2, test = inputs(dim, (p1, p2, ptest), seed, draw)
     description: dict[str, Any] = {
         "inputs": "x ~ N(0, I_D)",
         "labels": "y = sum_k c_k He_k(beta.x)/sqrt(k!), |beta| = 1; a mixture is not normalised further",

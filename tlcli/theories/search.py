@@ -53,6 +53,11 @@ class _Rows:
     def size(self) -> int:
         return int(np.prod(self.shape, dtype=int))
 
+    def points(self, rows: Indices, x: Floats, kind: NDArray[np.str_]) -> BoundaryPoints:
+        """Return the boundary points at positions x of the axis in the given rows."""
+        others = {name: self.flat[name][rows] for name in self.case.grid.axes if name != self.axis}
+        return BoundaryPoints(self.axis, {**others, self.axis: x}, kind)
+
     def column(self, name: str, x: Floats, rows: Indices) -> Floats:
         """Return the column at positions x of the axis in the given rows."""
         return self.evaluate(lambda p: self.theory.search(p)[name], x, rows)
@@ -114,9 +119,7 @@ def boundaries(case: "Case", axis: str, log: bool, gain: Floats) -> BoundaryPoin
     row, x, kind = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else ((), (), ())
     if len(x) == 0:
         return None
-    others = [name for name in case.grid.axes if name != axis]
-    points = {name: rows.flat[name][np.asarray(row, dtype=np.intp)] for name in others}
-    return BoundaryPoints(axis, {**points, axis: np.asarray(x)}, np.asarray(kind))
+    return rows.points(np.asarray(row, dtype=np.intp), np.asarray(x), np.asarray(kind))
 
 
 def grid_boundaries(case: "Case", axis: str, log: bool, gain: Floats) -> BoundaryPoints | None:
@@ -139,9 +142,7 @@ def grid_boundaries(case: "Case", axis: str, log: bool, gain: Floats) -> Boundar
     if row.size == 0:
         return None
     x = at[left] + (at[left + 1] - at[left]) * low / (low - high)
-    others = [name for name in case.grid.axes if name != axis]
-    points = {name: rows.flat[name][row] for name in others}
-    return BoundaryPoints(axis, {**points, axis: np.exp(x) if log else x}, np.full(x.size, "interpolated"))
+    return rows.points(row, np.exp(x) if log else x, np.full(x.size, "interpolated"))
 
 
 _JUMP = 1e-6  # a gain larger than this share of the largest at a sign change: no root, the gain jumps

@@ -5,7 +5,7 @@ sampled under frozen umbrellas, and each one's v is judged on the other one's po
 rule of `certificate.verdict` is met.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -237,14 +237,42 @@ def floor_of(checks: list[Check]) -> float:
     return float(sum(c.noise for c in checks))
 
 
+def shared_info(
+    runs: Sequence[Any], checks: list[Check], fit: SampledFit, square: float, duals: Sequence[float]
+) -> dict:
+    """Return the diagnostics that both stages have: of the two starts, and E s² = `square` at the saddle."""
+    return {
+        "square": [c.square for c in checks],
+        "square_saddle": square,
+        **spreads([r.v for r in runs], [r.kernel for r in runs], checks),
+        "spread_outputs": relative(*(fit.outputs(r.v, r.kernel @ r.v) for r in runs)),
+        "free_energies": [float(d) for d in duals],
+        "acceptance": [list(r.acceptance) for r in runs],
+    }
+
+
+def judged_saddle(
+    v: Floats,
+    outputs: Floats,
+    kernel: Floats,
+    duals: Sequence[float],
+    checks: list[Check],
+    words: tuple[str, str],
+    info: dict[str, Any],
+) -> SampledSaddle:
+    """Return the record of two starts that were judged on each other's pools; `words` are (status, message)."""
+    gap, floor = max(c.gap for c in checks), floor_of(checks)
+    return SampledSaddle(v, outputs, kernel, float(np.mean(duals)), gap, floor, *words, info)
+
+
 def _record(stage: SourceStage, x: Floats, at, basis: Floats, sampled: _Sampled, rng) -> SampledSaddle:
-    runs, checks, (status, message), moves = sampled
+    runs, checks, _, moves = sampled
     fit, γ = stage.fit, stage.gamma
     pools = [_pool(r) for r in runs]
     both = Pool(*(np.concatenate([getattr(p, name) for p in pools], axis=1) for name in ("z", "bias")))
     cuts = None if runs[0].cuts is None or runs[1].cuts is None else runs[0].cuts.joined(runs[1].cuts)
-    found, _, atoms = solved(stage, both, 0.5 * (runs[0].v + runs[1].v), cuts, groups=2)
-    v, weights = found.v, found.moments.weights.ravel()
+    solution, _, atoms = solved(stage, both, 0.5 * (runs[0].v + runs[1].v), cuts, groups=2)
+    v, weights = solution.v, solution.moments.weights.ravel()
     z = both.z.reshape(-1, basis.shape[1])
     tilt = stage.tilt
     everywhere = Tilt(tilt.act, (x @ basis / np.sqrt(x.shape[1])).astype(np.float32), sphere=tilt.sphere)
@@ -268,25 +296,13 @@ def _record(stage: SourceStage, x: Floats, at, basis: Floats, sampled: _Sampled,
         "states": both.states,
         "moves": moves,
         "tail": _tail(tilt, runs),
-        "square": [c.square for c in checks],
-        "square_saddle": saddle,
-        **spreads([r.v for r in runs], [r.kernel for r in runs], checks),
-        "spread_outputs": relative(*(fit.outputs(r.v, r.kernel @ r.v) for r in runs)),
-        "free_energies": [float(d) for d in duals],
-        "acceptance": [list(r.acceptance) for r in runs],
+        **shared_info(runs, checks, fit, saddle, duals),
         "largest_field": float(max(np.abs(r.ladder.nodes).max() for r in runs)),
         "condensed": condensed,
     }
-    return SampledSaddle(
-        v=v,
-        outputs=outputs,
-        kernel=kernel,
-        free_energy=float(np.mean(duals)),
-        gap=max(c.gap for c in checks),
-        gap_floor=floor_of(checks),
-        status=status,
-        message=message,
-        info=info,
+    found = judged_saddle(v, outputs, kernel, duals, checks, sampled.verdict, info)
+    return replace(
+        found,
         condensates=tuple(_condensate(r.atoms, basis) for r in runs) if atoms is not None else (),
         # The starts of a target take those of one start of the source each: their spread knows the source's error too.
         neurons=np.concatenate([neurons_of(tilt, _pool(r), r.v, γ, basis, _count(x) // 2, rng) for r in runs]),

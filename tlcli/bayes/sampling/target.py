@@ -29,11 +29,20 @@ from tlcli.bayes.saddle import (
     label_unit,
     mean_weight,
 )
-from tlcli.bayes.sampling.certificate import SPREADS, Check, check, relative, spreads, verdict
+from tlcli.bayes.sampling.certificate import SPREADS, Check, check, relative, verdict
 from tlcli.bayes.sampling.everywhere import kernel_everywhere, outside, row_space
 from tlcli.bayes.sampling.fits import SampledFit
 from tlcli.bayes.sampling.run import SourceStage
-from tlcli.bayes.sampling.source import SampledSaddle, check_finite_beta, fit_of, floor_of, regression, sampled_source
+from tlcli.bayes.sampling.source import (
+    SampledSaddle,
+    check_finite_beta,
+    fit_of,
+    floor_of,
+    judged_saddle,
+    regression,
+    sampled_source,
+    shared_info,
+)
 from tlcli.bayes.sampling.target_condense import Dragged
 from tlcli.bayes.sampling.target_run import (
     TargetRun,
@@ -261,7 +270,7 @@ def _dragged_share(runs: list[TargetRun], v: Floats, saddle: float) -> dict[str,
 
 
 def _record(runs, x, at, problem: _Problem, checks, log_z, words, moves, neurons, seed) -> SampledSaddle:
-    basis, precision, (status, message) = problem.basis, problem.precision, words
+    basis, precision = problem.basis, problem.precision
     stage = runs[0].stage
     fit, γ = stage.fit, stage.gamma
     rng = np.random.default_rng(seed)
@@ -293,23 +302,7 @@ def _record(runs, x, at, problem: _Problem, checks, log_z, words, moves, neurons
         "ess_per_neuron": [c.ess for c in checks],
         "source_neurons": sum(len(r.tied.centre) for r in runs),
         "moves": moves,
-        "square": [c.square for c in checks],
-        "square_saddle": γ**2 * saddle,
-        **spreads([r.v for r in runs], [r.kernel for r in runs], checks),
-        "spread_outputs": relative(*(fit.outputs(r.v, r.kernel @ r.v) for r in runs)),
-        "free_energies": [float(d) for d in duals],
-        "acceptance": [list(r.acceptance) for r in runs],
+        **shared_info(runs, checks, fit, γ**2 * saddle, duals),
         **dragged,
     }
-    return SampledSaddle(
-        v=v,
-        outputs=outputs,
-        kernel=kernel,
-        free_energy=float(np.mean(duals)),
-        gap=max(c.gap for c in checks),
-        gap_floor=floor_of(checks),
-        status=status,
-        message=message,
-        info=info,
-        neurons=neurons,
-    )
+    return replace(judged_saddle(v, outputs, kernel, duals, checks, words, info), neurons=neurons)
