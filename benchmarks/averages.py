@@ -1,8 +1,9 @@
-"""How good and how fast are averages over target samples: the equations against regression on random subsets.
+"""How good, fast and large are averages over target samples: the equations against regression on random subsets.
 
-`python -m benchmarks.averages` prints three tables: `accuracy` (deviation from direct averages, by the number of
-samples), `choices` (zeros of the gain, best ridges and best richnesses against direct averages) and `speed` (a map of
-digits against the single draws that it replaces, at equal error); with their names some of them. `--keep DIR` stores
+`python -m benchmarks.averages` prints four tables: `accuracy` (deviation from direct averages, by the number of
+samples), `choices` (zeros of the gain, best ridges and best richnesses against direct averages), `speed` (a map of
+digits against the single draws that it replaces, at equal error) and `memory` (what a process holds at its peak against
+what a dry run says); with their names some of them. `--keep DIR` stores
 kernels and what was found from each, so that a run that was broken off goes on. Networks are trained on data of a seed
 of their own.
 """
@@ -10,6 +11,8 @@ of their own.
 import argparse
 import itertools
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -285,7 +288,7 @@ def speed(bench: Bench, draws: int = 6) -> Iterator[str]:
         return {"took": took, "axes": axes, "error": error.tolist()}
 
     def some(gamma0: float) -> dict[str, Any]:
-        few = {"x": "p2=24,60,160", "y": f"gamma0={gamma0:g}", "ridge": "0.001,0.1"}
+        few = {"x": "p2=24,60,160", "y": "ridge=0.001,0.1", "gamma0": gamma0}
         found, took = timed(**few, draws=draws, average="none")
         axes = {name: np.asarray(line).tolist() for name, line in found.axes.items()}
         return {"took": took, "axes": axes, "spread": (np.asarray(found["gain_draw_se"]) * np.sqrt(draws)).tolist()}
@@ -311,11 +314,41 @@ def speed(bench: Bench, draws: int = 6) -> Iterator[str]:
     yield f"which is {took:.0f} s: {took / mean['took']:.0f} times as long"
 
 
+MEASURED = """
+import json, resource, sys, time, tlcli
+start = time.process_time()
+tlcli.finetune_loss(**json.loads(sys.argv[1]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, time.process_time() - start)
+"""
+
+
+def memory(bench: Bench) -> Iterator[str]:
+    """Yield the memory and CPU time of a process with one kernel, and what a dry run says of them."""
+    task = {"solver": "network-frozen", "source": "linear", "target": "hermite:2", "dim": 20, "p1": 200, "p2": 50}
+    task |= {"gamma0": 1.0, "ridge": 0.01, "activation": "relu", "average": "auto"}
+
+    def of(asked: dict[str, Any]) -> dict[str, Any]:
+        words = [f"--{name}={value}" for name, value in asked.items()]
+        command = [sys.executable, "-m", "tlcli", "finetune-loss", *words, "--dry-run"]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1].strip()
+        command = [sys.executable, "-c", MEASURED, json.dumps(asked)]
+        size, seconds = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        return {"said": said, "size": float(size), "seconds": float(seconds)}
+
+    yield "| points of all pools | repeats | peak | CPU time | said before |"
+    yield "| --- | --- | --- | --- | --- |"
+    for pool, whole, repeats in ((400, 1600, 8), (1000, 4000, 8), (2000, 4000, 16), (4000, 4000, 8)):
+        asked = {**task, "pool": pool, "repeats": repeats}
+        one = bench.piece(f"memory-{pool}-{repeats}", lambda asked=asked: of(asked))
+        shown = f"{one['size'] / 1e9:.2f} GB | {one['seconds']:.0f} s | {one['said']}"
+        yield f"| {whole} ({whole // pool} of {pool}) | {repeats} | {shown} |"
+
+
 def main() -> None:
     """Print the tables that are asked for."""
-    parts = {"accuracy": accuracy, "choices": choices, "speed": speed}
+    parts = {"accuracy": accuracy, "choices": choices, "speed": speed, "memory": memory}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.averages")
-    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="accuracy, choices, speed (default: all)")
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], help=f"{', '.join(parts)} (default: all)")
     parser.add_argument("--keep", type=Path, help="a folder for kernels and findings: a broken run goes on from them")
     given = parser.parse_args()
     with threadpool_limits(1):

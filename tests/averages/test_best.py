@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.averages.test_grid import spoil
 from tests.averages.test_pool import random_pool
 from tlcli.averages.best import at_best, chosen, tried
 from tlcli.averages.grid import GridAxes, averaged
@@ -12,7 +13,7 @@ def sought(kernel, y, axes, method):
     line = tried(kernel, axes)
     found = averaged(kernel, y, line, method, np.random.default_rng(0))
     weights, ridge = chosen(np.asarray(line.ridges), found.losses.mean(axis=-1))
-    return at_best(found, weights), ridge, line
+    return at_best(found, weights, ridge, y**2), ridge, line
 
 
 def test_a_parabola_has_its_minimum_between_the_ridges():
@@ -71,3 +72,29 @@ def test_ridges_of_the_mean_loss_stay_so_where_times_are_those_of_the_sum():
     ridges, times = axes.of(10)
     assert ridges.tolist() == list(axes.ridges)
     assert times.tolist() == [20.0]
+
+
+@pytest.mark.parametrize("method", ["auto", "homogeneous"])
+def test_where_nothing_can_be_learnt_the_loss_is_that_of_nothing_exactly(method):
+    """Labels that are noise to the kernel: the best ridge has no end, and its loss no error; the largest tried has."""
+    rng = np.random.default_rng(3)
+    x, axes = rng.standard_normal((100, 300)), GridAxes([10, 30], [0.0], noises=[0.5])
+    y = rng.standard_normal(100)
+    best, ridge, line = sought(x @ x.T, y, axes, method)
+    assert np.isinf(ridge).all()
+    np.testing.assert_array_equal(best.losses.mean(axis=-1), np.full((2, 1, 1, 1), np.mean(y**2)))
+    assert not best.extra.any()
+    largest = averaged(x @ x.T, y, GridAxes([10, 30], [line.ridges[-1]], [0.5]), method, np.random.default_rng(0))
+    assert np.all(largest.losses.mean(axis=-1) != np.mean(y**2))
+
+
+def test_the_best_ridge_keeps_the_error_of_what_subsets_correct(monkeypatch):
+    """The same at a single given ridge has it; without it an average corrected by subsets would have none."""
+    kernel, y = random_pool(200, width=0.05)
+    spoil(monkeypatch, lambda p: np.exp(-0.3 * (1 - p / 200)))
+    axes = GridAxes([60], [0.0])
+    best, ridge, _ = sought(kernel, y, axes, "auto")
+    given = averaged(kernel, y, GridAxes([60], [ridge.item()]), "auto", np.random.default_rng(0))
+    assert not best.direct.any()
+    assert given.extra.item() > 0
+    assert best.extra.item() == pytest.approx(given.extra.item(), rel=0.5)

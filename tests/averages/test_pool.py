@@ -8,6 +8,8 @@ from tlcli.averages.homogeneous import Homogeneous
 from tlcli.averages.pointwise import Pointwise
 from tlcli.averages.subsets import chosen_subsets, subset_losses
 from tlcli.errors import DomainError
+from tlcli.linear.structured import structured_transfer
+from tlcli.tasks.spectra import power_law
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "averages.csv"
 
@@ -148,6 +150,34 @@ def gaussian_pool(seed, chi, r, dim=150, size=600):
     y = x @ teacher
     y *= np.sqrt(size / np.sum(y**2))
     return Pointwise(kernel, y).solve(dim / 2, 0.0).losses.mean()
+
+
+@pytest.mark.parametrize(("p", "ridge"), [(40, 0.0), (80, 0.1)])
+def test_structured_inputs_are_those_of_the_linear_theory(p, ridge):
+    """Gaussian inputs of a power-law spectrum, features of a source with infinite data: `linear-structured`.
+
+    Eight pools, within four of their standard errors with pre-training and without; the features of another teacher,
+    and none, are further away.
+    """
+    spectrum, rho, gamma0 = power_law(100, 0.8, 0.3), 0.8, 3.0
+    size = np.linalg.norm(spectrum.teacher1)
+    n, target, spike = spectrum.teacher1 / size, spectrum.target(rho), np.hypot(1, gamma0 * size) - 1
+    found = []
+    for seed in range(8):
+        x = np.random.default_rng(seed).standard_normal((300, 100)) * np.sqrt(spectrum.eigenvalues)
+        y = x @ target
+        y /= np.sqrt(np.mean(y**2))
+        plain = x @ x.T
+        kernels = (plain + spike * np.outer(x @ n, x @ n), plain)
+        points = [Pointwise(kernel, y).solve(p, ridge).losses.mean() for kernel in kernels]
+        found.append([*points, *(float(Homogeneous(kernel, y).loss(p, ridge).loss) for kernel in kernels)])
+    mean, error = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / np.sqrt(8)
+    given = (spectrum.eigenvalues, spectrum.teacher1, spectrum.teacher_orthogonal, np.inf, p, gamma0)
+    theory, other = (structured_transfer(*given, rho=r, ridge=ridge) for r in (rho, 0.0))
+    wanted = np.array([float(theory.loss), float(theory.baseline)] * 2)
+    assert np.all(np.abs(mean - wanted) < 4 * error)
+    assert np.all(np.abs(mean - float(other.loss))[[0, 2]] > 10 * error[[0, 2]])
+    assert np.all(np.abs(mean - wanted[::-1]) > 10 * error)
 
 
 def test_direct_averages_and_their_twin():

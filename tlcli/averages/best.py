@@ -51,14 +51,23 @@ def chosen(ridges: Floats, losses: Floats) -> tuple[Floats, Floats]:
     return weights, np.where(inner, best * np.exp(x * step), best)
 
 
-def at_best(found: AveragedLosses, weights: Floats) -> AveragedLosses:
-    """Return losses on a line of ridges at the chosen ones: one ridge (n_p, 1, n_noises, n_times) is left."""
+def at_best(found: AveragedLosses, weights: Floats, ridge: Floats, nothing: Floats | None = None) -> AveragedLosses:
+    """Return losses on a line of ridges at the chosen ones: one ridge (n_p, 1, n_noises, n_times) is left.
+
+    `weights`, `ridge` are those of `chosen`. Of a ridge without end the losses are `nothing` (N,), those of a readout
+    that has learnt nothing, exactly: the largest ridge tried is finite, and subsets add their noise to it.
+    """
     losses = np.sum(found.losses * weights[..., None], axis=1, keepdims=True)
-    extra = np.zeros(losses.shape[:-1])
+    extra = np.sum(found.extra * np.abs(weights), axis=1, keepdims=True)  # ridges share what it comes from
+    endless = np.isinf(ridge)
+    if nothing is not None:
+        losses = np.where(endless[:, None, ..., None], nothing, losses)
     by_subset = {}
     for i, each in found.by_subset.items():
-        by_subset[i] = np.sum(each * weights[i], axis=1, keepdims=True)
+        some = np.sum(each * weights[i], axis=1, keepdims=True)
+        by_subset[i] = some if nothing is None else np.where(endless[i], nothing.mean(), some)
         extra[i] = error_of_mean(by_subset[i])
+    extra = np.where(endless[:, None], 0.0, extra) if nothing is not None else extra
     used = np.any(weights != 0, axis=(2, 3))
     unsolved = np.any(found.unsolved & used, axis=1, keepdims=True)
     return AveragedLosses(losses, extra, found.direct, unsolved, by_subset)

@@ -27,7 +27,8 @@ class PoolKernels:
     """Kernels between the target points of `data`: of every repeat after stage 1 (R, N, N), and at the start (N, N).
 
     Without stage 1 (gamma0 = 0) both are the exact one. `message` says why there is none (training broke off),
-    `restless` that training ended before it came to rest as asked.
+    `restless` that training ended before it came to rest as asked. `corrected`: what the sampled neurons lack at the
+    start is added, so that the rank is no longer their number.
     """
 
     kernels: Floats
@@ -35,6 +36,7 @@ class PoolKernels:
     message: str
     info: dict[str, Any]
     restless: str = ""
+    corrected: bool = False
 
 
 class _Trained(Parts):
@@ -105,9 +107,10 @@ def pool_kernels(
         return PoolKernels(np.full((1, len(rows), len(rows)), np.nan), start, main.message or "no kernel", info)
     main.observed, main.coarse_observed, main.retimed_observed = [], None, None  # the largest arrays
     corrected = parts._corrected_kernels(found, rows) if len(found) > 1 else None
-    if corrected is not None and _positive(corrected, [np.arange(len(rows))] if blocks is None else blocks):
+    good = corrected is not None and _positive(corrected, [np.arange(len(rows))] if blocks is None else blocks)
+    if corrected is not None and good:
         found = corrected
-    return PoolKernels(found, start, "", info, parts.unsettled())
+    return PoolKernels(found, start, "", info, parts.unsettled(), good)
 
 
 def _positive(kernels: Floats, blocks: Sequence[Indices]) -> bool:

@@ -1,6 +1,7 @@
 """Frozen networks averaged over target samples, as a user asks for them."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from tests.cli.conftest import call
 from tlcli.averages.homogeneous import Homogeneous
+from tlcli.averages.pointwise import Pointwise
 from tlcli.dmft.ensemble import Numerics
 from tlcli.dmft.network_transfer import solve_transfer
 from tlcli.dmft.pool import pool_kernels
@@ -337,3 +339,33 @@ def test_an_average_needs_two_populations(tlcli):
     assert "--average none" in done.err
     exact = "--p2 10 --gamma0 0 --neurons 64 --repeats 1 --average pointwise --pool 40 --accuracy 9 -o out"
     assert tlcli(SMALL, exact).code == 0
+
+
+def test_averages_that_the_equations_do_not_know_say_why(tlcli, monkeypatch):
+    honest = Pointwise.solve
+
+    def heavy(self, p, *arguments, **more):
+        return replace(honest(self, p, *arguments, **more), solved=p < 12)
+
+    monkeypatch.setattr(Pointwise, "solve", heavy)
+    command = [SMALL, FAST, "--gamma0 1 --p2 5,12,25 --ridge 0"]
+    done = tlcli(*command, "--average pointwise -o out")
+    assert done.code == 3
+    assert [row["status"] for row in rows("out")] == ["converged", "not_converged", "not_converged"]
+    assert "the pointwise equations have no solution at p2 = 12, 25: the pool is too small" in done.err
+    assert "use a larger --pool, a --ridge" in done.err
+    done = tlcli(*command, "--average auto -o auto")
+    assert done.code == 0
+    assert [row["direct"] for row in rows("auto")] == ["1", "1", "1"]
+    assert "no solution" not in done.err
+
+
+def test_samples_near_the_number_of_neurons_are_named(tlcli):
+    """Weight decay leaves the kernel as it was sampled, of rank 128; it matters without ridge."""
+    few = (
+        f"{SMALL} --neurons 64 --repeats 2 --gamma0 1 --pool 260 --average homogeneous --accuracy 9 --weight-decay 0.01"
+    )
+    done = tlcli(few, "--p2 20,70,100 --ridge 0 -o out")
+    assert "p2 = 70, 100 without ridge comes near the 128 neurons of all repeats" in done.err
+    for fine in ("--p2 20,70 --ridge 0.1", "--p2 20,50 --ridge 0", "--p2 20,70 --ridge 0 --kernel ntk"):
+        assert "neurons of all repeats" not in tlcli(few, fine, "-o fine --force").err

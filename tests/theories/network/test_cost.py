@@ -5,7 +5,6 @@ import pytest
 
 from tlcli.options.commands import COMMANDS
 from tlcli.run.job import prepare
-from tlcli.sweep.runner import Task
 from tlcli.theories.network import cost, experiment
 
 FLAGS = {"source": "linear", "target": "hermite:2", "dim": 4, "p1": 8, "p2": 6, "ptest": 20, "t1": 2, "t2": 2}
@@ -60,14 +59,6 @@ def test_threads_share_the_repeats(looks, monkeypatch):
     monkeypatch.setattr(cost, "thread_count", lambda: 4)
     four, _ = expected(gamma2="1", activation="relu")
     assert four / one == pytest.approx((2 + 0.6) / (1 + 0.6) / ((8 + 0.6) / (2 + 0.6)))
-
-
-def test_of_averages_the_work_on_the_kernel_does_not_grow_with_the_repeats(monkeypatch):
-    monkeypatch.setattr(cost, "_seconds", lambda task, p: 3.0 + 0.5 * p["repeats"])
-    tasks = [Task("f", {}, 0)] * 5
-    assert cost.expected_seconds_of_averages(tasks, 8) == pytest.approx(5 * (3.0 + 0.5 * 8))
-    fixed = [Task("f", {"repeats": 2}, 0)]
-    assert cost.expected_seconds_of_averages(fixed, 8) == pytest.approx(3.0 + 0.5 * 2)
 
 
 def test_nothing_left_takes_no_time():

@@ -16,14 +16,12 @@ from tlcli.theories.amounts import shown_size, shown_time
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.draws import by_point, refuse_if_all_failed
 from tlcli.theories.network import points
+from tlcli.theories.network.average_cost import expected_seconds, memory
 from tlcli.theories.network.average_draws import FEWEST, best_of_grid, drawn_boundaries, joined
 from tlcli.theories.network.average_point import BEST, NAMES, PARTS, RIDGES
-from tlcli.theories.network.cost import expected_seconds_of_averages
 from tlcli.theories.network.pools import pools_of
 
 FUNCTION = "tlcli.theories.network.average_point:point"
-_REPEATS = 8
-_PROCESS, _WORK = 1.5e8, 14  # bytes of a process without kernels; kernels' worth of work on one (measured)
 _INNER = ("p2", "alpha2", "ridge", "noise2", "flips2", "time")
 _DROPPED = ("p2", "ridge", "noise2", "flips2", "ptest", "times2")
 
@@ -37,7 +35,7 @@ class AveragedNetwork(PointByPoint):
     """
 
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"ridge": (BEST,)})
-    version: ClassVar[str] = f"{points.ENGINE}.6"
+    version: ClassVar[str] = f"{points.ENGINE}.7"
     chosen: ClassVar[frozenset[str]] = frozenset({"gamma0"})
 
     def check(self, case: Case) -> None:
@@ -110,7 +108,7 @@ class AveragedNetwork(PointByPoint):
         out.notes = _direct(kernels, groups)
         out.notes += dict.fromkeys(note for record in done for note in record["notes"])
         out.messages = list(dict.fromkeys(r["message"] for group in groups for r in group if r.get("message")))
-        out.messages += _inaccurate(columns, _accuracy(case))
+        out.messages += [*_unsolved(kernels, groups), *_inaccurate(columns, _accuracy(case))]
         return out
 
     def estimate(self, case: Case, tasks: Sequence[Task], left: Sequence[Task], workers: int) -> list[str]:
@@ -118,18 +116,13 @@ class AveragedNetwork(PointByPoint):
         if not left:
             return []
         workers = min(workers, len(left))
-        about = shown_time(expected_seconds_of_averages(left, _REPEATS) / workers)
-        return [f"{about} on {workers} worker(s), {shown_size(self.memory(left) * workers)}"]
+        seconds, baseline = expected_seconds(left)
+        about = shown_time(seconds / workers + baseline)
+        return [f"{about} on {workers} worker(s), {shown_size(memory(left) * workers)}"]
 
     def memory(self, tasks: Sequence[Task]) -> float:
-        """Return the bytes of the kernels of one network between the points of its pools, and of the work on them.
-
-        Of every repeat there are two, as found and corrected or copied; of the mean one, with the work on it.
-        """
-        parts = [
-            (len(pools_of(t.parameters).y_target), int(t.parameters.get("repeats") or _REPEATS)) for t in tasks[:1]
-        ]
-        return max((_PROCESS + 8.0 * (2 * repeats + _WORK) * count**2 for count, repeats in parts), default=0.0)
+        """Return the bytes of a process, most of which are kernels between the points of all pools."""
+        return memory(tasks)
 
     def archives(self, case: Case) -> dict[str, str]:
         """Return none: kernels on pools are large, and the mean over samples has no predictions."""
@@ -163,6 +156,21 @@ def _inaccurate(columns: Columns, wanted: float) -> list[str]:
         f"{np.max(columns['residual'][late]):.2g} (errors of losses, in units of the labels' mean square); use a "
         "larger --pool where the pool's error leads (of files and images all points are in it), more --neurons where "
         "theirs does, or accept it with a larger --accuracy."
+    ]
+
+
+def _unsolved(kernels: Sequence[Mapping[str, Any]], groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Return why averages are not converged that the equations do not know, and at which sizes."""
+    sizes = set[int]()
+    for kernel, group in zip(kernels, groups, strict=True):
+        for record in (one for one in group if one.get("status") != "failed"):
+            sizes |= {size for size, flags in zip(kernel["sizes"], record["unsolved"], strict=True) if any(flags)}
+    if not sizes:
+        return []
+    return [
+        f"the pointwise equations have no solution at p2 = {', '.join(map(str, sorted(sizes)))}: the pool is too small "
+        "for its heavy points (the spectral radius of (N/P - 1) T reaches 1), or the samples almost reach the rank of "
+        "the kernel; use a larger --pool, a --ridge, more --neurons, or --average auto, which takes subsets there."
     ]
 
 

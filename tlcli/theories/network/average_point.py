@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from tlcli.averages.best import at_best, chosen, tried
 from tlcli.averages.classified import PoolTask, averaged_scores, few_scores
 from tlcli.averages.grid import AveragedLosses, GridAxes, averaged, between, error_of_mean, spread
 from tlcli.averages.homogeneous import Homogeneous
-from tlcli.dmft.pool import pool_kernels
+from tlcli.dmft.estimates import jackknife, small_sample
+from tlcli.dmft.pool import PoolKernels, pool_kernels
 from tlcli.losses import loss_of
 from tlcli.sweep.forms import check_notes, check_numbers, check_texts
 from tlcli.theories.network import points
-from tlcli.theories.network.pools import PoolData, pools_of
+from tlcli.theories.network.pools import POOLS, PoolData, pools_of
 
 BEST = "best"
 PARTS = ("pool", "neuron")
@@ -27,6 +27,7 @@ PARTS = ("pool", "neuron")
 NAMES = {"loss": ("loss", "baseline", "gain"), "error": ("error", "baseline_error", "gain_error")}
 RIDGES = ("ridge_opt", "baseline_ridge_opt")
 _JACKKNIFED_SIZES, _JACKKNIFED_RIDGES = 10, 10  # of longer lists, between which the neurons' part is interpolated
+_NEAR = 2  # samples times it are near the number of neurons
 _SUBSETS = 0x5B5  # keeps the subsets apart from other streams of a seed
 
 
@@ -43,7 +44,7 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
     found = pool_kernels(data, settings, points.numerics_of({**p, "draw": 0}), max(p["sizes"]), data.rows)
     if found.message:
         return {"status": "failed", "message": found.message}
-    readout = _Readout(p, data)
+    readout = Readout(p, data)
     own = readout.of(found.kernels.mean(axis=0), found.kernels)
     start = readout.baseline(found.start)
     columns, notes = dict[str, Floats](), list(data.notes)
@@ -59,11 +60,25 @@ def point(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[
         "direct": direct.astype(int).tolist(),
         "unsolved": np.any([one.unsolved for one in everything], axis=0).astype(int).tolist(),
         "status": "not_converged" if found.restless else "converged",
-        "message": found.restless,
+        "message": " ".join(filter(None, (found.restless, _few_neurons(p, found)))),
         "info": {**found.info, "notes": [], "pools": len(data.rows), "pool": len(data.rows[0])},
         "data": data.description,
         "notes": [*notes, *found.info.get("notes", ())],
     }
+
+
+def _few_neurons(p: Mapping[str, Any], found: PoolKernels) -> str:
+    """Return a sentence where samples without ridge come near the number of neurons, the rank of a feature kernel."""
+    count = int(found.info.get("neurons") or 0) * len(found.kernels)
+    near = [str(size) for size in p["sizes"] if _NEAR * size > count]
+    free = p["ridges"] != BEST and 0 in p["ridges"] and np.isinf(p["times"]).any()
+    if found.corrected or p["gamma0"] == 0 or p["kernel"] != "feature" or not (free and near):
+        return ""
+    return (
+        f"p2 = {', '.join(near)} without ridge comes near the {count} neurons of all repeats, which are the rank of a "
+        "feature kernel: its loss has a peak where they are equal that no infinite network has; use more --neurons, a "
+        "--ridge or --kernel ntk."
+    )
 
 
 def measures_of(p: Mapping[str, Any]) -> tuple[str, ...]:
@@ -107,7 +122,7 @@ _LARGEST_SHIFT = 0.5  # of a loss, which a jackknife may take off
 _LARGEST_OF_TWO = 0.2  # whose second order two repeats know
 
 
-class _Readout:
+class Readout:
     """What is learnt from the target on any kernel between the points of its pools."""
 
     def __init__(self, p: Mapping[str, Any], data: PoolData) -> None:
@@ -152,9 +167,14 @@ class _Readout:
         ridges = np.asarray(axes.ridges)
         weights, ridge = chosen(ridges, means)
         nearest = np.argmax(weights, axis=1)[:, None]
-        noises = [np.take_along_axis(noise, nearest, axis=1) for noise in noises]
+        endless = np.isinf(ridge)[:, None]
+        noises = [np.where(endless, 0.0, np.take_along_axis(noise, nearest, axis=1)) for noise in noises]
         unit = np.asarray(axes.sizes, dtype=float)[:, None, None] if self.axes.summed else 1.0
-        return _Side([[at_best(a, weights) for a in one] for one in pools], (ridge * unit)[:, None], noises)
+        best = []
+        for rows, one in zip(self.rows, pools, strict=True):
+            nothing = self.labels[rows] ** 2 if self.problem is None else None  # no other loss has ridges without end
+            best.append([at_best(a, weights, ridge, nothing) for a in one])
+        return _Side(best, (ridge * unit)[:, None], noises)
 
     def _axes_of(self, kernel: Floats) -> GridAxes:
         if not self.best:
@@ -175,8 +195,8 @@ class _Readout:
     ) -> tuple[list[Floats], list[Floats]]:
         """Return per measure the factor that takes the 1/S bias off it, and its relative error from the neurons.
 
-        Jackknife over the repeats: of the squared error on the homogeneous losses at rest, for relative changes of a
-        kernel's noise are the same to the order that matters; of other losses on few subsets.
+        Jackknife over the repeats, widened as they are few: of the squared error on the homogeneous losses at rest, for
+        relative changes of a kernel's noise are the same to the order that matters; of other losses on few subsets.
         """
         count, blank = len(samples), np.ones(axes.shape)
         if count < 2:
@@ -187,7 +207,7 @@ class _Readout:
         parts = np.array([mean((total - kernel) / (count - 1)) for kernel in samples])
         with np.errstate(invalid="ignore", divide="ignore"):
             shift = (count - 1) * (whole - parts.mean(axis=0)) / whole
-            noise = np.sqrt((count - 1) / count * np.sum((parts - parts.mean(axis=0)) ** 2, axis=0)) / whole
+            noise = small_sample(count) * jackknife(parts) / whole
         shift = np.nan_to_num(shift, posinf=0.0, neginf=0.0)  # of a loss of nothing
         # A jackknife leaves the next order of what it takes off, which two repeats do not show if it is large; beyond a
         # half no expansion holds, and the bias stays.
@@ -233,18 +253,22 @@ def _times(found: AveragedLosses, factor: Floats) -> AveragedLosses:
 def _statistics(
     measure: str, own: Sequence[AveragedLosses], scratch: Sequence[AveragedLosses], noise: Floats
 ) -> dict[str, Floats]:
-    """Return means over pools and their errors, from what every pool has with and without pre-training."""
+    """Return means over pools and their errors, from what every pool has with and without pre-training.
+
+    Of four pools the spread between them, widened as they are few; of fewer, whose spread is an accident, that of
+    their points.
+    """
     losses, starts = (np.array([one.losses for one in side]) for side in (own, scratch))
     extra = [np.array([one.extra for one in side]) for side in (own, scratch)]
     extra.append(np.array([_paired(*pair) for pair in zip(own, scratch, strict=True)]))
-    count, size = len(own), losses.shape[-1]
+    count = len(own)
     out = {}
     for name, values, more in zip(NAMES[measure], (losses, starts, starts - losses), extra, strict=True):
         means = values.mean(axis=-1)
-        if count > 1:
-            error = means.std(axis=0, ddof=1) / math.sqrt(count)
+        if count >= POOLS:
+            error = small_sample(count) * error_of_mean(means)
         else:
-            error = values[0].std(axis=-1, ddof=1) / math.sqrt(size)
+            error = error_of_mean(np.concatenate(np.moveaxis(values, -1, 1)))
         out[name] = means.mean(axis=0)
         out[f"{name}_pool_se"] = np.hypot(error, np.sqrt(np.sum(more**2, axis=0)) / count)
         neuron = np.zeros_like(error) if name == NAMES[measure][1] else losses.mean(axis=(0, -1)) * noise

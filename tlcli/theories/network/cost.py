@@ -34,20 +34,6 @@ def expected_seconds(tasks: Sequence[Task], tell: Heard = lambda *_: None) -> fl
     return _from_some(tasks, lambda task: _of_point(task, tell))
 
 
-def expected_seconds_of_averages(tasks: Sequence[Task], repeats: int) -> float:
-    """Return the same of networks averaged over samples: the work on the kernel does not grow with the repeats."""
-
-    def of_task(task: Task) -> float:
-        wanted = int(task.parameters.get("repeats") or repeats)
-        two = _seconds(task, {**task.parameters, "repeats": min(_PAIR, wanted)})
-        if wanted <= _PAIR or two > _LONG:
-            return two * max(1.0, wanted / _PAIR)
-        four = _seconds(task, {**task.parameters, "repeats": min(2 * _PAIR, wanted)})
-        return max(two, two + (four - two) / _PAIR * (wanted - _PAIR))
-
-    return _from_some(tasks, of_task)
-
-
 def _from_some(tasks: Sequence[Task], seconds: Callable[[Task], float]) -> float:
     """Return the seconds of all tasks from those of up to three at equal steps; fewer, where these take long."""
     count = min(_LOOKED_AT, len(tasks))

@@ -1,0 +1,80 @@
+"""What averages will take, from a small piece of a pool: what a machine takes is replaced by a rule."""
+
+import numpy as np
+import pytest
+
+from tests.theories.network.test_theory import case_of
+from tlcli.theories.network import average_cost as cost
+from tlcli.theories.network.average_point import Readout
+from tlcli.theories.network.pools import pools_of
+
+
+def tasks_of(**more):
+    given = {"solver": "network-frozen", "average": "auto", "ptest": None, "neurons": 64, "activation": "relu", **more}
+    case = case_of("phase-diagram", x=None, **given)
+    return case.theory.tasks(case, 0)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Let kernels of n points take 1 + 1e-4 n² seconds and a readout 0.5 + 1e-7 n³; return the points seen."""
+    seen = []
+
+    def timed(call):
+        found = call()
+        n = len(found.start) if hasattr(found, "start") else len(found.pools[0][0].losses[0, 0, 0, 0])
+        seen.append(n)
+        return found, 1 + 1e-4 * n**2 if hasattr(found, "start") else 0.5 + 1e-7 * n**3
+
+    monkeypatch.setattr(cost, "_timed", timed)
+    monkeypatch.setattr(cost, "thread_count", lambda: 1)
+    return seen
+
+
+@pytest.mark.parametrize("pool", [100, 900])
+@pytest.mark.parametrize("repeats", [2, 6])
+def test_kernels_grow_with_the_square_of_all_points_and_readouts_with_the_cube_of_a_pool(clock, pool, repeats):
+    tasks = tasks_of(gamma0="1,2", p2="5,30", pool=pool, repeats=repeats)
+    found = cost.expected_seconds(tasks)
+    read = 4 * (0.5 + 1e-7 * pool**3)
+    kernels = (1 + 1e-4 * (4 * pool) ** 2) * (repeats + 0.6) / 2.6
+    assert found == pytest.approx((2 * (kernels + read), read))
+    assert max(clock) <= 360
+    assert len(tasks) == 2
+
+
+def test_nothing_is_trained_without_richness_and_mistakes_take_no_time(clock):
+    (task,) = tasks_of(gamma0="0", p2="5", pool=60)
+    assert cost.expected_seconds([task])[0] == pytest.approx(1 + 1e-4 * 240**2 + 4 * (0.5 + 1e-7 * 60**3))
+    (task,) = tasks_of(gamma0="1", p2="5", pool=60, activation="tanh", neurons=2, repeats=2)
+    assert cost.expected_seconds([task]) == (0.0, 0.0)
+    assert cost.expected_seconds([]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("sizes", "pool"), [([5, 30, 60], 120), ([50], 4000), ([8, 1000, 2000], 4000), ([100], 200)])
+def test_a_piece_has_the_same_kinds_of_averages(sizes, pool):
+    for count in (120, 360):
+        few = cost._sizes(sizes, min(count, pool), pool)
+        assert len(few) == len(sizes)
+        assert sum(p <= 20 for p in few) == sum(p <= 20 for p in sizes)
+        assert 2 * max(few) <= min(count, pool)
+    assert cost._sizes(list(range(1, 400)), 120, 800)[-1] <= 60
+
+
+def test_a_piece_of_a_pool_has_its_first_points():
+    (task,) = tasks_of(gamma0="1", p2="5", pool=60)
+    data = pools_of(task.parameters)
+    part = cost._piece(data, 10)
+    np.testing.assert_array_equal(part.x_target, data.x_target[:10])
+    assert len(Readout(task.parameters, part).rows) == 1
+
+
+def test_memory_grows_with_kernels_and_repeats():
+    at = {n: cost.memory(tasks_of(gamma0="0,1", p2="5", pool=n, repeats=8)) for n in (50, 100)}
+    assert at[100] - at[50] == pytest.approx(21 * 8 * (400**2 - 200**2))
+    more = cost.memory(tasks_of(gamma0="0,1", p2="5", pool=100, repeats=16))
+    assert more - at[100] == pytest.approx(16 * 8 * 400**2)
+    assert cost.memory(tasks_of(gamma0="0", p2="5", pool=100)) < at[100]
+    deep = cost.memory(tasks_of(gamma0="0,1", p2="5", pool=100, repeats=8, depth=2))
+    assert deep - at[100] == pytest.approx((5 * 3 * 8 + 20 - 21) * 8 * 400**2)
+    assert cost.memory([]) == 0
