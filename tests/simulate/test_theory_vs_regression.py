@@ -1,4 +1,4 @@
-"""Acceptance: real regressions at D = 700 agree with the closed forms within 4 standard errors, at 40 points."""
+"""Acceptance: real regressions at D = 700 agree with the closed forms within 4 standard errors, at 60 points."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tlcli.simulate.regression import simulate_regression
 DIM, TRIALS = 700, 16
 
 
-def random_points(n=40, seed=20240):
+def random_points(n=60, seed=20240):
     rng = np.random.default_rng(seed)
     points = []
     while len(points) < n:
@@ -36,7 +36,7 @@ def deviation(estimate, theory):
     return abs(estimate.mean - float(theory)) / max(estimate.se, 1e-9)
 
 
-@pytest.mark.parametrize("index", range(40))
+@pytest.mark.parametrize("index", range(60))
 def test_random_point(index):
     point = random_points()[index]
     simulated = simulate_regression(point, dim=DIM, trials=TRIALS, seed=1000 + index)
