@@ -10,6 +10,7 @@ from tlcli.dmft.activations import ACTIVATIONS, activation
 from tlcli.dmft.field import Drive, Field, Threads, blocks_of, free_rate, thread_count
 from tlcli.dmft.integrate import Control, integrate
 from tlcli.dmft.population import Population
+from tlcli.losses import Objective, loss_of
 
 SIZE, RANK, P = 12, 3, 5
 RNG = np.random.default_rng(7)
@@ -246,3 +247,22 @@ def test_evaluations_are_counted():
     assert field.evaluations == 2
     field.stiffness(0.0, STATE)
     assert field.evaluations > 2
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu"])
+def test_one_output_of_the_squared_error_is_what_it_was_to_the_last_bit(name):
+    """No loss stands between labels and forces: the same products and sums in the same order, in single precision."""
+    act = activation(name)
+    drive = Drive(COORDS, LABELS, 1.7, 0.3, 0.2)
+    found = Field(act, SIZE, drive, dtype="float32")(0.0, STATE.astype(np.float32))
+    u, a, c = (v.astype(np.float32) for v in (HIDDEN, READOUT, COORDS))
+    h = u @ c.T
+    phi = np.tanh(h) if name == "tanh" else np.maximum(h, 0)
+    slope = 1 - phi * phi if name == "tanh" else (h > 0).astype(np.float32)
+    pull = (0.3 * 1.7 * (LABELS - ((a / SIZE) @ phi).astype(float) / 1.7)).astype(np.float32)
+    du = slope @ (pull[:, None] * c) * a[:, None] - 0.2 * u
+    da = phi @ pull - 0.2 * a
+    np.testing.assert_array_equal(found, np.concatenate([du.ravel(), da]))
+    named = Drive(COORDS, LABELS, 1.7, 0.3, 0.2, objective=Objective(loss_of("mse"), LABELS))
+    same = Field(act, SIZE, named, dtype="float32")(0.0, STATE.astype(np.float32))
+    np.testing.assert_array_equal(same, found)
