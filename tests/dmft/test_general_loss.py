@@ -140,6 +140,16 @@ def test_old_head_reports_the_source():
     assert np.max(np.abs(old[:, 0].mean(axis=0) - reference)) > 10 * se.max()  # the features did move
 
 
+@pytest.mark.parametrize("lazy", [True, False])
+def test_the_old_head_begins_where_the_source_ended(lazy):
+    """With what the lazy control variate had added, too: the source's loss does not jump at the switch."""
+    problem = zoo.problem("Q3")
+    stages = [replace(stage, gamma=stage.gamma * (0.3 if lazy else 4.0)) for stage in problem.stages]
+    found = solve(replace(problem, stages=stages), Numerics(population="mc", neurons=512, repeats=2))
+    assert found.plan.lazy == lazy
+    np.testing.assert_allclose(found.observed[1]["old_outputs"][:, 0], found.f[0][:, -1], rtol=0, atol=2e-6)
+
+
 def test_until_ends_a_loss_without_minimum_at_the_training_loss():
     """Speed never says that separable data are fitted: a stage of logistic ends where the mean loss is reached."""
     act, geometry, u, a = zoo.small()

@@ -200,8 +200,7 @@ class _Way:
             response = response[stage.rows]
         field_ = self._field(replace(drive, shift=_at(shift, stage.rows), response=response))
         z = self.z = field_.asarray(self.z)
-        said = (field_, own, shift, extra.shift, extra.response, self.old)
-        recorder = _Recorder(index, stage, problem.n_points, observe, *said)
+        recorder = _Recorder(index, stage, problem.n_points, observe, field_, own, shift, extra.response, self.old)
         recorder.record(0.0, lambda t: z)
         recorder.follow(0.0, z)
         return recorder
@@ -211,9 +210,11 @@ class _Way:
         stage, response = recorder.stage, recorder.response
         self.fading *= float(np.exp(-stage.decay * outcome.time))
         self.z = to_numpy(outcome.state)
-        self.left = 0.0 if recorder.tau is None else recorder.tau(outcome.time)
+        self.left = recorder.shift(outcome.time)
         if response is not None:
-            self.carried = self.carried + stage.gamma * (response @ recorder.field.tail(outcome.state))
+            lazy = response @ recorder.field.tail(outcome.state)
+            self.left = self.left + lazy
+            self.carried = self.carried + stage.gamma * lazy
             size, rank = self.population.hidden.shape
             self.z = self.z[: size * (rank + (stage.readouts or 1))]
 
@@ -240,7 +241,7 @@ def _twice(people: Population, readout: Floats) -> Population:
 
 @dataclass(frozen=True, eq=False)
 class _OldHead:
-    """The readout (S,) or (S, K) that the source has left, its gamma, and what a frozen field had added to its f."""
+    """The readout (S,) or (S, K) that the source has left, its gamma, and what corrections had added to its f."""
 
     readout: Array
     gamma: float
@@ -280,7 +281,6 @@ class _Recorder(Recorder):
     field: Field
     own: _Own
     shift: Callable[[float], Floats]
-    tau: Callable[[float], Floats] | None
     response: Floats | None
     old: _OldHead | None = None
 

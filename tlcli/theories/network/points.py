@@ -38,7 +38,7 @@ from tlcli.theories.network.losses import check_losses
 from tlcli.training import TransferSettings, parameters
 
 ENGINE = "10"  # of the numbers that averages over samples share
-VERSION = f"{ENGINE}.2"
+VERSION = f"{ENGINE}.3"
 FUNCTION = "tlcli.theories.network.points:point"
 
 DURATION = 100.0  # of a stage, unless said otherwise
