@@ -139,6 +139,8 @@ def test_spaced_arrays_of_whole_numbers_are_whole():
         (np.ma.array([0.1, 0.2], mask=[0, 1]), "the array has masked values"),
         ([[0.1]], "a list within a list"),
         (_CYCLE, "a list within a list"),
+        (decimal.Decimal("1e999"), "is too large for a number"),
+        (np.longdouble("1e4000"), "is too large for a number"),
         (Ambiguous(), r"\(Ambiguous\) is no number, text or list"),
     ],
 )

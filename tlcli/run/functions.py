@@ -178,17 +178,17 @@ def check(result: Any, *, sigmas: float = 4.0, finite_size: float = 1.0, strict:
     from tlcli.report.checking import Checked, check_tables
     from tlcli.run.result import Result
 
-    limits = [_given("sigmas", "number", sigmas), _given("finite_size", "number", finite_size)]
+    sigmas, finite_size = _given("sigmas", "number", sigmas), _given("finite_size", "number", finite_size)
     strict = _given("strict", "flag", strict)
     lines: list[str] = []
     if not isinstance(result, Result):
         path = as_path(result, "a Result, a table or a folder")
-        code = check_tables([path], *limits, strict, lines.append)
+        code = check_tables([path], sigmas, finite_size, strict, lines.append)
         return Checked("\n".join(lines), code)
     with TemporaryDirectory() as name:  # what is judged is what would stand in the file
         folder = Path(name) / "result"
         result.save(folder)
-        code = check_tables([folder], *limits, strict, lines.append)
+        code = check_tables([folder], sigmas, finite_size, strict, lines.append)
     return Checked("\n".join(lines).replace(str(folder), result.job.name), code)
 
 

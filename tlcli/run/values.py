@@ -1,7 +1,9 @@
 """Values of Python as the options read them."""
 
+import math
 from collections.abc import Mapping, Set
-from numbers import Number
+from decimal import Decimal
+from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,10 @@ def plain(option: Option, value: Any) -> Any:
         raise _no_value(option, value)
     if isinstance(value, np.generic):
         return _decimal(value) if isinstance(value, np.floating) else value.item()
-    if isinstance(value, Number) and not isinstance(value, complex):  # of decimal or fractions
-        return float(value)  # type: ignore[arg-type]
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, Fraction):
+        return float(value)
     if isinstance(value, (Mapping, Set)):
         what = "a mapping" if isinstance(value, Mapping) else "a set, which has no order,"
         raise UsageError(f"{option.name}: {what} is no list of values; give a list.")
@@ -70,9 +74,10 @@ def as_path(given: Any, what: str) -> Path:
     return Path(text)
 
 
-def _decimal(number: Any) -> float:
-    """Return a float, as the decimal that it is printed as where it has fewer digits than a float."""
-    return float(str(number)) if number.dtype.itemsize < 8 else float(number)
+def _decimal(number: Any) -> float | str:
+    """Return a float, as the decimal that it is printed as where it has fewer digits; beyond all floats its text."""
+    found = float(str(number)) if number.dtype.itemsize < 8 else float(number)
+    return str(number) if math.isinf(found) and "inf" not in str(number) else found
 
 
 def _no_value(option: Option, value: Any) -> UsageError:
