@@ -3,14 +3,17 @@
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.cli.conftest import call
+from tlcli.options.commands import COMMANDS
 from tlcli.run import compute, cost
-from tlcli.sweep.runner import Task, left_of, plan
+from tlcli.run.job import prepare
+from tlcli.sweep.runner import Task, evaluate, left_of, plan
 from tlcli.theories import memory
 from tlcli.theories.network import cost as network_cost
 
@@ -199,3 +202,26 @@ def test_shards_share_the_tasks_that_are_left():
     assert sorted(task.parameters["x"] for part in parts for task in part) == list(range(7))
     assert [len(part) for part in parts] == [plan(tasks, None, (i, 3))[0] for i in (1, 2, 3)]
     assert len(left_of(tasks, None)) == 7
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_network_of_two_layers_needs_what_is_refused_and_not_much_more(repeats):
+    options = {
+        "model": "network",
+        "source": "he1",
+        "target": "he1",
+        "dim": "4",
+        "ptest": "20",
+        "neurons": "32",
+        "t1": "0.02",
+    }
+    options |= {"p1": "5", "p2": "800", "repeats": str(repeats), "population": "mc", "accuracy": "1"}
+    job = prepare("finetune-loss", COMMANDS["finetune-loss"].options, None, options)
+    (case,) = job.cases
+    (task,) = case.theory.tasks(case, 0)
+    evaluate(task.function, {**task.parameters, "p2": 10}, 0)  # the first call loads libraries
+    tracemalloc.start()
+    evaluate(task.function, task.parameters, 0)
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.25 * used < case.theory.memory([task]) < used
