@@ -237,6 +237,12 @@ def test_what_is_whole_within_rounding_is_that_number():
             OPTIONS[name].parse(value)
 
 
+@pytest.mark.parametrize("raw", [2**53 + 1, str(2**53 + 1), 2**128 - 1, f" {10**300 + 7}", 12.0, "1e3", "+7"])
+def test_a_seed_keeps_all_its_digits(raw):
+    expected = int(float(raw)) if raw in (12.0, "1e3", "+7") else int(raw)
+    assert OPTIONS["seed"].parse(raw) == expected
+
+
 BAD_GRIDS = ["1:2", "abc", "nan", "1e999", "0:inf:4", "0.1:inf:4", "-inf:1:4", "log:0:10:4", "0,log:0:10:4,5"]
 BAD_GRIDS += [
     "log:10:0:4",

@@ -213,3 +213,19 @@ def test_too_many_points_are_refused_before_they_are_made():
     values = parse_values("0:1:10000")
     with pytest.raises(UsageError, match=r"10000 x 10000 = 100000000 points; at most 50000000"):
         Grid.from_mapping({"a": values, "b": values})
+
+
+def test_long_lists_are_read_as_short_ones_are():
+    numbers = np.random.default_rng(0).random(1000).tolist()
+    found = parse_values(numbers)
+    assert found.array.tolist() == numbers
+    assert found.scale == "list"
+    assert parse_values([float(n) + 1e-12 for n in range(1, 300)], "p2", whole=True).array.tolist() == [*range(1, 300)]
+    for bad, words in (
+        ([*numbers, math.nan], "is not a number"),
+        ([*numbers, numbers[7]], "twice"),
+        ([*numbers, "a"], "grid"),
+    ):
+        with pytest.raises(UsageError, match=words) as caught:
+            parse_values(bad)
+        assert len(str(caught.value)) < 250

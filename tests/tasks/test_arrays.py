@@ -493,3 +493,14 @@ def test_a_changed_file_is_read_again(tmp_path):
     second = draw(npz(tmp_path, y_source=np.arange(8)), raw_inputs=True)
     np.testing.assert_array_equal(second.y_source, np.arange(8))
     assert first.description["sha256"] != second.description["sha256"]
+
+
+@pytest.mark.parametrize("name", ["x_source", "x_target", "x_test", "y_source", "y_target", "y_test"])
+@pytest.mark.parametrize("value", [np.inf, 1e300, -1e300])
+@pytest.mark.parametrize("write", [npz, lambda folder, **arrays: to_csv(folder, points() | arrays)])
+def test_numbers_near_the_end_of_all_are_refused_without_a_warning(tmp_path, recwarn, name, value, write):
+    array = points()[name]
+    array.flat[-1] = value
+    with pytest.raises(UsageError, match=r"inf|has an rms of|holds a value of 1e\+300"):
+        draw(write(tmp_path, **{name: array}), raw_inputs=True)
+    assert not recwarn.list

@@ -50,6 +50,11 @@ def _short(raw: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def _all_digits(raw: Any) -> bool:
+    """Whether a value is a whole number to all its digits."""
+    return isinstance(raw, int) or (isinstance(raw, str) and raw.strip().isascii() and raw.strip().isdigit())
+
+
 @dataclass(frozen=True)
 class Option:
     """One option: its key, how its text is read, its default, and how it is shown.
@@ -165,7 +170,7 @@ class Option:
         if self.kind == "integer":
             if not number.is_integer():
                 raise UsageError(f"{self.name}: '{_short(raw)}' is not a whole number.")
-            return int(number)
+            return int(raw) if _all_digits(raw) else int(number)  # a seed may have more than a float
         return number
 
 

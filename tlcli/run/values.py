@@ -89,13 +89,12 @@ def _no_value(option: Option, value: Any) -> UsageError:
 def _as_grid(array: Any) -> Any:
     import numpy as np
 
-    from tlcli.sweep.grids import Values, format_values
+    from tlcli.sweep.grids import Values, spaced_text
 
     if array.size > 2 and np.isfinite(array).all():
         for scale in ("linear", "log"):
             if scale == "log" and not (array > 0).all():
                 continue
-            text = format_values(Values(array, scale))
-            if ":" in text:
+            if text := spaced_text(Values(array, scale)):
                 return text
     return array.tolist()

@@ -35,6 +35,7 @@ _LISTS = (
     "1,2",
     "2,4",
 )  # examples, from which the first that is allowed is shown
+_MANY = 100  # numbers in a list
 NEAR_WHOLE = 1e-9  # of a value, which then is the whole number
 
 # Stricter than float(): no underscores, no digits of other scripts, no NaN.
@@ -118,8 +119,7 @@ def parse_values(
         UsageError: the value is no grid, holds NaN, or holds a value twice.
     """
     asked = _Asked(name, _show(value), whole, holds)
-    items = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
-    pieces = [piece for item in items for piece in _pieces(item, asked)]
+    pieces = _listed(value, asked)
     if not pieces:
         raise asked.refuse("holds no value")
     array = np.concatenate([numbers for numbers, _ in pieces]) + 0.0  # -0.0 and 0.0 are one value
@@ -134,6 +134,11 @@ def parse_values(
 
 def format_values(values: Values) -> str:
     """Return a short text that `parse_values` reads back as the identical floats and scale."""
+    return spaced_text(values) or ",".join(_number_text(number) for number in values.array)
+
+
+def spaced_text(values: Values) -> str:
+    """Return the text of one piece that `parse_values` reads back as the identical floats, empty if there is none."""
     array = values.array
     if values.scale != "list" and array.size > 1:
         prefix = "log:" if values.scale == "log" else ""
@@ -142,7 +147,7 @@ def format_values(values: Values) -> str:
         with_ends = _spaced(array[0], array[-1], array.size, values.scale)
         if np.array_equal(with_ends, array):
             return text
-    return ",".join(_number_text(number) for number in array)
+    return ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +213,15 @@ class Grid:
         columns = [values.array.tolist() for values in self.values.values()]
         for row in itertools.product(*columns):
             yield dict(zip(self.values, row, strict=True))
+
+
+def _listed(value: Any, asked: _Asked) -> list[tuple[Floats, Scale]]:
+    items = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
+    if len(items) > _MANY and all(type(item) is float for item in items):  # at once: one by one a million takes seconds
+        numbers = np.array(items)
+        if not np.isnan(numbers).any():
+            return [(near_whole(numbers) if asked.whole else numbers, "list")]
+    return [piece for item in items for piece in _pieces(item, asked)]
 
 
 def _pieces(item: Any, asked: _Asked) -> Iterable[tuple[Floats, Scale]]:
@@ -326,6 +340,6 @@ def _number_text(number: float) -> str:
 
 def _show(value: Any) -> str:
     if isinstance(value, (list, tuple, np.ndarray)):
-        value = ",".join(str(item) for item in value)
+        value = ",".join(str(item) for item in value[:60])  # of which so many characters are shown
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

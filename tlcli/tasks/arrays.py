@@ -31,6 +31,7 @@ from tlcli.tasks.labels import Labels, read_labels
 PREFIX = "file:"
 EXAMPLE = "file:data.npz"
 LARGEST_LABELS = 1e6
+LARGEST_VALUE = 1e100  # of an input, whose squares are added up
 LARGEST_INPUTS = 1e3  # of |x|^2/D on average
 _ALONE = 0.99  # share of |x|^2 of one column, from which the others do not count
 ROWS = "random, stratified"  # how rows are chosen: part of what a stored point is of
@@ -119,6 +120,11 @@ def _checked(path: Path, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
                 "all inputs must have the same dimension D."
             )
         _check_finite(path, f"x_{name}", x)
+        if (largest := float(np.abs(x).max())) > LARGEST_VALUE:
+            raise UsageError(
+                f"{path}: x_{name} holds a value of {largest:.3g}, whose square is near the end of numbers; divide the "
+                f"inputs by it, at most {LARGEST_VALUE:g} is allowed."
+            )
         for label in (f"y_{name}", *(["y_test_source"] if name == "test" else [])):
             task = "y_source" if label in ("y_source", "y_test_source") else "y_target"
             outputs = checked[task].shape[1:] if task in checked else ()
@@ -144,7 +150,8 @@ def _remedy(name: str, y: Floats) -> str:
 
 def _check_size(path: Path, name: str, y: Floats) -> None:
     """Refuse labels so large that no training time would be left after the first step."""
-    size = float(np.sqrt(np.nanmean(y**2))) if np.isfinite(y).any() else 0.0
+    largest = float(np.nanmax(np.abs(y))) if np.isfinite(y).any() else 0.0
+    size = largest * float(np.sqrt(np.nanmean((y / largest) ** 2))) if largest > LARGEST_LABELS else 0.0
     if size > LARGEST_LABELS:
         raise UsageError(
             f"{path}: {name} has an rms of {size:.3g}; divide all labels by it (labels c y at gamma are labels y at "

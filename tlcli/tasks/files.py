@@ -156,7 +156,7 @@ def refuse_index(path: Path, names: Sequence[str], tables: Sequence[Floats], dro
     (points, D) each; `names` (D,). Of fewer points a real input may look the same: they are too short to tell.
     """
     whole, *sets = tables
-    if len(whole) < 2:
+    if len(whole) < 2 or not np.isfinite(whole).all():  # which is refused as such
         return
     named = np.array([name.lower() in _INDEX for name in names], dtype=bool)
     odd = named & (np.diff(np.sort(whole, axis=0), axis=0) > 0).all(axis=0)
