@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from tlcli.dmft.deep import solve
+from tlcli.dmft.deep.field import DeepField
 from tlcli.options.commands import COMMANDS
 from tlcli.run.job import prepare
+from tlcli.sweep.runner import evaluate
 from tlcli.theories.network import cost, experiment
 
 FLAGS = {"source": "linear", "target": "hermite:2", "dim": 4, "p1": 8, "p2": 6, "ptest": 20, "t1": 2, "t2": 2}
@@ -99,6 +102,44 @@ def test_a_dry_run_says_a_time(tmp_path, capsys):
     assert lines[3].startswith("  experiments: 1 point, ")
     assert "on 1 worker(s)" in lines[4]
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [{}, {"responses": True}, {"neurons": "300"}, {"depth": "3", "dim": "3", "repeats": "2"}]
+)
+def test_the_work_of_a_deep_network_is_that_of_its_looks(flags, monkeypatch):
+    """Not seconds, but passes through the network times neurons and points, of the looks and of the whole run."""
+    work, forward = [0.0], DeepField.forward
+
+    def counted(self, t, weights):
+        found = forward(self, t, weights)
+        work[0] += found.phi[-1].size
+        return found
+
+    def of(task, p):
+        before = work[0]
+        record, _ = evaluate(task.function, {**p, "threads": 1}, task.seed)
+        assert record["status"] == "converged", record["message"]
+        return record, work[0] - before
+
+    def limited(task, p, tell):
+        record, found = of(task, p)
+        tell(task, record)
+        return found
+
+    monkeypatch.setattr(DeepField, "forward", counted)
+    monkeypatch.setattr(solve, "LEAST", 128)
+    monkeypatch.setattr(cost, "_FEW_DEEP", 128)
+    monkeypatch.setattr(cost, "_limited", limited)
+    monkeypatch.setattr(cost, "thread_count", lambda: 1)
+    monkeypatch.setattr(cost, "_LONG", np.inf)
+    flags = {"activation": "tanh", "depth": "2", "accuracy": "0.1", "repeats": "3", **flags}
+    found, (task,) = expected(**flags)
+    looked = work[0]
+    record, truth = of(task, task.parameters)
+    assert (record["info"]["neurons"] > 256) or "neurons" in flags, "more than the first repeat had"
+    assert truth / 2 < found < 2 * truth
+    assert looked < truth
 
 
 def test_a_look_at_a_deep_network_ends(monkeypatch):

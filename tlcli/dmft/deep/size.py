@@ -48,6 +48,11 @@ def expected_neurons(numerics: Numerics, gamma: float, rank: int) -> int:
     return numerics.neurons or min(MOST, max(LEAST, wanted, PER_RANK * rank))
 
 
+def neurons_for(numerics: Numerics, neurons: int, rank: int) -> int:
+    """Return the neurons of all repeats where one of `neurons` has found `rank` directions, baseline included."""
+    return neurons if numerics.neurons is not None else max(neurons, min(math.ceil(1.1 * PER_RANK * rank), MOST))
+
+
 def size_of(
     act: Activation, depth: int, points: int, dim: int, rank: int, neurons: int, numerics: Numerics
 ) -> DeepSize:

@@ -1,7 +1,8 @@
 """How long networks will take: a few points of a sweep are solved with two repeats, in place of all of them.
 
 The number of evaluations of the dynamics, which is not known before, hardly depends on the number of neurons and not on
-that of repeats; so what a point takes follows from what two repeats of it take.
+that of repeats; so what a point takes follows from what two repeats of it take. The repeats of a deep network have as
+many neurons as the directions that its first one finds ask for: one repeat of few neurons finds about as many.
 """
 
 import math
@@ -9,15 +10,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tlcli.dmft.deep.size import neurons_for
 from tlcli.dmft.field import thread_count
 from tlcli.dmft.network_transfer import planned
 from tlcli.dmft.plan import Plan
 from tlcli.sweep.executors import make_executor
 from tlcli.sweep.runner import Record, Task, evaluate
-from tlcli.theories.network.points import data_of, expected_size_of, numerics_of, settings_of
+from tlcli.theories.network.points import data_of, numerics_of, settings_of
 
 _LOOKED_AT = 3  # points of a sweep
 _FEW, _PAIR = 64, 2  # neurons and repeats of a first look
+_FEW_DEEP, _LEAST_SLOPE = 512, 0.5  # neurons of a first look at a deep network; the least part that grows with them
 _LONG = 15.0  # seconds, which a look shall not take by much
 LIMIT = 60.0  # seconds, at which a look at a deep network is given up
 _AGAIN = 0.6  # of a repeat: the look at the error of the integration
@@ -53,9 +56,8 @@ def _of_point(task: Task, tell: Heard) -> float:
     if chosen is None or chosen.kind in ("exact", "quadrature"):  # no sample, no repeats: as it is
         return _limited(task, p, tell) if deep else _seconds(task, p)
     pair = {"repeats": min(_PAIR, chosen.repeats)}
-    if deep:  # with all the neurons that their rank will ask for; the process of the look has one thread
-        seconds = _limited(task, {**p, **pair, "neurons": expected_size_of(p).neurons}, tell)
-        return seconds * _rounds(chosen, chosen.repeats) / (pair["repeats"] + _AGAIN)
+    if deep:
+        return _of_deep(task, p, chosen, tell)
     neurons = min(_FEW, chosen.neurons)
     seconds = _seconds(task, {**p, **pair, "neurons": neurons})
     fitting = int(neurons * max(1.0, _LONG / max(seconds, 1e-9)))
@@ -67,6 +69,43 @@ def _of_point(task: Task, tell: Heard) -> float:
         seconds, neurons = longer, more
     whole = seconds + slope * max(0.0, _work(chosen) - neurons)
     return whole * _rounds(chosen, chosen.repeats) / _rounds(chosen, _PAIR)
+
+
+def _of_deep(task: Task, p: Mapping[str, Any], chosen: Plan, tell: Heard) -> float:
+    """Return the seconds of a deep network that is sampled, from looks at a repeat of few neurons and of twice as many.
+
+    More looks follow where the directions are nearly as many as the neurons that could show them.
+    """
+    looks, rank, spent = list[tuple[int, float]](), 0, 0.0
+
+    def heard(looked: Task, record: Record) -> None:
+        nonlocal rank
+        rank = max(rank, int(record.get("info", {}).get("revealed") or 0))
+        tell(looked, record)
+
+    whole, few = chosen.neurons, min(_FEW_DEEP, chosen.neurons)
+    while True:
+        seconds = _limited(task, {**p, "repeats": 1, "neurons": few}, heard)
+        if seconds == math.inf and not looks:
+            return seconds
+        if seconds == math.inf:
+            break
+        looks.append((few, seconds / (1 + _AGAIN)))
+        whole, spent = neurons_for(numerics_of(p), chosen.neurons, rank), spent + seconds
+        if few >= whole or spent > _LONG or (len(looks) > 1 and rank < few / 2):
+            break
+        few = min(2 * few, whole)
+    last, seconds = looks[-1]
+    slope = seconds / last
+    if len(looks) > 1:
+        before, less = looks[-2]
+        slope = max(_LEAST_SLOPE * slope, (seconds - less) / (last - before))
+
+    def of(neurons: int) -> float:
+        return seconds + slope * (neurons - last)  # of one repeat
+
+    again = of(chosen.neurons) if whole > chosen.neurons else 0.0  # the first repeat was one of too few neurons
+    return again + of(whole) * _rounds(chosen, chosen.repeats)
 
 
 def _work(chosen: Plan) -> float:
