@@ -18,6 +18,7 @@ from tlcli.options import OPTIONS
 from tlcli.options.columns import COLUMNS, label_of
 from tlcli.options.commands import COMMANDS
 from tlcli.report.interactive import _broken
+from tlcli.report.maps import colour_scale
 from tlcli.report.markup import page_text
 from tlcli.run.again import recipe_inside
 from tlcli.run.execute import execute
@@ -90,6 +91,26 @@ def test_a_map_has_its_gains_boundary_and_every_column_under_the_pointer(tmp_pat
     # The colour at gain 0 is the middle of the scale.
     z, gain = array(first["z"]), result["gain"][0].T
     np.testing.assert_allclose(np.sign(np.round(z - 0.5, 12)), np.sign(np.round(gain, 12)))
+
+
+def test_a_map_has_colours_beyond_its_scale_and_best_values_beyond_its_axis(tmp_path):
+    flags = {"x": "alpha2=0.05:1.5:30", "y": "gamma0=log:0.1:10:30", "kernel": "ntk", "ridge": "0.05", "rho": "0.5"}
+    flags |= {"noise1": "0.3", "noise2": "0.3", "optimal_gamma0": True, "alpha1": "0.3,0.8,2"}
+    run("phase-diagram", tmp_path, format="html", **flags)
+    data, layout = parts(tmp_path / "figure.html")
+    result = tlcli.load(tmp_path)
+    gain, norm = result["gain"], colour_scale([result["gain"]], signed=True)[0]
+    beyond = gain <= norm.vmin
+    assert 5 < beyond.sum() < 0.05 * gain.size
+    z = np.array([array(t["z"]).T for t in of_kind(data, "heatmap") if "customdata" in t])
+    np.testing.assert_array_equal(z == 0, beyond)
+    assert np.all(z <= 1), "every gain has a colour"
+    ticks = dict(zip(layout["yaxis"]["tickvals"], layout["yaxis"]["ticktext"], strict=True))
+    assert ticks[0.5] == "0.5", "not a 5 below the 1"
+    arrows, *_ = (t for t in of_kind(data, "scatter") if t["name"].endswith("at or beyond the edge"))
+    infinite = np.isposinf(result["gamma0_opt"]) & (result["loss_opt"] < result["baseline"])
+    np.testing.assert_allclose(array(arrows["x"]), result["alpha2"][0, :, 0][infinite[0, :, 0]])
+    assert arrows["marker"]["symbol"] == "triangle-up"
 
 
 def test_curves_have_the_points_of_the_table_on_smooth_lines_and_the_experiments(tmp_path):

@@ -1,5 +1,6 @@
 """Figures of a table for a web browser: zoom, every column under the pointer, a slider over what panels differ in."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -164,6 +165,7 @@ def _map_traces(panel: MapPanel, spec: FigureSpec, norm: Normalize, cmap: Any) -
     places = [edge.tolist() for edge in cells.edges]
     colours = [[i / (_COLOURS - 1), to_hex(cmap(i / (_COLOURS - 1)))] for i in range(_COLOURS)]
     shade = np.ma.filled(norm(np.ma.masked_invalid(on_scale(cells.values, norm, spec.quantity))), np.nan)
+    shade = np.clip(shade, 0.0, 1.0)  # what is beyond the scale has its last colour
     heat = {"type": "heatmap", "x": places[0], "y": places[1], "zmin": 0, "zmax": 1}
     bar = {"title": {"text": _broken(page_text(spec.value_label)), "side": "top"}, **_bar_ticks(norm)}
     found = [
@@ -188,6 +190,13 @@ def _map_traces(panel: MapPanel, spec: FigureSpec, norm: Normalize, cmap: Any) -
         name = f"best {page_text(short_symbol(panel.searched))}"
         if np.isfinite(inside).any():
             found.append(_line(*pair, name, line={"color": BEST, "width": 2.5, "dash": "dash"}, **_QUIET))
+        sides = (("down", "up") if along_y else ("left", "right"), (best == 0, np.isposinf(best)), (0, -1))
+        for symbol, beyond, at in zip(*sides, strict=True):
+            if beyond.any():
+                edge = np.full(int(beyond.sum()), cells.edges[along_y][at])
+                pair = (other[beyond], edge) if along_y else (edge, other[beyond])
+                style = {"symbol": f"triangle-{symbol}", "color": BEST, "size": 9}
+                found.append(_line(*pair, f"{name} at or beyond the edge", mode="markers", marker=style, **_QUIET))
     return found
 
 
@@ -256,7 +265,11 @@ def _value_axis(
 
 def _logarithmic(low: float, high: float) -> dict[str, Any]:
     """Return a logarithmic axis with numbers at 1, 2, 5 of each decade where there is room for them."""
-    return {"type": "log", "dtick": 1 if np.log10(high / low) > 2.5 else "D2"}
+    if np.log10(high / low) > 2.5:
+        return {"type": "log", "dtick": 1}
+    decades = 10.0 ** np.arange(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    ticks = np.outer(decades, [1, 2, 5]).ravel()
+    return {"type": "log", "tickvals": ticks.tolist(), "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def _panel_traces(
