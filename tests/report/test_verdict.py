@@ -59,6 +59,11 @@ def test_errors_of_networks_are_told_by_their_origin():
     assert exact.endswith("pre-training helps, gain 0.090 ± 0.040 by the test points")
     grid = block({"p2": [1, 2]}, **gains([0.3, 0.45], 0.5), gain_se=np.full(2, 0.03), gain_test_se=np.full(2, 0.04))
     assert "; gain 0.200 ± 0.050 (p2 = 1); errors by neurons and test points" in verdict([grid])
+    none = block({"p2": [1, 2]}, **gains([0.49, 0.53], 0.5), gain_se=np.full(2, 0.03), gain_test_se=np.full(2, 0.04))
+    assert verdict([none]) == (
+        "pre-training makes no difference at all 2 points; the largest gain is -0.030 ± 0.050 (p2 = 2); errors by "
+        "neurons and test points"
+    )
     over = block({"p2": [1, 2]}, **gains([0.3, 0.45], 0.5), gain_draw_se=np.full(2, 0.03), draws=8)
     assert "; errors over 8 draws of the data" in verdict([over])
     source = block(source_loss=0.5, source_loss_se=0.03, source_loss_test_se=0.04)
@@ -86,6 +91,7 @@ def test_a_grid_in_time_says_where_stopping_early_is_better_and_when():
     columns = gains(loss, np.ones((4, 4)), stage=[1, 2, 2, 2], time=[3.0, 0.0, 2.0, 4.0], loss_se=np.full((4, 4), 0.02))
     axes = {"gamma2": [1.0, 2.0, 3.0, 4.0], "record": [0, 1, 2, 3]}
     said = verdict([block(axes, **columns, gain_se=np.full((4, 4), 0.02))])
+    assert "; loss in the end 0.200 ± 0.020 (gamma2 = 2) to 0.500 ± 0.020 (gamma2 = 3)" in said
     assert "; loss is less before the end at 2 of 4 points: 0.1 to 0.2 at t = 0 to 2" in said
     columns["loss"] = np.array([loss[0]] * 4)
     assert "before the end at all 4 points: 0.2 at t = 2" in verdict([block(axes, **columns)])

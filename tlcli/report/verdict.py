@@ -45,7 +45,7 @@ def _of_case(block: Block, edges: Sequence[Mapping[str, Any]], default: str) -> 
     if "gain" in end.columns:
         parts = [_point(end) if end.size == 1 else _grid(end, edges)]
         if RECORD in theory.axes:
-            parts[0] += _earlier(theory, _loss(end))
+            parts[0] += _losses(end) + _earlier(theory, _loss(end))
         parts += [_best(end, name) for name in BEST]  # what one is free to choose
     else:
         parts = [_quantity(end, name) for name in _shown(end, default)]
@@ -175,22 +175,39 @@ def _grid(block: Block, edges: Sequence[Mapping[str, Any]]) -> str:
     text = f"pre-training {', '.join(shares)} {'points' if len(shares) == 1 else f'of {block.size} points'}"
     signed = np.isin(phases, (Phase.POSITIVE, Phase.NEGATIVE))
     if signed.any():  # where there is no effect, the gain is noise or rounding
-        gain = block.full(_gain(block))
-        low = np.argmin(np.where(signed, gain, np.inf))
-        high = np.argmax(np.where(signed, gain, -np.inf))
-        ends = (_there(block, np.unravel_index(int(end), block.shape)) for end in dict.fromkeys((low, high)))
-        text += f"; {_gain(block).replace('_', ' in ')} {' to '.join(ends)}{_origin(block, _gain(block))}"
+        name = _gain(block)
+        text += f"; {name.replace('_', ' in ')} {_ends(block, name, signed)}{_origin(block, name)}"
+    elif _origin(block, _gain(block)):
+        gain = np.abs(block.full(_gain(block)))
+        largest = _ends(block, _gain(block), gain == np.nanmax(gain)) if np.isfinite(gain).any() else "not known"
+        text += f"; the largest {_gain(block).replace('_', ' in ')} is {largest}{_origin(block, _gain(block))}"
     both = (phases == Phase.POSITIVE).any() and (phases == Phase.NEGATIVE).any()  # else the line lies in the noise
     crossings = [place for some in edges if both and (place := _crossing(some, block))]
     return text + (f"; it changes sign at {', at '.join(crossings)}" if crossings else "")
 
 
-def _there(block: Block, where: Any) -> str:
-    """Return the gain of one point and where it is."""
+def _losses(end: Block) -> str:
+    """Return the range of the loss of a grid after training; a single point has said it."""
+    loss = _loss(end)
+    known = np.isfinite(end.full(loss))
+    return (
+        "" if end.size == 1 or not known.any() else f"; {loss.replace('_', ' ')} in the end {_ends(end, loss, known)}"
+    )
+
+
+def _ends(block: Block, name: str, chosen: Any) -> str:
+    """Return the least and the largest value of a column among the `chosen` points, and where they are."""
+    values = block.full(name)
+    ends = (np.argmin(np.where(chosen, values, np.inf)), np.argmax(np.where(chosen, values, -np.inf)))
+    return " to ".join(_there(block, name, np.unravel_index(int(end), block.shape)) for end in dict.fromkeys(ends))
+
+
+def _there(block: Block, name: str, where: Any) -> str:
+    """Return a number with its error and where it is."""
     axes = ", ".join(
         f"{name} = {number(values[i])}" for (name, values), i in zip(block.axes.items(), where, strict=True)
     )
-    return f"{_at(block, _gain(block), tuple(where))} ({axes})"
+    return f"{_at(block, name, tuple(where))} ({axes})"
 
 
 def _crossing(edge: Mapping[str, Any], block: Block) -> str:
