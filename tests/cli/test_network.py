@@ -31,7 +31,7 @@ def test_a_curve_has_a_row_per_record_and_the_baseline_beside_it(tlcli):
     for row in rows:
         empty = {name for name, cell in row.items() if cell == ""}
         sampled = ("baseline", "gain", "best_loss", "overfitting")
-        of_target = {f"{name}{end}" for name in sampled for end in ("", "_se", "_draw_se")} | {"best_time"}
+        of_target = {f"{name}{end}" for name in sampled for end in ("", "_se", "_test_se", "_draw_se")} | {"best_time"}
         assert empty == (of_target if row["stage"] == "1" else set()), "stage 1 has no baseline"
         number = {name: float(row[name] or "nan") for name in LOSSES}
         if row["stage"] == "2":
