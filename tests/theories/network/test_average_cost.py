@@ -20,7 +20,7 @@ def clock(monkeypatch):
     """Let kernels of n points take 1 + 1e-4 n² seconds and a readout 0.5 + 1e-7 n³; return the points seen."""
     seen = []
 
-    def timed(call):
+    def timed(call, clock=None):
         found = call()
         n = len(found.start) if hasattr(found, "start") else len(found.pools[0][0].losses[0, 0, 0, 0])
         seen.append(n)
@@ -39,7 +39,8 @@ def test_kernels_grow_with_the_square_of_all_points_and_readouts_with_the_cube_o
     read = 4 * (0.5 + 1e-7 * pool**3)
     kernels = (1 + 1e-4 * (4 * pool) ** 2) * (repeats + 0.6) / 2.6
     assert found == pytest.approx((2 * (kernels + read), read))
-    assert max(clock) <= 360
+    assert max(clock) <= 720
+    assert 720 not in clock, "what took long is not looked at again with more points"
     assert len(tasks) == 2
 
 
@@ -78,3 +79,20 @@ def test_memory_grows_with_kernels_and_repeats():
     deep = cost.memory(tasks_of(gamma0="0,1", p2="5", pool=100, repeats=8, depth=2))
     assert deep - at[100] == pytest.approx((5 * 3 * 8 + 20 - 21) * 8 * 400**2)
     assert cost.memory([]) == 0
+
+
+def test_quick_looks_have_another_at_more_points(monkeypatch):
+    """Small pieces are too quick to tell what grows: 0.1 s, as long as nothing does, and 1e-9 n³ from 720 points on."""
+    seen = []
+
+    def timed(call, clock=None):
+        found = call()
+        n = len(found.start) if hasattr(found, "start") else len(found.pools[0][0].losses[0, 0, 0, 0])
+        seen.append(n)
+        return found, 0.1 + (1e-9 * (n**3 - 360**3) if n > 360 else 0.0)
+
+    monkeypatch.setattr(cost, "_timed", timed)
+    (task,) = tasks_of(gamma0="0", p2="30", pool=900)
+    found = cost.expected_seconds([task])[1]
+    assert max(seen) == 720
+    assert found == pytest.approx(4 * (0.1 + 1e-9 * (900**3 - 360**3)))

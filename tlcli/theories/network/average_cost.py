@@ -23,7 +23,8 @@ from tlcli.theories.network.pools import PoolData, pools_of
 REPEATS = 8  # unless they are given
 _LOOK = "tlcli.theories.network.average_cost:look"
 _LOOKED_AT, _ENOUGH = 3, 2.0  # points of a sweep, and the seconds after which no other is looked at
-_PIECE, _SHARE, _PAIR = 360, 3, 2  # points of a pool in a look, and in one that is smaller; its repeats
+_PIECES, _PAIR = (120, 360, 720), 2  # points of a pool in the looks at it, and repeats of each
+_QUICK = 1.0  # seconds of a look, after which the largest is worth its time
 _AGAIN = 0.6  # of a repeat: the look at the error of the integration
 # Measured with 361 to 4000 points: a process, and what it holds at its peak in units of a kernel between all points.
 _PROCESS = 2.5e8
@@ -54,9 +55,9 @@ def look(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[s
     few = min(_PAIR, wanted) if p["gamma0"] > 0 else wanted  # nothing is trained, or repeated, without richness
     settings = points.settings_of({**p, "ridge": 0.0, "rule": "frozen"})
     numerics = points.numerics_of({**p, "draw": 0, "repeats": few})
-    top, kernels, readouts = min(_PIECE, pool), list[float](), list[float]()
-    pieces = sorted({max(top // _SHARE, 2), top})
-    for n in pieces:
+    top, kernels, readouts = min(_PIECES[1], pool), list[float](), list[float]()
+    pieces = sorted({max(top // 3, 2), top})
+    for n in pieces:  # which may get longer
         part = _piece(data, n)
         found, seconds = _timed(lambda part=part: pool_kernels(part, settings, numerics, max(p["sizes"]), part.rows))
         if found.message:
@@ -65,7 +66,9 @@ def look(parameters: Mapping[str, Any], seeds: np.random.SeedSequence) -> dict[s
         count = wanted if len(found.kernels) > 1 else 1
         readout = Readout({**p, "sizes": _sizes(p["sizes"], n, pool)}, part)
         mean, samples = found.kernels.mean(axis=0), found.kernels[np.arange(count) % len(found.kernels)]
-        readouts.append(_timed(lambda r=readout, m=mean, s=samples: r.of(m, s))[1])
+        readouts.append(_timed(lambda r=readout, m=mean, s=samples: r.of(m, s), time.process_time)[1])
+        if n == _PIECES[1] and pool > _PIECES[2] and kernels[-1] + readouts[-1] < _QUICK:
+            pieces.append(_PIECES[2])
     return {
         "status": "converged",
         "kernels": grown(pieces, kernels, whole, 2) * _rounds(wanted) / _rounds(few),
@@ -95,16 +98,17 @@ def _kernels(p: Mapping[str, Any]) -> int:
 
 
 def grown(sizes: Sequence[int], seconds: Sequence[float], size: int, power: int) -> float:
-    """Return the seconds at a size from those at one or two smaller ones, of which a part grows with its power."""
+    """Return the seconds at a size from those at smaller ones, the last two, of which a part grows with its power."""
     if len(sizes) == 1:
         return seconds[0]
-    share = (size**power - sizes[1] ** power) / (sizes[1] ** power - sizes[0] ** power)
-    return seconds[1] + max(0.0, seconds[1] - seconds[0]) * share
+    share = (size**power - sizes[-1] ** power) / (sizes[-1] ** power - sizes[-2] ** power)
+    return seconds[-1] + max(0.0, seconds[-1] - seconds[-2]) * share
 
 
-def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.perf_counter()
-    return call(), time.perf_counter() - start
+def _timed(call: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> tuple[Any, float]:
+    """Return what a call returns, and its seconds; those of one thread by a clock that others do not disturb."""
+    start = clock()
+    return call(), clock() - start
 
 
 def _piece(data: PoolData, count: int) -> PoolData:
