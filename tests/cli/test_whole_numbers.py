@@ -76,6 +76,11 @@ LARGE = [
     ("bayes-saddle --source he1 --target he1 --p2 1e9", "p2 = 1e+09"),
     ("finetune-loss --solver linear-structured --dim 1e11", "D = 1e+11"),
     ("finetune-loss --simulate --dim 1e9", "D = 1e+09"),
+    ("finetune-loss --solver linear-structured --p1 1e300 --p2 10 --simulate", "p1 = 1e+300"),
+    ("dmft-solve --source he1 --target he2 --alpha1 1e308 --dim 1e11", "alpha1 = 1e+308 is too much"),
+    ("dmft-solve --source he1 --target he2 --accuracy 1e-300", "accuracy = 1e-300 is not allowed"),
+    ("dmft-solve --source he1 --target he2 --integrator euler --dt 1e-300 --t1 1", "dt = 1e-300 is not allowed"),
+    ("dmft-solve --source he1 --target he2 --integrator euler --dt 1e-12 --t1 1", "dt = 1e-12 takes"),
 ]
 
 

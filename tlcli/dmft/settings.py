@@ -66,6 +66,9 @@ class Data(Protocol):
         ...
 
 
+MOST_STEPS = 1e10  # of one stage: more take days of the smallest network
+
+
 def check_steps(settings: TransferSettings, dt: float) -> None:
     """Refuse recorded times, and ends of stages, that lie between the steps `dt` of gradient descent.
 
@@ -77,6 +80,11 @@ def check_steps(settings: TransferSettings, dt: float) -> None:
         trained.append(settings.times2)
     for t in itertools.chain(*trained):
         steps = t / dt
+        if steps > MOST_STEPS and math.isfinite(t):
+            raise UsageError(
+                f"dt = {digits(dt)} takes {steps:.2g} steps of gradient descent to t = {digits(t)}, and at most "
+                f"{MOST_STEPS:g} are allowed; use a larger --dt or a shorter stage."
+            )
         if math.isfinite(steps) and abs(steps - round(steps)) > 1e-9 * max(1.0, steps):
             low, high = (digits(float(f"{k * dt:.12g}")) for k in (math.floor(steps), math.ceil(steps)))
             raise UsageError(

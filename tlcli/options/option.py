@@ -177,7 +177,7 @@ class Option:
 POSITIVE = Domain(0, open_low=True)
 NOT_NEGATIVE = Domain(0)
 FINITE = Domain(0, 1e12, finite=True)
-TOLERANCE = Domain(0, open_low=True, finite=True)
+TOLERANCE = Domain(1e-15, 1e15, finite=True)  # what is below the rounding of numbers has no effect, or no end
 OVERLAP = Domain(-1, 1)
 SHARE = Domain(  # of flipped labels
     0, 0.5, open_high=True, note="at one half labels say nothing, above it the opposite: exchange the classes for that"

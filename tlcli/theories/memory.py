@@ -12,6 +12,7 @@ from tlcli.theories.amounts import shown_size
 # Measured of two-layer networks from 33 to 6000 points: several copies of the inputs, and 29 to 55 numbers per pair of
 # training points. The least that any theory has of them, so that nothing is refused that could run.
 _COPIES, _PAIRS = 4.0, 6.0
+_ENDLESS = 1e100  # of anything: squares of it are numbers still
 
 
 def least_size(parameters: Mapping[str, Any]) -> float:
@@ -23,7 +24,7 @@ def least_size(parameters: Mapping[str, Any]) -> float:
 
     def number(name: str) -> float:
         value = float(parameters.get(name) or 0)
-        return value if math.isfinite(value) else 0.0
+        return min(value, _ENDLESS) if math.isfinite(value) else 0.0
 
     samples = [number("p1"), max([number("p2"), *map(float, parameters.get("sizes") or ())])]
     points, dim = sum(samples) + number("ptest") + number("pool"), number("dim")

@@ -72,7 +72,10 @@ def samples(name: str, value: float, dim: int) -> int:
     """
     if math.isinf(value):
         raise UsageError(f"{name} = inf is no number of samples; a network needs a finite {name}.")
-    count = round(value * dim) if name.startswith("alpha") else round(value)
+    found = value * dim if name.startswith("alpha") else value
+    if math.isinf(found):
+        raise UsageError(f"{name} = {value:g} is too much at D = {dim}: P = {name} D is beyond all numbers; use less.")
+    count = round(found)
     if count < 1:
         raise UsageError(f"{name} = {value:g} leaves no sample at D = {dim}; use at least {name} = {1 / dim:g}.")
     return count
