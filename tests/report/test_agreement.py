@@ -144,6 +144,17 @@ def test_widths_of_different_points_are_not_mixed(table):
     assert [c.row for c in found.comparisons] == [2, 3]
 
 
+def test_a_width_without_scatter_is_extrapolated_with_the_error_of_the_other(table):
+    """Errors of classifiers: all redrawings of the wider networks agree, of the narrow ones not; 2 m_64 - m_32."""
+    network = {"nets": 4, "width": [32, 64], "sim_loss": [0.051375, 0.05], "sim_loss_se": [0.0057, 0.0]}
+    found = assess(table(**network, loss=0.05))
+    (one,) = found.comparisons
+    assert one.mean == pytest.approx(0.048625, abs=1e-8)
+    assert one.error == pytest.approx(0.0057, rel=1e-6)
+    assert found.disagreeing(4) == []
+    assert len(assess(table(**network, loss=0.25)).disagreeing(4)) == 1
+
+
 def test_exact_widths_take_the_widest(table):
     found = assess(table(width=[100, 200], loss=0.0, sim_loss=[0, 0], sim_loss_se=[0, 0]))
     assert found.worst().probability == 1

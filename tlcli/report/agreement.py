@@ -354,8 +354,8 @@ def _extrapolate(widths: Any, means: Any, errors: Any) -> tuple[float, float]:
     largest = errors.max()
     if not largest > 0:  # exact numbers (or none): nothing to weigh, and no error to propagate
         return float(means[np.argmax(widths)]), float(largest)
-    weights = 1 / np.maximum(errors, 1e-6 * largest) ** 2
+    weights = 1 / np.maximum(errors, 1e-6 * largest)
     design = np.column_stack([np.ones_like(widths), 1 / widths])
-    normal = design.T @ (weights[:, None] * design)
-    covariance = np.linalg.pinv(normal, hermitian=True)
-    return float((covariance @ design.T @ (weights * means))[0]), float(np.sqrt(covariance[0, 0]))
+    # Not by the normal equations: weights of very different errors would leave them no digit.
+    row = np.linalg.pinv(weights[:, None] * design)[0]
+    return float(row @ (weights * means)), float(np.linalg.norm(row))
