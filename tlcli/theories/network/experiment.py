@@ -112,14 +112,18 @@ _STEP_LOOKS = 3  # trainings of one network whose step is looked at: itself, and
 
 
 def expected_cost(p: Mapping[str, Any]) -> tuple[float, float]:
-    """Return seconds and bytes that the networks of a point need, from two short trainings of one of them."""
+    """Return seconds and bytes that the networks of a point need, from short trainings of one of them.
+
+    The shortest comes twice: the first time it may load what it needs, and seem longer than the other one.
+    """
     spent = []
-    for share in _SHARES:
+    for share in (_SHARES[0], *_SHARES):
         times = {name: [_part(share, float(p[name][-1]), p["dt"])] if p[name] else [] for name in ("times1", "times2")}
         spent.append(evaluate(FUNCTION, {**p, **times, "nets": 1}, int(p["data_seed"]))[1])
-    one = max(0.0, spent[1] - spent[0]) / (_SHARES[1] - _SHARES[0]) / _STEP_LOOKS
+    short, long = min(spent[:2]), spent[2]
+    one = max(0.0, long - short) / (_SHARES[1] - _SHARES[0]) / _STEP_LOOKS
     points = sum(int(p.get(name) or 0) for name in ("p1", "p2", "ptest"))
-    return spent[0] + one * (int(p["nets"]) + _STEP_LOOKS - 1), 8.0 * 4 * int(p["nets"]) * int(p["width"]) * points
+    return short + one * (int(p["nets"]) + _STEP_LOOKS - 1), 8.0 * 4 * int(p["nets"]) * int(p["width"]) * points
 
 
 def _part(share: float, end: float, dt: float | None) -> float:
