@@ -18,6 +18,7 @@ from tlcli.theories.network.points import data_of
 _NETWORKS = ("gamma0", "gamma2", "beta", "beta2", "delta", "moves", "predictions", "keep")
 # Seconds per cubed point of a linear transfer: 3.6 s for source and target of 2000 points each and 500 others.
 _LINEAR = 4e-11
+_LINEAR_LEAST = 0.004  # of a stage, however few its points: 7 ms to 9 ms for both of 525 points
 # Seconds of a stage by quadrature, from a weak tilt to one that needs the finest rule; with kinks or without bound.
 # There the first is that of gamma^2 beta up to _TILTED and grows in proportion from there on (relu, 14 points in two
 # dimensions, any loss: 2.7 s up to 20, 11 s at 200).
@@ -97,7 +98,7 @@ class _Shape:
     def stage(self, count: int, moves: int | None, gamma: float = 1.0, beta: float = 50.0) -> tuple[float, float]:
         """Seconds of a source or target alone on `count` points: at least, and with every doubling."""
         if self.route == "linear":
-            third = _LINEAR * self.points**3 / 3
+            third = _LINEAR_LEAST + _LINEAR * self.points**3 / 3
             return third, third
         if self.route == "quadrature":
             least, most = _ROUGH
