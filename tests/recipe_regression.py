@@ -48,7 +48,7 @@ CI_FLAGS: dict[str, dict[str, Any]] = {
     "fig3a-forgetting": {**FEW, "dim": 10, "p1": 100, "p2": 40, "gamma0": "0.5,2", "t2": "60"},
     "fig3b": {**SMALL, "p1": 200, "p2": 20},
     "fig4a": {**IMAGES, **TWO_NETS, "draws": 1},
-    "fig4b": {**IMAGES, "draws": 1, "t1": "20"},
+    "fig4b": {**IMAGES, **TWO_NETS, "draws": 1, "t1": "20"},
     "fig4c": {**IMAGES, "t1": "20"},
     "fig4-cifar10": {**IMAGES, **TWO_NETS, "p1": 60, "ptest": 80},
     "fig2b": {**FROZEN, "p2": "40,160", "gamma0": "0.5,2", "neurons": 512, "pool": 330},

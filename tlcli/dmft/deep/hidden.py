@@ -74,16 +74,9 @@ class Hidden:
         self.source, self.sink, self.tol, self.guide = source, sink, tol, guide
         self.ins, self.outs = Table(source), Table(sink)
         self.is_feature = np.zeros(0, dtype=bool)
-
-    @property
-    def features(self) -> Indices:
-        """Rows of the tables that are features."""
-        return np.flatnonzero(self.is_feature)
-
-    @property
-    def responses(self) -> Indices:
-        """Rows of the tables that are responses."""
-        return np.flatnonzero(~self.is_feature)
+        # Rows of the tables that are features, and those that are responses: asked for far more often than they change.
+        self.features: Indices = np.zeros(0, dtype=np.intp)
+        self.responses: Indices = np.zeros(0, dtype=np.intp)
 
     @property
     def nbytes(self) -> int:
@@ -128,6 +121,7 @@ class Hidden:
         self.ins.append(ins)
         self.outs.append(outs)
         self.is_feature = np.concatenate([self.is_feature, np.full(len(ins), feature)])
+        self.features, self.responses = np.flatnonzero(self.is_feature), np.flatnonzero(~self.is_feature)
 
     def _novel(self, space: Space, x: Array, table: Table, chosen: Flags, known: Floats) -> Array:
         """Return orthonormal fields that complete the `chosen` rows of a table to span x, up to the tolerance."""
