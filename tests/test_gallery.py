@@ -145,6 +145,8 @@ def forgetting():
     assert np.all(np.diff(forgotten) > 0)
     assert np.all(np.diff(loss) < 0)
     assert before.max() < 0.02
+    told = pick(name, "gain", **end) > 2 * error(name, "gain", **end)
+    assert np.all(np.diff(told.astype(int)) >= 0)
     both = (forgotten + loss) / 2
     gamma = pick(name, "gamma0", **end)
     return [
@@ -152,6 +154,7 @@ def forgetting():
         ", ".join(f"{v:.2f}" for v in loss),
         ", ".join(f"{v:.2f}" for v in both),
         f"least at $\\gamma = {gamma[both.argmin()]:g}$",
+        f"surely from $\\gamma = {gamma[told.argmax()]:g}$ on",
         cell(name, "gain", gamma0=4, **end),
         cell(name, "gain", gamma0=0.25, **end),
     ]
