@@ -9,13 +9,16 @@ from matplotlib.colors import LogNorm, SymLogNorm, TwoSlopeNorm, to_hex
 from matplotlib.contour import QuadContourSet
 from matplotlib.text import Text
 
+import tlcli
 from tlcli.errors import UsageError
 from tlcli.options.columns import errors_of
+from tlcli.options.commands import COMMANDS
 from tlcli.report.draw import _error_of, _experiments
 from tlcli.report.ends import ends_of_grids
 from tlcli.report.maps import colour_scale
 from tlcli.report.style import COLOURS, MAX_FACETS, number
 from tlcli.report.tables import Block
+from tlcli.run.execute import execute
 
 BOUNDARY, OPTIMUM = "black", "#E69F00"
 NEGATIVE, COLLAPSED = "//", "...."
@@ -611,3 +614,12 @@ def test_numbers_in_words():
 def test_the_kernel_of_the_source_is_drawn_for_the_target_that_is_named(draw, target, label):
     (figure,) = draw("pretrain-kernel", alpha1="0.2,0.5", gamma0="2", **target).values()
     assert label in figure.axes[0].get_ylabel()
+
+
+def test_a_stored_result_with_formulas_is_read_and_drawn_anew(tmp_path):
+    flags = {"solver": "linear-ansatz", "alpha1": "0.5", "alpha2": "0.2,0.5,0.8", "c_signal": "alpha1*gamma0"}
+    flags |= {"gamma0": "1", "rho": "0.5", "output": str(tmp_path / "r"), "quiet": True}
+    assert execute("finetune-loss", COMMANDS["finetune-loss"].options, None, flags) == 0
+    stored = tlcli.load(tmp_path / "r")
+    assert set(np.unique(stored["c_signal"])) == {"alpha1*gamma0"}
+    np.testing.assert_array_equal(stored["alpha2"], [0.2, 0.5, 0.8])

@@ -13,6 +13,7 @@ import numpy as np
 
 from tlcli.arrays import Array
 from tlcli.errors import RecipeError, UsageError
+from tlcli.options import OPTIONS
 from tlcli.options.columns import COLUMNS
 from tlcli.options.commands import COMMANDS
 from tlcli.report.folder import strangers
@@ -136,7 +137,7 @@ def _column(name: str, cells: Sequence[str]) -> Array:
                 raise ValueError(f"{name} is no whole number")
             return numbers
         except ValueError:
-            if name in COLUMNS or name in _WHOLE:
+            if (name in COLUMNS and name not in OPTIONS) or name in _WHOLE:  # options may be formulas
                 raise
     return np.array(cells)
 
