@@ -148,7 +148,11 @@ def test_a_file_with_numbers_of_classes(tlcli):
             "--source digits:3v8 --target digits:0-4 --class-weights 1,2",
             "5 positive numbers, one for each class of digits:0-4",
         ),
-        ("--source digits:3v8 --target digits:4v9 --flips2 0.5", "< 0.5 (at one half labels say nothing, above it the"),
+        (
+            "--source digits:3v8 --target digits:4v9 --flips2 0.5",
+            "(at one half labels of two classes say nothing, above",
+        ),
+        ("--source digits:0-4 --target digits:5-9 --flips1 0.6", "the same range holds for more classes)"),
         (
             "--source digits:3v8 --target digits:4v9 --gamma0 1,2 --optimal-gamma0",
             "add --average auto with 3 or more --gamma0, or leave it out",

@@ -2,16 +2,20 @@
 
 import ast
 import inspect
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from tests.dmft import losses as zoo
 from tlcli import losses
-from tlcli.errors import UsageError
+from tlcli.bayes.whitened_losses import whitened_losses
+from tlcli.errors import DomainError, UsageError
 from tlcli.losses import Objective, known, loss_of
 from tlcli.losses.base import Loss
+from tlcli.losses.labels import encode, objective_of, outputs_of
 from tlcli.losses.objective import centred_basis
 
 SPECS = [("mse", 0.0), ("logistic", 0.0), ("logistic", 0.3), ("softmax", 0.0), ("softmax", 0.2), ("hinge2", 0.0)]
@@ -213,3 +217,69 @@ def test_inverse_gives_the_outputs_of_a_force(spec, smoothing):
 
 def _dot(loss, v, f):
     return np.sum(v * f, axis=-1) if loss.vector else v * f
+
+
+@dataclass(frozen=True)
+class Joined(losses.Loss):
+    """Half the squared error of all outputs of a sample together, which sees what is common to them."""
+
+    name = "joined"
+    form = "joined"
+    labels = "real"
+    vector = True
+    factor = 2.0
+
+    def value(self, f, y):
+        return 0.5 * np.square(y - f).sum(axis=-1)
+
+    def force(self, f, y):
+        return y - f
+
+    def bend(self, f, y, d):
+        return np.array(np.broadcast_to(d, f.shape))
+
+    def conjugate(self, v, y):
+        return (-v * y + 0.5 * v * v).sum(axis=-1)
+
+    def inverse(self, v, y):
+        return y - v
+
+
+class Centred(Joined):
+    """The same, wrongly said not to see it."""
+
+    invariant = True
+
+
+def trained(loss, classes=3):
+    act, geometry, u, a = zoo.small()
+    target = objective_of(loss, zoo.C1 if classes == 3 else zoo.Y1, classes, "x")
+    f, _ = zoo.train(act, geometry, u, a[:, : target.readouts], [(target, 1.0, 0.01)])
+    return target.outputs(f)
+
+
+def test_a_loss_that_joins_its_outputs_keeps_all_of_them():
+    """Joined squared errors train as those of every output do; said to be `invariant`, they do not."""
+    assert [name for name, kind in known().items() if kind.invariant] == ["softmax"]
+    mse, joined = trained(loss_of("mse")), trained(Joined())
+    assert np.allclose(joined, mse, rtol=0, atol=1e-10)
+    assert np.abs(joined.sum(axis=-1)).max() > 0.1, "the common part is learned"
+    wrong = trained(Centred())
+    assert np.abs(wrong.sum(axis=-1)).max() < 1e-12
+    assert np.abs(wrong - mse).max() > 0.1
+    assert outputs_of(Joined(), zoo.Y1, 2) == 2
+    assert encode(Joined(), zoo.Y1, 2, "x").tolist() == [[1, 0], [0, 1], [1, 0]]
+    assert objective_of(Joined(), zoo.Y1, 2, "x").readouts == 2
+    with pytest.raises(UsageError, match="loss: joined joins several outputs, and x has a single one"):
+        objective_of(Joined(), zoo.Y1, None, "x")
+    numbers = {"gamma1": 1, "gamma2": 1, "beta1": 9, "beta2": 9, "delta": 1, "points1": 6, "points2": 6}
+    with pytest.raises(DomainError, match="joined of several outputs is no function of a margin"):
+        whitened_losses("same", Joined(), **numbers)
+
+
+@pytest.mark.parametrize(("spec", "smoothing"), SPECS)
+def test_invariant_losses_and_no_others_are_those_that_do_not_see_a_common_number(spec, smoothing):
+    loss = loss_of(spec, smoothing)
+    f, y = problem(loss)
+    moved = loss.value(f + 0.7, y)
+    assert np.allclose(moved, loss.value(f, y), rtol=0, atol=1e-12) == loss.invariant

@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlcli.errors import EXIT_USAGE, DomainError, UsageError, digits
+from tlcli.losses import known
 from tlcli.options import BAYES_SOLVERS, INVOCATION, LINEAR_SOLVERS, NETWORK_SOLVERS, OPTIONS, SOLVERS
 from tlcli.options.columns import COLUMNS, label_of, short_symbol
 from tlcli.options.commands import COMMANDS
+from tlcli.options.losses import network_losses, one_of
 from tlcli.options.option import COUNT, COUNT_FINITE, FINITE, NOT_NEGATIVE, OVERLAP, POSITIVE, Domain, Option
 from tlcli.run.job import prepare
 from tlcli.run.recipe import parse_recipe
@@ -386,3 +388,19 @@ def test_labels():
     assert label_of("nothing") == short_symbol("nothing") == "nothing"
     assert short_symbol("task") == "task"
     assert all(column.help.endswith(".") for column in COLUMNS.values())
+
+
+def test_help_names_every_registered_loss(tmp_path):
+    """Its texts are read from the losses' files, without importing them."""
+    kinds = known().values()
+    assert set(network_losses()) == {kind.form for kind in kinds}
+    assert set(network_losses(smooths=True)) == {kind.form for kind in kinds if kind.smooths}
+    assert one_of(network_losses()) == "mse, logistic, softmax, hinge2 or huber:k"
+    texts = [OPTIONS[name].help for name in ("loss", "loss1")]
+    texts += [COMMANDS[name].texts["loss"] for name in ("dmft-solve", "bayes-saddle")]
+    assert all(form in text for form in network_losses() for text in texts)
+    assert "logistic and softmax" in OPTIONS["label_smoothing"].help
+    other = ["class Other(Loss):", '    name = "other"', '    form = "other:q"', "    smooths = True"]
+    (tmp_path / "other.py").write_text("\n".join(['class Helper:\n    name = "no"\n\n', *other]), encoding="utf-8")
+    assert network_losses(folder=tmp_path) == network_losses(True, tmp_path) == ("other:q",)
+    assert one_of(("other:q",)) == "other:q"

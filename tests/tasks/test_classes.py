@@ -131,6 +131,8 @@ def test_labels_of_files():
         assert note == (f"f: labels {told} are taken as numbers; --classes makes them classes." if told else ""), labels
     with pytest.raises(UsageError, match=r"the label 0\.5 is no whole number"):
         read_labels(np.array([0.5, 1]), np.array([1.0]), "classes", "f")
+    with pytest.raises(UsageError, match=r"labels 0, 2, 10, 11 are classes: 4 classes of 3 training points"):
+        read_labels(np.array([10.0, 2, 0]), np.array([11.0]), "auto", "f")
     with pytest.raises(UsageError, match="4 classes of 3 training points"):
         read_labels(np.array([0.0, 1, 2]), np.array([3.0]), "auto", "f")
     with pytest.raises(UsageError, match="a single class"):

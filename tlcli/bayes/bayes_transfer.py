@@ -318,7 +318,7 @@ class _Solver:
 
 def other_loss(objective: Objective) -> Objective | None:
     """Return the objective; None for the squared error of one output, which has solvers and samplers of its own."""
-    plain = objective.loss.name == "mse" and objective.readouts is None and objective.weights is None
+    plain = objective.loss.gaussian and objective.readouts is None and objective.weights is None
     return None if plain else objective
 
 

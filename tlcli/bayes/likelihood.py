@@ -126,13 +126,13 @@ class Likelihood:
 
 
 def check_limit(beta: float, loss: Loss, name: str = "beta") -> None:
-    """Refuse β = ∞ of a loss that is not the squared error.
+    """Refuse β = ∞ of a loss, with its label smoothing, that is not the squared error.
 
     Raises:
         DomainError: it is infinite.
     """
-    if math.isinf(beta) and loss.name != "mse":
-        why = "its dual variable has no limit"
+    if math.isinf(beta) and not loss.gaussian:
+        why = "that limit is solved for the squared error alone"
         if not loss.bounded:
             why = "labels that the network separates have no finite optimum, and margins grow as ln beta"
         raise DomainError(f"{name} = inf: {loss.text} has no posterior without noise ({why}); use a finite {name}.")

@@ -53,7 +53,8 @@ def whitened_losses(
 
     Raises:
         UsageError: an unknown case.
-        DomainError: a value outside its range, or unequal numbers of points of the same data.
+        DomainError: a value outside its range, unequal numbers of points of the same data, or a `vector` loss that is
+            not `invariant`.
     """
     arguments = {"gamma1": gamma1, "gamma2": gamma2, "beta1": beta1, "beta2": beta2, "delta": delta}
     shape, (γ1, γ2, β1, β2, δ, P1, P2) = _checked(case, loss, {**arguments, "points1": points1, "points2": points2})
@@ -107,6 +108,8 @@ class _Margin:
     """A loss as a function of the margin of points that all have the same one."""
 
     def __init__(self, loss: Loss, classes: int):
+        if loss.vector and not loss.invariant:
+            raise DomainError(f"loss: {loss.text} of several outputs is no function of a margin; use softmax.")
         self.loss = loss
         self.classes = classes if loss.vector else 2
         self.directions = classes - 1 if loss.vector else 1

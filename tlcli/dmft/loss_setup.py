@@ -76,7 +76,7 @@ class LossSetup(Setup):
         """
         first, second = side_of(self.data, self.settings, 1), side_of(self.data, self.settings, 2)
         s = self.settings
-        if not s.deep or s.regresses or s.readout == "reset" or first.loss.vector == second.loss.vector:
+        if not s.deep or s.regresses or s.readout == "reset" or first.loss.invariant == second.loss.invariant:
             return first, second
         return _in_full(first), _in_full(second)
 

@@ -18,7 +18,10 @@ class Loss(ABC):
 
     `name` is what the command line calls it, `form` how it is written with its number, if it `takes_number`. `labels`
     is what its y is: real (numbers), binary (-1 and +1) or classes (probabilities of C classes). `vector`: the outputs
-    of a sample are joined, the last axis holds them. `factor` times the value is what is reported. `bounded`: a minimum
+    of a sample are joined, the last axis holds them. `invariant`, of a `vector` loss: one number added to all outputs
+    of a sample changes nothing, and networks have C - 1 readouts, of the centred outputs. `gaussian`: the squared error
+    of every output, whose posterior has closed forms and a limit without noise. `factor` times the value is what is
+    reported. `bounded`: a minimum
     exists whatever the labels; without it separable data have none. `flat`: the minimum is no single point of the
     outputs. `smooths`: the loss has label smoothing. `steep`: every force inside the conjugate's domain belongs to one
     f, which diverges at its edge.
@@ -28,6 +31,8 @@ class Loss(ABC):
     form: ClassVar[str]
     labels: ClassVar[str]
     vector: ClassVar[bool] = False
+    invariant: ClassVar[bool] = False
+    gaussian: ClassVar[bool] = False
     factor: ClassVar[float] = 1.0
     takes_number: ClassVar[bool] = False
     smooths: ClassVar[bool] = False

@@ -38,7 +38,9 @@ def encode(loss: Loss, labels: Floats, classes: int | None, what: str) -> Floats
         UsageError: labels that do not fit the loss, with the remedy.
     """
     if loss.labels == "real":
-        return labels if classes is None or classes == 2 else _one_hot(labels, classes)
+        if loss.vector and classes is None and labels.ndim == 1:
+            raise UsageError(f"loss: {loss.text} joins several outputs, and {what} has a single one; use --loss mse.")
+        return _one_hot(labels, classes) if classes and (classes > 2 or loss.vector) else labels
     if classes is None:
         return _as_classes(loss, labels, what)
     if loss.labels == "binary":
@@ -118,11 +120,11 @@ def class_weights(text: str | None, labels: Floats, classes: int | None, what: s
 
 
 def objective_of(loss: Loss, labels: Floats, classes: int | None, what: str, weights: str | None = None) -> Objective:
-    """Return the loss of a training set of labels as a task gives them; softmax in C - 1 coordinates.
+    """Return the loss of a training set of labels as a task gives them; softmax, `invariant`, in C - 1 coordinates.
 
     Raises:
         UsageError: as `encode` and `class_weights`.
     """
     y = encode(loss, labels, classes, what)
-    basis = centred_basis(y.shape[1]) if loss.vector else None
+    basis = centred_basis(y.shape[1]) if loss.invariant else None
     return Objective(loss, loss.soften(y), class_weights(weights, labels, classes, what), basis)

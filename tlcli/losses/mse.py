@@ -16,6 +16,7 @@ class Mse(Loss):
     form = "mse"
     labels = "real"
     factor = 2.0
+    gaussian = True
 
     def value(self, f: Array, y: Array) -> Array:
         """Return (y - f)^2 / 2."""

@@ -22,6 +22,7 @@ class Softmax(Loss):
     form = "softmax"
     labels = "classes"
     vector = True
+    invariant = True
     smooths = True
     steep = True
     smoothness = 0.5

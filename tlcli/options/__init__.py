@@ -6,6 +6,7 @@ Nothing here imports NumPy, so `--help` is instant.
 
 from tlcli.options.bayes import BAYES
 from tlcli.options.classify import CLASSIFY
+from tlcli.options.losses import network_losses, one_of
 from tlcli.options.network import NETWORK
 from tlcli.options.option import (
     COUNT,
@@ -134,8 +135,8 @@ _MODEL = [
         "loss",
         "text",
         "square",
-        f"Loss that is minimised: {', '.join(LOSSES)} of linear readouts; of networks (both stages) mse, logistic, "
-        "softmax, hinge2 or huber:k.",
+        f"Loss that is minimised: {', '.join(LOSSES)} of linear readouts; of networks (both stages) "
+        f"{one_of(network_losses())}.",
         column="loss_function",
     ),
     Option(
@@ -280,7 +281,8 @@ _STRUCTURED = [
         "source",
         "text",
         None,
-        "Source task: linear, hermite:K, he1+0.5*he3, digits:3v8, cifar10:cat-dog, file:PATH.",
+        "Source task: linear, hermite:K, he1+0.5*he3, sign:TASK, argmax:C, digits:3v8, digits:0-4, "
+        "cifar10:cat-dog, file:PATH.",
         panel="Tasks",
         files=True,
     ),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from tlcli.options import DRAWN, INVOCATION, OPTIONS, WRITTEN
 from tlcli.options.bayes import BAYES
+from tlcli.options.losses import network_losses, one_of
 from tlcli.options.network import NETWORK
 from tlcli.options.option import Option
 
@@ -200,7 +201,7 @@ COMMANDS = {
                 "t1": "Duration of pre-training, in units of the mean loss (with --until at most 1e4).",
                 "t2": "Duration of the target stage, in units of the mean loss (with --until at most 1e4).",
                 "times": "Recorded times of both stages (a list or grid).",
-                "loss": "Loss that is minimised in both stages: mse, logistic, softmax, hinge2 or huber:k.",
+                "loss": f"Loss that is minimised in both stages: {one_of(network_losses())}.",
             },
             ("average", "pool"),
             duration=None,
@@ -236,7 +237,7 @@ COMMANDS = {
             ),
             {"activation": "linear", **_NETWORK_SIZES, "p2": "50", "loss": None},
             {
-                "loss": "Loss of the likelihood in both stages: mse, logistic, softmax, hinge2 or huber:k.",
+                "loss": f"Loss of the likelihood in both stages: {one_of(network_losses())}.",
                 "alpha1": "Source data per dimension: P1 = round(alpha1 D); instead of --p1.",
                 "alpha2": "Target data per dimension: P2 = round(alpha2 D); instead of --p2.",
                 "gamma0": "Feature-learning strength (richness) on the source; 0 is lazy.",

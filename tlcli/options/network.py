@@ -1,6 +1,7 @@
 """The options of nonlinear networks: the network, its tasks, the numerics and what is kept; see `tlcli.options`."""
 
 from tlcli.dmft.activation_table import ACTIVATIONS
+from tlcli.options.losses import network_losses
 from tlcli.options.option import COUNT_FINITE, FINITE, NOT_NEGATIVE, REPEATED, TOLERANCE, WHOLE, Domain, Option
 from tlcli.training import ABLATIONS, READOUTS
 
@@ -32,7 +33,7 @@ NETWORK = [
         "loss1",
         "text",
         None,
-        "Loss of the source alone, where it is another one (mse, logistic, softmax, hinge2, huber:k).",
+        f"Loss of the source alone, where it is another one ({', '.join(network_losses())}).",
         panel="Network",
         metavar="LOSS",
         column="loss_function1",
@@ -50,7 +51,8 @@ NETWORK = [
         "label_smoothing",
         "grid",
         None,
-        "Probability that logistic and softmax spread over all classes instead of the label, from 0 to below 1.",
+        f"Probability that {' and '.join(network_losses(smooths=True))} spread over all classes instead of the label, "
+        "from 0 to below 1.",
         symbol=r"label smoothing $\epsilon$",
         domain=Domain(0, 0.999),
         panel="Network",
@@ -248,7 +250,8 @@ NETWORK = [
         "until",
         "number",
         None,
-        "End a stage early where the relative speed of the weights is below this.",
+        "End a stage early where the relative speed of the weights is below this; of losses without a minimum, such as "
+        "logistic, where the mean training loss is.",
         domain=TOLERANCE,
         panel="Numerics",
     ),

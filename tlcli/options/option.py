@@ -180,7 +180,11 @@ FINITE = Domain(0, 1e12, finite=True)
 TOLERANCE = Domain(1e-15, 1e15, finite=True)  # what is below the rounding of numbers has no effect, or no end
 OVERLAP = Domain(-1, 1)
 SHARE = Domain(  # of flipped labels
-    0, 0.5, open_high=True, note="at one half labels say nothing, above it the opposite: exchange the classes for that"
+    0,
+    0.5,
+    open_high=True,
+    note="at one half labels of two classes say nothing, above it the opposite: exchange the classes for that; the "
+    "same range holds for more classes",
 )
 COUNT = Domain(1, whole=True)
 COUNT_FINITE = Domain(1, 1e12, whole=True, finite=True)  # more would fit no memory

@@ -246,7 +246,7 @@ def _network(act: Activation, inputs: Floats, task: _Task, tightness: float, mea
 def _columns(objective: Objective) -> Floats:
     """Return labels (P, k), probabilities of classes without their mean."""
     y = objective.y
-    return y[:, None] if y.ndim == 1 else y - y.mean(axis=1, keepdims=True) if objective.loss.vector else y
+    return y[:, None] if y.ndim == 1 else y - y.mean(axis=1, keepdims=True) if objective.loss.invariant else y
 
 
 def _neurons(start: Literal["prior"] | ArrayLike, dimension: int) -> Floats | None:

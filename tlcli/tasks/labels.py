@@ -65,7 +65,13 @@ def read_labels(train: Floats, test: Floats, meaning: str | None, where: str) ->
     numbers = [np.where(np.isfinite(y), np.argmax(y[:, None] == values, axis=1), np.nan) for y in (train, test)]
     if len(values) == 2 and set(values) == {-1.0, 1.0}:
         return Labels(train, test, 2, names)
-    return _coded(numbers[0], numbers[1], names, f"{where}: labels {', '.join(sorted(names))} are classes", len(train))
+    return _coded(
+        numbers[0],
+        numbers[1],
+        names,
+        f"{where}: labels {', '.join(f'{v:g}' for v in np.sort(values))} are classes",
+        len(train),
+    )
 
 
 def _taken_as_numbers(y: Floats, where: str) -> str:

@@ -77,6 +77,11 @@ def test_smoothing_and_weights_are_of_training_alone(case):
     [
         ({"loss": "logistic", "beta": "inf"}, "beta = inf: logistic has no posterior without noise"),
         ({"loss": "logistic", "beta": "1", "beta2": "inf"}, "beta2 = inf: logistic has no posterior"),
+        ({"loss": "logistic", "beta": "inf"}, "no posterior without noise (labels that the network separates"),
+        (
+            {"loss": "logistic", "label_smoothing": "0.1", "beta": "inf"},
+            "no posterior without noise (that limit is solved for the squared error alone)",
+        ),
         ({"loss": "hinge2", "label_smoothing": "0.1"}, "label_smoothing = 0.1 is for the losses logistic or softmax"),
         ({"loss": "logistic", "noise2": "0.1"}, "use --flips2"),
         ({"loss": "logistic", "target": "linear"}, "use sign:linear"),

@@ -104,7 +104,7 @@ def _check_losses(case: Case, settings: Sequence[BayesSettings]) -> None:
         if one.label_smoothing and not any(loss.smooths for loss in losses):
             loss_of(losses[-1].text, one.label_smoothing)  # refuses
         for loss, beta, name in zip(losses, (one.beta, one.second_beta), ("beta", "beta2"), strict=True):
-            check_limit(beta, loss, name)
+            check_limit(beta, loss_of(loss.text, one.label_smoothing if loss.smooths else 0.0), name)
 
 
 def settings_of(p: Mapping[str, Any]) -> BayesSettings:
