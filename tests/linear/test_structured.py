@@ -132,6 +132,18 @@ def test_steep_spectra_keep_their_smallest_modes(a, norm2, spike, kappa1, kappa2
     assert got.status == Status.CONVERGED
 
 
+def test_spectra_that_numbers_cannot_divide_by_have_no_value():
+    """A gain of 5.5 was said at exponents 62 and 63, and losses of 0 beyond, where squares of kappa underflow."""
+    exponents = [40.0, 50.0, 62.0, 64.0, 100.0]
+    for got in (run(power_law(400, a, 0.5), 350.0, [10.0, 300.0], 1.0, rho=0.8, sigma2=0.3) for a in exponents):
+        done = got.status == Status.CONVERGED
+        assert np.isfinite(got.loss[done]).all()
+        assert np.all(np.abs(got.gain[done]) < 0.1 * got.loss[done])
+        assert np.isnan([got.loss[~done], got.baseline[~done], got.gain[~done]]).all()
+    assert not done.any()
+    assert (run(power_law(400, 50.0, 0.5), 350.0, 300.0, 1.0).status == Status.CONVERGED).all()
+
+
 @given(
     inputs=st.floats(-300, 300),
     labels=st.floats(-140, 140),

@@ -86,12 +86,16 @@ def structured_transfer(
     for start in range(0, columns[0].size, step):
         part = slice(start, start + step)
         at = _Points(*(c[part] for c in (*columns, *kappa_columns)))
-        rows[:, part] = _chunk((lam, t1, t2), rho is not None, at)
+        with np.errstate(all="ignore"):  # of points that are lost
+            rows[:, part] = _chunk((lam, t1, t2), rho is not None, at)
+    lost = np.minimum(kappa_columns[0], kappa_columns[1]) + lam.min() < _SMALLEST
+    rows[:-1, lost] = np.nan
     columns = dict(zip(_COLUMNS, (r.reshape(shape) for r in rows), strict=True))
     norm2, loss, residual = (columns[name] for name in ("norm2", "loss", "residual"))
     infinite = np.isinf(norm2) | np.isinf(loss)
     status = np.where(infinite, Status.DIVERGED, Status.CONVERGED)
-    status = np.where(~infinite & (residual > 1e-9), Status.NOT_CONVERGED, status).astype(np.int8)
+    lost = lost.reshape(shape)
+    status = np.where(lost | (~infinite & (residual > 1e-9)), Status.NOT_CONVERGED, status).astype(np.int8)
     with np.errstate(over="ignore", under="ignore"):
         return StructuredTransfer(
             status=status, **{name: np.ldexp(c, -units.exponent(name)) for name, c in columns.items()}
@@ -101,6 +105,7 @@ def structured_transfer(
 _COLUMNS = ("norm2", "spike", "kappa1", "kappa2", "source_loss", "loss", "baseline", "gain", "residual")
 
 
+_SMALLEST = 1e-140  # of what is divided by, in units of the largest mode: its square is a number, and its inverse
 _STEP = 64  # of exponents: ordinary units are left as they are
 
 

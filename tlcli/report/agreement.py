@@ -24,13 +24,14 @@ import re
 from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from tlcli.arrays import Indices
 from tlcli.errors import UsageError
 from tlcli.options.columns import BEST_LOSS
 from tlcli.report.files import content_of
@@ -89,6 +90,10 @@ class Pooled:
         return max(self.scatter, self.bias)
 
 
+def _no_lines() -> Indices:
+    return np.empty((0, 2), dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Agreement:
     """What a table says: rows, rows expected by its provenance (None: unknown), unsolved rows, comparisons."""
@@ -108,7 +113,7 @@ class Agreement:
     unjudged: bool = False  # no column and no provenance says whether its rows are converged
     faults: Sequence[Fault] = ()  # cells and lines that make the table meaningless: the first of them
     faulty: int = 0  # how many there are
-    repeated: Sequence[tuple[int, int]] = ()  # lines that say what an earlier one said, and that
+    repeated: Indices = field(default_factory=_no_lines)  # (count, 2): a line, and the earlier one it repeats
 
     def pooled(self) -> list[Pooled]:
         """Judge every column as a whole."""
@@ -205,7 +210,7 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
         left_out=() if trim is None else trim.left_out,
         beside=beside,
         unjudged="status" not in header and not beside,
-        repeated=[] if beside else tally.repeated(),
+        repeated=_no_lines() if beside else tally.repeated(),
     )
 
 
@@ -222,12 +227,13 @@ class _Tally:
         self.count = self.unsolved = self.inaccurate = self.missing = 0
         self._seen, self._at = array("q"), array("q")  # a number for the cells of every row, and its line: 16 bytes
 
-    def repeated(self) -> list[tuple[int, int]]:
+    def repeated(self) -> Indices:
         """Return the lines of rows that stand in the table before, and where."""
-        seen = np.frombuffer(self._seen, dtype=np.int64)
+        seen, at = (np.frombuffer(numbers, dtype=np.int64) for numbers in (self._seen, self._at))
         order = np.argsort(seen, kind="stable")
         same = np.flatnonzero(np.diff(seen[order]) == 0)
-        return sorted((self._at[order[i + 1]], self._at[order[i]]) for i in same.tolist())
+        pairs = np.stack([at[order[same + 1]], at[order[same]]], axis=1)
+        return pairs[np.argsort(pairs[:, 0])]
 
     def see(self, line: int, row: Mapping[str, str]) -> None:
         """Count a row of the file."""

@@ -74,7 +74,7 @@ def _tell_rows(found: Agreement, tell: Callable[[str], None]) -> bool:
         tell(f"  REPEATED: line {line} is line {earlier} once more")
     if len(found.repeated) > _SHOWN:
         tell(f"  and {counted(len(found.repeated) - _SHOWN, 'more line')} once more")
-    return incomplete or bool(found.repeated)
+    return incomplete or len(found.repeated) > 0
 
 
 def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: Callable[[str], None]) -> int:

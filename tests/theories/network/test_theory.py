@@ -200,6 +200,10 @@ LINEAR = {**BARE, "activation": "linear"}
         ({**LINEAR, "accuracy": 0.1}, r"accuracy = 0\.1 has no effect"),
         ({**LINEAR, "integrator": "euler", "dt": 0.1, "tolerance": 1e-4}, "tolerance = 0.0001 has no effect with"),
         ({**BARE, "integrator": "richardson", "dt": 0.1, "tolerance": 1e-4}, "no effect with --integrator richardson"),
+        (
+            {**BARE, "depth": 1, "integrator": "euler", "dt": 0.1, "tolerance": 0.1},
+            "tolerance = 0.1 has no effect with --integrator euler",
+        ),
         ({**BARE, "gamma0": 0, "gamma2": 0, "neurons": 30}, "neurons = 30 has no effect at gamma0 = 0"),
     ],
 )

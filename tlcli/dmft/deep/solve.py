@@ -107,17 +107,12 @@ def check_numerics(numerics: Numerics) -> None:
 
 def without_effect(act: Activation, numerics: Numerics) -> str | None:
     """Return a sentence on an option that was set and that deep networks of this activation do not use, if any."""
-    descent = numerics.integrator in ("euler", "richardson")
-    if numerics.tolerance is not None and descent:
-        return (
-            f"tolerance = {numerics.tolerance:g} has no effect with --integrator {numerics.integrator}, whose steps "
-            "are dt; leave --tolerance out."
-        )
     if act.name != "linear":
         return None
     usual = Numerics()
     for name in ("population", "neurons", "repeats", "basis_tolerance", "accuracy"):
         if getattr(numerics, name) != getattr(usual, name):
+            descent = numerics.integrator in ("euler", "richardson")
             error = "of the step, --dt" if descent else "of the integration, --tolerance"
             return (
                 f"{name} = {getattr(numerics, name)} has no effect: deep linear networks are solved exactly, without "

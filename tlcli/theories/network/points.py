@@ -297,6 +297,11 @@ def _refuse_without_effect(numerics: Numerics, points: Sequence[TransferSettings
             f"--repeats {numerics.repeats} has no effect with --population quadrature, a rule without chance, whose "
             "error is the distance from coarser ones; leave it out."
         )
+    if numerics.tolerance is not None and numerics.integrator in ("euler", "richardson"):
+        raise UsageError(
+            f"tolerance = {numerics.tolerance:g} has no effect with --integrator {numerics.integrator}, whose steps "
+            "are dt; leave --tolerance out."
+        )
     if not all(point.deep for point in points):
         return
     if all(point.gamma0 == 0 and (point.regresses or not point.times2) for point in points):
