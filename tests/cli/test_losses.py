@@ -157,6 +157,10 @@ def test_a_file_with_numbers_of_classes(tlcli):
             "--source digits:3v8 --target digits:4v9 --gamma0 1,2 --optimal-gamma0",
             "add --average auto with 3 or more --gamma0, or leave it out",
         ),
+        (
+            "--source digits:3v8 --target digits:5v9 --p2 5,10 --quantity gain_error",
+            "'gain_error' is no column to draw here: networks have it where a task has classes and a loss is named",
+        ),
     ],
 )
 def test_what_is_refused(tlcli, arguments, words):

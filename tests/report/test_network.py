@@ -10,7 +10,7 @@ from scipy import stats
 
 from tlcli.report.agreement import Agreement, Comparison, _correlation, assess
 from tlcli.report.kernels import Shown, draw_densities, draw_kernels, target_kernels
-from tlcli.report.network import MeasuredWidth, Trace, early_stops, spaced_logarithmically
+from tlcli.report.network import MeasuredWidth, Style, Trace, early_stops, spaced_logarithmically
 from tlcli.report.style import COLOURS
 
 TINY = {"source": "linear", "target": "hermite:2", "dim": 3, "p1": 8, "p2": 6, "ptest": 20, "neurons": 64, "repeats": 2}
@@ -292,3 +292,52 @@ def test_a_star_needs_the_errors_of_neurons_and_test_points_together():
         own = {"overfitting_se": np.full(3, neurons), "overfitting_test_se": np.full(3, points)}
         trace = Trace({}, np.full(3, 2), np.arange(3.0), columns | own, np.arange(3))
         assert len(early_stops(trace, "loss", 2)) == found
+
+
+CLASSES = {"source": "sign:linear", "target": "sign:linear", "loss": "logistic", "t1": 2, "t2": 2, "ptest": 40}
+
+
+def test_errors_in_time_are_drawn_like_losses(draw, tmp_path):
+    """The source's error in stage 1; the target's, pre-trained and from scratch, in stage 2, each with its networks."""
+    found = draw(**CLASSES, quantity="error", times="0,1,2", simulate=True, width="16", nets=2)["figure.png"]
+    first, second = found.axes
+    assert first.get_ylabel() == "classification error"
+    rows = {s: [r for r in rows_of(tmp_path) if r["stage"] == s] for s in "12"}
+
+    def column(name, stage):
+        return [float(r[name]) for r in rows[stage]]
+
+    def curves(axis):
+        return [line.get_ydata() for line in lines(axis) if line.get_linestyle() != "None"]  # others are caps
+
+    np.testing.assert_allclose(curves(first), [column("source_error", "1")])
+    drawn = ("error", "source_error", "baseline_error")
+    np.testing.assert_allclose(curves(second), [column(n, "2") for n in drawn])
+    marks = [bars.lines[0].get_ydata() for bars in second.containers]
+    np.testing.assert_allclose(marks, [column(f"sim_{n}", "2") for n in drawn])
+    assert len(first.containers) == 1
+    wanted = ["target, test", "source, test", "target, test, no pre-training", "networks, $N$ = 16 (±SE)"]
+    assert words(found)[:4] == wanted
+    assert column("baseline_error", "2") != column("error", "2") != column("source_error", "2"), "told apart"
+
+
+def test_an_error_without_one_of_the_source_has_one_panel(draw):
+    """A source of numbers has none: nothing of the target stands under its name."""
+    (axis,) = draw(**{**CLASSES, "source": "linear", "loss": "mse"}, quantity="error")["figure.png"].axes
+    assert axis.get_title() == "stage 2: target"
+    assert len(lines(axis)) == 2
+
+
+def test_a_band_of_what_is_drawn_has_an_entry_and_is_inside_the_frame(draw):
+    """The bands are those of the columns drawn, whatever the error of the loss."""
+    found = draw(**{**CLASSES, "gamma0": 0, "gamma2": 0}, quantity="error")["figure.png"]
+    assert "±2 SE by neurons and test points" in words(found)
+    for axis in found.axes:
+        tops = [path.vertices[:, 1].max() for part in axis.collections for path in part.get_paths()]
+        assert tops
+        assert max(tops) <= axis.get_ylim()[1]
+    flat = np.ones(3)
+    columns = {"loss": flat, "loss_se": 1e-4 * flat, "error": 0.1 * flat, "error_se": 0.01 * flat}
+    trace = Trace({}, np.full(3, 2), np.arange(3.0), columns, np.arange(3))
+    bands = [trace.band([Style(name, name, (2,), {})]) for name in ("loss", "error")]
+    assert bands == ["", "±2 SE by the neurons"]

@@ -390,7 +390,7 @@ _FIGURE = [
         "auto (a map when two axes have several values), map or curves, a FILE.mplstyle, or both as map,FILE.mplstyle.",
         panel="Figure",
     ),
-    Option("quantity", "text", None, "Column to draw (default: gain on maps, loss on curves).", panel="Figure"),
+    Option("quantity", "text", None, "Column to draw (default: loss; maps: gain, classes gain_error).", panel="Figure"),
     Option(
         "optimal_gamma0",
         "flag",

@@ -227,6 +227,8 @@ CLASSIFIED = (
     *("source_loss", "source_error", "source_train_loss", "source_train_error"),
     *("source_alignment", "target_alignment", "test_alignment"),
 )
+# Those of them that need classes, too.
+OF_CLASSES = (*CLASSIFIED[3:9], "train_error", "source_error", "source_train_error")
 OVERLAPS = ("source_overlap", "target_overlap", "cross_overlap", "retained_overlap")
 SPREAD = ("loss", "baseline", "gain", "source_loss")
 SPREAD_CLASSIFIED = (*SPREAD, *CLASSIFIED[3:9], "source_error")

@@ -22,7 +22,7 @@ from tlcli.report.frame import value_axis
 from tlcli.report.hover import hover
 from tlcli.report.maps import BEST, GAINS, NEUTRAL, NEUTRAL_WORDS, SIGNED, MapPanel, cells_of, colour_scale, on_scale
 from tlcli.report.markup import page_text
-from tlcli.report.network import WIDTH_MARKERS, Row, Style, Trace, early_stops, loss_label, time_courses
+from tlcli.report.network import WIDTH_MARKERS, Row, Style, Trace, drawn_stages, early_stops, loss_label, time_courses
 from tlcli.report.plan import FigureSpec
 from tlcli.report.records import drawn_by_time, final
 from tlcli.report.style import facet_title, finite_axis, named, number, palette
@@ -337,7 +337,8 @@ def _curve_traces(
 def _time_course(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, subtitle: str) -> "Figure":
     """Return the losses in time: the two stages side by side, a step of the slider per facet."""
     traces = [trace for row in rows for trace in row.traces]
-    stages = sorted({int(stage) for trace in traces for stage in trace.stage[trace.time > 0]})
+    lasting = sorted({int(stage) for trace in traces for stage in trace.stage[trace.time > 0]})
+    stages = [stage for stage in drawn_stages(traces, styles) if stage in lasting] or lasting
     hues = list(dict.fromkeys(tuple(trace.hue.items()) for trace in traces))
     colours = {hue: to_hex(colour) for hue, colour in zip(hues, palette(len(hues)), strict=True)}
     steps = [SliderStep(facet_title(row.label, row.fixed)) for row in rows]
@@ -350,12 +351,13 @@ def _time_course(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing,
     layout: dict[str, Any] = {"annotations": []}
     values = [t.columns[s.name] for t in traces for s in styles]
     judged = [t.columns[s.name] for t in traces for s in styles if not s.name.endswith("train_loss")]
+    edges = [edge for t in traces for s in styles if not s.name.endswith("train_loss") for edge in t.edges(s)]
     y = _value_axis(
-        page_text(styles[0].label) if len(styles) == 1 else loss_label(rows),
+        page_text(styles[0].axis) or loss_label(rows),
         drawing,
         judged or values,
-        values,
-        [edge for t in traces for s in styles if not s.name.endswith("train_loss") for edge in t.edges(s)],
+        edges if styles[0].axis else values,
+        edges,
     )
     width = 1 / max(1, len(stages))
     for column, stage in enumerate(stages, start=1):

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from tlcli.arrays import Array, Floats, Indices, in_quadrature
 from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
-from tlcli.options.columns import BEST_LOSS, DIFFERENCES, OVERFITTING, errors_of, label_of
+from tlcli.options.columns import BASELINES, BEST_LOSS, DIFFERENCES, OVERFITTING, errors_of, label_of
 from tlcli.report.drawing import Drawing
 from tlcli.report.facets import fixed_text
 from tlcli.report.frame import frame_curves, mark_outside, outside_handle
@@ -35,13 +35,14 @@ _STOP_NETWORKS = {"ls": "", "marker": "*", "ms": 12, "mfc": "white", "mew": 1.3}
 
 @dataclass(frozen=True)
 class Style:
-    """How one column is drawn, in which stages, and what the legend calls it."""
+    """How one column is drawn, in which stages, its word in the legend, and on the `axis` if it was asked for."""
 
     name: str
     label: str
     stages: tuple[int, ...]
     line: dict[str, Any]
     marked: bool = False
+    axis: str = ""
 
 
 STYLES = (
@@ -51,6 +52,15 @@ STYLES = (
     Style("train_loss", "target, training points", (2,), {"ls": "-", "lw": 0.8}),
     Style("baseline", "target, test, no pre-training", (2,), {"ls": "--", "lw": 1.3}),
 )
+# What is drawn beside a column that is asked for: the same of the source, and without pre-training.
+BESIDE = {
+    name: (
+        Style(name, "target, test", (2,), {"ls": "-", "lw": 1.9}, marked=True),
+        Style(f"source_{name}", "source, test", (1, 2), {"ls": (0, (1, 1)), "lw": 1.7}, marked=True),
+        Style(BASELINES[name], "target, test, no pre-training", (2,), {"ls": "--", "lw": 1.3}, marked=True),
+    )
+    for name in ("error", "loss_calibrated")
+}
 
 
 @dataclass(eq=False)
@@ -86,19 +96,20 @@ class Trace:
         here = np.isin(self.stage, style.stages)
         return [(self.columns[style.name] + side * np.nan_to_num(error))[here] for side in (-2, 2)]
 
-    @property
-    def band(self) -> str:
-        """What the bands around the curves are; nothing where no band is wider than its line."""
-        if not self._wide():
+    def band(self, styles: Sequence[Style]) -> str:
+        """Return what the bands around the curves of these columns are; nothing where none is wider than its line."""
+        wide = [style.name for style in styles if self._wide(style.name)]
+        if not wide:
             return ""
-        if any(name.endswith("_draw_se") for name in self.columns):
+        parts = [part for name in wide for part in errors_of(name, self.columns, same_points=bool(self.measured))]
+        if any(part.endswith("_draw_se") for part in parts):
             return "±2 SE over draws of the data"
-        tested = any(name.endswith("_test_se") for name in self.columns) and not self.measured
+        tested = any(part.endswith("_test_se") for part in parts)
         return "±2 SE by neurons and test points" if tested else "±2 SE by the neurons"
 
-    def _wide(self) -> bool:
-        error = self.error("loss") if "loss" in self.columns else None
-        scale = np.nanmax(np.abs(self.columns["loss"]), initial=0.0) if error is not None else 0.0
+    def _wide(self, name: str) -> bool:
+        error = self.error(name)
+        scale = np.nanmax(np.abs(self.columns[name]), initial=0.0)
         return error is not None and bool(np.nanmax(error, initial=0.0) > _INDISTINCT * scale)
 
 
@@ -133,9 +144,17 @@ def time_courses(blocks: Sequence[Block], drawing: Drawing) -> list[tuple[str, S
         if not styles and quantity is None:
             raise UsageError("the table has no loss to draw; give a --quantity that it has.")
         if quantity is not None:
-            styles = (Style(quantity, label_of(quantity), (1, 2), {"ls": "-", "lw": 1.9}, marked=True),)
+            styles = _asked(quantity, blocks)
         found.append(("figure" if len(quantities) < 2 else f"figure-{quantity}", rows, styles))
     return found
+
+
+def _asked(quantity: str, blocks: Sequence[Block]) -> tuple[Style, ...]:
+    """Return the curves of a column that was asked for, with what belongs beside it where all blocks have that."""
+    label = label_of(quantity)
+    alone = (Style(quantity, label, (1, 2), {"ls": "-", "lw": 1.9}, marked=True),)
+    shared = [s for s in BESIDE.get(quantity, alone) if all(s.name in block.columns for block in blocks)]
+    return tuple(replace(style, axis=label) for style in (shared if len(shared) > 1 else alone))
 
 
 def _rows(block: Block, line: str | None) -> list[Row]:
@@ -184,7 +203,7 @@ def _trace(block: Block, at: Mapping[str, int], hue: Mapping[str, Any]) -> Trace
 def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, subtitle: str = "") -> Figure:
     """Return one figure with a row per facet and a panel per stage."""
     traces = [trace for row in rows for trace in row.traces]
-    figure, panels = _panels(rows, _drawn_stages(traces, styles))
+    figure, panels = _panels(rows, drawn_stages(traces, styles))
     hues = list(dict.fromkeys(tuple(trace.hue.items()) for trace in traces))
     colours = dict(zip(hues, palette(len(hues)), strict=True))
     bare = len(styles) == 1
@@ -197,7 +216,7 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, su
             axis.set_xlabel(f"time $t$ ({drawing.unit} units)")
         first = next(iter(axes.values()))
         if first.get_subplotspec().colspan.start == 0:  # pyright: ignore[reportOptionalMemberAccess]
-            first.set_ylabel(styles[0].label if bare else loss_label(rows))
+            first.set_ylabel(styles[0].axis or loss_label(rows))
     outside = False
     judged = [style for style in styles if not style.name.endswith("train_loss")]  # may fall to nothing
     for axes, shared in _scales(rows, panels):
@@ -205,7 +224,8 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, su
         if bare and styles[0].name in DIFFERENCES:  # whether the band holds zero is what is looked for
             values += [edge for trace in shared for edge in trace.edges(styles[0])]
         edges = [edge for style in judged or styles for trace in shared for edge in trace.edges(style)]
-        frame_curves(axes, drawing, values, [] if bare else _values(shared, styles), edges)
+        beside = [*edges, *_networks(shared, styles)] if styles[0].axis else _values(shared, styles)
+        frame_curves(axes, drawing, values, beside, edges)
         outside |= sum(mark_outside(axis) for axis in axes) > 0
     widths = list(dict.fromkeys(m.width for trace in traces for m in trace.measured))
     drawn = [
@@ -217,7 +237,11 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, su
             for stage in axes
         )
     ]
-    bands = [Patch(color="0.3", alpha=0.25, lw=0, label=text) for text in dict.fromkeys(t.band for t in traces) if text]
+    bands = [
+        Patch(color="0.3", alpha=0.25, lw=0, label=text)
+        for text in dict.fromkeys(t.band(styles) for t in traces)
+        if text
+    ]
     stages = sorted({stage for axes in panels for stage in axes})
     more = [*_stop_handles(rows, styles, stages), *bands, *([outside_handle()] if outside else [])]
     _legend(figure, colours, [] if bare else drawn, widths, more)
@@ -230,13 +254,17 @@ def loss_label(rows: Sequence[Row]) -> str:
     return "loss" if any("loss_function1" in row.table.columns for row in rows) else "mean squared error"
 
 
-def _drawn_stages(traces: Sequence[Trace], styles: Sequence[Style]) -> list[int]:
+def drawn_stages(traces: Sequence[Trace], styles: Sequence[Style]) -> list[int]:
     """Return the stages in which there is something to see; a gain has none in the first."""
     every = sorted({int(stage) for trace in traces for stage in trace.stage})
     seen = [
         stage
         for stage in every
-        if any(np.any(np.isfinite(t.columns[style.name][t.stage == stage])) for t in traces for style in styles)
+        if any(
+            stage in style.stages and np.any(np.isfinite(t.columns[style.name][t.stage == stage]))
+            for t in traces
+            for style in styles
+        )
     ]
     return seen or every
 
@@ -269,7 +297,7 @@ def _lasts(row: Row, stage: int) -> bool:
 
 def _has(row: Row, stage: int, style: Style) -> bool:
     """Whether a facet has this column in this stage; where no stage came before, the baseline is the loss itself."""
-    if style.name == "baseline" and not _lasts(row, 1):
+    if style.name in BASELINES.values() and not _lasts(row, 1):
         return False
     return any(np.any(np.isfinite(trace.columns[style.name][trace.stage == stage])) for trace in row.traces)
 
@@ -290,7 +318,7 @@ def _draw_stage(
         for trace in row.traces[:1] if common else row.traces:
             here = trace.stage == stage
             log = log or spaced_logarithmically(trace.time[here])
-            alone = len(row.traces) == 1 and style.name == "baseline"
+            alone = len(row.traces) == 1 and style.name in BASELINES.values()
             colour = "black" if common or alone else colours[tuple(trace.hue.items())]
             _draw_line(axis, trace, style, here, colour)
             if style.marked:
@@ -392,6 +420,19 @@ def _scales(rows: Sequence[Row], panels: Sequence[Mapping[int, Axes]]) -> list[t
 
 def _values(traces: Sequence[Trace], styles: Sequence[Style]) -> list[Floats]:
     return [t.columns[s.name][np.isin(t.stage, s.stages)] for t in traces for s in styles]
+
+
+def _networks(traces: Sequence[Trace], styles: Sequence[Style]) -> list[Floats]:
+    """Return the ends (n_record,) of the error bars of networks that these columns show."""
+    shown = [
+        (np.isin(t.stage, style.stages), m.columns[style.name])
+        for style in styles
+        if style.marked
+        for t in traces
+        for m in t.measured
+        if style.name in m.columns
+    ]
+    return [(mean + side * np.nan_to_num(error))[here] for here, (mean, error) in shown for side in (-1, 1)]
 
 
 def _legend(

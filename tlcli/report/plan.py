@@ -8,7 +8,7 @@ import numpy as np
 
 from tlcli.errors import UsageError, suggest
 from tlcli.options.axes import has_ends
-from tlcli.options.columns import label_of
+from tlcli.options.columns import OF_CLASSES, label_of
 from tlcli.report.drawing import Drawing
 from tlcli.report.tables import Block
 
@@ -73,11 +73,18 @@ def quantities_of(blocks: Sequence[Block], drawing: Drawing) -> list[str]:
         if not name:
             raise UsageError(f"quantity: '{drawing.quantity}' names no column beside a comma; use loss or loss,gain.")
         if name not in columns:
-            kind = "holds words and no numbers" if name in shared else f"is no column to draw{suggest(name, columns)}"
+            kind = "holds words and no numbers" if name in shared else f"is no column to draw{_instead(name, columns)}"
             raise UsageError(f"quantity: '{name}' {kind}; columns of numbers are {', '.join(columns)}.")
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"quantity: '{drawing.quantity}' names {twice[0]} twice; give every column once.")
     return names
+
+
+def _instead(name: str, columns: Sequence[str]) -> str:
+    """Return what to do about a column that a table does not have, as the end of a sentence."""
+    if name in OF_CLASSES and "error" not in columns:
+        return " here: networks have it where a task has classes and a loss is named (--loss mse, logistic or softmax)"
+    return suggest(name, columns)
 
 
 def _is_number(column: Any) -> bool:
