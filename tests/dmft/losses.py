@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tlcli.dmft.activations import activation
+from tlcli.dmft.field import to_numpy
 from tlcli.dmft.geometry import reduce_inputs
 from tlcli.dmft.integrate import Control
 from tlcli.dmft.population import Population
@@ -28,8 +29,9 @@ def rows(case, quantity="f"):
         {
             **{name: float(row[name]) for name in numbers if row[name]},
             "stage": int(row["stage"]),
-            "index": int(row["index"] or 0) - 1,
-            "output": int(row["output"] or 0),
+            "index": int(row["index"].rpartition(":")[2] or 0)
+            - 1,  # of a kernel the point beside the first of the stage
+            "output": row["output"] if ":" in row["output"] else int(row["output"] or 0),
         }
         for row in found
     ]
@@ -95,6 +97,60 @@ def deviations(case, stages, outputs):
         record = stage.times.tolist().index(row["time"])
         value = outputs[row["stage"] - 1][record, row["index"]]
         out.append((float(value if np.ndim(value) == 0 else value[row["output"]]) - row["value"], row["error"]))
+    return np.array(out)
+
+
+def objectives(case, stages, outputs):
+    """Return (deviation, error) of every row of the objective: outputs per stage (n_time, n_point[, C])."""
+    out = []
+    for row in rows(case, "objective"):
+        stage = stages[row["stage"] - 1]
+        f = outputs[row["stage"] - 1][stage.times.tolist().index(row["time"]), stage.rows]
+        g = f if stage.objective.basis is None else f @ stage.objective.basis
+        out.append((stage.objective.value(g) * stage.scale - row["value"], row["error"]))
+    return np.array(out)
+
+
+def look(problem):
+    """Return an observer of <a a^T> in the space of outputs, <|u|^2> and the kernel of the stage's points with all."""
+
+    def observe(which, record, time, view):
+        stage = problem.stages[which]
+        u, a = (to_numpy(part) for part in view.field.split(view.state))
+        a = a[:, None] if a.ndim == 1 else a if stage.objective.basis is None else a @ stage.objective.basis.T
+        weights = view.field.neuron_weights()
+        return {
+            "aa": (a.T * weights) @ a,
+            "u2": weights @ np.square(u).sum(axis=1),
+            "Phi": view.kernels(stage.rows, slice(None))[0],
+        }
+
+    return observe
+
+
+def moments(case, stages, found):
+    """Return (deviation, standard error, error) of every row of what neurons end with, of a solution with `look`."""
+    out = []
+    for quantity in ("a2", "u2", "aa", "Phi", "f_old_head"):
+        for row in rows(case, quantity):
+            which = row["stage"] - 1
+            at = stages[which].times.tolist().index(row["time"])
+            if quantity == "f_old_head":
+                values = stages[which - 1].objective.outputs(found.observed[which]["old_outputs"][:, at])
+                values = values[:, row["index"]] if values.ndim == 2 else values[:, row["index"], row["output"]]
+            elif quantity == "Phi":
+                values = found.observed[which]["Phi"][:, at, 0, row["index"]]
+            elif quantity == "u2":
+                values = found.observed[which]["u2"][:, at]
+            else:
+                each = found.observed[which]["aa"][:, at]
+                i, j = map(int, row["output"].split(":")) if quantity == "aa" else (0, 0)
+                values = each[:, i, j] if quantity == "aa" else np.trace(each, axis1=1, axis2=2)
+                if quantity == "a2" and stages[which].objective.basis is not None:  # the table has all C readouts,
+                    values = values + np.exp(-2 * stages[which].decay * row["time"])  # whose common part only decays
+            count = len(values)
+            error = values.std(ddof=1) / np.sqrt(count) if count > 1 else 0.0
+            out.append((values.mean() - row["value"], error, row["error"]))
     return np.array(out)
 
 

@@ -57,6 +57,9 @@ def test_linear_networks_are_exact(case):
     deviations = zoo.deviations(case, stages, mean)
     assert len(deviations) > 40
     assert np.max(np.abs(deviations[:, 0])) < 1e-10
+    objectives = zoo.objectives(case, stages, mean)
+    assert len(objectives) == 6
+    assert np.max(np.abs(objectives[:, 0])) < 1e-10
 
 
 @pytest.mark.parametrize("case", ["D3", "D4"])

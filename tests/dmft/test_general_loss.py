@@ -20,10 +20,15 @@ from tlcli.losses.labels import objective_of
 TIGHT = Numerics(integrator="dop853", tolerance=1e-12)
 
 
-def outputs(problem, numerics):
-    """Outputs of every stage, mean and standard error over repeats, in the space of the losses."""
-    found = solve(problem, numerics)
+def solved(problem, numerics):
+    """A solution, with what the rows of the reference on neurons and kernels need."""
+    found = solve(problem, numerics, zoo.look(problem))
     assert not found.message
+    return found
+
+
+def outputs(problem, found):
+    """Outputs of every stage, mean and standard error over repeats, in the space of the losses."""
     mean, error = [], []
     for stage, f in zip(problem.stages, found.f, strict=True):
         f = stage.objective.outputs(f)
@@ -32,37 +37,55 @@ def outputs(problem, numerics):
     return mean, error
 
 
+def full(problem, found):
+    """Outputs (repeat, n_time, n_point[, C]) of every stage in the space of the losses."""
+    return [stage.objective.outputs(f) for stage, f in zip(problem.stages, found.f, strict=True)]
+
+
 @pytest.mark.parametrize("case", ["L1", "L2", "L3", "L4", "L5", "L6"])
 def test_linear_networks_are_exact(case):
     """Whitened neurons close: every row of the reference to 1e-8, for any loss, readout, weights and smoothing."""
     problem = zoo.problem(case)
-    mean, _ = outputs(problem, TIGHT)
+    solution = solved(problem, TIGHT)
+    mean, _ = outputs(problem, solution)
     found = zoo.deviations(case, problem.stages, mean)
     assert len(found) > 20
     assert np.max(np.abs(found[:, 0])) < 1e-8
-    if case == "L1":  # the objective, too
-        for row in zoo.rows(case, "objective"):
-            stage = problem.stages[row["stage"] - 1]
-            f = mean[row["stage"] - 1][stage.times.tolist().index(row["time"]), stage.rows]
-            assert stage.objective.value(f) / 3 == pytest.approx(row["value"], abs=1e-9)
+    objectives = zoo.objectives(case, problem.stages, mean)
+    assert len(objectives) > 6
+    assert np.max(np.abs(objectives[:, 0])) < 1e-8
+    ends = zoo.moments(case, problem.stages, solution)
+    assert len(ends) == 2
+    assert np.max(np.abs(ends[:, 0])) < 1e-7, "the stated error of the reference"
+
+
+def all_of(case, problem, solution, mean):
+    """Deviations of outputs, of objectives, and of kernels, readouts and the old head."""
+    stages = problem.stages
+    found = zoo.deviations(case, stages, mean), zoo.objectives(case, stages, mean), zoo.moments(case, stages, solution)
+    assert all(len(rows) > 2 for rows in found)
+    return found
 
 
 def test_quadrature_of_a_single_output():
     """Q1, logistic: every row to 1e-6."""
     problem = zoo.problem("Q1")
-    mean, _ = outputs(problem, Numerics(population="quadrature", neurons=20000, integrator="dop853", tolerance=1e-9))
-    found = zoo.deviations("Q1", problem.stages, mean)
-    assert np.max(np.abs(found[:, 0])) < 1e-6
+    numerics = Numerics(population="quadrature", neurons=20000, integrator="dop853", tolerance=1e-9)
+    solution = solved(problem, numerics)
+    mean, _ = outputs(problem, solution)
+    for found in all_of("Q1", problem, solution, mean):
+        assert np.max(np.abs(found[:, 0])) < 1e-6
 
 
 def test_quadrature_of_several_outputs():
     """Q2, softmax of three classes, in four dimensions: every row to 1e-6, and the stated error holds; a twin fails."""
     problem = zoo.problem("Q2")
     numerics = Numerics(population="quadrature", neurons=60000, integrator="dop853", tolerance=1e-8)
-    mean, _ = outputs(problem, numerics)
-    found = zoo.deviations("Q2", problem.stages, mean)
-    assert np.max(np.abs(found[:, 0])) < 1e-6
-    coarse, _ = outputs(problem, replace(numerics, neurons=2000))
+    solution = solved(problem, numerics)
+    mean, _ = outputs(problem, solution)
+    for found in all_of("Q2", problem, solution, mean):
+        assert np.max(np.abs(found[:, 0])) < 1e-6
+    coarse, _ = outputs(problem, solved(problem, replace(numerics, neurons=2000)))
     assert np.max(np.abs(zoo.deviations("Q2", problem.stages, coarse)[:, 0])) > 1e-5
 
 
@@ -81,7 +104,8 @@ def test_sampled_populations_of_several_outputs(case):
     numerics = Numerics(population="mc", neurons=4096, repeats=16, tolerance=1e-5)
     if case == "M1":  # gradient descent with this very step
         numerics = replace(numerics, integrator="euler", tolerance=None, dt=0.2)
-    mean, error = outputs(problem, numerics)
+    solution = solved(problem, numerics)
+    mean, error = outputs(problem, solution)
     found = zoo.deviations(case, problem.stages, mean)
     spread = [
         at for at, _ in zoo.deviations(case, problem.stages, [m * 0 + e for m, e in zip(mean, error, strict=True)])
@@ -92,9 +116,25 @@ def test_sampled_populations_of_several_outputs(case):
     assert np.max(np.abs(z[moved])) < 4
     # Twin: a tenth more richness.
     wrong = [replace(stage, gamma=1.1 * stage.gamma) for stage in problem.stages]
-    other, _ = outputs(Problem(problem.act, problem.geometry, wrong), numerics)
+    other = Problem(problem.act, problem.geometry, wrong)
+    changed = solved(other, numerics)
+    other, _ = outputs(other, changed)
     twin = zoo.deviations(case, wrong, other)[:, 0] / np.hypot(np.maximum(errors, 1e-12), found[:, 1])
     assert np.max(np.abs(twin)) > 8
+    # Objectives, of the mean output; a repeat's own scatter is their error.
+    each = np.array(
+        [zoo.objectives(case, problem.stages, [f[k] for f in full(problem, solution)])[:, 0] for k in range(16)]
+    )
+    found = zoo.objectives(case, problem.stages, mean)
+    error = each.std(axis=0, ddof=1) / 4
+    moved = error > 1e-9
+    assert np.all(np.abs(found[:, 0])[moved] < 4 * np.hypot(error, found[:, 1])[moved])
+    if case == "M1":
+        return
+    ends, twin = (zoo.moments(case, stages, one) for stages, one in ((problem.stages, solution), (wrong, changed)))
+    assert len(ends) >= (33 if case == "Q4" else 14)
+    assert np.max(np.abs(ends[:, 0]) / np.hypot(ends[:, 1], ends[:, 2])) < 4
+    assert np.max(np.abs(twin[:, 0]) / np.hypot(twin[:, 1], twin[:, 2])) > 8
 
 
 @pytest.mark.parametrize("loss", ["logistic", "softmax"])

@@ -34,6 +34,10 @@ def test_rows_of_the_reference(case):
         f0_points=start,
     )
     assert len(rows) > 8
+    for row in zoo.rows(case, "objective"):
+        target, train = zoo.objective(loss, labels, classes), f[times.index(row["time"]), :8]
+        train = train if target.basis is None else train @ target.basis
+        assert target.value(train) / 8 == pytest.approx(row["value"], abs=1e-8)
     for row in rows:
         value = f[times.index(row["time"]), row["index"]]
         assert (value if np.ndim(value) == 0 else value[row["output"]]) == pytest.approx(row["value"], abs=1e-8)
