@@ -1,9 +1,17 @@
 """Grids and pages of panels, many curves, what a figure says of itself, and smooth curves."""
 
 import csv
+import tracemalloc
 
 import numpy as np
 import pytest
+
+from tlcli.options.commands import COMMANDS
+from tlcli.report.draw import pictures
+from tlcli.report.drawing import Drawing
+from tlcli.report.tables import Block
+from tlcli.run.assemble import fine_block
+from tlcli.run.job import prepare
 
 
 def panels(figure):
@@ -51,6 +59,36 @@ def test_many_curves_have_a_colour_bar_and_no_names(draw, count):
     assert figure.legends[0].get_window_extent().y1 <= box.y0, "no legend over the data"
 
 
+def numbered(**sizes):
+    """Return a block whose column `loss` is the row of the table."""
+    shape = tuple(sizes.values())
+    loss = np.arange(float(np.prod(shape))).reshape(shape)
+    return Block({name: np.linspace(1.0, 2.0, size) for name, size in sizes.items()}, {"loss": loss}, {})
+
+
+@pytest.mark.parametrize("kind", ["curves", "map"])
+def test_every_drawn_value_knows_its_row_of_the_table(kind):
+    block = numbered(rho=2, alpha2=3, sigma1=2, gamma0=5)
+    for roles in ({"x": "gamma0"}, {"x": "alpha2"}, {"x": "rho"}):
+        (one,) = pictures([block], Drawing(kind=kind, roles=roles))
+        parts = [part for panel in one.panels for part in (panel.curves if kind == "curves" else [panel])]
+        assert sum(part.values.size for part in parts) == block.size
+        for part in parts:
+            np.testing.assert_array_equal(part.rows, part.values)
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [("curves", (300, 400)), ("map", (100, 30, 40))])
+def test_what_many_curves_or_facets_hold_does_not_grow_with_their_number(kind, sizes):
+    block = numbered(**dict(zip(("alpha2", "gamma0", "rho")[: len(sizes)], sizes, strict=True)))
+    drawing = Drawing(kind=kind, roles={"x": "gamma0"} | ({"y": "rho"} if kind == "map" else {}))
+    tracemalloc.start()
+    one = pictures([block], drawing)
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(one) == 1
+    assert used < 4 * block.size * 8, "a number or two of every row, not the whole table for each"
+
+
 def test_a_figure_says_what_is_fixed_and_names_its_only_curve(draw):
     (figure,) = draw("finetune-loss", alpha1="0.5", alpha2="0.1:0.9:5", sigma2="0.3").values()
     title = figure.get_suptitle().replace("\N{NO-BREAK SPACE}", " ")
@@ -71,6 +109,16 @@ def test_curves_of_closed_forms_are_smooth_and_the_table_is_as_asked(draw, tmp_p
     expected = (1 - alpha2) * (1 - 0.64 * alpha2 * chi * (2 + alpha2 * chi) / (1 + alpha2 * chi) ** 2)
     np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-12)
     assert {float(row["alpha2"]) for row in rows} <= set(alpha2)
+
+
+@pytest.mark.parametrize(("curves", "points", "finer"), [(2, 5, True), (2, 2000, True), (500, 601, False)])
+def test_curves_with_points_enough_get_no_finer_ones(curves, points, finer):
+    grid = {"alpha2": f"0.1:0.9:{curves}", "gamma0": f"0:5:{points}"}
+    (case,) = prepare("finetune-loss", COMMANDS["finetune-loss"].options, None, grid).cases
+    block = fine_block(case, "gamma0")
+    assert (block is not None) == finer
+    if block is not None:
+        assert 300 * curves <= block.size <= (300 + points) * curves
 
 
 def test_whole_numbers_are_not_divided(draw):

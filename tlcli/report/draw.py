@@ -174,10 +174,18 @@ def _column(block: Block, name: str, index: tuple[Any, ...], order: Sequence[str
     return np.transpose(array, [left.index(n) for n in order])
 
 
-def _rows(block: Block, index: tuple[Any, ...], order: Sequence[str]) -> Indices:
-    """Return the row of the table in which each value of a facet stands, counted from 0 within its case."""
-    numbered = {"row": np.arange(block.size).reshape(block.shape)}
-    return _column(Block(block.axes, numbered, block.scales), "row", index, order)
+def _rows(block: Block, index: tuple[Any, ...], order: Sequence[str], at: tuple[Any, ...] = ()) -> Indices:
+    """Return the row of the table in which each value of a facet, or of its part `at`, stands, from 0 within its case.
+
+    They are counted without numbering the whole table, which every curve would keep in memory.
+    """
+    steps = dict(zip(block.axes, np.cumprod([1, *block.shape[:0:-1]])[::-1].tolist(), strict=True))
+    # Experiments that the index leaves open are no axis of a facet: the first one stands for all.
+    whole = zip(block.axes, index, strict=True)
+    rows: Any = sum(i * steps[name] for name, i in whole if not isinstance(i, slice))
+    for name, part in zip(order, (*at, *(slice(None),) * (len(order) - len(at))), strict=True):
+        rows = np.add.outer(rows, np.arange(len(block.axes[name]))[part] * steps[name])
+    return rows
 
 
 def _inside(points: Mapping[str, Any], fixed: Mapping[str, Any], names: Sequence[str], *, roots: bool = True) -> Floats:
@@ -331,7 +339,7 @@ def _curve(
         for variant, kind in enumerate(_experiments(block)):
             where = tuple(variant if n == "experiment" else i for n, i in zip(names, index, strict=True))
             mean, error = (_column(block, f"sim_{spec.quantity}{suffix}", where, order)[at] for suffix in ("", "_se"))
-            points.append(Points(*kind, x, mean, error, _rows(block, where, order)[at]))
+            points.append(Points(*kind, x, mean, error, _rows(block, where, order, at)))
     values = _column(block, spec.quantity, index, order)[at]
 
     def error_of(quantity: str) -> Floats | None:
@@ -358,7 +366,7 @@ def _curve(
         None if baseline is None else error_of(own),
         gain_error,
         None if fine is None else _fine(fine, spec, _without_experiment(block, index), order, at),
-        _rows(block, index, order)[at],
+        _rows(block, index, order, at),
     )
 
 

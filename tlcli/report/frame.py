@@ -63,8 +63,7 @@ def value_axis(
 ) -> tuple[bool, Limits | None]:
     """Return whether the axis of values is logarithmic, and its limits: those asked for, or None for all there is."""
     values = np.concatenate([np.ravel(part) for part in curves])
-    rest = np.concatenate([np.ravel(part) for part in (*curves, *beside)])
-    values, rest = values[np.isfinite(values)], rest[np.isfinite(rest)]
+    values, rest = values[np.isfinite(values)], np.concatenate([_ends(part) for part in (*curves, *beside)])
     from_zero = drawing.limits.get("y", (1.0,))[0] <= 0
     log = drawing.logs.get("y", squashed(values) and not from_zero) and bool((values > 0).any())
     if log:
@@ -76,6 +75,12 @@ def value_axis(
     else:
         limits = _linear_limits(values, rest)
     return log, drawing.limits.get("y", limits)
+
+
+def _ends(part: Floats) -> Floats:
+    """Return the least and the largest finite value, all that limits need of what does not choose the scale."""
+    finite = np.ravel(part)[np.isfinite(np.ravel(part))]
+    return np.array([finite.min(), finite.max()]) if finite.size else np.empty(0)
 
 
 def _linear_limits(values: Floats, rest: Floats) -> tuple[float, float] | None:

@@ -102,7 +102,7 @@ def edge_block(case: Case, points: Mapping[str, Any]) -> Block:
 
 
 _FINE = 300  # points of a smooth curve
-_MOST = 300_000  # numbers in all curves of a figure
+_MOST = 300_000  # numbers in all curves of a figure, of the table and as many in between
 
 
 def fine_block(case: Case, axis: str) -> Block | None:
@@ -113,7 +113,7 @@ def fine_block(case: Case, axis: str) -> Block | None:
     values = grid.values[axis].array
     inside = values[np.isfinite(values)]
     rest = int(np.prod(grid.shape, dtype=int)) // len(values)
-    if len(inside) < 3 or rest * _FINE > _MOST:
+    if len(inside) < 3 or rest * max(_FINE, len(values)) > _MOST:
         return None
     positive = inside[inside > 0]
     scale = grid.values[axis].scale
