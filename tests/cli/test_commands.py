@@ -17,6 +17,7 @@ from PIL import Image
 import tlcli as package
 from tlcli.options import OPTIONS, SOLVERS
 from tlcli.options.commands import COMMANDS
+from tlcli.run.job import prepare
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-m", "tlcli"]
@@ -430,6 +431,28 @@ def test_a_model_is_offered_its_own_solvers_and_a_solver_no_model(anywhere, base
         assert "has no solver" not in anywhere(f"{command} --model {model} --solver {solver} -o - --dry-run").err
     assert one_of("--model", base) == ["linear", "network"]
     assert one_of("--model", f"{command} --solver linear-exact") is None
+
+
+@pytest.mark.parametrize(
+    ("solver", "option", "value"),
+    [
+        ("linear-classify", "loss", "logistic"),
+        ("network-frozen", "p2", "50"),
+        ("network-frozen", "t1", "100"),
+        ("linear-structured", "p2", "100"),
+        ("linear-classify", "t1", "inf"),
+    ],
+)
+def test_the_default_beside_a_solver_is_that_of_its_runs(anywhere, solver, option, value):
+    shown = anywhere(f"finetune-loss --solver {solver} --help-all").out
+    (text,) = re.findall(rf"^  --{option} [A-Z]+ (.*?)(?=^  --|^$)", shown, re.MULTILINE | re.DOTALL)
+    told = re.findall(r"\(default: ([^;)]*)", " ".join(text.split()))
+    assert told[0] == value
+    tasks = {"source": "linear", "target": "linear"} if solver.startswith("network") else {}
+    known = COMMANDS["finetune-loss"]
+    (case,) = prepare("finetune-loss", known.options, None, {"solver": solver, **tasks}).cases
+    ran = case.words[option] if option in case.words else f"{case.grid.values[option].array.item():g}"
+    assert ran == value
 
 
 def test_options_of_an_unknown_solver_are_refused(tlcli):

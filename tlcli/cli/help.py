@@ -5,6 +5,7 @@ import shutil
 import textwrap
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from typer.core import TyperCommand
@@ -31,7 +32,8 @@ def meaning(option: Option, *, default: bool = True) -> str:
     """Return what an option does, its default and its choices."""
     text = option.help
     if default and option.default is not None and option.default is not False:
-        text += f" (default: {option.default})"
+        value = option.default
+        text += f" (default: {f'{value:g}' if isinstance(value, float) else value})"
     if option.choices:
         text += f" One of: {', '.join(option.choices)}."
     return text
@@ -44,15 +46,20 @@ def text_of(
     *,
     everything: bool = False,
     model: str | None = None,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
-    """Return the help of a command that computes, with all its options or all of `only`, or with the common ones."""
+    """Return the help of a command that computes, with all its options or all of `only`, or with the common ones.
+
+    `defaults` replace those of the options, as a theory's own.
+    """
     names = [name for name in dict.fromkeys(command.options) if _is_shown(command, name)]
     shown = [name for name in names if (name in (only or names) if everything else name in command.common)]
     panels: dict[str, list[tuple[str, str]]] = {}
     for option in (offered(command, name, model) for name in shown):
         if option.name == "solver" and not option.choices:
             continue
-        panels.setdefault(option.panel, []).append((_flag(option), meaning(option)))
+        own = replace(option, default=defaults.get(option.name, option.default))
+        panels.setdefault(option.panel, []).append((_flag(option), meaning(own)))
     if everything:
         panels["Help"] = [("--recipe FILE", "The recipe file [RECIPE], as a flag.")]
         panels["Help"] += [("-h, --help", "Show the examples and the common options.")]
@@ -155,9 +162,9 @@ def print_all(command: Command, given: Mapping[str, Any]) -> None:
     Raises:
         UsageError: flags that lead to no theory.
     """
-    only = None
+    only, defaults = None, dict[str, Any]()
     if given:
-        from tlcli.run.job import taken_with
+        from tlcli.run.job import defaults_with, taken_with
 
-        only = taken_with(command.name, given)
-    print(text_of(command, _width(), only, everything=True, model=given.get("model")), end="")
+        only, defaults = taken_with(command.name, given), defaults_with(command.name, given)
+    print(text_of(command, _width(), only, everything=True, model=given.get("model"), defaults=defaults), end="")

@@ -134,9 +134,9 @@ _MODEL = [
     Option(
         "loss",
         "text",
-        "square",
-        f"Loss that is minimised: {', '.join(LOSSES)} of linear readouts; of networks (both stages) "
-        f"{one_of(network_losses())}.",
+        None,
+        f"Loss that is minimised: {', '.join(LOSSES)} of linear readouts (default: logistic); of networks (both "
+        f"stages) {one_of(network_losses())} (default: mse; of more than two classes softmax).",
         column="loss_function",
     ),
     Option(

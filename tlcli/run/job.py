@@ -275,14 +275,7 @@ def taken_with(command: str, flags: Mapping[str, Any]) -> set[str]:
     Raises:
         UsageError: flags that lead to no theory.
     """
-    try:
-        theory = _theory(command, flags, None)
-    except UsageError as error:  # networks need tasks before they are a theory
-        flags = {"source": "linear", "target": "linear", **flags}
-        try:
-            theory = _theory(command, flags, None)
-        except UsageError:
-            raise error from None
+    theory, flags = _led_to(command, flags)
     taken = _taken(command, theory)
     for name in OPTIONS.keys() - taken - _NOT_PHYSICAL - flags.keys():
         option = OPTIONS[name]
@@ -294,6 +287,30 @@ def taken_with(command: str, flags: Mapping[str, Any]) -> set[str]:
     unused |= {"model"} if flags.get("solver") else set()  # which says it already
     unused |= {f"optimal_{name}" for name, option in OPTIONS.items() if option.best and name not in taken}
     return taken | (_NOT_PHYSICAL - unused)
+
+
+def defaults_with(command: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults, by option, that the theory to which flags lead has in place of those of the options.
+
+    Those of options that have no default of their own are left out: they depend on the tasks.
+
+    Raises:
+        UsageError: flags that lead to no theory.
+    """
+    theory, _ = _led_to(command, flags)
+    return {k: v for k, v in _defaults(command, theory).items() if k in OPTIONS and OPTIONS[k].default is not None}
+
+
+def _led_to(command: str, flags: Mapping[str, Any]) -> tuple[Theory, Mapping[str, Any]]:
+    """Return the theory to which flags lead, and the flags with what it needed: networks need tasks to be a theory."""
+    try:
+        return _theory(command, flags, None), flags
+    except UsageError as error:
+        flags = {"source": "linear", "target": "linear", **flags}
+        try:
+            return _theory(command, flags, None), flags
+        except UsageError:
+            raise error from None
 
 
 def _theory(command: str, settings: Mapping[str, Any], recipe: Recipe | None) -> Theory:

@@ -108,6 +108,7 @@ def test_what_missed_the_accuracy_or_never_rested_is_told(tlcli):
     done = tlcli(*command, "--strict -o strict")
     assert done.code == 3
     assert "1 of 1 average(s) are inaccurate: asked 0.01, reached" in done.err
+    assert "in units of the labels' mean square, or of the loss where that is larger" in done.err
     assert tlcli(*command, "--accuracy 1 -o loose").code == 0
     assert rows("loose")[0]["status"] == "converged"
     done = tlcli(*command, "--accuracy 1 --until 1e-3 -o restless")
@@ -216,6 +217,29 @@ def test_zeros_of_the_gain_have_errors_and_draws_a_part_of_their_own(tlcli):
         found = [row for row in csv.DictReader(stream) if row["refined"] == "p2"]
     assert found
     assert all(float(row["p2_se"] or "nan") > 0 for row in found if row["p2_se"])
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "best"),
+    [
+        ("phase-diagram", "--x p2=5,10 --y gamma0=0.5,1,2", "gamma0_opt,loss_opt"),
+        ("finetune-loss", "--p2 8 --times 0.1,1,10 --draws 2", "best_time,baseline_best_time_se,baseline_stopped"),
+    ],
+)
+def test_all_columns_are_known_before_the_work(tlcli, command, more, best):
+    """What can be asked for with --columns is what the table has: names, and the lengths of their axes."""
+    base = [SMALL.replace("finetune-loss", command), "--neurons 64 --repeats 2 --accuracy 1 --ridge 0.01 --pool 60"]
+    base += [more, "--average subsets"]
+    assert tlcli(*base, "--columns", f"loss,gain,phase,{best}", "-o out").code == 0
+    (row, *_) = rows("out")
+    assert {"loss", "gain", "phase", *best.split(",")} <= set(row)
+    assert row[best.split(",")[0]] != ""
+    refused = tlcli(*base, "--columns ridge_opt -o no")
+    assert refused.code == 2
+    assert "'ridge_opt' is no column of this table" in refused.err
+    assert tlcli(*base, "-o all").code == 0
+    told = refused.err.partition("they are ")[2].split(".\n")[0].split(", ")
+    assert sorted(told) == sorted(rows("all")[0])
 
 
 def test_times_have_a_best_one(tlcli):

@@ -17,7 +17,7 @@ from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.draws import by_point, refuse_if_all_failed
 from tlcli.theories.network import points
 from tlcli.theories.network.average_cost import expected_seconds, memory
-from tlcli.theories.network.average_draws import FEWEST, best_of_grid, drawn_boundaries, joined
+from tlcli.theories.network.average_draws import FEWEST, best_names, best_of_grid, drawn_boundaries, joined
 from tlcli.theories.network.average_point import BEST, NAMES, PARTS, RIDGES
 from tlcli.theories.network.pools import pools_of
 
@@ -65,8 +65,9 @@ class AveragedNetwork(PointByPoint):
             pools_of({**parameters, "draw": 0})
 
     def columns(self, case: Case) -> Columns:
-        """Return the names of the columns."""
-        return {name: np.full(_shape(case), np.nan) for name in _columns(case)}
+        """Return the names of the columns, those of the best of the grid among them."""
+        names = {name: np.full(_shape(case), np.nan) for name in [*_columns(case), "phase"]}
+        return names | best_names(case, NAMES[_measures(case)[-1]])
 
     def tasks(self, case: Case, seed: int) -> list[Task]:
         """Return a task per kernel and draw of the source; its place is that of the kernel."""
@@ -153,9 +154,9 @@ def _inaccurate(columns: Columns, wanted: float) -> list[str]:
         return []
     return [
         f"{late.sum()} of {late.size} average(s) are inaccurate: asked {wanted:g}, reached "
-        f"{np.max(columns['residual'][late]):.2g} (errors of losses, in units of the labels' mean square); use a "
-        "larger --pool where the pool's error leads (of files and images all points are in it), more --neurons where "
-        "theirs does, or accept it with a larger --accuracy."
+        f"{np.max(columns['residual'][late]):.2g} (errors of losses, in units of the labels' mean square, or of the "
+        "loss where that is larger); use a larger --pool where the pool's error leads (of files and images all points "
+        "are in it), more --neurons where theirs does, or accept it with a larger --accuracy."
     ]
 
 

@@ -70,17 +70,8 @@ def best_of_grid(case: Case, columns: Columns, alone: Columns, names: tuple[str,
     Of the judged measure `names` (with, without pre-training, gain). Their axis has length one. Errors come with
     several draws.
     """
-    axes = [*case.grid.axes, *case.theory.inner]
-    loss, baseline, _ = names
     out: Columns = {}
-    for axis, pairs in (
-        ("gamma0", ((loss, "gamma0_opt", f"{loss}_opt"),)),
-        ("time", ((loss, "best_time", f"{loss}_stopped"), (baseline, "baseline_best_time", f"{baseline}_stopped"))),
-    ):
-        values = _values(case, axis)
-        if case.words.get(f"optimal_{axis}") is False or values is None or len(values) < FEWEST:
-            continue
-        at = axes.index(axis)
+    for at, values, pairs in _searched(case, names):
         for name, where, what in pairs:
             place, least = _optimum(values, np.moveaxis(columns[name], at, 0))
             out[where], out[what] = np.expand_dims(place, at), np.expand_dims(least, at)
@@ -88,6 +79,33 @@ def best_of_grid(case: Case, columns: Columns, alone: Columns, names: tuple[str,
             if len(each) > 1:
                 moved = [_optimum(values, mean)[0] for mean in _left_out(each)]
                 out[f"{where}_se"] = np.expand_dims(place * _jackknife(np.array(moved)), at)
+    return out
+
+
+def best_names(case: Case, names: tuple[str, str, str]) -> Columns:
+    """Return the columns of `best_of_grid` as they are known before the work: names, shapes and no numbers (NaN)."""
+    whole = (*case.grid.shape, *(len(values) for values in case.theory.inner.values()))
+    several = int(case.words["draws"]) > 1
+    out: Columns = {}
+    for at, _, pairs in _searched(case, names):
+        empty = np.full((*whole[:at], 1, *whole[at + 1 :]), np.nan)
+        for _, where, what in pairs:
+            out |= dict.fromkeys((where, what, *((f"{where}_se",) if several else ())), empty)
+    return out
+
+
+def _searched(case: Case, names: tuple[str, str, str]) -> list[tuple[int, Floats, tuple[tuple[str, str, str], ...]]]:
+    """Return the position and the values of every axis that has a best value, and (measure, its place, the least)."""
+    axes = [*case.grid.axes, *case.theory.inner]
+    loss, baseline, _ = names
+    out = []
+    for axis, pairs in (
+        ("gamma0", ((loss, "gamma0_opt", f"{loss}_opt"),)),
+        ("time", ((loss, "best_time", f"{loss}_stopped"), (baseline, "baseline_best_time", f"{baseline}_stopped"))),
+    ):
+        values = _values(case, axis)
+        if case.words.get(f"optimal_{axis}") is not False and values is not None and len(values) >= FEWEST:
+            out.append((axes.index(axis), values, pairs))
     return out
 
 

@@ -159,8 +159,8 @@ def _inaccurate(records: Sequence[Mapping[str, Any]], count: int) -> list[str]:
     worst = max(late, key=lambda info: info["reached"])
     return [
         f"{len(late)} of {count} solution(s) are inaccurate: asked {worst['accuracy']:g}, reached "
-        f"{worst['reached']:.2g} (errors of losses, in units of the labels' mean square); use more --neurons or "
-        "--repeats, or accept it with a larger --accuracy."
+        f"{worst['reached']:.2g} (errors of losses, in units of the labels' mean square, or of the loss where "
+        "that is larger); use more --neurons or --repeats, or accept it with a larger --accuracy."
     ]
 
 
