@@ -24,20 +24,20 @@ import re
 from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from tlcli.arrays import Indices
 from tlcli.errors import UsageError
 from tlcli.options.columns import BEST_LOSS
 from tlcli.report.files import content_of
 from tlcli.report.sound import BESIDE, Fault, read_content
 from tlcli.report.trim import Trim, read_trim
 
+_KEPT = 10  # repeated lines that are named
 _UNSOLVED = ("not_converged", "failed")
 # What is compared of a diverged row: its coefficients are limits that no finite experiment has.
 _LOSSES = ("loss", "baseline", "gain", "train_loss", "source_loss", "test_loss", "error")
@@ -90,10 +90,6 @@ class Pooled:
         return max(self.scatter, self.bias)
 
 
-def _no_lines() -> Indices:
-    return np.empty((0, 2), dtype=np.int64)
-
-
 @dataclass(frozen=True)
 class Agreement:
     """What a table says: rows, rows expected by its provenance (None: unknown), unsolved rows, comparisons."""
@@ -113,7 +109,8 @@ class Agreement:
     unjudged: bool = False  # no column and no provenance says whether its rows are converged
     faults: Sequence[Fault] = ()  # cells and lines that make the table meaningless: the first of them
     faulty: int = 0  # how many there are
-    repeated: Indices = field(default_factory=_no_lines)  # (count, 2): a line, and the earlier one it repeats
+    repeats: int = 0  # lines that say what an earlier one said
+    repeated: Sequence[tuple[int, int]] = ()  # the first of them, and the earlier ones
 
     def pooled(self) -> list[Pooled]:
         """Judge every column as a whole."""
@@ -210,7 +207,7 @@ def assess(path: Path, finite_size: float = 1.0) -> Agreement:
         left_out=() if trim is None else trim.left_out,
         beside=beside,
         unjudged="status" not in header and not beside,
-        repeated=_no_lines() if beside else tally.repeated(),
+        **({} if beside else tally.repeated()),
     )
 
 
@@ -227,13 +224,14 @@ class _Tally:
         self.count = self.unsolved = self.inaccurate = self.missing = 0
         self._seen, self._at = array("q"), array("q")  # a number for the cells of every row, and its line: 16 bytes
 
-    def repeated(self) -> Indices:
-        """Return the lines of rows that stand in the table before, and where."""
+    def repeated(self) -> dict[str, Any]:
+        """Return how many rows stand in the table before, the lines of the first of them, and where."""
         seen, at = (np.frombuffer(numbers, dtype=np.int64) for numbers in (self._seen, self._at))
         order = np.argsort(seen, kind="stable")
         same = np.flatnonzero(np.diff(seen[order]) == 0)
         pairs = np.stack([at[order[same + 1]], at[order[same]]], axis=1)
-        return pairs[np.argsort(pairs[:, 0])]
+        first = pairs[np.argsort(pairs[:, 0])[:_KEPT]]
+        return {"repeats": len(pairs), "repeated": [(int(line), int(earlier)) for line, earlier in first]}
 
     def see(self, line: int, row: Mapping[str, str]) -> None:
         """Count a row of the file."""

@@ -98,7 +98,7 @@ class Trace:
 
     def band(self, styles: Sequence[Style]) -> str:
         """Return what the bands around the curves of these columns are; nothing where none is wider than its line."""
-        wide = [style.name for style in styles if self._wide(style.name)]
+        wide = [style.name for style in styles if self._wide(style)]
         if not wide:
             return ""
         parts = [part for name in wide for part in errors_of(name, self.columns, same_points=bool(self.measured))]
@@ -107,10 +107,15 @@ class Trace:
         tested = any(part.endswith("_test_se") for part in parts)
         return "±2 SE by neurons and test points" if tested else "±2 SE by the neurons"
 
-    def _wide(self, name: str) -> bool:
-        error = self.error(name)
-        scale = np.nanmax(np.abs(self.columns[name]), initial=0.0)
-        return error is not None and bool(np.nanmax(error, initial=0.0) > _INDISTINCT * scale)
+    def _wide(self, style: Style) -> bool:
+        error, size = self.error(style.name), np.abs(self.columns[style.name])
+        if error is None:
+            return False
+        if style.axis and np.all(self.columns[style.name] >= 0):  # may fall by decades on a logarithmic axis
+            size, error = size[size > 0], error[size > 0]
+        else:
+            size = np.nanmax(size, initial=0.0)
+        return bool(np.any(error > _INDISTINCT * size))
 
 
 @dataclass(eq=False)
@@ -141,9 +146,9 @@ def time_courses(blocks: Sequence[Block], drawing: Drawing) -> list[tuple[str, S
     found: list[tuple[str, Sequence[Row], Sequence[Style]]] = []
     for quantity in quantities or [None]:
         styles = tuple(style for style in STYLES if all(style.name in block.columns for block in blocks))
-        if not styles and quantity is None:
+        if not styles and quantity in (None, "loss"):
             raise UsageError("the table has no loss to draw; give a --quantity that it has.")
-        if quantity is not None:
+        if quantity not in (None, "loss"):  # the loss asked for is drawn as unasked, beside others
             styles = _asked(quantity, blocks)
         found.append(("figure" if len(quantities) < 2 else f"figure-{quantity}", rows, styles))
     return found
