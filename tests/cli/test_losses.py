@@ -292,7 +292,7 @@ def test_a_stored_result_with_a_loss_of_both_stages_is_drawn_again(tlcli):
         ("half", "--classes", "the label 0.5 is no whole number"),
         ("half", "--loss logistic", "use --loss mse, or --classes if they are whole numbers"),
         ("rows", "--loss logistic", "has 3 outputs of a sample; use one-hot rows"),
-        ("rows", "--loss softmax", "rows of probabilities"),
+        ("rows", "--loss softmax", r"rows of probabilities of sum 1, and the source task has ("),
         ("many", "--loss softmax", "8 classes of 6 training points"),
         ("three", "--loss hinge2", "is for two classes"),
     ],

@@ -65,10 +65,13 @@ def _as_classes(loss: Loss, labels: Floats, what: str) -> Floats:
         raise UsageError(f"loss: {loss.text} needs labels -1 and +1, and {what} has {shown}; {remedy}, or --loss mse.")
     if labels.ndim == 2:
         rows = labels[np.isfinite(labels).all(axis=1)]
-        if np.all(rows >= 0) and np.allclose(rows.sum(axis=1), 1, rtol=0, atol=1e-6):
+        wrong = rows[np.any(rows < 0, axis=1) | (np.abs(rows.sum(axis=1) - 1) > 1e-6)]
+        if not len(wrong):
             return labels
+        shown = ", ".join(f"{number:g}" for number in wrong[0][:3]) + ", ..." * (len(wrong[0]) > 3)
         raise UsageError(
-            f"loss: {loss.text} needs rows of probabilities of sum 1 in {what}; use --loss mse for others."
+            f"loss: {loss.text} needs rows of probabilities of sum 1, and {what} has ({shown}); use --loss mse "
+            "for others."
         )
     raise UsageError(
         f"loss: {loss.text} needs classes, and {what} has real labels; use a task with classes such as digits:0-4 or "
