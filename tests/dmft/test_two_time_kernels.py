@@ -93,7 +93,7 @@ def test_without_a_rich_stage_there_is_less():
 
 def test_what_has_none_is_refused():
     refused: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"loss": "huber:1"}, "not for a named --loss"),
+        ({"loss": "huber:1"}, "leave out --loss huber:1, or --two-time"),
         ({"p1": 3000}, "more than 4e"),
     )
     for words, text in refused:
