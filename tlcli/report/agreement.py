@@ -109,7 +109,7 @@ class Agreement:
     unjudged: bool = False  # no column and no provenance says whether its rows are converged
     faults: Sequence[Fault] = ()  # cells and lines that make the table meaningless: the first of them
     faulty: int = 0  # how many there are
-    repeats: int = 0  # lines that say what an earlier one said
+    twice: int = 0  # lines that say what an earlier one said
     repeated: Sequence[tuple[int, int]] = ()  # the first of them, and the earlier ones
 
     def pooled(self) -> list[Pooled]:
@@ -231,7 +231,7 @@ class _Tally:
         same = np.flatnonzero(np.diff(seen[order]) == 0)
         pairs = np.stack([at[order[same + 1]], at[order[same]]], axis=1)
         first = pairs[np.argsort(pairs[:, 0])[:_KEPT]]
-        return {"repeats": len(pairs), "repeated": [(int(line), int(earlier)) for line, earlier in first]}
+        return {"twice": len(pairs), "repeated": [(int(line), int(earlier)) for line, earlier in first]}
 
     def see(self, line: int, row: Mapping[str, str]) -> None:
         """Count a row of the file."""

@@ -72,9 +72,9 @@ def _tell_rows(found: Agreement, tell: Callable[[str], None]) -> bool:
         tell(f"  {word}: its provenance counts {rows(found.expected)}")
     for line, earlier in found.repeated[:_SHOWN]:
         tell(f"  REPEATED: line {line} is line {earlier} once more")
-    if found.repeats > _SHOWN:
-        tell(f"  and {counted(found.repeats - _SHOWN, 'more line')} once more")
-    return incomplete or found.repeats > 0
+    if found.twice > _SHOWN:
+        tell(f"  and {counted(found.twice - _SHOWN, 'more line')} once more")
+    return incomplete or found.twice > 0
 
 
 def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: Callable[[str], None]) -> int:
