@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tlcli as library
+from tlcli.errors import UsageError
 from tlcli.report import folder as folders
 from tlcli.report.folder import OutputFolder
 from tlcli.sweep import executors
@@ -280,3 +283,30 @@ def test_a_kill_between_the_files_of_a_run(tlcli, files):
     assert sorted(os.listdir("out")) == sorted(os.listdir("whole"))
     assert Path("out/table.csv").read_bytes() == Path("whole/table.csv").read_bytes()
     assert tlcli("check out").code == 0
+
+
+def test_the_home_folder_is_meant_by_a_tilde(tlcli, tmp_path, monkeypatch):
+    """In every path, quoted for the shell or in Python; a user that there is not is refused, and nothing is made."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    here.mkdir()
+    matplotlib.get_cachedir()  # is kept: fonts are not looked for anew
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    assert tlcli(f"{LOSS} -o ~/a").code == 0
+    for command in ("check ~/a", "plot ~/a -o ~/plots", "run ~/a/provenance.json --quiet -o ~/again"):
+        assert tlcli(command).code == 0, command
+    assert tlcli(f"{SIMULATED} -o - --store ~/store").code == 0
+    result = library.load("~/a")
+    assert result.save("~/b") == home / "b"
+    assert library.check("~/b")
+    assert sorted(path.name for path in home.iterdir()) == ["a", "again", "b", "plots", "store"]
+    other = "~no-such-user/x"
+    for command in (f"{LOSS} -o {other}", f"{SIMULATED} -o - --store {other}", f"check {other}", f"run {other}.yaml"):
+        found = tlcli(command)
+        assert found.code == 2
+        assert "there is no home folder of ~no-such-user; write './~no-such-user/x" in found.err
+    file = f"file:{other}.npz"
+    assert "no home folder" in tlcli(f"dmft-solve --source {file} --target {file} -o -").err
+    with pytest.raises(UsageError, match="no home folder of ~no-such-user"):
+        result.save(other)
+    assert list(here.iterdir()) == []

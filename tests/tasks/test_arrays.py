@@ -376,7 +376,17 @@ def with_value(name, index, value):
         ({"y_source": np.ones((8, 2)), "y_test_source": np.ones(6)}, "a task has one number of outputs"),
         ({"y_source": np.ones((7, 2))}, r"needs \(8,\) or, of several outputs, as many rows"),
         ({"y_source": np.array([True, False] * 4)}, r"y_source has type bool.*save 2.0 \* y_source - 1.0"),
-        ({"X_train": np.ones((8, 3))}, r"unknown array 'X_train' \(a file holds both tasks"),
+        (
+            {"x_source": None, "y_source": None, "X_train": np.ones((8, 3)), "y_train": np.ones(8)},
+            "unknown array 'X_train': rename X_train to x_source, y_train to y_source; a file holds both tasks",
+        ),
+        (
+            {f"{letter}_{name}": None for letter in "xy" for name in ("source", "target", "test")}
+            | {"X_train": np.ones((8, 3)), "trainLabels": np.ones(8), "x_val": np.ones((6, 3)), "y": np.ones(8)},
+            "rename X_train to x_source or x_target, trainLabels to y_source or y_target, x_val to x_test, "
+            "y to y_source or y_target;",
+        ),
+        ({"x_src": np.ones(5)}, r"unknown array 'x_src'; it must hold"),  # x_source is there
         ({"y_source": np.full(8, 1e10)}, r"y_source has an rms of 1e\+10; divide all labels"),
         (
             {
@@ -427,6 +437,9 @@ GOOD = "source,1,0.5,2\ntarget,-1,2,3\ntest,,1,1\n"
     [
         ("", "lacks the column 'set'"),
         ("kind,y,x1\n", "lacks the column 'set'"),
+        ("split,y,x1\n", r"lacks the column 'set' \(rename 'split' to 'set'\)"),
+        ("set,Label,x1\n", r"lacks the column 'y' \(rename 'Label' to 'y'\)"),
+        (HEAD + "train,1,2,3\n", r"line 2: set is 'train' \(write source for the points of the first task"),
         ("sett,y,x1\n", r"lacks the column 'set' \(did you mean 'sett'\?\)"),
         ("set;y;x1\n", "with commas"),
         ("set,x1,x2\n", "lacks the column 'y'"),

@@ -14,6 +14,7 @@ from tlcli.cli.commands import build
 from tlcli.cli.help import Plain, class_of
 from tlcli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, TlcliError
 from tlcli.options.commands import COMMANDS, Command
+from tlcli.paths import expanded
 from tlcli.run import streams
 from tlcli.run.shipped import shipped
 from tlcli.version import __version__
@@ -138,7 +139,7 @@ def recipes(
         for known, path in shipped().items():
             print(f"{known:22} {title_of(path)}".rstrip())
     elif show == "show" and name is not None:
-        print(find_recipe(Path(name)).read_text(encoding="utf-8"), end="")
+        print(find_recipe(expanded(name)).read_text(encoding="utf-8"), end="")
     else:
         raise UsageError(f"recipes: '{show}' is unknown here; use `tlcli recipes` or `tlcli recipes show NAME`.")
 
@@ -172,7 +173,7 @@ def check(
     """
     from tlcli.report.checking import check_tables
 
-    raise typer.Exit(check_tables(tables, sigmas, finite_size, strict, print))
+    raise typer.Exit(check_tables([expanded(table) for table in tables], sigmas, finite_size, strict, print))
 
 
 def _plot(folders: Sequence[Path], output: str | None, allow_code: bool, settings: Mapping[str, Any]) -> None:

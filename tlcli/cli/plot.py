@@ -10,6 +10,7 @@ import typer
 from tlcli.cli.commands import annotation
 from tlcli.errors import EXIT_OK, TlcliError, UsageError
 from tlcli.options import DRAWN, OPTIONS
+from tlcli.paths import expanded
 
 HELP = """Draw the figures of stored results anew, without computing: other axes, columns, sizes, styles, formats.
 
@@ -60,6 +61,8 @@ def plot(folders: Sequence[Path], output: str | None, allow_code: bool, settings
     from tlcli.run.outputs import pages_told, save_figures
     from tlcli.run.stored import load
 
+    folders = [expanded(folder) for folder in folders]
+    parent = None if output is None else expanded(output)
     names = [folder.resolve().name for folder in folders]
     if output is not None and (twice := [folder for folder in folders if names.count(folder.resolve().name) > 1]):
         raise UsageError(
@@ -70,7 +73,7 @@ def plot(folders: Sequence[Path], output: str | None, allow_code: bool, settings
     code = EXIT_OK
     for folder in folders:
         name = folder.resolve().name
-        where = folder / "plots" if output is None else Path(output) / name if len(folders) > 1 else Path(output)
+        where = folder / "plots" if parent is None else parent / name if len(folders) > 1 else parent
         try:
             if output == "-":
                 raise UsageError("-o - takes no figure; give a folder.")

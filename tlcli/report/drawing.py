@@ -12,6 +12,7 @@ import numpy as np
 
 from tlcli.arrays import Array
 from tlcli.errors import MissingExtraError, UsageError, suggest
+from tlcli.paths import expanded
 from tlcli.report.tables import Block
 
 FORMATS = ("png", "pdf", "svg", "html")
@@ -95,7 +96,7 @@ def _style(text: str) -> tuple[str, Path | None]:
             )
     if len(kinds) > 1 or len(files) > 1:
         raise UsageError(f"style: '{text}' names two of a kind; use one of {', '.join(KINDS)} and one FILE.mplstyle.")
-    path = Path(files[0]).expanduser() if files else None
+    path = expanded(files[0]) if files else None
     if path is not None and not path.is_file():
         raise UsageError(f"style: '{path}' is no file; give the path of an mplstyle file.")
     return (kinds[0] if kinds else "auto"), path

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tlcli.errors import RecipeError, TlcliError
+from tlcli.paths import expanded
 from tlcli.recipe_text import MAX_BYTES
 from tlcli.report.provenance import PROVENANCE
 from tlcli.run.recipe import Recipe, load_recipe, parse_recipe
@@ -33,7 +34,7 @@ def any_recipe(given: Any, name: str = "recipe") -> Recipe:
         return parse_recipe({key: _plain(key, value) for key, value in given.items()}, name)
     if not isinstance(given, (str, PathLike)):
         raise RecipeError(f"a recipe is a mapping, a file or a name, not {type(given).__name__} {str(given)[:60]!r}.")
-    path = Path(given)
+    path = expanded(given)
     if path.suffix.lower() in (".json", *FIGURES):
         return recipe_inside(path)
     return load_recipe(find_recipe(path))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tlcli.options import INVOCATION, OPTIONS
+from tlcli.paths import expanded
 from tlcli.run.messages import Messages
 from tlcli.sweep.runner import Shard, SweepResult, Task, parse_shard, run_sweep
 from tlcli.sweep.store import PointStore
@@ -29,7 +30,8 @@ class Invocation:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Invocation":
         """Return what settings say of it, with the defaults for the rest."""
-        return cls(**{n: OPTIONS[n].parse(settings[n]) if n in settings else OPTIONS[n].default for n in INVOCATION})
+        found = {n: OPTIONS[n].parse(settings[n]) if n in settings else OPTIONS[n].default for n in INVOCATION}
+        return cls(**found | {n: str(expanded(found[n])) for n in ("output", "store") if found[n]})
 
     @property
     def to_stdout(self) -> bool:

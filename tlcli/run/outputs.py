@@ -17,6 +17,7 @@ from tlcli.options import DRAWN, OPTIONS
 from tlcli.options.axes import summarised_axis, time_unit
 from tlcli.options.columns import COLUMNS, DIFFERENCES
 from tlcli.options.option import Option
+from tlcli.paths import expanded
 from tlcli.report.drawing import FORMATS, HTML, Drawing, read_drawing
 from tlcli.report.files import atomic
 from tlcli.report.folder import OutputFolder
@@ -137,7 +138,7 @@ def files_read(job: Job) -> list[Path]:
     texts = [name for name, option in OPTIONS.items() if option.files]
     words = [str(case.words.get(name) or "") for case in job.cases for name in texts]
     named = [word.strip().removeprefix("file:") for word in words if word.strip().startswith("file:")]
-    return [Path(os.path.expanduser(name)) for name in named]  # of pathlib it may raise
+    return [expanded(name) for name in named]
 
 
 def output_of(job: Job, folder: Path, *, force: bool) -> OutputFolder:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tlcli.errors import UsageError
 from tlcli.options.option import Option
+from tlcli.paths import expanded
 
 _SHOWN = 60
 
@@ -71,7 +72,7 @@ def as_path(given: Any, what: str) -> Path:
     text = fspath(given) if isinstance(given, (str, PathLike)) else b""
     if isinstance(text, bytes) or "\0" in text:
         raise UsageError(f"{given!r:.60} ({type(given).__name__}) is no path; give {what} as a text or path.")
-    return Path(text)
+    return expanded(text)
 
 
 def _decimal(number: Any) -> float | str:

@@ -24,6 +24,7 @@ import numpy as np
 
 from tlcli.arrays import Flags, Floats
 from tlcli.errors import UsageError
+from tlcli.paths import expanded
 from tlcli.tasks.data import Purpose, TransferData, stream, unit_inputs
 from tlcli.tasks.files import KEEP, SETS, read_bytes, read_csv, read_npz, refuse_index
 from tlcli.tasks.labels import Labels, read_labels
@@ -71,7 +72,7 @@ def load_file(text: str, drop_columns: str | None = None) -> FileTask:
 
     Raises UsageError, one sentence with the name, the value and its place, for a file that cannot be used.
     """
-    path = Path(text.strip().removeprefix(PREFIX)).expanduser()
+    path = expanded(text.strip().removeprefix(PREFIX))
     return _parse(path, read_bytes(path), drop_columns)
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tlcli.arrays import Flags, Floats
 from tlcli.errors import MissingExtraError, TlcliError, UsageError, suggest
+from tlcli.paths import expanded
 from tlcli.tasks.images import ImagePool, ImageTask
 
 PREFIX = "cifar10:"
@@ -76,7 +77,7 @@ def cifar_location() -> Path:
     """
     named = os.environ.get(ENVIRONMENT)
     if named:
-        if not (path := Path(named).expanduser()).exists():
+        if not (path := expanded(named)).exists():
             raise UsageError(
                 f"{ENVIRONMENT} = {named!r} does not exist; it must name {ARCHIVE} or a folder of its batch files."
             )

@@ -24,9 +24,24 @@ LABELS = ("y", "y_source")
 KEEP = "none"  # among columns to leave out: none of the others, though one may look like an index
 LARGEST = 2 << 30  # bytes of numbers in a file
 
-# What other programs call the same arrays: a single task in two sets cannot be told apart from two tasks.
 _INDEX = ("id", "idx", "index", "no", "nr", "number", "row", "row_id", "rownames", "sample_id")
-_FOREIGN = re.compile(r"^[xXyY]_?(train|val|valid|all)?$|^(data|features|inputs|labels|target|targets)$")
+# What other programs call the same arrays and columns. A single task in two sets cannot be told apart from two tasks.
+_PARTS = {
+    "source": ("source", "src", "pretrain", "pre", "1", "task1", "s"),
+    "target": ("target", "tgt", "finetune", "ft", "2", "task2", "t"),
+    "test": ("test", "te", "val", "valid", "validation"),
+    "": ("train", "tr", "training", "all", ""),
+}
+_LETTERS = {"x": ("x", "data", "features", "inputs", "images"), "y": ("y", "label", "labels", "targets", "target")}
+_MEANT = {
+    name: tuple(f"{letter}_{which}" for which in ([part] if part else ["source", "target"]))
+    for letter, words in _LETTERS.items()
+    for part, others in _PARTS.items()
+    for word in words
+    for other in others
+    for name in (word + other, other + word)
+}
+_COLUMNS = {"set": ("split", "subset", "part", "fold", "partition"), "y": (*_LETTERS["y"][1:], "class", "output")}
 
 
 def read_bytes(path: Path, suffixes: tuple[str, ...] = (".npz", ".csv")) -> bytes:
@@ -88,11 +103,20 @@ def _check_names(path: Path, found: Sequence[str], required: Sequence[str], name
     missing = [name for name in required if name not in found]
     if unknown:
         near = suggest(unknown[0], [name for name in names if name not in found])
-        if "x_source" in names and _FOREIGN.match(unknown[0]):
-            near = " (a file holds both tasks: name the arrays of the first *_source, of the second *_target)"
+        if "x_source" in names and (renamed := _renamed(unknown, [name for name in names if name not in found])):
+            near = f": rename {', '.join(renamed)}; a file holds both tasks"
         raise UsageError(f"{path}: unknown array {unknown[0]!r}{near}; it must hold {', '.join(names)}.")
     if missing:
         raise UsageError(f"{path} lacks the array {missing[0]!r}; it must hold {', '.join(required)}.")
+
+
+def _renamed(unknown: Sequence[str], free: Sequence[str]) -> list[str]:
+    """Say what arrays are to be called whose names other programs use, of the names that are still free."""
+    told = []
+    for key in unknown:
+        to = [name for name in _MEANT.get(re.sub("[^a-z0-9]", "", key.lower()), ()) if name in free]
+        told += [f"{key} to {' or '.join(to)}"] if to else []
+    return told
 
 
 def read_csv(path: Path, content: bytes, drop: Sequence[str]) -> tuple[dict[str, Floats], list[str]]:
@@ -121,7 +145,10 @@ def read_csv(path: Path, content: bytes, drop: Sequence[str]) -> tuple[dict[str,
             if len(row) != len(header):
                 raise UsageError(f"{place}: {len(row)} values, but the header names {len(header)} columns.")
             if (which := row[at_set].strip()) not in SETS:
-                raise UsageError(f"{place}: set is {which!r}{suggest(which, SETS)}; it must be {', '.join(SETS)}.")
+                near = suggest(which, SETS)
+                if which.lower() in _PARTS[""]:
+                    near = " (write source for the points of the first task, target for those of the second)"
+                raise UsageError(f"{place}: set is {which!r}{near}; it must be {', '.join(SETS)}.")
             order.append((which, len(x[which])))
             x[which].append([_number(row[i], header[i], place) for i in inputs])
             y[which].append(_number(row[at_y], "y", place, empty=which == "test"))
@@ -202,7 +229,9 @@ def _check_header(path: Path, header: list[str], drop: Sequence[str]) -> None:
         raise UsageError(f"{path}: the column {twice[0]!r} stands twice in the header.")
     for name in ("set", "y"):
         if name not in header:
-            near = suggest(name, [column for column in header if column not in ("set", *LABELS)])
+            others = [column for column in header if column not in ("set", *LABELS)]
+            foreign = [column for column in others if column.lower() in _COLUMNS[name]]
+            near = f" (rename {foreign[0]!r} to {name!r})" if foreign else suggest(name, others)
             raise UsageError(
                 f"{path} lacks the column {name!r}{near}; its header must be set, y and the inputs, with commas."
             )

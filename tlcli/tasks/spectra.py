@@ -7,6 +7,7 @@ import numpy as np
 
 from tlcli.arrays import Floats
 from tlcli.errors import DomainError, UsageError, digits
+from tlcli.paths import expanded
 from tlcli.tasks.files import read_bytes, read_npz
 
 _DECADES = 306  # losses are this small or large at most, in any unit
@@ -70,7 +71,7 @@ def load_spectrum(path: str | Path) -> FileSpectrum:
 
     Raises UsageError, in one sentence, for a file or an array that cannot be used.
     """
-    path, names = Path(path).expanduser(), ("eigenvalues", "teacher1", "teacher2")
+    path, names = expanded(path), ("eigenvalues", "teacher1", "teacher2")
     found = read_npz(path, read_bytes(path, (".npz",)), names, ())
     arrays = [found[name] for name in names]
     for name, array in zip(names, arrays, strict=True):
