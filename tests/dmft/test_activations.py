@@ -199,6 +199,12 @@ def loglinear(h):
 def exponential(h):
     return np.exp(h), np.exp(h)
 
+def root(h):
+    return np.sign(h) * np.abs(h) ** 1.5, 1.5 * np.sqrt(np.abs(h))
+
+def root_wrong(h):
+    return root(h)[0], 2 * root(h)[1]
+
 constant = 3.0
 """
 
@@ -221,6 +227,16 @@ def test_a_function_of_the_user_gives_value_and_derivative(own):
     np.testing.assert_allclose(phi, POINTS / (1 + np.exp(-POINTS)), rtol=1e-14)
     np.testing.assert_allclose(dphi, differences(act.phi, POINTS), atol=1e-11)
     assert (act.name, act.odd, act.homogeneous) == (f"{own}:swish", False, False)
+
+
+def test_a_curvature_without_bound_is_allowed(own):
+    """The slope of |h|^1.5 is 0 at h = 0, where no difference shows it; twice the slope is as wrong as elsewhere."""
+    act = activation(f"{own}:root")
+    np.testing.assert_allclose(act.both(np.array([0.0, 4.0]))[1], [0.0, 3.0])
+    assert act.odd
+    assert act.smooth
+    with pytest.raises(UsageError, match="differences of the function give"):
+        activation(f"{own}:root_wrong")
 
 
 def test_two_functions_of_the_user(own):

@@ -7,8 +7,10 @@ import pytest
 from scipy import stats
 
 from tests.dmft.problems import field_of, gaussians, outputs, reference_problem, state_of, teacher_problem
+from tlcli.dmft import ensemble
 from tlcli.dmft.activations import activation
 from tlcli.dmft.ensemble import Numerics, plan, solve, solve_by
+from tlcli.dmft.estimates import time_change
 from tlcli.dmft.geometry import reduce_inputs
 from tlcli.dmft.integrate import Control
 from tlcli.dmft.lazy import lazy_solution
@@ -232,6 +234,47 @@ def test_one_population_is_integrated_twice(name):
     assert 0 < np.max(np.abs(found.retimed[1][1] - found.retimed[1][0])) < 0.05
     # Gradient descent is what it is: its learning rate is no error.
     assert solve(of(FLAT, name), Numerics(neurons=128, integrator="euler", dt=0.1)).retimed is None
+
+
+@pytest.mark.parametrize(("name", "remedy"), [("tanh", "use --integrator dop853"), ("relu", "relu has kinks")])
+def test_a_tolerance_that_a_second_order_method_cannot_reach_is_refused(name, remedy):
+    with pytest.raises(
+        UsageError, match=rf"tolerance = 1e-12: rkc, of second order, .*{remedy}.*, or use 1e-09 or more"
+    ):
+        plan(of(WIDE, name), Numerics(tolerance=1e-12))
+    assert plan(of(WIDE, name), Numerics(tolerance=1e-9)).control.tolerance == 1e-9
+    assert plan(of(WIDE, "tanh"), Numerics(tolerance=1e-12, integrator="dop853")).control.tolerance == 1e-12
+
+
+def test_errors_of_kinks_in_many_dimensions_hold_the_error_in_time(monkeypatch):
+    """relu of rank 5: all repeats at a 16 times lower tolerance, with the same neurons, move less than the errors say.
+
+    The stated error in time is that of one repeat, whose neurons flip by chance: together the records show its size.
+    """
+    true, stated, errors = [], [], []
+    for seed, gamma in enumerate((0.5, 1.0)):
+        problem, labels = teacher_problem("relu", 5, 6, 30, [0.25, 0.5, 1.0], gamma=gamma, seed=seed)
+        assert problem.geometry.rank == 5
+
+        def loss(fs, labels=labels):
+            return np.array([np.mean((f[:, 12:] - y[12:]) ** 2, axis=1) for f, y in zip(fs, labels, strict=True)])
+
+        chosen = plan(problem, Numerics(neurons=128, repeats=4))
+        found = solve_by(problem, Numerics(), chosen)
+        finer = replace(chosen, control=replace(chosen.control, tolerance=chosen.control.tolerance / 16))
+        with monkeypatch.context() as patch:
+            patch.setattr(ensemble, "_again_in_time", lambda *_: None)
+            better = solve_by(problem, Numerics(), finer).estimate(loss)[0]
+        value, error = found.estimate(loss)
+        true.append(np.abs(better - value))
+        stated.append(time_change(found.pieces(), loss))
+        errors.append(error)
+    true, stated, errors = (np.array(part).ravel() for part in (true, stated, errors))
+    assert np.all(stated > 0)
+    assert np.all(true <= errors), "the time step alone fills no error"
+    assert np.all(stated <= errors)
+    size, told = np.sqrt(np.mean(true**2)), np.sqrt(np.mean(stated**2))
+    assert told / 3 < size < 3 * told
 
 
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-3, 1e-4])

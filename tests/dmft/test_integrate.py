@@ -60,6 +60,13 @@ def test_rkc_is_of_second_order(smooth, stages):
     assert order(steps, errors) == pytest.approx(2.0, abs=0.05)
 
 
+def test_a_tolerance_that_asks_for_too_short_steps_is_the_cause_that_is_told(smooth):
+    field, z, _ = smooth
+    told = integrate(field, z, 50.0, Control("rkc", 1e-10, max_evaluations=field.evaluations + 3000)).message
+    assert "with steps as short as a tolerance of 1e-10 asks for" in told
+    assert "; raise the tolerance, lower gamma" in told
+
+
 def test_euler_is_of_first_order(smooth):
     field, z, exact = smooth
     steps = [100, 200, 400, 800]

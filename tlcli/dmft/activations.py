@@ -243,9 +243,12 @@ def _check(name: str, value: Callable[[Any], Any], slope: Callable[[Any], Any]) 
         )
     central = (value(h + eps) - value(h - eps)) / (2 * eps)
     scale = np.maximum(1.0, np.abs(central))
-    # Where the slope changes within the difference there is a kink.
-    plain = np.abs(slope(h + eps) - slope(h - eps)) < 1e-2 * scale
-    off = np.where(plain, np.abs(central - dphi) / scale, 0.0)
+    sides = np.array([slope(h - eps), dphi, slope(h + eps)])
+    # Where the slope changes within the difference there is a kink, or a curvature without bound (|h|^1.5): the
+    # difference is some slope in between.
+    plain = np.abs(sides[2] - sides[0]) < 1e-2 * scale
+    between = np.abs(central - np.clip(central, sides.min(axis=0), sides.max(axis=0)))
+    off = np.where(plain, np.minimum(np.abs(central - dphi), between) / scale, 0.0)
     if np.max(off) > 1e-3 or np.mean(off > 1e-5) > 0.25:
         at = int(np.argmax(off))
         raise UsageError(

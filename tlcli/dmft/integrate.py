@@ -27,6 +27,7 @@ _MAX_STAGES = 250
 _HOPELESS = 3.0  # times the allowed evaluations: rates may yet fall
 _COSTLY = 2000  # evaluations
 _LOOK = 1000  # evaluations between looks at the pace
+_TIGHT = 1e-5  # tolerance up to which it is the first cause of short steps
 _REFRESH = 15  # accepted steps between estimates of the stiffness
 _REST = 1e-4  # relative speed that is rest where `until` is a training loss, which says nothing of speeds
 _WARM = 3  # sweeps of the power iteration where the last vector is known
@@ -240,10 +241,17 @@ class _Pace:
                 needed = max(needed, limit, pace * left)
         if field.evaluations + needed < limit:
             return None
+        stiff = _needed(rate, left) >= needed
+        cause = (
+            f"a fastest rate of {rate:.2g}"
+            if stiff
+            else f"steps as short as a tolerance of {control.tolerance:.1g} asks for"
+        )
+        first = "" if stiff or control.tolerance > _TIGHT else "raise the tolerance, "
         return (
-            f"with a fastest rate of {rate:.2g}, what is left would take about {needed:.1g} field evaluations, "
-            f"more than the {control.max_evaluations} allowed; lower gamma or the labels' scale, shorten the stage, or "
-            "use an activation that is bounded"
+            f"with {cause}, what is left would take about {needed:.1g} field evaluations, "
+            f"more than the {control.max_evaluations} allowed; {first}lower gamma or the labels' scale, shorten the "
+            "stage, or use an activation that is bounded"
         )
 
 

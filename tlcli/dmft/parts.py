@@ -432,7 +432,8 @@ class Parts:
         notes = list(dict.fromkeys(note for p in self.solutions for note in p.notes))
         if self.solutions and self.solutions[0].plan.repeats == 1 and self.solutions[0].coarse is None:
             notes.append("one population has no standard error; use --repeats 2 or more.")
-        if out.get("integrator") == "rkc" and out["tolerance"] <= 1e-7 and self.setup.act.smooth:
+        smooth = self.setup.act.smooth and not self.setup.settings.deep
+        if out.get("integrator") == "rkc" and out["tolerance"] <= 1e-7 and smooth:
             notes.append("at so small a --tolerance --integrator dop853 takes fewer evaluations.")
         if self.setup.settings.deep:
             out["revealed"] = max((p.rank or 0 for p in self.solutions), default=0)

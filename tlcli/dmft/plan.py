@@ -30,6 +30,7 @@ _STREAMED_ACCURACY = 5e-3  # from here on a frozen-field correction is cheaper t
 # but a third of the memory and less.
 _MANY = 20_000
 _MOST_NEURONS = 4_000_000
+_FINEST = 1e-9  # tolerance of rkc
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,14 @@ def _check_integrator(problem: Problem, numerics: Numerics) -> None:
         )
     if numerics.integrator == "dop853" and numerics.device != "cpu":
         raise UsageError(f"integrator: dop853 runs on the CPU only, not on {numerics.device}; use rkc.")
+    if numerics.tolerance is not None and numerics.tolerance < _FINEST and numerics.integrator == "rkc":
+        other = (
+            "use --integrator dop853" if act.smooth else f"{act.name} has kinks, from which 1e-5 gains nothing any more"
+        )
+        raise UsageError(
+            f"tolerance = {numerics.tolerance:g}: rkc, of second order, would take minutes and more below {_FINEST:g}; "
+            f"{other}, or use {_FINEST:g} or more."
+        )
     if numerics.dt is not None and numerics.integrator != "euler":
         raise UsageError(
             f"dt = {numerics.dt:g} is the learning rate of --integrator euler; {numerics.integrator} has none."
