@@ -152,6 +152,11 @@ def test_a_training_set_of_one_class_is_told(tmp_path):
     task = npz(tmp_path, y_source=np.ones(8), y_test_source=np.array([1, 1, -1, 1, -1, 1.0]))
     assert draw(task).description["notes"] == ["all 8 source points have the label 1: the network sees a single class."]
     assert draw(npz(tmp_path)).description.get("notes") is None
+    # Rows that are drawn alike from labels that differ, whether or not test labels are known.
+    mostly = npz(tmp_path, y_source=np.array([1.0] * 7 + [-1.0]))
+    notes = [draw(mostly, p1=2, seed=seed).description.get("notes") for seed in range(8)]
+    assert notes.count(["all 2 source points have the label 1: the network sees a single class."]) >= 4
+    assert notes.count(None) == sum(-1 in draw(mostly, p1=2, seed=seed).y_source for seed in range(8))
     assert "single class" in transfer_data(
         "digits:3v8", "digits:4v9", **NOTHING | {"p1": 2, "p2": 10}, rho=0.0, noise1=0.0, noise2=0.0, seed=1
     ).description["notes"][0]  # fmt: skip

@@ -25,7 +25,7 @@ import numpy as np
 from tlcli.arrays import Flags, Floats
 from tlcli.errors import UsageError
 from tlcli.paths import expanded
-from tlcli.tasks.data import Purpose, TransferData, stream, unit_inputs
+from tlcli.tasks.data import Purpose, TransferData, single_class, stream, unit_inputs
 from tlcli.tasks.files import KEEP, SETS, read_bytes, read_csv, read_npz, refuse_index
 from tlcli.tasks.labels import Labels, read_labels
 
@@ -287,7 +287,15 @@ def file_data(
     for word, labels in (("source", source), ("target", target)):
         if labels.classes is not None:
             description[f"{word}_classes"] = list(labels.names)
-    description["file_notes"] = [*_one_column(task), *(labels.note for labels in (source, target) if labels.note)]
+    alike = [
+        *single_class("source", task.y_source[first], task.y_source),
+        *single_class("target", task.y_target[second], task.y_target),
+    ]
+    description["file_notes"] = [
+        *alike,
+        *_one_column(task),
+        *(labels.note for labels in (source, target) if labels.note),
+    ]
     return TransferData(
         task.x_source[first],
         task.y_source[first],

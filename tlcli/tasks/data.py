@@ -92,6 +92,18 @@ def unit_inputs(x: Floats, mean: Floats) -> tuple[Floats, Indices]:
     return centred, np.flatnonzero(lost)
 
 
+def single_class(word: str, train: Floats, others: Floats) -> list[str]:
+    """Return what to tell of training labels that are all the same, though `others` (NaN where unknown) are not."""
+    if (
+        train.ndim > 1
+        or len(train) < 2
+        or not np.all(train == train[0])
+        or np.all(others[np.isfinite(others)] == train[0])
+    ):
+        return []
+    return [f"all {len(train)} {word} points have the label {train[0]:g}: the network sees a single class."]
+
+
 def checksum(array: Floats) -> str:
     """SHA-256 of an array's little-endian float64 values in row-major order."""
     return hashlib.sha256(np.ascontiguousarray(array, dtype="<f8").tobytes()).hexdigest()

@@ -28,6 +28,7 @@ from tlcli.tasks.data import (
     Purpose,
     TransferData,
     checksum,
+    single_class,
     size,
     stream,
 )
@@ -200,7 +201,11 @@ def transfer_data(
         how |= {"p1": size("p1", p1, DEFAULT_P1), "p2": size("p2", p2, DEFAULT_P2)}
         how |= {"ptest": size("ptest", ptest, DEFAULT_PTEST)}
         data = _drawn(kind, source, target, found, rho, colour, how)
-    notes = [*_single_class(data), *_absent_classes(data), *data.description.pop("file_notes", [])]
+    alike = [
+        *single_class("source", data.y_source, data.y_test_source),
+        *single_class("target", data.y_target, data.y_test_target),
+    ]
+    notes = list(dict.fromkeys([*alike, *_absent_classes(data), *data.description.pop("file_notes", [])]))
     data = replace(
         data,
         y_source=_noisy(data.y_source, noise1, flips[0], data.classes_source, (seed, draw, Purpose.SOURCE_NOISE)),
@@ -258,20 +263,6 @@ def _kind(text: str) -> str:
     for word, form in _FORMS.items():
         near = near.replace(f"'{word}'", f"'{form}'")
     raise UsageError(f"Unknown task {text!r}{near}; a task is one of {', '.join(_FORMS.values())}.")
-
-
-def _single_class(data: TransferData) -> list[str]:
-    """What to tell of training sets in which every label is the same, though test points have others."""
-    told = []
-    for word, train, test in (
-        ("source", data.y_source, data.y_test_source),
-        ("target", data.y_target, data.y_test_target),
-    ):
-        if train.ndim > 1:
-            continue
-        if len(train) > 1 and np.all(train == train[0]) and np.any(test[np.isfinite(test)] != train[0]):
-            told.append(f"all {len(train)} {word} points have the label {train[0]:g}: the network sees a single class.")
-    return told
 
 
 def _absent_classes(data: TransferData) -> list[str]:
