@@ -67,6 +67,14 @@ def test_a_tolerance_that_asks_for_too_short_steps_is_the_cause_that_is_told(smo
     assert "; raise the tolerance, lower gamma" in told
 
 
+def test_a_tolerance_below_rounding_is_the_cause_that_is_told():
+    problem, _ = teacher_problem("tanh", 3, 10, 0, [1.0], only=2)
+    population = gaussians(problem, 32)
+    rough = field_of(problem, population, dtype="float32")
+    told = integrate(rough, rough.asarray(state_of(population)), 1.0, Control("rkc", 1e-13)).message
+    assert "no step is small enough; raise the tolerance" in told
+
+
 def test_euler_is_of_first_order(smooth):
     field, z, exact = smooth
     steps = [100, 200, 400, 800]

@@ -350,7 +350,7 @@ def _rkc(field: Dynamics, z: Any, end: float, control: Control, accept: Callable
         error = _error(field, z, new, velocity, fresh, h, tol)
         if not error <= 1.0:  # NaN is refused as well
             if h < 1e-12 * end:
-                return Outcome(z, t, False, steps, _broken(t, "no step is small enough; lower gamma"))
+                return Outcome(z, t, False, steps, _broken(t, _too_short(control)))
             h *= 0.1 if not math.isfinite(error) else max(0.1, 0.8 * error ** (-1 / 3))
             # A stale estimate of the stiffness shows as a rejected step.
             rate, vector = field.stiffness(t, z, vector, _WARM)
@@ -362,6 +362,11 @@ def _rkc(field: Dynamics, z: Any, end: float, control: Control, accept: Callable
         steps, since = steps + 1, since + 1
         h *= min(5.0, 0.8 * max(error, 1e-9) ** (-1 / 3))
     return Outcome(z, t, _settled(field, t, z, velocity, control), steps)
+
+
+def _too_short(control: Control) -> str:
+    remedy = "raise the tolerance, or lower gamma" if control.tolerance <= _TIGHT else "lower gamma"
+    return f"no step is small enough; {remedy}"
 
 
 def _error(field: Dynamics, z: Any, new: Any, velocity: Any, fresh: Any, h: float, tol: float) -> float:

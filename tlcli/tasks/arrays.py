@@ -287,10 +287,7 @@ def file_data(
     for word, labels in (("source", source), ("target", target)):
         if labels.classes is not None:
             description[f"{word}_classes"] = list(labels.names)
-    alike = [
-        *single_class("source", task.y_source[first], task.y_source),
-        *single_class("target", task.y_target[second], task.y_target),
-    ]
+    alike = single_class((task.y_source[first], task.y_source), (task.y_target[second], task.y_target))
     description["file_notes"] = [
         *alike,
         *_one_column(task),

@@ -92,16 +92,18 @@ def unit_inputs(x: Floats, mean: Floats) -> tuple[Floats, Indices]:
     return centred, np.flatnonzero(lost)
 
 
-def single_class(word: str, train: Floats, others: Floats) -> list[str]:
-    """Return what to tell of training labels that are all the same, though `others` (NaN where unknown) are not."""
-    if (
-        train.ndim > 1
-        or len(train) < 2
-        or not np.all(train == train[0])
-        or np.all(others[np.isfinite(others)] == train[0])
-    ):
-        return []
-    return [f"all {len(train)} {word} points have the label {train[0]:g}: the network sees a single class."]
+def single_class(source: tuple[Floats, Floats], target: tuple[Floats, Floats]) -> list[str]:
+    """Return what to tell of training labels that are all the same, though others of the task are not.
+
+    `source` and `target` are those labels and the others, NaN where unknown.
+    """
+    told = []
+    for word, (train, others) in (("source", source), ("target", target)):
+        if train.ndim > 1 or len(train) < 2 or np.any(train != train[0]):
+            continue
+        if np.any(others[np.isfinite(others)] != train[0]):
+            told.append(f"all {len(train)} {word} points have the label {train[0]:g}: the network sees a single class.")
+    return told
 
 
 def checksum(array: Floats) -> str:

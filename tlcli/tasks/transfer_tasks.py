@@ -201,10 +201,7 @@ def transfer_data(
         how |= {"p1": size("p1", p1, DEFAULT_P1), "p2": size("p2", p2, DEFAULT_P2)}
         how |= {"ptest": size("ptest", ptest, DEFAULT_PTEST)}
         data = _drawn(kind, source, target, found, rho, colour, how)
-    alike = [
-        *single_class("source", data.y_source, data.y_test_source),
-        *single_class("target", data.y_target, data.y_test_target),
-    ]
+    alike = single_class((data.y_source, data.y_test_source), (data.y_target, data.y_test_target))
     notes = list(dict.fromkeys([*alike, *_absent_classes(data), *data.description.pop("file_notes", [])]))
     data = replace(
         data,
