@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,6 +25,24 @@ def recipe_runs(tmp_path_factory):
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "recipes"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture
+def sketched(monkeypatch):
+    """Build every figure but write an empty one, with its provenance, in its place: rendering costs more than a run.
+
+    For tests that are about something else.
+    """
+    from matplotlib.figure import Figure
+
+    from tlcli.report import writer
+
+    save = writer.save
+
+    def sketch(figure, path, content, drawing):
+        save(Figure((1, 1)), path, content, replace(drawing, size=None))
+
+    monkeypatch.setattr(writer, "save", sketch)
 
 
 @pytest.fixture

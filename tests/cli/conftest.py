@@ -47,3 +47,14 @@ def tlcli(tmp_path, monkeypatch) -> Callable[..., Finished]:
 def anywhere() -> Callable[..., Finished]:
     """Run `tlcli` where the caller is: for runs that write nothing, as many as one likes."""
     return call
+
+
+@pytest.fixture
+def rendered() -> None:
+    """Render the figures of a test that is about them."""
+
+
+@pytest.fixture(autouse=True)
+def _figures(request) -> None:
+    if "rendered" not in request.fixturenames:
+        request.getfixturevalue("sketched")

@@ -56,7 +56,7 @@ def test_a_grid_has_a_row_per_point_and_its_files(tlcli):
     assert described["engine"]["route"] == "linear"
 
 
-def test_jobs_shards_and_interruptions_change_nothing(tlcli):
+def test_jobs_shards_and_interruptions_change_nothing(rendered, tlcli):
     grid = "--gamma0 0.5,2 --delta 0,1 --draws 2"
     assert tlcli(TASK, grid, "-o one").code == 0
     assert tlcli(TASK, grid, "-o many --jobs 2").code == 0

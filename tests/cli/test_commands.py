@@ -179,7 +179,7 @@ def test_joint_training_in_time(tlcli):
 # What stands beside the table
 
 
-def test_provenance_and_figure_hold_the_same_facts(tlcli):
+def test_provenance_and_figure_hold_the_same_facts(rendered, tlcli):
     assert tlcli("finetune-loss --rho 0:1:3 --title Words -o out --seed 5").code == 0
     content = json.loads(Path("out/provenance.json").read_text())
     assert content["command"] == "finetune-loss"
@@ -193,7 +193,7 @@ def test_provenance_and_figure_hold_the_same_facts(tlcli):
     }
 
 
-def test_equal_runs_are_equal_bytes(tlcli):
+def test_equal_runs_are_equal_bytes(rendered, tlcli):
     arguments = "phase-diagram --x alpha2=0.1:0.9:5 --y rho=0:1:5 --weight-decay 0.3"
     for folder in ("one", "two"):
         assert tlcli(arguments, "-o", folder).code == 0
@@ -214,7 +214,7 @@ def test_a_second_run_leaves_nothing_of_the_first(tlcli):
     assert names("out") == ["figure-of-mine.png", "figure.svg", "notes.txt", "provenance.json", "table.csv"]
 
 
-def test_formats(tlcli):
+def test_formats(rendered, tlcli):
     for ending, start in (("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")):
         assert tlcli(*f"finetune-loss --rho 0:1:3 --format {ending} -o {ending}".split()).code == 0
         assert Path(ending, f"figure.{ending}").read_bytes().startswith(start)

@@ -9,6 +9,7 @@ import pytest
 TINY = ["--source", "linear", "--target", "hermite:3", "--dim", "5", "--p1", "6", "--p2", "4", "--ptest", "20"]
 TINY += ["--t1", "2", "--t2", "2", "--neurons", "128", "--repeats", "2"]
 EXACT = [*TINY[:-4], "--activation", "linear"]
+SHORT = ["--t1", "1", "--t2", "1"]  # the last word counts
 
 
 def rows_of(path):
@@ -16,7 +17,7 @@ def rows_of(path):
         return list(csv.DictReader(stream))
 
 
-def test_every_layer_has_its_rows_and_pictures(tlcli, tmp_path):
+def test_every_layer_has_its_rows_and_pictures(rendered, tlcli, tmp_path):
     done = tlcli("dmft-solve", *TINY, "--depth", "1,3", "--times", "0,1,2", "-o", str(tmp_path))
     assert done.code == 0, done.err
     rows = rows_of(tmp_path / "layers.csv")
@@ -39,7 +40,7 @@ def test_every_layer_has_its_rows_and_pictures(tlcli, tmp_path):
         assert arrays["density_layer2_stage1_point1"].shape == (241,)
     for name in ("figure", "figure-layers", "figure-layer-kernels", "figure-layer-densities"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
-    done = tlcli("dmft-solve", *TINY, "-o", str(tmp_path), "--force")
+    done = tlcli("finetune-loss", "-o", str(tmp_path), "--force")
     assert done.code == 0, done.err
     assert not list(tmp_path.glob("*layer*"))  # they belong to the other table
 
@@ -58,7 +59,7 @@ def test_layers_can_be_frozen_along_an_axis(tlcli, tmp_path):
 
 def test_richnesses_and_depth_make_a_map(tlcli, tmp_path):
     command = ["phase-diagram", "--solver", "network-rich", *EXACT]
-    done = tlcli(*command, "--x", "gamma0=0.5,2", "--y", "gamma2=0.5,2", "--depth", "2,3", "-o", str(tmp_path))
+    done = tlcli(*command, "--x", "gamma0=0.5,2", "--y", "gamma2=0.5,2", "--depth", "2,3", *SHORT, "-o", str(tmp_path))
     assert done.code == 0, done.err
     rows = rows_of(tmp_path / "table.csv")
     assert len(rows) == 8
@@ -68,7 +69,7 @@ def test_richnesses_and_depth_make_a_map(tlcli, tmp_path):
 
 def test_networks_of_finite_width_stand_beside_the_theory(tlcli, tmp_path):
     command = ["dmft-solve", *EXACT, "--depth", "2", "--freeze", "1"]
-    done = tlcli(*command, "--simulate", "--width", "64,128", "--nets", "6", "-o", str(tmp_path))
+    done = tlcli(*command, "--simulate", "--width", "64,128", "--nets", "6", *SHORT, "-o", str(tmp_path))
     assert done.code == 0, done.err
     assert tlcli("check", str(tmp_path / "table.csv")).code == 0
     rows = rows_of(tmp_path / "table.csv")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 FAST = "--p1 12 --p2 10 --ptest 60 --t1 2 --neurons 128 --repeats 3 --quiet"
+SMALL = "--p1 6 --p2 5 --ptest 10 --t1 0.5 --neurons 32 --repeats 2 --quiet"  # where numbers do not matter
 FROZEN = "finetune-loss --model network"
 
 
@@ -61,16 +62,16 @@ def test_softmax_of_two_classes_is_logistic(tlcli):
 @pytest.mark.parametrize(
     "command",
     [
-        "dmft-solve --times 0,2 --t2 2 --weight-decay 0.1",
-        "dmft-solve --times 0,2 --t2 2 --draws 2 --integrator euler --dt 0.5",
-        f"{FROZEN} --times 0,2 --draws 2",
-        f"{FROZEN} --times 0,2",
+        "dmft-solve --times 0,1 --t2 1 --weight-decay 0.1",
+        "dmft-solve --times 0,1 --t2 1 --draws 2 --integrator euler --dt 0.5",
+        f"{FROZEN} --times 0,1 --draws 2",
+        f"{FROZEN} --times 0,1",
     ],
 )
 @pytest.mark.parametrize("loss", ["", "--loss logistic"])
 def test_every_column_of_a_table_can_be_asked_for(tlcli, command, loss):
     """What a run may leave out is known before it starts, and is all that it writes."""
-    run = f"{command} --source sign:linear --target sign:linear --dim 4 {loss} {FAST}"
+    run = f"{command} --source sign:linear --target sign:linear --dim 4 {loss} {SMALL}"
     assert tlcli(run, "-o one").code in (0, 3)
     names = list(table()[0])
     found = tlcli(run, f"--columns {','.join(names)} -o two")
@@ -244,7 +245,7 @@ def test_deep_networks_of_classes(tlcli):
 
 def test_minibatches_are_of_gradient_descent(tlcli):
     """The networks take the theory's steps, and what is no gradient descent is refused with the remedy."""
-    tasks = f"dmft-solve --source sign:linear --target sign:linear --dim 4 --loss logistic {FAST} --t2 2 --times 0,2"
+    tasks = f"dmft-solve --source sign:linear --target sign:linear --dim 4 --loss logistic {FAST} --t2 1 --times 0,1"
     found = tlcli(f"{tasks} --batch 4 -o one")
     assert found.code == 2
     assert "batch = 4 is of gradient descent in steps; give --integrator euler and --dt" in found.err
@@ -278,11 +279,11 @@ def test_another_number_of_classes_needs_a_new_head(tlcli):
 def test_a_stored_result_with_a_loss_of_both_stages_is_drawn_again(tlcli):
     """Its provenance holds the loss of both stages and of each."""
     command = "dmft-solve --source sign:linear --target sign:linear --dim 4 --gamma0 0 --gamma2 0"
-    assert tlcli(command, f"{FAST} --t2 3 --loss logistic -o one").code == 0
+    assert tlcli(command, f"{SMALL} --t2 1 --loss logistic -o one").code == 0
     assert tlcli("plot one --quantity gain_error -o two").code == 0
     drawn = {path.name for path in Path("two").glob("*.png")}
     assert drawn == {"figure.png", "figure-confusion.png", "figure-reliability.png"}
-    found = tlcli(command, f"{FAST} --t2 3 --loss logistic --loss1 mse --loss2 softmax -o three")
+    found = tlcli(command, f"{SMALL} --t2 1 --loss logistic --loss1 mse --loss2 softmax -o three")
     assert (found.code, "--loss logistic has no effect" in found.err) == (2, True)
 
 

@@ -91,7 +91,7 @@ def test_predictions_are_a_table_of_every_point_and_record(tlcli):
     assert not Path("out/predictions.csv").exists(), "those of another run"
 
 
-def test_jobs_shards_and_interruptions_change_nothing(tlcli):
+def test_jobs_shards_and_interruptions_change_nothing(rendered, tlcli):
     grid = "--gamma2 0.5,2 --draws 2"
     assert tlcli(CURVE, grid, "-o one").code == 0
     assert tlcli(CURVE, grid, "-o many --jobs 2").code == 0
@@ -126,7 +126,7 @@ def test_jobs_shards_and_interruptions_change_nothing(tlcli):
         "--repeats 2 --t1 1 --alpha1 2 --x alpha2=1,2 --y gamma0=1,2 --quiet",
     ],
 )
-def test_provenance_is_a_recipe(tlcli, arguments):
+def test_provenance_is_a_recipe(rendered, tlcli, arguments):
     assert tlcli(arguments, "-o one").code in (0, 3)
     content = json.loads(Path("one/provenance.json").read_text())
     Path("one.yaml").write_text(json.dumps({**content["recipe"], "command": content["command"]}))

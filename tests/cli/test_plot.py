@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.cli.conftest import call
 
+pytestmark = pytest.mark.usefixtures("rendered")
 GRID = "--alpha1 0.5 --alpha2 0.3,0.6,0.8 --gamma0 0.5,1,5"
 
 

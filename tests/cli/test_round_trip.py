@@ -39,7 +39,7 @@ def fed_back(folder):
         "phase-diagram --solver linear-joint --t1 1 --t2 2 --x gamma0=1,2 --y gamma2=1,2",
     ],
 )
-def test_provenance_is_a_recipe(tlcli, arguments):
+def test_provenance_is_a_recipe(rendered, tlcli, arguments):
     assert tlcli(arguments, "-o one --quiet").code == 0
     recipe, content = fed_back("one")
     assert tlcli("run", recipe, "--seed", content["seed"], "-o again --quiet").code == 0

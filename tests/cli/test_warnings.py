@@ -53,7 +53,7 @@ SMALL = {
         "bayes-saddle --whitened labels --label-overlap -1,0.5 --gamma0 3 --gamma2 1e-8,1e4 --delta 0,1e-12,inf",
     ],
 )
-def test_no_runtime_warning(tlcli, command):
+def test_no_runtime_warning(rendered, tlcli, command):
     with warnings.catch_warnings(record=True) as leaked:
         warnings.simplefilter("always")
         done = tlcli(command, "-o out")
@@ -66,7 +66,7 @@ def test_every_theory_has_a_small_case():
 
 
 @pytest.mark.parametrize("command", [command for commands in SMALL.values() for command in commands])
-def test_no_warning_of_any_theory_or_experiment(tlcli, command):
+def test_no_warning_of_any_theory_or_experiment(rendered, tlcli, command):
     with warnings.catch_warnings(record=True) as leaked:
         warnings.simplefilter("always")
         done = tlcli(command, "-o out --jobs 1")

@@ -14,6 +14,27 @@ TINY = {"source": "linear", "target": "linear", "dim": "4", "p1": "6", "p2": "4"
 TINY |= {"repeats": "2", "accuracy": "1"}
 
 
+class Drawn(dict):
+    """Figures by the names of their files; each is drawn as it is taken: titles, ticks and layout must not warn."""
+
+    def __init__(self, figures):
+        super().__init__(figures)
+        self.waiting = set(figures)
+
+    def __getitem__(self, name):
+        figure = super().__getitem__(name)
+        if name in self.waiting:
+            self.waiting.remove(name)
+            figure.canvas.draw()
+        return figure
+
+    def values(self):
+        return [self[name] for name in self]
+
+    def items(self):
+        return [(name, self[name]) for name in self]
+
+
 @pytest.fixture
 def draw(tmp_path):
     """Return a function: command, recipe and flags in, file name → figure out."""
@@ -29,9 +50,7 @@ def draw(tmp_path):
         flags |= {"output": str(tmp_path), "quiet": True, "force": True}
         with mock.patch("tlcli.report.writer.save", keep):
             assert execute(command, COMMANDS[command].options, loaded, flags) == 0
-        for figure in found.values():
-            figure.canvas.draw()  # titles, ticks and layout must not warn
-        return found
+        return Drawn(found)
 
     yield figures
     plt.close("all")

@@ -38,6 +38,25 @@ def _inflated(stream):
         return b""
 
 
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+def test_a_layout_that_is_found_once_is_that_of_matplotlib(tmp_path, monkeypatch, ending):
+    """A picture is drawn once, and byte for byte what `savefig` makes of two drawings."""
+    from contextlib import nullcontext
+
+    from matplotlib.axes import Axes
+
+    drawn, draw = [], Axes.draw
+    monkeypatch.setattr(Axes, "draw", lambda self, renderer: drawn.append(self) or draw(self, renderer))
+    flags = {"gamma0": "0.5,1,2", "y": "gamma0", "title": "a title", "format": ending}
+    assert finetune(tmp_path / "once", **flags) == 0
+    once = len(drawn)
+    monkeypatch.setattr("tlcli.report.writer._laid_out_once", nullcontext)
+    assert finetune(tmp_path / "twice", **flags) == 0
+    assert len(drawn) - once == 2 * once
+    one, two = ((tmp_path / name / f"figure.{ending}").read_bytes() for name in ("once", "twice"))
+    assert one == two
+
+
 def test_size_and_dpi(tmp_path):
     assert finetune(tmp_path, size="3.4x2.6", dpi="100") == 0
     with Image.open(tmp_path / "figure.png") as image:

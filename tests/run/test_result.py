@@ -142,6 +142,14 @@ def test_check_says_the_same_in_memory_and_of_the_folder(both):
     assert said.text == call("check", folder).out.rstrip()
 
 
+def test_a_check_in_memory_draws_nothing(monkeypatch):
+    r = tlcli.finetune_loss(alpha1=0.5, alpha2=[0.3, 0.6, 0.8], gamma0=RICH)
+    monkeypatch.setattr("tlcli.report.writer.save", None)  # it could not be called
+    assert tlcli.check(r)
+    with pytest.raises(UsageError, match="saved with all others"):
+        tlcli.check(tlcli.run({"command": "finetune-loss", "cases": [{"label": "a"}]}).case("a"))
+
+
 def test_shapes_words_and_what_is_not_there():
     r = tlcli.finetune_loss(alpha1=0.5, alpha2=[0.3, 0.6, 0.8], gamma0=RICH)
     assert r["loss"].shape == r["alpha1"].shape == r.shape == (3, 3)

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +19,10 @@ WITH_COMMAS = "write several values of one option with commas and without spaces
 _STRAY = re.compile(r"[-+.,:\d]+(e[-+]?\d+)?|-?inf", re.ASCII)  # a value whose option ended at a space
 
 
-def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]], None]) -> Callable[..., None]:
-    """Return a function whose signature Typer turns into the flags of `command`."""
+def build(
+    command: Command, run: Callable[[Command, Path | None, dict[str, Any]], None], given: Container[str] | None = None
+) -> Callable[..., None]:
+    """Return a function whose signature Typer turns into the flags of `command`: all, or those that are `given`."""
 
     def callback(**values: Any) -> None:
         every = values.pop("help_all")
@@ -29,11 +31,11 @@ def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]]
             raise UsageError(f"two recipes are given, '{positional}' and '{named}'; give one, or use `tlcli run`.")
         if positional is not None and _STRAY.fullmatch(str(positional)) and not positional.exists():
             raise UsageError(f"'{positional}' stands by itself; {WITH_COMMAS}.")
-        given = {k: v for k, v in values.items() if v is not None}
+        chosen = {k: v for k, v in values.items() if v is not None}
         if every:
-            print_all(command, given)
+            print_all(command, chosen)
         else:
-            run(command, named or positional, given)
+            run(command, named or positional, chosen)
 
     path = Path | None
     parameters = [
@@ -48,6 +50,7 @@ def build(command: Command, run: Callable[[Command, Path | None, dict[str, Any]]
         *(
             _parameter(name, annotation(offered(command, name), command.options))
             for name in dict.fromkeys(command.options)
+            if given is None or any(flag in given for flag in _flags_of(OPTIONS[name]))
         ),
         _parameter("help_all", Annotated[bool, typer.Option("--help-all", help="Show all options.")], default=False),
     ]
@@ -61,16 +64,22 @@ def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Param
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
+def _flags_of(option: Option) -> list[str]:
+    if option.name == "output":
+        return ["-o", "--output"]
+    return [option.flag, f"--no-{option.flag[2:]}"] if option.kind == "flag" else [option.flag]
+
+
 def annotation(option: Option, axes: Sequence[str] = tuple(OPTIONS), *, default: bool = True) -> Any:
     """Return what Typer makes a flag of; its help names the default, unless nothing given means something else.
 
     `axes` are the options among which a shell finds --x and --y.
     """
-    flags = ["-o", "--output"] if option.name == "output" else [option.flag]
+    flags = _flags_of(option)
     kind: Any = str
     if option.kind == "flag":
         kind = bool
-        flags = [f"{option.flag}/--no-{option.flag[2:]}"]
+        flags = ["/".join(flags)]
     metavar = None if option.kind == "flag" else option.metavar or METAVARS.get(option.kind, "TEXT")
     return Annotated[
         kind | None,

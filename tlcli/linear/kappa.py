@@ -7,7 +7,6 @@ or, ridgeless with P < rank, sum_k lambda_k/(lambda_k + kappa) = P.
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import elementwise
 
 from tlcli.arrays import Floats
 
@@ -36,6 +35,8 @@ def solve_kappa(eigenvalues: Floats, samples: ArrayLike, ridge: ArrayLike) -> tu
         lowest = float(np.min(eigenvalues))
         low = np.log(np.where(rs > 0, rs, lowest * (rank / ps - 1))) - 1e-9
         high = np.log(rs + trace / ps) + 1e-9
+        from scipy.optimize import elementwise  # a part of SciPy that costs as much as all else
+
         result = elementwise.find_root(
             excess,
             (low, high),

@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import elementwise
 
 from tlcli.arrays import Flags, Floats
 from tlcli.errors import DomainError, suggest
@@ -198,6 +197,8 @@ def _solve_ridge(α: Floats, σ: Floats, log_ε: Floats) -> tuple[Floats, Floats
         gap = np.maximum(-np.expm1(2.0 * log_ε - np.log(top)), 1e-17) * top
         upper = np.log(2.0 * (1.0 + 3.0 * c + c * c + c * σ**2 * (1.0 + c))) - np.log(gap) + 0.1
     bracket = (np.maximum(lower, -690.0), np.maximum(upper, lower + 1.0))
+    from scipy.optimize import elementwise  # a part of SciPy that costs as much as all else
+
     found = elementwise.find_root(
         excess, bracket, args=(α, σ, log_ε), tolerances={"xatol": 2e-15, "xrtol": 4e-16, "fatol": 0.0}
     )

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import elementwise
 
 from tlcli.arrays import Flags, Floats, Indices
 
@@ -63,6 +62,8 @@ def optimal_gamma0(
 
         def along(log_gamma: Floats, rows: Indices) -> Floats:
             return np.asarray(loss_of_gamma0(np.exp(log_gamma), rows.astype(np.intp)), dtype=float)
+
+        from scipy.optimize import elementwise  # a part of SciPy that costs as much as all else
 
         found = elementwise.find_minimum(along, bracket, args=(refine,))
         better = found.success & (found.f_x <= loss[refine])
@@ -129,6 +130,8 @@ def boundary_roots(
 
     tolerances = {"xatol": 1e-13 if log else 0.0, "xrtol": 0.0 if log else 1e-13, "fatol": 0.0, "frtol": 0.0}
     bracket = (np.asarray(to(x[left])), np.asarray(to(x[left + span])))
+    from scipy.optimize import elementwise  # a part of SciPy that costs as much as all else
+
     result = elementwise.find_root(gain, bracket, args=(row,), tolerances=tolerances)
     root = np.clip(np.asarray(back(result.x)), x[left], x[left + span])
     return Boundaries(row, root, rising, np.asarray(result.success))

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tlcli.errors import UsageError
 from tlcli.options.columns import BEST_LOSS
@@ -52,6 +52,11 @@ _DIFFERENCES = {
 _LARGEST = 8.0  # one impossible number shall not hide how the others scatter
 
 
+def _sigmas_of(tail: float) -> float:
+    """Return the distance beyond which a Gaussian number has that probability, on one side."""
+    return float(-special.ndtri(tail))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One number of theory and of experiment; `sigmas` is the Gaussian equivalent of its probability.
@@ -72,7 +77,7 @@ class Comparison:
     @property
     def sigmas(self) -> float:
         """The distance that a Gaussian number exceeds with the same probability."""
-        return float(stats.norm.isf(max(self.probability, 1e-300) / 2))
+        return _sigmas_of(max(self.probability, 1e-300) / 2)
 
 
 @dataclass(frozen=True)
@@ -120,9 +125,9 @@ class Agreement:
             z = np.array([math.copysign(min(c.sigmas, _LARGEST), c.mean - c.theory) for c in members])
             total, squares = _correlation(members)
             # The sum of squares of correlated numbers is nearly a scaled chi-squared (Satterthwaite).
-            scatter_tail = stats.chi2.sf(float(z @ z) * z.size / squares, z.size**2 / squares)
-            tails = (scatter_tail, 2 * stats.norm.sf(abs(z.sum()) / math.sqrt(total)))
-            scatter, bias = (float(stats.norm.isf(max(float(tail), 1e-300) / 2)) for tail in tails)
+            scatter_tail = special.chdtrc(z.size**2 / squares, float(z @ z) * z.size / squares)
+            tails = (scatter_tail, 2 * special.ndtr(-abs(z.sum()) / math.sqrt(total)))
+            scatter, bias = (_sigmas_of(max(float(tail), 1e-300) / 2) for tail in tails)
             out.append(Pooled(name, z.size, max(scatter, 0.0), bias))
         return out
 
@@ -142,8 +147,8 @@ class Agreement:
 
     @staticmethod
     def _limit(sigmas: float, count: int) -> float:
-        family = 2 * stats.norm.sf(sigmas)
-        return float(stats.norm.isf(family / max(count, 1) / 2))
+        family = 2 * special.ndtr(-sigmas)
+        return _sigmas_of(family / max(count, 1) / 2)
 
     def disagreeing(self, sigmas: float) -> list[Comparison]:
         """The comparisons beyond the threshold, worst first."""
@@ -327,9 +332,8 @@ def _compare(
     elif error == 0.0:
         probability = 0.0
     else:
-        probability = float(
-            2 * stats.t.sf(excess / error, freedom) if math.isfinite(freedom) else 2 * stats.norm.sf(excess / error)
-        )
+        away = -excess / error
+        probability = float(2 * special.stdtr(freedom, away) if math.isfinite(freedom) else 2 * special.ndtr(away))
     shared = (ours / error) ** 2 if error > 0 else 0.0
     return Comparison(index, name, theory, float(mean), float(error), probability, runs.get(index), shared)
 

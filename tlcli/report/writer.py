@@ -3,9 +3,11 @@
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 
 from tlcli.errors import UsageError
@@ -67,7 +69,8 @@ def save(figure: Figure, path: Path, content: Mapping[str, Any], drawing: Drawin
         if drawing.size is not None:
             warnings.filterwarnings("error", "constrained_layout not applied")
         try:
-            figure.savefig(temporary, metadata=metadata, dpi=drawing.dpi)
+            with _laid_out_once(figure):
+                figure.savefig(temporary, metadata=metadata, dpi=drawing.dpi)
         except UserWarning:
             if drawing.size is None:
                 raise
@@ -76,3 +79,22 @@ def save(figure: Figure, path: Path, content: Mapping[str, Any], drawing: Drawin
                 f"size: {width:g}x{height:g} inches have no room for the panels, titles and legend of {path.stem}; "
                 "give a larger --size, or fewer values."
             ) from None
+
+
+@contextmanager
+def _laid_out_once(figure: Figure) -> Iterator[None]:
+    """Let the first of the two drawings of `savefig` find the layout and no more: it draws nothing that is seen."""
+
+    def lay_out(renderer: RendererBase) -> None:
+        del figure.draw  # the next one draws
+        engine = figure.get_layout_engine()
+        if engine is not None and figure.axes:
+            with suppress(ValueError):  # as `Figure.draw` does
+                engine.execute(figure)
+
+    if figure.get_layout_engine() is not None:
+        figure.draw = lay_out  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        vars(figure).pop("draw", None)

@@ -176,6 +176,7 @@ def check(result: Any, *, sigmas: float = 4.0, finite_size: float = 1.0, strict:
     from tempfile import TemporaryDirectory
 
     from tlcli.report.checking import Checked, check_tables
+    from tlcli.run.outputs import save
     from tlcli.run.result import Result
 
     sigmas, finite_size = _given("sigmas", "number", sigmas), _given("finite_size", "number", finite_size)
@@ -187,7 +188,7 @@ def check(result: Any, *, sigmas: float = 4.0, finite_size: float = 1.0, strict:
         return Checked("\n".join(lines), code)
     with TemporaryDirectory() as name:  # what is judged is what would stand in the file
         folder = Path(name) / "result"
-        result.save(folder)
+        save(result, folder, force=False, figures=False)
         code = check_tables([folder], sigmas, finite_size, strict, lines.append)
     return Checked("\n".join(lines).replace(str(folder), result.job.name), code)
 

@@ -152,31 +152,36 @@ def output_of(job: Job, folder: Path, *, force: bool) -> OutputFolder:
     return OutputFolder(folder, files_read(job))
 
 
-def save(result: "Result", folder: Path, *, force: bool) -> Path:
-    """Write the files of a result into `folder`, as its command does, and return the folder.
+def save(result: "Result", folder: Path, *, force: bool, figures: bool = True) -> Path:
+    """Write the files of a result into `folder`, as its command does, or all but its figures, and return the folder.
 
     Raises:
-        UsageError: `folder` holds what no earlier run wrote, or, without `force`, the result of another job.
+        UsageError: `folder` holds what no earlier run wrote, or, without `force`, the result of another job; or the
+            result is one case of a recipe.
         WriteError: it cannot be written.
         TlcliError: a figure cannot be drawn; the table is written.
     """
+    if result.part_of is not None:
+        raise UsageError("a case is saved with all others of its recipe; save the whole result.")
     output = output_of(result.job, folder, force=force)
     output.refuse_taken(may_write(result.job, result.blocks))
     with output.opened():
-        *_, failure = save_into(result, output)
+        *_, failure = save_into(result, output, figures=figures)
     if failure is not None:
         raise failure
     return folder
 
 
-def save_into(result: "Result", output: OutputFolder) -> tuple[list[str], float, TlcliError | None]:
+def save_into(
+    result: "Result", output: OutputFolder, *, figures: bool = True
+) -> tuple[list[str], float, TlcliError | None]:
     """Write all files of a result; return their names, the seconds of all work, and why there is no figure."""
     start = time.perf_counter()
     with output.replacing() as hidden:
         if result.folder is not None:
             names, failure = _copy(result.folder, hidden), None
         else:
-            names, failure = _write(result, hidden, lambda: result.seconds + time.perf_counter() - start)
+            names, failure = _write(result, hidden, figures, lambda: result.seconds + time.perf_counter() - start)
     return names, result.seconds + time.perf_counter() - start, failure
 
 
@@ -189,7 +194,9 @@ def _copy(source: Path, folder: Path) -> list[str]:
     return names
 
 
-def _write(result: "Result", folder: Path, seconds: Callable[[], float]) -> tuple[list[str], TlcliError | None]:
+def _write(
+    result: "Result", folder: Path, drawn: bool, seconds: Callable[[], float]
+) -> tuple[list[str], TlcliError | None]:
     """Write all files into `folder`, the provenance last; return their names, and why there is no figure."""
     outcomes, blocks, edges = result.outcomes, result.blocks, result.boundaries
     trim = trim_of(result.job, blocks)
@@ -208,7 +215,7 @@ def _write(result: "Result", folder: Path, seconds: Callable[[], float]) -> tupl
             folder / "boundary.csv",
         )
     archives = _write_arrays(result, folder) + _write_predictions(outcomes, folder) + _write_layers(outcomes, folder)
-    figures, failure = _try_to_draw(result, folder, about)
+    figures, failure = _try_to_draw(result, folder, about) if drawn else ([], None)
     rows = sum(block.size for block in blocks)
     if trim is not None:
         about[TRIMMED] = trim.told()

@@ -300,8 +300,6 @@ class Result:
         from tlcli.run.outputs import save
         from tlcli.run.values import as_path
 
-        if self.part_of is not None:
-            raise UsageError("a case is saved with all others of its recipe; save the whole result.")
         return save(self, as_path(folder, "a folder"), force=force)
 
     def __repr__(self) -> str:
