@@ -13,6 +13,7 @@ from tlcli.sweep.grids import parse_values
 from tlcli.sweep.runner import evaluate
 from tlcli.theories.base import PointByPoint
 from tlcli.theories.bayes.results import ERRORS
+from tlcli.theories.network.points import pack, unpack
 
 _NET = {
     "source": "linear",
@@ -185,6 +186,53 @@ def test_a_record_that_is_not_whole_is_refused_or_of_no_consequence(case, family
             if not same(whole, seen(found, experiment, [other, *records[1:]]))
         ]
         assert accepted == []
+
+
+def lacking(name):
+    return lambda arrays: {other: array for other, array in arrays.items() if other != name}
+
+
+def with_other(name, change):
+    return lambda arrays: {**arrays, name: change(arrays[name])}
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("network-rich", ["phi_start", "phi_stage1", "g_se_stage2", "density_stage2", "y_target", "points"]),
+        ("deep", ["phi_start", "phi_layer2_stage1", "ntk_stage2", "density_layer1_stage1"]),
+        ("bayes-linear", ["kernel_source", "kernel_target_test", "dual_target", "labels_source", "points_test"]),
+    ],
+)
+def test_arrays_of_a_record_have_the_shapes_that_figures_count_on(case, family, names):
+    """A record with a valid checksum whose kernels are short, texts or not there ended in a figure that fails."""
+    command, flags = FAMILIES[family]
+    found = case(command, **{n: v for n, v in flags.items() if v is not None})
+    task = found.theory.tasks(found, 0)[0]
+    record = evaluate(task.function, task.parameters, task.seed)[0]
+    check, arrays = check_of(task.function), unpack(record["arrays"])
+    assert passes(check, task, record)
+
+    def judged(edit):
+        return passes(check, task, {**record, "arrays": pack(edit(arrays))})
+
+    assert judged(dict)
+    assert not judged(lambda _: {})
+    for name in names:
+        assert not judged(with_other(name, lambda array: array[:-1])), name
+        assert not judged(with_other(name, lambda array: np.array(["x"]))), name
+    for name in {names[0], "phi_start" if "phi_start" in arrays else "dual_source"}:
+        assert not judged(lacking(name)), name
+
+
+def test_errors_below_zero_are_refused(case):
+    found = case("dmft-solve", **FAMILIES["network-rich"][1])
+    task = found.theory.tasks(found, 0)[0]
+    record = evaluate(task.function, task.parameters, task.seed)[0]
+    check = check_of(task.function)
+    assert passes(check, task, record)
+    record["columns"]["loss_se"][-1] = -1.0
+    assert not passes(check, task, record)
 
 
 def test_what_is_sampled_has_errors(case):

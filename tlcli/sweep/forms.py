@@ -32,6 +32,14 @@ def check_numbers(found: Any, names: Iterable[str], shape: tuple[int, ...] = ())
     for name in names:
         _refuse(name not in found, f"no {name}")
         _refuse(form_of(found[name]) != wanted, f"{name} is of another form")
+        _refuse(name.endswith("_se") and _least(found[name]) < 0, f"{name} is below 0")
+
+
+def check_arrays(found: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError unless `found` has arrays of numbers of these shapes under these names, and no other objects."""
+    for name, shape in shapes.items():
+        _refuse(name not in found, f"no {name}")
+        _refuse(found[name].shape != shape or found[name].dtype.kind not in "biuf", f"{name} is of another form")
 
 
 def check_texts(found: Any, names: Iterable[str]) -> None:
@@ -51,6 +59,10 @@ def form_of(value: Any) -> Any:
         inner = [form_of(item) for item in value]
         return None if None in inner else tuple(inner)
     return 0 if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _least(value: Any) -> float:
+    return min((_least(item) for item in value), default=0.0) if isinstance(value, list) else value
 
 
 def _refuse(wrong: bool, why: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tlcli.arrays import Floats
+from tlcli.arrays import Array, Floats
 from tlcli.bayes.bayes_transfer import ROUTES, BayesNumerics, BayesResult, BayesSettings, solve_bayes
 from tlcli.bayes.densities import densities
 from tlcli.bayes.likelihood import check_limit
@@ -17,7 +17,7 @@ from tlcli.bayes.loss_columns import needs_of
 from tlcli.bayes.observables import CERTIFICATE, NEEDS, BayesProblem
 from tlcli.errors import UsageError
 from tlcli.losses import loss_of
-from tlcli.sweep.forms import check_notes, check_numbers, check_texts
+from tlcli.sweep.forms import check_arrays, check_notes, check_numbers, check_texts
 from tlcli.sweep.runner import Task
 from tlcli.tasks.polynomial import is_polynomial
 from tlcli.theories.base import Case
@@ -162,7 +162,17 @@ def check_record(p: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     if not known or len(record["certificate"]) != len(certificate):
         raise ValueError("an unknown status, route or certificate")
     if p["keep"]:
-        unpack(record["arrays"])
+        _check_arrays(unpack(record["arrays"]))
+
+
+def _check_arrays(found: Mapping[str, Array]) -> None:
+    """Raise ValueError or KeyError unless kernels, duals and labels are there as `arrays_of` makes them."""
+    n1, n2, tested = (len(found[f"points_{name}"]) for name in ("source", "target", "test"))
+    n, shapes = n1 + n2, dict[str, tuple[int, ...]]()
+    for name, size in (("source", n1), ("target", n2)):
+        shapes |= {f"kernel_{name}": (n, n), f"kernel_{name}_test": (tested, n + tested)}
+        shapes |= {f"{word}_{name}": (size, *found[f"{word}_{name}"].shape[1:]) for word in ("labels", "dual")}
+    check_arrays(found, shapes)
 
 
 def arrays_of(

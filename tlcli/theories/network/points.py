@@ -7,6 +7,7 @@ so that they are the same all over a grid and differences between its points are
 import base64
 import io
 import math
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +27,7 @@ from tlcli.errors import UsageError, digits
 from tlcli.options import OPTIONS
 from tlcli.options.columns import OVERFITTING, SAMPLED, TESTED
 from tlcli.status import Status
-from tlcli.sweep.forms import check_notes, check_numbers, check_texts, with_errors
+from tlcli.sweep.forms import check_arrays, check_notes, check_numbers, check_texts, with_errors
 from tlcli.sweep.runner import Task
 from tlcli.tasks.arrays import ROWS
 from tlcli.tasks.cifar import cifar_location
@@ -63,6 +64,7 @@ LABELS = ("flips1", "flips2", "meaning")  # only where they are given: other poi
 _TRAINING = tuple(dict.fromkeys(name for where in ("rich", "frozen") for name in parameters(where)))
 _WHOLE = tuple(name for name in _TRAINING if (domain := OPTIONS[name].domain) and domain.whole)
 _LAYERS = ("depth", "freeze", "reinit_from", "ablate")
+_KERNEL = re.compile(r"(phi|g|ntk)(_layer\d+)?(_se)?_(start|stage\d)")  # between points of the data
 
 
 def samples(name: str, value: float, dim: int) -> int:
@@ -427,7 +429,17 @@ def check_record(p: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     check_texts(record, ["status", "message", *(["arrays"] if p["keep"] else [])])
     Status[record["status"].upper()]
     if p["keep"]:
-        unpack(record["arrays"])
+        _check_arrays(unpack(record["arrays"]))
+
+
+def _check_arrays(found: Mapping[str, Array]) -> None:
+    """Raise ValueError or KeyError unless kernels and labels are there, in the shapes that figures count on."""
+    n1, n2 = int(found["n_source"]), int(found["n_target"])
+    kernel, bins = (len(found["points"]), n1 + n2), len(found["bin_edges"]) - 1
+    shapes = dict.fromkeys(["phi_start", "g_start", *filter(_KERNEL.fullmatch, found)], kernel)
+    shapes |= {name: (bins,) for name in found if name.startswith("density")}
+    shapes |= {f"y_{name}": (n, *found[f"y_{name}"].shape[1:]) for name, n in (("source", n1), ("target", n2))}
+    check_arrays(found, {**shapes, "variance_start": ()})
 
 
 def pack(arrays: Mapping[str, Array]) -> str:
