@@ -7,6 +7,7 @@ import pytest
 from tlcli.averages.homogeneous import Homogeneous
 from tlcli.averages.pointwise import Pointwise
 from tlcli.averages.subsets import chosen_subsets, subset_losses
+from tlcli.dmft.regression import FrozenKernel
 from tlcli.errors import DomainError
 from tlcli.linear.structured import structured_transfer
 from tlcli.tasks.spectra import power_law
@@ -208,6 +209,29 @@ def test_subsets_learn_the_noise_that_they_are_given():
         weights = kernel[np.ix_(rest, chosen)] @ np.linalg.inv(kernel[np.ix_(chosen, chosen)] + 1.5 * np.eye(15))
         ends.append(25.0 * np.mean(np.sum(weights**2, axis=1)))
     assert loud - quiet == pytest.approx(np.mean(ends), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("rank", "ridge", "factored"), [(60, 0.0, True), (60, 0.1, True), (12, 0.1, True), (12, 1e-13, False)]
+)
+def test_subsets_are_solved_by_their_factors_or_eigenvectors_alike(rank, ridge, factored, monkeypatch):
+    """Against plain solution, and with ten ridges more, which need eigenvectors; a kernel without ridge may be singular."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((40, rank))
+    kernel, y = features @ features.T / rank, rng.standard_normal(40)
+    subsets = chosen_subsets(40, 15, 6, rng)
+    wanted = subset_losses(kernel, y, subsets, ridges=[ridge, *np.geomspace(1, 2, 10)])[:, :1]
+    decomposed = []
+    monkeypatch.setattr("tlcli.averages.subsets.FrozenKernel", lambda k: decomposed.append(k) or FrozenKernel(k))
+    found = subset_losses(kernel, y, subsets, ridges=ridge, noises=[0.0, 0.0])
+    assert len(decomposed) == (0 if factored else 6)
+    # Rounding of 1e-16 over a ridge of 15e-13 is seen in what no feature explains, whichever way it is solved.
+    np.testing.assert_allclose(found, np.repeat(wanted, 2, axis=2), rtol=1e-9 if factored else 1e-3)
+    if factored:
+        chosen, rest = subsets[0], np.setdiff1d(np.arange(40), subsets[0])
+        inverse = np.linalg.inv(kernel[np.ix_(chosen, chosen)] + 15 * ridge * np.eye(15))
+        error = kernel[np.ix_(rest, chosen)] @ inverse @ y[chosen] - y[rest]
+        assert found[0, 0, 0, 0] == pytest.approx(np.mean(error**2), rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ that grows faster than linearly has no normalisable tilt at all (γ > 0, v ≠ 0
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.bayes.quadrature.tilt import asymptote, direction_words
+from tlcli.bayes.quadrature.tilt import direction_words, outer_slopes
 from tlcli.dmft.activations import Activation
 from tlcli.errors import DomainError
 
@@ -47,7 +47,8 @@ def steep_directions(
     k = 0 for bounded activations. φ must not grow faster than linearly.
     """
     rank = directions.shape[1]
-    if rank == 0 or not np.any(asymptote(act, np.array([1.0, -1.0]))):
+    right, left = outer_slopes(act)
+    if rank == 0 or right == left == 0:
         return np.zeros((0, rank)), np.zeros(0)
     start = np.random.default_rng(0).standard_normal((_STARTS, rank))
     more = [] if near is None else [near]
@@ -57,8 +58,9 @@ def steep_directions(
 
     def size_and_slope(at: Floats) -> tuple[Floats, Floats]:
         h = at @ directions.T
-        s = asymptote(act, h) @ v
-        return np.abs(s), np.sign(s)[:, None] * ((asymptote(act, np.sign(h)) * np.sign(h) * v) @ directions)
+        s = np.where(h > 0, right * h, left * h) @ v
+        # At a kink, h = 0, the slope counts as zero.
+        return np.abs(s), np.sign(s)[:, None] * (np.where(h > 0, right * v, np.where(h < 0, left * v, 0.0)) @ directions)
 
     value, slope = size_and_slope(u)
     step = np.ones(len(u))

@@ -19,11 +19,17 @@ def _at(act: Activation, h: float) -> Floats:
     return np.where(np.isnan(values), np.inf, values)
 
 
-def asymptote(act: Activation, h: Floats) -> Floats:
-    """φ∞(h) = lim φ(ch)/c, of the shape of h; zero for bounded activations."""
+def outer_slopes(act: Activation) -> tuple[float, float]:
+    """Slopes of φ at ∞ and at -∞; zero for bounded activations."""
     slopes = _at(act, _FAR) / _FAR * [1.0, -1.0]
     slopes[np.abs(slopes) < 1e-5] = 0.0
-    return np.where(h > 0, slopes[0] * h, slopes[1] * h)
+    return float(slopes[0]), float(slopes[1])
+
+
+def asymptote(act: Activation, h: Floats) -> Floats:
+    """φ∞(h) = lim φ(ch)/c, of the shape of h; zero for bounded activations."""
+    right, left = outer_slopes(act)
+    return np.where(h > 0, right * h, left * h)
 
 
 def steepest_ray(act: Activation, directions: Floats, v: Floats) -> tuple[Floats, float]:

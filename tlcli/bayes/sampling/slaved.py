@@ -116,25 +116,32 @@ def following(
     if not tilt.sphere:
         return fit.regressed((φ.T @ φ).astype(float) / count, near, known)
 
-    def value(v: Floats) -> float:
-        return float(fit.value(v) - tilt.exponent(gamma * (φ @ v)).mean() / gamma**2)
+    exact = φ.astype(float)
 
-    v = near
-    while not np.isfinite(value(v)):
+    def value(v: Floats) -> float:
+        u = gamma * (exact @ v)
+        # Most trial steps near the edge end outside: seen before any logarithm is taken.
+        return float(fit.value(v) - tilt.exponent(u).mean() / gamma**2) if tilt.holds(u) else -np.inf
+
+    v, now = near, value(near)
+    while not np.isfinite(now):
         v = 0.9 * v
+        now = value(v)
     for _ in range(20):
-        u = gamma * (φ @ v)
+        u = gamma * (exact @ v)
         rho = tilt.stretch(u)[0]
-        gradient = fit.outputs(v) - (rho * u) @ φ / (gamma * count)
+        gradient = fit.outputs(v) - (rho * u) @ exact / (gamma * count)
         curved = φ * np.sqrt(rho * (1 + 2 * rho * u**2 / tilt.rank)).astype(np.float32)[:, None]
         curvature = (curved.T @ curved).astype(float) / count + np.diag(fit.bend(v))
         step = fit.within(v, gradient, curvature, _newton_step)[0]
-        size, now, slope = 1.0, value(v), float(gradient @ step)
+        size, slope = 1.0, float(gradient @ step)
         if slope < 1e-5 * max(abs(now), 1e-300):
             break
-        while value(fit.moved(v, size * step)) < now + 1e-4 * size * slope and size > 1e-3:
+        there = fit.moved(v, step)
+        while (reached := value(there)) < now + 1e-4 * size * slope and size > 1e-3:
             size *= 0.5
-        v = fit.moved(v, size * step)
+            there = fit.moved(v, size * step)
+        v, now = there, reached
     return v
 
 

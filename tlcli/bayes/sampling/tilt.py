@@ -124,6 +124,10 @@ class Tilt:
         log = -0.5 * self.rank * np.log(inside) if pull is None else radial(self.rank, inside, pull)[0]
         return np.where(rest > _EDGE, log, np.inf)
 
+    def holds(self, u: Floats) -> bool:
+        """Whether every u = γs is inside the domain, where the log of the tilt is finite."""
+        return not self.sphere or bool((1 - u**2 / self.rank).min() > _EDGE)
+
     def stretch(self, u: Floats, pull: Floats | None = None) -> tuple[Floats, Floats | float]:
         """Return ρ² = E|z|²/r given the direction, and E|z|⁴/(E|z|²)², at u = γs; 1 where the radius is not
         integrated out."""
