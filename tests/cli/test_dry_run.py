@@ -27,7 +27,7 @@ def test_sizes(size, words):
 
 def test_the_estimate_of_an_experiment_grows_with_its_points_and_trials(tlcli, monkeypatch):
     # A trial takes what it takes on a busy machine: here always as long.
-    monkeypatch.setattr("tlcli.run.dry_run._one_trial", lambda task: 0.05)
+    monkeypatch.setattr("tlcli.run.dry_run.one_trial", lambda task: 0.05)
 
     def seconds(*more):
         done = tlcli("finetune-loss --alpha1 0.5 --simulate --dim 400 --dry-run", *more)

@@ -40,7 +40,7 @@ def report(job: Job, how: Invocation, store: Stores) -> None:
         if all("trials" not in task.parameters for task in tasks):
             _networks(tasks, store.experiments, how.share, how.jobs)
             return
-        seconds = _one_trial(tasks[0]) * int(job.settings["trials"]) * left / how.jobs
+        seconds = one_trial(tasks[0]) * int(job.settings["trials"]) * left / how.jobs
         sizes = [(one.memory(task.parameters), task.parameters["dim"]) for _, one, part in parts for task in part]
         size, dim = max(sizes, key=lambda pair: pair[0])
         print(f"  {shown_time(seconds)} on {how.jobs} worker(s), {shown_size(size * min(how.jobs, left))} (D = {dim})")
@@ -74,7 +74,7 @@ def _networks(tasks: Sequence[Task], store: PointStore | None, shard: Shard | No
     print(f"  {shown_time(seconds)} on {workers} worker(s), {shown_size(size)}")
 
 
-def _one_trial(task: Task) -> float:
+def one_trial(task: Task) -> float:
     parameters: dict[str, Any] = {**task.parameters, "trials": 2}
     evaluate(task.function, parameters, task.seed)  # the first call loads libraries
     return evaluate(task.function, parameters, task.seed)[1] / 2
