@@ -34,37 +34,38 @@ OUTCOME = "outcome.pickle"
 
 # Experiments and networks at a cost that CI can pay; the full-size figures come from `make figures`.
 FEW = {"neurons": 256, "repeats": 4, "accuracy": 1, "ptest": 200}
-SMALL = {**FEW, "dim": 10, "p1": 100, "p2": 40, "gamma2": "0.5,2", "t2": "60"}
-IMAGES = {**FEW, "p1": 100, "p2": 20, "gamma0": "0.3,3", "t2": "20"}
+SMALL = {**FEW, "dim": 8, "p1": 80, "p2": 30, "gamma2": "0.5,2", "t1": "50", "t2": "60"}
+IMAGES = {**FEW, "p1": 40, "p2": 10, "gamma0": "0.3,3", "t2": "10"}
 TWO_NETS = {"nets": 2, "width": "32"}
-FROZEN = {"neurons": 1024, "repeats": 4, "accuracy": 1, "draws": 2, "t1": "50"}
+FROZEN = {"neurons": 512, "repeats": 4, "accuracy": 1, "draws": 2, "t1": "10"}
 # Deep networks: in CI linear ones, which are exact. Samples draw Gaussians in the order in which directions appear,
 # which the rounding of another library may change.
 UNSET = {"neurons": None, "repeats": None, "basis_tolerance": None, "accuracy": None}
-DEEP = {"activation": "linear", "dim": 6, "p1": 10, "ptest": 100, "t1": "5", "t2": "5", **UNSET}
+DEEP = {"activation": "linear", "dim": 4, "p1": 6, "ptest": 40, "t1": "3", "t2": "3", **UNSET}
 CI_FLAGS: dict[str, dict[str, Any]] = {
     "digits-spectrum": {"trials": "4"},
+    "joint-rich": {"x": "gamma0=log:0.2:8:9", "y": "gamma2=log:0.2:8:9"},
     "fig3a": SMALL,
     "fig3a-forgetting": {**FEW, "dim": 10, "p1": 100, "p2": 40, "gamma0": "0.5,2", "t2": "60"},
-    "fig3b": {**SMALL, "p1": 200, "p2": 20},
-    "fig4a": {**IMAGES, **TWO_NETS, "draws": 1},
-    "fig4b": {**IMAGES, **TWO_NETS, "draws": 1, "t1": "20"},
-    "fig4c": {**IMAGES, "t1": "20"},
-    "fig4-cifar10": {**IMAGES, **TWO_NETS, "p1": 60, "ptest": 80},
-    "fig2b": {**FROZEN, "p2": "40,160", "gamma0": "0.5,2", "neurons": 512, "pool": 330},
-    "fig2c": {**FROZEN, "p2": "40,160", "gamma0": "0.5,2", "neurons": 512, "pool": 330},
-    "fig2-cifar10": {**FROZEN, "p1": "20,60", "p2": "8,16", "gamma0": "0.5,2", "neurons": 300, "pool": 80, "t1": "20"},
-    "deep-transfer": {**DEEP, "p2": 6, "depth": "1,2,3"},
-    "deep-freeze": {**DEEP, "p2": "4,10", "draws": 2, "t1": "2", "t2": "2"},
-    "deep-ablation": {**DEEP, "p2": 6, "nets": 2, "width": "32"},
+    "fig3b": {**SMALL, "p1": 200, "p2": 20, "dim": 10, "t1": "200"},
+    "fig4a": {**IMAGES, **TWO_NETS, "p1": 100, "p2": 20, "t2": "20", "draws": 1},
+    "fig4b": {**IMAGES, **TWO_NETS, "p1": 100, "p2": 20, "t1": "20", "t2": "20", "draws": 1},
+    "fig4c": {**IMAGES, "t1": "10"},
+    "fig4-cifar10": {**IMAGES, "nets": 2, "width": "16", "p1": 40, "p2": 20, "t2": "20", "ptest": 80},
+    "fig2b": {**FROZEN, "p1": 200, "p2": "40,120", "gamma0": "0.5,2", "pool": 250, "t1": "50"},
+    "fig2c": {**FROZEN, "p2": "40,120", "gamma0": "0.5,2", "pool": 250, "t1": "50"},
+    "fig2-cifar10": {**FROZEN, "p1": "20,60", "p2": "8,16", "gamma0": "0.5,2", "neurons": 300, "pool": 60, "t1": "10"},
+    "deep-transfer": {**DEEP, "p2": 4, "depth": "1,2,3"},
+    "deep-freeze": {**DEEP, "p2": "3,6", "draws": 2, "t1": "1", "t2": "1"},
+    "deep-ablation": {**DEEP, "p2": 4, "times": "0:3:7", "nets": 2, "width": "32"},
     "digits-classes": {**FEW, "p1": 40, "p2": 20, "t1": "10", "t2": "10", "times": "0,5,10", **TWO_NETS},
     "loss-matters": {**FEW, "p1": 40, "t1": "10", "t2": "10", "times": "1,10"},
     "classification-map": {**FEW, "neurons": 512, "p1": 40, "t1": "10", "x": "p2=10,40", "y": "gamma0=0.5,2"},
     "learning-curves": {"p2": "10,30", "gamma0": "1", "neurons": 256, "t1": "10", "pool": 100},
     "nonlinear-map": {"x": "p2=8,30", "y": "gamma0=0.5,1,2", "neurons": 256, "t1": "10", "draws": 1},
-    "richness-p2": {**FEW, "dim": 6, "p1": 30, "p2": "6,24", "draws": 2, "t1": "10", "times": "10"},
+    "richness-p2": {**FEW, "dim": 6, "p1": 20, "p2": "6,24", "draws": 2, "t1": "10", "times": "10"},
     "richness-p2-digits": {**FEW, "p1": 60, "ptest": 100, "p2": "5,20", "draws": 2, "t1": "10", "times": "10"},
-    "fig9": {**FROZEN, "p2": "40,80", "gamma0": "0.5,3", "neurons": 512, "t1": "20"},
+    "fig9": {**FROZEN, "dim": 10, "p2": "40", "gamma0": "0.5,3", "t1": "20"},
     "fig11": {"draws": 2, "delta": "0,log:0.1:1000:5,inf"},
     "fig11-equal": {"draws": 2, "delta": "0,log:0.1:1000:5,inf"},
     "fig12": {"draws": 2, "x": "delta=log:0.1:100:5", "y": "gamma2=log:0.1:10:5"},
