@@ -2,7 +2,8 @@
 
 For every part of a recipe (a case's theory, a group of its experiments) it prints estimate and truth in seconds of
 processor time, which a busy machine does not change. Tasks are taken at equal steps through the grid, as many as the
-budget allows (60 s by default); what a single task exceeds is announced only. A recipe with + stands at the size of the tests.
+budget allows (60 s by default); what a single task exceeds is announced only. A recipe with + stands at the size of
+the tests.
 """
 
 import argparse

@@ -299,7 +299,7 @@ def chosen(name, **wanted):
 
 
 def error_of(found, key):
-    """Return the error of a column: by neurons and test points, and by the draws where these say more (two may agree)."""
+    """Return the error of a column: by neurons and test points, and by draws where these say more: two may agree."""
     own = np.hypot(found[f"{key}_se"], np.nan_to_num(found.get(f"{key}_test_se", 0.0)))
     return np.maximum(own, np.nan_to_num(found.get(f"{key}_draw_se", 0.0)))
 

@@ -3,6 +3,7 @@
 import pytest
 
 from tlcli.theories.amounts import shown_size, shown_time
+from tlcli.theories.linear.theory import Exact
 
 
 @pytest.mark.parametrize(
@@ -98,3 +99,12 @@ def test_a_store_below_a_file_is_named_as_such(tlcli, tmp_path, monkeypatch):
     assert done.code == 2
     assert "the store 'note.txt/points' lies below the file 'note.txt'" in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_evaluates_a_small_part_of_a_closed_form_once(tlcli, tmp_path, monkeypatch):
+    asked = []
+    evaluate = Exact.evaluate
+    monkeypatch.setattr(Exact, "evaluate", lambda self, p: asked.append(p) or evaluate(self, p))
+    assert tlcli("finetune-loss --alpha2 0.1:0.9:200 -o", str(tmp_path / "out"), "--dry-run").code == 0
+    assert len(asked) == 1
+    assert asked[0]["alpha2"].size < 10

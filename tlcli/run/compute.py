@@ -9,7 +9,7 @@ import numpy as np
 
 from tlcli.report.tables import Block
 from tlcli.run.assemble import block_of
-from tlcli.run.cost import refuse_what_cannot_fit, thinned
+from tlcli.run.cost import refuse_what_cannot_fit, sampled
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job, prepare
 from tlcli.run.messages import Messages
@@ -62,7 +62,8 @@ def compute(
     """
     start = time.perf_counter()
     refuse_what_cannot_fit(job, how, stores)
-    outcomes = _begin(job, how, begun, messages)
+    outcomes = [CaseResult(case, Findings(case.theory.columns(case))) for case in job.cases]
+    _begin(job, outcomes, how, begun, messages)
     if how.executor != "local" and anything_left(job, stores):
         check_executor(how.executor, how.jobs)
     for one in outcomes:
@@ -81,12 +82,19 @@ def compute(
 
 def foresee(job: Job, how: Invocation, begun: Callable[[Sequence[Block]], None], messages: Messages) -> None:
     """Refuse what `compute` would before its work, by the columns of a small part of the grid."""
-    _begin(replace(job, cases=tuple(replace(c, grid=thinned(c.grid)) for c in job.cases)), how, begun, messages)
+    parts = [sampled(case) for case in job.cases]
+    outcomes = [CaseResult(thin, Findings(dict(columns))) for thin, columns, _ in parts]
+    _begin(replace(job, cases=tuple(one.case for one in outcomes)), outcomes, how, begun, messages)
 
 
-def _begin(job: Job, how: Invocation, begun: Callable[[Sequence[Block]], None], messages: Messages) -> list[CaseResult]:
-    """Evaluate closed forms and refuse before any longer work what cannot be drawn or written after it."""
-    outcomes = [CaseResult(case, Findings(case.theory.columns(case))) for case in job.cases]
+def _begin(
+    job: Job,
+    outcomes: Sequence[CaseResult],
+    how: Invocation,
+    begun: Callable[[Sequence[Block]], None],
+    messages: Messages,
+) -> None:
+    """Refuse what cannot be drawn or written once closed forms are known, before any longer work."""
     for one in outcomes:
         one.case.theory.judge(one.case, one.found.columns)
     blocks = [block_of(one.case, one.found.columns | _searched(job, one.case)) for one in outcomes]
@@ -95,7 +103,6 @@ def _begin(job: Job, how: Invocation, begun: Callable[[Sequence[Block]], None], 
         if not check_drawing(job, blocks, messages):
             tell_undrawn(job, messages)
         begun(blocks)
-    return outcomes
 
 
 def anything_left(job: Job, stores: Stores) -> bool:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
 from tlcli.run.solve import planned
 from tlcli.run.stores import Stores
+from tlcli.sweep.drawn import of_points, per_point
 from tlcli.sweep.grids import Grid, Values
 from tlcli.sweep.runner import Task, left_of
 from tlcli.sweep.store import PointStore
-from tlcli.theories.base import Case, Experiment, PointByPoint
+from tlcli.theories.base import Case, Columns, Experiment, PointByPoint
 from tlcli.theories.memory import available_memory, least_of_spectrum, least_size, shown_sizes, too_large
 
 _SAMPLE = 4  # values per axis of the grid that is timed
@@ -36,12 +37,18 @@ def thinned(grid: Grid) -> Grid:
     return Grid(thin)
 
 
+@lru_cache(maxsize=8)  # a plan asks for memory, time and what a run would refuse
+def sampled(case: Case) -> tuple[Case, Columns, float]:
+    """Return the case on a thinned grid, its columns there, and the seconds that they took."""
+    thin = replace(case, grid=thinned(case.grid))
+    start = time.perf_counter()
+    return thin, thin.theory.columns(thin), time.perf_counter() - start
+
+
 def theory_cost(case: Case) -> tuple[float, float]:
     """Time a thinned grid and scale up; return seconds, and the bytes of all columns at full size."""
-    sample = thinned(case.grid)
-    start = time.perf_counter()
-    columns = case.theory.columns(replace(case, grid=sample))
-    seconds = time.perf_counter() - start
+    thin, columns, seconds = sampled(case)
+    sample = thin.grid
     # A column is as large as the axes that it depends on.
     growth = [*(case.grid.values[name].size / sample.values[name].size for name in case.grid.axes)]
     growth += [1.0] * len(case.theory.inner)
@@ -99,8 +106,8 @@ def _refuse_sizes(job: Job, how: Invocation, stores: Stores) -> None:
         if not tasks:  # a closed form has none
             groups.append(([Task("", case.words)], least_of_spectrum, None))
         for each, size, store in groups:
-            found = [task for task in each if size(task.parameters) > have]
-            for task in left_of(found, store, how.share)[:1]:
+            found = [task for task in per_point(each) if size(task.parameters) > have]
+            for task in left_of(of_points(each, found), store, how.share)[:1]:
                 what = shown_sizes(task.parameters)
                 raise too_large(f"a point of {what}", size(task.parameters), have, "use less", " at least")
 

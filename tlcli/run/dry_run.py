@@ -10,6 +10,7 @@ from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
 from tlcli.run.solve import planned
 from tlcli.run.stores import Stores
+from tlcli.sweep.drawn import per_point, together
 from tlcli.sweep.runner import Shard, Task, evaluate, left_of, plan
 from tlcli.sweep.store import PointStore
 from tlcli.theories.amounts import shown_size, shown_time
@@ -30,14 +31,14 @@ def report(job: Job, how: Invocation, store: Stores) -> None:
         seconds, size = theory_cost(case)
         print(f"  theory: {shown_time(seconds)}, {shown_size(peak([size]))}")
     parts = [part for case in job.cases for part in planned(case, job.settings)]
-    tasks = [task for *_, part in parts for task in part]
+    tasks = together([part for *_, part in parts])
     if not tasks:
         return
     count, done = plan(tasks, store.experiments, how.share)
     left = count - done
     print(f"  experiments: {counted(count, 'point')}{_of_shard(how)}, {done} already stored, {left} to compute")
     if left:
-        if all("trials" not in task.parameters for task in tasks):
+        if all("trials" not in task.parameters for task in per_point(tasks)):
             _networks(tasks, store.experiments, how.share, how.jobs)
             return
         seconds = one_trial(tasks[0]) * int(job.settings["trials"]) * left / how.jobs
@@ -60,7 +61,9 @@ def _costly(tasks: Sequence[Task], store: PointStore | None, how: Invocation) ->
 def _networks(tasks: Sequence[Task], store: PointStore | None, shard: Shard | None, jobs: int) -> None:
     """Say what networks of finite width take: a few moves or steps of one of every width are timed."""
     groups: dict[Any, list[Task]] = {}
-    for task in left_of(tasks, store, shard):
+    left = left_of(tasks, store, shard)
+    alike = per_point(left)
+    for task in alike:
         groups.setdefault((task.function, task.parameters.get("width")), []).append(task)
     costs = []
     for (function, _), group in groups.items():
@@ -68,13 +71,14 @@ def _networks(tasks: Sequence[Task], store: PointStore | None, shard: Shard | No
         if expected_cost is None:
             return
         seconds, size = expected_cost(group[0].parameters)
-        costs.append((seconds * len(group), size))
-    workers = min(jobs, sum(map(len, groups.values())))
+        costs.append((seconds * len(group) * len(left) / len(alike), size))
+    workers = min(jobs, len(left))
     seconds, size = sum(c[0] for c in costs) / workers, max(c[1] for c in costs) * workers
     print(f"  {shown_time(seconds)} on {workers} worker(s), {shown_size(size)}")
 
 
 def one_trial(task: Task) -> float:
+    """Return the seconds of one trial of a point."""
     parameters: dict[str, Any] = {**task.parameters, "trials": 2}
     evaluate(task.function, parameters, task.seed)  # the first call loads libraries
     return evaluate(task.function, parameters, task.seed)[1] / 2

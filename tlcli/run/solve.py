@@ -71,7 +71,7 @@ class Measured:
         return all(record is not None for line in self.records for record in line)
 
 
-def planned(case: Case, settings: Mapping[str, Any]) -> list[tuple[dict[str, Any], Any, list[Task]]]:
+def planned(case: Case, settings: Mapping[str, Any]) -> list[tuple[dict[str, Any], Any, Sequence[Task]]]:
     """Return every variant of the experiments of a case, with its experiment and its tasks."""
     seed = settings["seed"]
     return [

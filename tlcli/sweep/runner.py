@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 from tlcli.errors import TlcliError, UsageError
+from tlcli.sweep.drawn import Drawn, of_points
 from tlcli.sweep.encoding import canonical_json, plain
 from tlcli.sweep.executors import SerialExecutor, limit_threads, make_executor
 from tlcli.sweep.forms import check_of
@@ -87,12 +88,16 @@ def parse_shard(text: str) -> Shard:
 
 def plan(tasks: Sequence[Task], store: PointStore | None, shard: Shard | None = None) -> tuple[int, int]:
     """Return (number of different points, how many of them are stored); compute and write nothing."""
+    if _all_new(tasks, store, shard):
+        return len(left_of(tasks, store)), 0
     keys = [key for key in dict.fromkeys(_keys(tasks, store)) if _mine(key, shard)]
     return len(keys), sum(store.has(key) for key in keys) if store else 0
 
 
-def left_of(tasks: Sequence[Task], store: PointStore | None, shard: Shard | None = None) -> list[Task]:
+def left_of(tasks: Sequence[Task], store: PointStore | None, shard: Shard | None = None) -> Sequence[Task]:
     """Return the different tasks that are not stored, of a shard; compute and write nothing."""
+    if isinstance(tasks, Drawn) and _all_new(tasks, store, shard):
+        return of_points(tasks, left_of(tasks.first, None))  # draws of a point are different, whatever else they are
     unique = {key: task for key, task in zip(_keys(tasks, store), tasks, strict=True) if _mine(key, shard)}
     return [task for key, task in unique.items() if store is None or not store.has(key)]
 
@@ -269,6 +274,11 @@ def _keys(tasks: Sequence[Task], store: PointStore | None) -> list[str]:
     if len({task.function for task in tasks}) > 1:
         raise ValueError("the tasks of one store must name one function: keys hold only the solver")
     return [store.key(task.parameters, task.seed) for task in tasks]
+
+
+def _all_new(tasks: Sequence[Task], store: PointStore | None, shard: Shard | None) -> bool:
+    """Whether the points of draws tell all: nothing is stored or left to others."""
+    return isinstance(tasks, Drawn) and shard is None and (store is None or store.empty())
 
 
 def _mine(key: str, shard: Shard | None) -> bool:

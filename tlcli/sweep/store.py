@@ -83,6 +83,10 @@ class PointStore:
         }
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
+    def empty(self) -> bool:
+        """Tell whether no point can be in it, since it was never written or is not to be read."""
+        return not self._used and (self._blind or not self._points.is_dir())
+
     def has(self, key: str) -> bool:
         """Tell whether a file for this point exists (`get` also checks what is in it)."""
         return (not self._blind or key in self._used) and self._path(key).is_file()

@@ -108,7 +108,7 @@ class Theory(ABC):
     def judge(self, case: Case, columns: Columns) -> None:  # noqa: B027
         """Refuse an answer that only a mistake can have asked for, as a single infinite one. Raises DomainError."""
 
-    def tasks(self, case: Case, seed: int) -> list[Task]:
+    def tasks(self, case: Case, seed: int) -> Sequence[Task]:
         """Return what a sweep has to compute: nothing, unless the theory is `PointByPoint`."""
         return []
 
@@ -193,7 +193,7 @@ class PointByPoint(Theory):
     repeated: ClassVar[str] = "nets"
 
     @abstractmethod
-    def tasks(self, case: Case, seed: int) -> list[Task]:
+    def tasks(self, case: Case, seed: int) -> Sequence[Task]:
         """Return a task per point of the grid and draw of the data, each with its place, in any order."""
 
     @abstractmethod
@@ -263,7 +263,7 @@ class Experiment(ABC):
         """Return what is run at every point, one dict of columns each (a width, a number of trials)."""
 
     @abstractmethod
-    def tasks(self, case: Case, variant: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> list[Task]:
+    def tasks(self, case: Case, variant: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> Sequence[Task]:
         """Return the tasks of one variant, each with the point and draw that it belongs to."""
 
     def memory(self, parameters: Mapping[str, Any]) -> float:

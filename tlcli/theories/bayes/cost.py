@@ -6,12 +6,13 @@ stages. The constants are measured (docs/benchmarks.md, two cores); an estimate 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tlcli.bayes.bayes_transfer import route_of
 from tlcli.bayes.observables import BayesProblem
 from tlcli.dmft.activations import activation
+from tlcli.sweep.drawn import Drawn
 from tlcli.sweep.runner import Task
 from tlcli.theories.network.points import data_of
 
@@ -51,6 +52,11 @@ class Cost:
 
 def cost_of(tasks: Sequence[Task]) -> Cost:
     """Return the cost of the points (at least one) of `tlcli.theories.bayes.points.tasks_of`."""
+    if isinstance(tasks, Drawn):  # every draw has stages of its own
+        one, count = cost_of(tasks.first), tasks.draws
+        first, alone, tied = one.stages
+        stages = (count * first, count * alone, count * tied)
+        return replace(one, seconds=count * one.seconds, most=count * one.most, stages=stages)
     shapes: dict[Any, _Shape] = {}
     found: tuple[dict[Any, tuple[float, float]], ...] = ({}, {}, {})
     size, size_most = 0.0, 0.0

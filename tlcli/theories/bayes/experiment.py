@@ -15,6 +15,7 @@ from tlcli.bayes.observables import BayesProblem
 from tlcli.dmft.activations import activation
 from tlcli.dmft.loss_setup import side_of
 from tlcli.errors import ConvergenceError, UsageError
+from tlcli.sweep.drawn import Drawn
 from tlcli.sweep.forms import check_numbers, with_errors
 from tlcli.sweep.runner import Placed, Task
 from tlcli.theories.base import Case, Experiment
@@ -66,13 +67,12 @@ class FinitePosteriors(Experiment):
         nets = int(case.words["nets"])
         return [{"experiment": "posterior", "width": int(n), "nets": nets} for n in settings["width"].array]
 
-    def tasks(self, case: Case, variant: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> list[Task]:
+    def tasks(self, case: Case, variant: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> Drawn:
         """Return a task per point and draw of the data."""
-        tasks = []
-        for index, point in enumerate(case.grid.points()):
-            p = {**parameters_of(case, point), **identity_of(case), **variant, "data_seed": seed}
-            tasks += [Task(FUNCTION, {**p, "draw": n}, seed, index, n) for n in range(int(case.words["draws"]))]
-        return tasks
+        more = {**identity_of(case), **variant, "data_seed": seed, "draw": 0}
+        points = enumerate(case.grid.points())
+        first = [Task(FUNCTION, {**parameters_of(case, point), **more}, seed, index) for index, point in points]
+        return Drawn(first, int(case.words["draws"]))
 
     def merge(self, case: Case, found: Sequence[Placed]) -> Mapping[str, Any] | None:
         """Average the draws of one point: means, and the errors that the replicas leave in them.

@@ -17,7 +17,12 @@ from tlcli.bayes.loss_columns import needs_of
 from tlcli.bayes.observables import CERTIFICATE, NEEDS, BayesProblem
 from tlcli.errors import UsageError
 from tlcli.losses import loss_of
+<<<<<<< ours
 from tlcli.sweep.forms import check_arrays, check_notes, check_numbers, check_texts
+=======
+from tlcli.sweep.drawn import Drawn
+from tlcli.sweep.forms import check_notes, check_numbers, check_texts
+>>>>>>> theirs
 from tlcli.sweep.runner import Task
 from tlcli.tasks.polynomial import is_polynomial
 from tlcli.theories.base import Case
@@ -36,7 +41,7 @@ _LOSSES = ("loss1", "loss2", "label_smoothing", "class_weights")
 _MOST_EXACT = 400  # points up to which they keep double precision
 
 
-def tasks_of(case: Case, seed: int) -> list[Task]:
+def tasks_of(case: Case, seed: int) -> Drawn:
     """Return a task per point of the grid and draw of the data.
 
     Neighbours share their source, which a process solves once.
@@ -49,13 +54,11 @@ def tasks_of(case: Case, seed: int) -> list[Task]:
         more["moves"] = words["moves"]
     if words["layout"] == "saddle":
         more["predictions"] = bool(words.get("predictions"))
-    tasks = []
-    for draw in range(int(words["draws"])):  # draws slowest: points of one source follow each other in the grid
-        for index, point in enumerate(case.grid.points()):
-            keep = draw == 0 and words["layout"] == "saddle"
-            parameters = {**parameters_of(case, point), **more, "draw": draw, "keep": keep}
-            tasks.append(Task(FUNCTION, parameters, seed, index, draw))
-    return tasks
+    more |= {"draw": 0, "keep": words["layout"] == "saddle"}
+    points = enumerate(case.grid.points())
+    first = [Task(FUNCTION, {**parameters_of(case, point), **more}, seed, index) for index, point in points]
+    # Draws slowest: points of one source follow each other in the grid.
+    return Drawn(first, int(words["draws"]), {"keep": False}, slowest=True)
 
 
 def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class BayesTheory(PointByPoint):
         """Return the names of the columns."""
         return results.placeholder(case)
 
-    def tasks(self, case: Case, seed: int) -> list[Task]:
+    def tasks(self, case: Case, seed: int) -> Sequence[Task]:
         """Return a task per point of the grid and draw of the data."""
         return points.tasks_of(case, seed)
 

@@ -11,6 +11,7 @@ from tlcli.arrays import Floats
 from tlcli.errors import UsageError
 from tlcli.options.columns import DIFFERENCES
 from tlcli.status import SOLVED, Status, phase_of
+from tlcli.sweep.drawn import Drawn
 from tlcli.sweep.runner import Placed, Task
 from tlcli.theories.amounts import shown_size, shown_time
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
@@ -69,15 +70,11 @@ class AveragedNetwork(PointByPoint):
         names = {name: np.full(_shape(case), np.nan) for name in [*_columns(case), "phase"]}
         return names | best_names(case, NAMES[_measures(case)[-1]])
 
-    def tasks(self, case: Case, seed: int) -> list[Task]:
+    def tasks(self, case: Case, seed: int) -> Drawn:
         """Return a task per kernel and draw of the source; its place is that of the kernel."""
         kernels, _ = _kernels(case, seed)
-        draws = range(int(case.words["draws"]))
-        return [
-            Task(FUNCTION, {**parameters, "draw": draw}, seed, index, draw)
-            for index, parameters in enumerate(kernels)
-            for draw in draws
-        ]
+        first = [Task(FUNCTION, {**parameters, "draw": 0}, seed, index) for index, parameters in enumerate(kernels)]
+        return Drawn(first, int(case.words["draws"]))
 
     def combine(self, case: Case, found: Sequence[Placed]) -> Findings:
         """Return means over draws of the source, with their errors."""

@@ -15,6 +15,7 @@ import numpy as np
 from tlcli.averages.grid import FEW
 from tlcli.dmft.field import thread_count
 from tlcli.dmft.pool import pool_kernels
+from tlcli.sweep.drawn import per_point
 from tlcli.sweep.runner import FAILED, Task, evaluate
 from tlcli.theories.network import points
 from tlcli.theories.network.average_point import Readout
@@ -84,7 +85,7 @@ def memory(tasks: Sequence[Task]) -> float:
     if not tasks:
         return 0.0
     count = len(pools_of(tasks[0].parameters).y_target)
-    return _PROCESS + 8.0 * max(_kernels(task.parameters) for task in tasks) * count**2
+    return _PROCESS + 8.0 * max(_kernels(task.parameters) for task in per_point(tasks)) * count**2
 
 
 def _kernels(p: Mapping[str, Any]) -> int:

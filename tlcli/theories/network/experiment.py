@@ -8,6 +8,7 @@ import numpy as np
 
 from tlcli.errors import UsageError
 from tlcli.options.columns import BEST_LOSS, BEST_TIME
+from tlcli.sweep.drawn import Drawn
 from tlcli.sweep.forms import check_numbers, with_errors
 from tlcli.sweep.runner import Placed, Task, evaluate
 from tlcli.theories.base import Case, Experiment
@@ -41,7 +42,7 @@ class WideNetworks(Experiment):
         widths = settings["width"].array
         return [{"experiment": "network", "width": int(n), "nets": int(case.words["nets"])} for n in widths]
 
-    def tasks(self, case: Case, variant: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> list[Task]:
+    def tasks(self, case: Case, variant: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> Drawn:
         """Return a task per point and draw of the data."""
         gradient_descent = case.words.get("integrator") == "euler"
         more = {
@@ -53,11 +54,10 @@ class WideNetworks(Experiment):
             "data_seed": seed,
             **identity_of(case),
         }
-        return [
-            Task(FUNCTION, {**parameters_of(case, point), **more, **variant, "draw": draw}, seed, index, draw)
-            for index, point in enumerate(case.grid.points())
-            for draw in range(int(case.words["draws"]))
-        ]
+        more |= {**variant, "draw": 0}
+        points = enumerate(case.grid.points())
+        first = [Task(FUNCTION, {**parameters_of(case, point), **more}, seed, index) for index, point in points]
+        return Drawn(first, int(case.words["draws"]))
 
     def merge(self, case: Case, found: Sequence[Placed]) -> Mapping[str, Any] | None:
         """Average the draws of one point: means, and the errors that the networks leave in them.

@@ -27,7 +27,12 @@ from tlcli.errors import UsageError, digits
 from tlcli.options import OPTIONS
 from tlcli.options.columns import OVERFITTING, SAMPLED, TESTED
 from tlcli.status import Status
+<<<<<<< ours
 from tlcli.sweep.forms import check_arrays, check_notes, check_numbers, check_texts, with_errors
+=======
+from tlcli.sweep.drawn import Drawn
+from tlcli.sweep.forms import check_notes, check_numbers, check_texts, with_errors
+>>>>>>> theirs
 from tlcli.sweep.runner import Task
 from tlcli.tasks.arrays import ROWS
 from tlcli.tasks.cifar import cifar_location
@@ -140,21 +145,17 @@ def parameters_of(case: Case, point: Mapping[str, float]) -> dict[str, Any]:
     return out
 
 
-def tasks_of(case: Case, seed: int) -> list[Task]:
-    """Return a task per point of the grid and draw of the data, draws fastest."""
+def tasks_of(case: Case, seed: int) -> Drawn:
+    """Return a task per point of the grid and draw of the data, draws fastest; the first draw is kept."""
     words = case.words
     more = {name: words[name] for name in NUMERICS if words.get(name) is not None}
     if case.words["layout"] != "end":
         more |= {"predictions": bool(words.get("predictions")), "kernels": _kernels(words)}
         more |= {name: True for name in EXTRA if words.get(name)}
-    identity = identity_of(case)
-    tasks = []
-    for index, point in enumerate(case.grid.points()):
-        parameters = {**parameters_of(case, point), **more, **identity, "seed": seed}
-        for draw in range(int(words["draws"])):
-            keep = draw == 0 and words["layout"] != "end"
-            tasks.append(Task(FUNCTION, {**parameters, "draw": draw, "keep": keep}, seed, index, draw))
-    return tasks
+    more |= {**identity_of(case), "seed": seed, "draw": 0, "keep": words["layout"] != "end"}
+    points = enumerate(case.grid.points())
+    first = [Task(FUNCTION, {**parameters_of(case, point), **more}, seed, index) for index, point in points]
+    return Drawn(first, int(words["draws"]), {"keep": False})
 
 
 def identity_of(case: Case) -> dict[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tlcli.dmft.activations import activation
 from tlcli.errors import UsageError
+from tlcli.sweep.drawn import per_point
 from tlcli.sweep.runner import Placed, Record, Task
 from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2
 from tlcli.tasks.gaussian import is_gaussian
@@ -44,7 +45,7 @@ class NetworkTheory(PointByPoint):
         """Return the names of the columns."""
         return results.placeholder(case)
 
-    def tasks(self, case: Case, seed: int) -> list[Task]:
+    def tasks(self, case: Case, seed: int) -> Sequence[Task]:
         """Return a task per point of the grid and draw of the data."""
         return points.tasks_of(case, seed)
 
@@ -64,7 +65,7 @@ class NetworkTheory(PointByPoint):
 
     def memory(self, tasks: Sequence[Task]) -> float:
         """Return the bytes of the process of the largest network: of two layers, what its kernels need at the least."""
-        shallow = [_kernels_of(task.parameters) for task in tasks if task.parameters.get("depth", 1) == 1]
+        shallow = [_kernels_of(task.parameters) for task in per_point(tasks) if task.parameters.get("depth", 1) == 1]
         return max((*(points.expected_size_of(p).bytes for p in _deep(tasks)), *shallow), default=0.0)
 
     def estimate(self, case: Case, tasks: Sequence[Task], left: Sequence[Task], workers: int) -> list[str]:
@@ -94,7 +95,7 @@ class NetworkTheory(PointByPoint):
 
 
 def _deep(tasks: Sequence[Task]) -> list[Mapping[str, Any]]:
-    return [task.parameters for task in tasks if task.parameters.get("depth", 1) > 1]
+    return [task.parameters for task in per_point(tasks) if task.parameters.get("depth", 1) > 1]
 
 
 # Numbers per pair of training points, measured at 1000 points: 13, 22, 29 and 46 with 1, 2, 4 and 8 populations of
