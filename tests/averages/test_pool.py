@@ -215,7 +215,7 @@ def test_subsets_learn_the_noise_that_they_are_given():
     ("rank", "ridge", "factored"), [(60, 0.0, True), (60, 0.1, True), (12, 0.1, True), (12, 1e-13, False)]
 )
 def test_subsets_are_solved_by_their_factors_or_eigenvectors_alike(rank, ridge, factored, monkeypatch):
-    """Against plain solution, and with ten ridges more, which need eigenvectors; a kernel without ridge may be singular."""
+    """Against plain solution, and among ten ridges more, which need eigenvectors; without ridge it may be singular."""
     rng = np.random.default_rng(0)
     features = rng.standard_normal((40, rank))
     kernel, y = features @ features.T / rank, rng.standard_normal(40)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tlcli.report.boundary import sides, signs, traced
+from tlcli.report.boundary import between, sides, signs, told, traced
 
 
 def crossings(gain, x, y):
@@ -75,3 +75,50 @@ def test_gains_within_two_errors_have_no_sign_and_no_line():
     (side,) = sides(sign, *edges)
     np.testing.assert_array_equal(side, [[1, 1], [2, 1]])
     assert signs(gain, None).tolist() == [[1, 1, -1], [1, -1, 0]]
+
+
+def zeros_of(gain, x, y):
+    """Zeros of the linear interpolant along both axes of a grid."""
+    found = []
+    for table, lines, others, swap in ((gain, x, y, True), (gain.T, y, x, False)):
+        for i, j in zip(*np.nonzero(table[:, :-1] * table[:, 1:] < 0), strict=True):
+            part = table[i, j] / (table[i, j] - table[i, j + 1])
+            at = others[j] + part * (others[j + 1] - others[j])
+            found.append((lines[i], at) if swap else (at, lines[i]))
+    return np.array(found)
+
+
+def test_a_zero_between_cells_that_are_sure_is_a_line_in_its_band():
+    """gain = x - y, whose error leaves a band of three cells: its line is the diagonal where both sides are sure."""
+    x = y = np.linspace(1.0, 2.0, 11)
+    gain = x[:, None] - y[None, :] + 0.03
+    points = zeros_of(gain, x, y)
+    sign = signs(gain, np.full(gain.shape, 0.08))
+    sure = told(points, gain, sign, x, y)
+    (line,) = (part for part in traced(points, x, y, (False, False), everywhere(x, y)) if len(part) > 2)
+    (kept,) = between(line, points, sure)
+    np.testing.assert_allclose(kept[:, 1] - kept[:, 0], 0.03, atol=1e-12)
+    assert 10 < len(kept) < len(line), "at the corners the map ends before a side is sure"
+    assert not told(points, gain, signs(gain, np.full(gain.shape, 9.0)), x, y).any(), "nothing is known"
+
+
+def test_zeros_of_noise_make_no_line():
+    """A gain of nothing but noise, and one with noise between its sides, where it has three zeros a line."""
+    x = y = np.linspace(1.0, 2.0, 12)
+    noise = np.random.default_rng(0).standard_normal((12, 12))
+    points = zeros_of(noise, x, y)
+    assert len(points) > 50
+    assert not told(points, noise, signs(noise, np.full(noise.shape, 3.0)), x, y).any()
+    gain = np.array([[1.0, 0.02, -0.02, 0.02, -1.0], [1.0, 0.02, 0.02, -0.02, -1.0], [1.0, 0.02, -0.02, 0.02, 1.0]])
+    along = np.arange(1.0, 6.0)
+    rows = np.arange(1.0, 4.0)
+    points = zeros_of(gain, rows, along)
+    sure = told(points, gain, signs(gain, np.full(gain.shape, 0.05)), rows, along)
+    np.testing.assert_allclose(points[sure], [[2.0, 3.5], [2.5, 5.0]])  # the second between -1 and 1 of the last column
+
+
+def test_a_line_is_cut_where_its_points_are_noise():
+    points = np.column_stack([np.arange(6.0), np.arange(6.0)])
+    parts = between(points[::-1], points, np.array([True, True, False, True, False, False]))
+    assert [part[:, 0].tolist() for part in parts] == [[3.0], [1.0, 0.0]]
+    assert between(points, points, np.zeros(6, dtype=bool)) == []

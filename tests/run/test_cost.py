@@ -132,6 +132,31 @@ def test_the_size_of_columns_is_known_from_a_part_of_the_grid(words, tmp_path, m
         assert size == pytest.approx(whole, rel=0.01)
 
 
+@pytest.mark.parametrize(("once", "each"), [(0.6, 1e-3), (0.6, 0.0), (0.0, 1e-3), (0.0, 0.1), (0.3, 1e-4)])
+def test_a_search_whose_cost_is_mostly_the_same_for_few_points_is_known_to_a_factor_of_two(
+    once, each, tmp_path, monkeypatch
+):
+    """Seconds of a call of n points are once + n each: scaling up the thinnest sample would say 20 times too much."""
+    monkeypatch.chdir(tmp_path)
+    command = "phase-diagram --solver linear-classify --loss square --ridge best --alpha1 2 --rho 0.7"
+    asked, sample = [], []
+
+    def timed(case):
+        sample.append(case.grid.size)
+        return solved(case)[0], once + each * case.grid.size
+
+    solved = cost._solved
+    monkeypatch.setattr(cost, "_solved", timed)
+    monkeypatch.setattr(compute, "refuse_what_cannot_fit", lambda job, *rest: asked.extend(job.cases))
+    assert call(command, "--x alpha2=0.3:8:9 --y gamma0=log:0.1:10:8 -o - --quiet").code == 0
+    (case,) = asked
+    whole = once + each * case.grid.size
+    assert whole / 2 < cost.theory_cost(case)[0] < 2 * whole
+    assert sample[0] < case.grid.size
+    if (once, each) == (0.3, 1e-4):
+        assert not (whole / 2 < (once + each * sample[0]) * case.grid.size / sample[0] < 2 * whole)
+
+
 @pytest.mark.parametrize("more", ["", "--dry-run"])
 def test_a_table_that_cannot_fit_is_refused_before_the_work(more, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

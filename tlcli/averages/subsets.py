@@ -5,12 +5,13 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import lapack
+from scipy.linalg import get_lapack_funcs
 
 from tlcli.arrays import Floats, Indices
 from tlcli.averages.homogeneous import check_sizes, checked_pool
 from tlcli.dmft.regression import FrozenKernel
 
+_potrf, _pocon, _potrs = get_lapack_funcs(("potrf", "pocon", "potrs"))
 _FACTORED = 8  # ridges at most that are factored one by one: an eigendecomposition costs as much as more of them
 _FIRM = 1e-8  # reciprocal condition number, beyond which no direction is null and both ways agree to rounding
 
@@ -61,7 +62,7 @@ def subset_losses(
 def _is_positive(kernel: Floats) -> bool:
     """Whether the kernel of the pool, and so that of every subset, is positive semidefinite up to rounding."""
     rounding = len(kernel) * np.finfo(float).eps * float(np.max(np.diag(kernel)))
-    return lapack.dpotrf(kernel + rounding * np.eye(len(kernel)))[1] == 0
+    return _potrf(kernel + rounding * np.eye(len(kernel)))[1] == 0
 
 
 def _at_rest(kernel: Floats, targets: Floats, ridges: Floats) -> Floats | None:
@@ -70,10 +71,10 @@ def _at_rest(kernel: Floats, targets: Floats, ridges: Floats) -> Floats | None:
     for at, ridge in enumerate(ridges):
         ridged = kernel.copy()
         ridged.flat[:: len(kernel) + 1] += len(kernel) * ridge
-        factor, failed = lapack.dpotrf(ridged, lower=1, clean=0)
-        if failed or not lapack.dpocon(factor, np.abs(ridged).sum(axis=0).max(), uplo="L")[0] > _FIRM:
+        factor, failed = _potrf(ridged, lower=1, clean=0)
+        if failed or not _pocon(factor, np.abs(ridged).sum(axis=0).max(), uplo="L")[0] > _FIRM:
             return None
-        out[:, at] = lapack.dpotrs(factor, targets.T, lower=1)[0].T
+        out[:, at] = _potrs(factor, targets.T, lower=1)[0].T
     return out
 
 

@@ -60,7 +60,8 @@ def steep_directions(
         h = at @ directions.T
         s = np.where(h > 0, right * h, left * h) @ v
         # At a kink, h = 0, the slope counts as zero.
-        return np.abs(s), np.sign(s)[:, None] * (np.where(h > 0, right * v, np.where(h < 0, left * v, 0.0)) @ directions)
+        slopes = np.where(h > 0, right, np.where(h < 0, left, 0.0))
+        return np.abs(s), np.sign(s)[:, None] * (slopes * v @ directions)
 
     value, slope = size_and_slope(u)
     step = np.ones(len(u))

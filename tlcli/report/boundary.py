@@ -28,6 +28,44 @@ def sides(sign: NDArray[np.int8], x_edges: Floats, y_edges: Floats) -> list[Floa
     return found
 
 
+def told(zeros: Floats, values: Floats, sign: NDArray[np.int8], x: Floats, y: Floats) -> Flags:
+    """Return which zeros (n, 2) of sampled values (n_x, n_y), each on a line of the grid x, y, their errors tell.
+
+    Between the next cells that are sure of their `sign` (n_x, n_y) on either side, of which one is positive and one
+    negative, there is no other zero: then there is one, and it is not noise that put it there.
+    """
+    found = np.zeros(len(zeros), dtype=bool)
+    for fixed, lines, along in ((0, x, y), (1, y, x)):
+        table, sure = (values, sign) if fixed == 0 else (values.T, sign.T)
+        for i, at in enumerate(lines):
+            on = np.flatnonzero(np.abs(zeros[:, fixed] - at) <= _SAME * abs(at))
+            for k, stretch in _stretches(table[i], sure[i], along, zeros[on, 1 - fixed]):
+                found[on[k]] |= stretch
+    return found
+
+
+def _stretches(values: Floats, sure: NDArray[np.int8], along: Floats, places: Floats) -> list[tuple[int, bool]]:
+    """Return for every place (n,) of a zero on a line of values (n_y,) whether it is told."""
+    out = []
+    for k, place in enumerate(places):
+        j = int(np.clip(np.searchsorted(along, place), 1, len(along) - 1))
+        before, after = np.flatnonzero(sure[:j]), np.flatnonzero(sure[j:]) + j
+        good = bool(len(before) and len(after)) and not values[j - 1] * values[j] > 0
+        if good:
+            low, high = before[-1], after[0]
+            others = (places >= along[low]) & (places <= along[high]) & (np.abs(places - place) > _SAME * abs(place))
+            good = bool(sure[low] != sure[high] and not others.any())
+        out.append((k, good))
+    return out
+
+
+def between(line: Floats, points: Floats, keep: Flags) -> list[Floats]:
+    """Return the parts of a polyline (m, 2) through some of the points (n, 2) between those not to `keep` (n,)."""
+    keep = np.array([bool(keep[np.all(points == point, axis=1)].any()) for point in line])
+    cut = np.flatnonzero(np.diff(keep.astype(int))) + 1
+    return [part for part, kept in zip(np.split(line, cut), np.split(keep, cut), strict=True) if kept.any()]
+
+
 def traced(points: Floats, x: Floats, y: Floats, logs: tuple[bool, bool], open_: Flags) -> list[Floats]:
     """Join points (n, 2) of a curve, each on a line of the grid x (n_x,), y (n_y,), to polylines.
 

@@ -209,10 +209,12 @@ def _map_panels(
     panels = []
     for index, fixed in _facets(block, (spec.x, spec.y)):
         order = (spec.x, spec.y)
-        found = [_placeable(_inside(points, fixed, order), spec, places) for points in boundary]
+        signed = spec.quantity in GAINS
+        error = _error_of(block, spec.quantity, index, order) if signed else None
+        known = [points for points in boundary if error is None or any(name.endswith("_se") for name in points)]
+        found = [_placeable(_inside(points, fixed, order), spec, places) for points in known]
         jumps = [_placeable(_inside(points, fixed, order, roots=False), spec, places) for points in boundary]
         optimum, searched = _optimum(block, spec, index, places)
-        signed = spec.quantity in GAINS
         panels.append(
             MapPanel(
                 x=np.asarray(block.axes[spec.x]),
@@ -227,7 +229,7 @@ def _map_panels(
                 fixed=fixed,
                 exact=_exact(boundary),
                 searched=searched,
-                error=_error_of(block, spec.quantity, index, order) if signed else None,
+                error=error,
                 breaks=(_breaks(places.get(spec.x)), _breaks(places.get(spec.y))),
             )
         )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tlcli.arrays import Flags, Floats, Indices
 from tlcli.options.axes import stepped
 from tlcli.options.columns import label_of, short_symbol
-from tlcli.report.boundary import sides, signs, traced
+from tlcli.report.boundary import between, sides, signs, told, traced
 from tlcli.report.drawing import Drawing
 from tlcli.report.facets import shape
 from tlcli.report.plan import FigureSpec
@@ -127,10 +127,11 @@ def _judged(cells: Cells, panel: MapPanel, spec: FigureSpec) -> Cells:
         if phase is not None:
             phase = np.where((phase == Phase.NEGATIVE) & (sign == 0), Phase.NEUTRAL, phase)
     lines: list[tuple[Floats, str, str]] = []
-    if error is not None or stepped(spec.x) or stepped(spec.y):
+    grid = (cells.x, cells.y)
+    steps = stepped(spec.x) or stepped(spec.y)
+    if steps or (error is not None and not len(panel.boundary)):
         lines = [(side, "zero", "gain changes sign between cells") for side in sides(sign, *cells.edges)]
         return replace(cells, phase=phase, neutral=neutral, lines=lines)
-    grid = (cells.x, cells.y)
     closed = _closed(panel, grid)
     if phase is not None and not panel.exact:
         lost = phase == Phase.COLLAPSED
@@ -140,8 +141,12 @@ def _judged(cells: Cells, panel: MapPanel, spec: FigureSpec) -> Cells:
         (panel.boundary, "zero", f"gain = 0 ({'exact' if panel.exact else 'interpolated'})"),
         (panel.jumps, "jumps", "gain jumps or features collapse"),
     ):
-        lines += [(line, key, words) for line in traced(points, *grid, logs, ~closed)]
-    return replace(cells, phase=phase, lines=lines)
+        found = traced(points, *grid, logs, ~closed)
+        if error is not None:  # noise has zeros, too
+            sure = told(points, cells.values, sign, *grid)
+            found = [part for line in found for part in between(line, points, sure)]
+        lines += [(line, key, words) for line in found]
+    return replace(cells, phase=phase, neutral=neutral, lines=lines)
 
 
 def _draw_panel(

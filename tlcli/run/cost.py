@@ -21,6 +21,7 @@ from tlcli.theories.base import Case, Columns, Experiment, PointByPoint
 from tlcli.theories.memory import available_memory, least_of_spectrum, least_size, shown_sizes, too_large
 
 _SAMPLE = 4  # values per axis of the grid that is timed
+_QUICK = 1.0  # seconds of a sample, after which no denser one is timed
 # Measured from 2e5 to 1e7 points: a process with its figure, and what it holds at its peak per byte of the columns
 # (the columns, temporaries of theory and search, cells of the figure; text is written in parts).
 _PROCESS = 140e6
@@ -28,11 +29,11 @@ _PER_COLUMN = 6.0
 _LARGE = 1_000_000  # rows of a table, below which it fits anywhere
 
 
-def thinned(grid: Grid) -> Grid:
-    """Return a grid with some of the values of every axis, two of them at the least."""
+def thinned(grid: Grid, count: int = _SAMPLE) -> Grid:
+    """Return a grid with some of the values of every axis, about `count` of them and two at the least."""
     thin = {}
     for name, values in grid.values.items():
-        step = max(1, values.size // _SAMPLE)
+        step = max(1, values.size // count)
         thin[name] = Values(values.array[::step], values.scale) if values.size > 1 else values
     return Grid(thin)
 
@@ -41,8 +42,7 @@ def thinned(grid: Grid) -> Grid:
 def sampled(case: Case) -> tuple[Case, Columns, float]:
     """Return the case on a thinned grid, its columns there, and the seconds that they took."""
     thin = replace(case, grid=thinned(case.grid))
-    start = time.perf_counter()
-    return thin, thin.theory.columns(thin), time.perf_counter() - start
+    return thin, *_solved(thin)
 
 
 def theory_cost(case: Case) -> tuple[float, float]:
@@ -59,7 +59,31 @@ def theory_cost(case: Case) -> tuple[float, float]:
     # A thin sample is mostly overhead; a closed form takes about a microsecond per point, table and figure included.
     if case.theory.cheap:
         return seconds + case.grid.size * 1e-6, size
-    return seconds * case.grid.size / max(sample.size, 1), size
+    return _grown(case, sample.size, seconds), size
+
+
+def _solved(case: Case) -> tuple[Columns, float]:
+    """Return the columns, and the seconds of one core that they took, whatever else the machine does."""
+    start = time.process_time()
+    return case.theory.columns(case), time.process_time() - start
+
+
+def _grown(case: Case, size: int, seconds: float) -> float:
+    """Return the seconds of the whole grid from those of `size` of its points.
+
+    A search at every point of a grid takes its steps for all points at once: much is the same for a few as for many.
+    Denser samples, as long as they are quick, tell what grows with their size.
+    """
+    each, count = seconds / max(size, 1), _SAMPLE
+    while seconds < _QUICK and size < case.grid.size:
+        count *= 2
+        sample = thinned(case.grid, count)
+        if sample.size == size:
+            continue
+        before, (_, seconds) = seconds, _solved(replace(case, grid=sample))
+        each = min(max(0.0, seconds - before) / (sample.size - size), seconds / sample.size)
+        size = sample.size
+    return seconds + each * (case.grid.size - size)
 
 
 def peak(columns: Sequence[float]) -> float:
@@ -85,7 +109,7 @@ def refuse_what_cannot_fit(job: Job, how: Invocation, stores: Stores) -> None:
             continue
         tasks = case.theory.tasks(case, job.settings["seed"])
         left = left_of(tasks, stores.of(case), how.share)
-        workers = min(how.jobs, len(left)) if how.executor == "local" else 1
+        workers = case.theory.workers(left, min(how.jobs, len(left)))[0] if how.executor == "local" else 1
         size = case.theory.memory(left) * workers
         if size > available_memory():
             what = "the largest network" if workers == 1 else f"the largest network on each of {workers} workers"

@@ -30,8 +30,11 @@ class Invocation:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Invocation":
         """Return what settings say of it, with the defaults for the rest."""
-        found = {n: OPTIONS[n].parse(settings[n]) if n in settings else OPTIONS[n].default for n in INVOCATION}
-        return cls(**found | {n: str(expanded(found[n])) for n in ("output", "store") if found[n]})
+        found: dict[str, Any] = {
+            n: OPTIONS[n].parse(settings[n]) if n in settings else OPTIONS[n].default for n in INVOCATION
+        }
+        found |= {n: str(expanded(found[n])) for n in ("output", "store") if found[n]}
+        return cls(**found)
 
     @property
     def to_stdout(self) -> bool:
@@ -47,14 +50,16 @@ class Invocation:
         """The folder that receives the results."""
         return Path(self.output) if self.output else Path("results") / name
 
-    def sweep(self, label: str, tasks: Sequence[Task], store: PointStore | None, messages: Messages) -> SweepResult:
-        """Run tasks as the invocation says, with progress; tell warnings of the store."""
+    def sweep(
+        self, label: str, tasks: Sequence[Task], store: PointStore | None, messages: Messages, most: int | None = None
+    ) -> SweepResult:
+        """Run tasks as the invocation says, with progress; tell warnings of the store. `most` limits --jobs."""
         with messages.progress(label) as progress:
             result = run_sweep(
                 tasks,
                 store=store,
                 executor_spec=self.executor,
-                jobs=self.jobs,
+                jobs=self.jobs if most is None else min(self.jobs, most),
                 shard=self.share,
                 progress=progress.update,
             )

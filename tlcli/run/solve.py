@@ -8,7 +8,7 @@ from typing import Any
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages
-from tlcli.sweep.runner import Placed, Task
+from tlcli.sweep.runner import Placed, Task, left_of
 from tlcli.sweep.store import PointStore
 from tlcli.theories.base import Case, Findings
 
@@ -31,7 +31,7 @@ def solve(
 
     def sweep() -> Sequence[Placed]:
         tasks = case.theory.tasks(case, job.settings["seed"])
-        result = how.sweep(f"{label} theory", tasks, store, messages)
+        result = how.sweep(f"{label} theory", tasks, store, messages, _workers(case, tasks, how, store, messages))
         if None in result.records:
             raise _OtherShards
         return result.placed(tasks)
@@ -51,6 +51,18 @@ def solve(
             f"{label}: no standard error of a loss is above {found.reached:.2g} (in units of losses of order one)"
         )
     return found
+
+
+def _workers(case: Case, tasks: Sequence[Task], how: Invocation, store: PointStore | None, messages: Messages) -> int:
+    """Return on how many processes of this machine the theory works, and tell if these are fewer than asked for."""
+    left = left_of(tasks, store, how.share) if how.jobs > 1 and how.executor == "local" else []
+    if len(left) < 2:
+        return how.jobs
+    count, why = case.theory.workers(left, min(how.jobs, len(left)))
+    if why:
+        messages.note(why)
+        return count
+    return how.jobs
 
 
 @dataclass(frozen=True)

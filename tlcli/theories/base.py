@@ -112,6 +112,10 @@ class Theory(ABC):
         """Return what a sweep has to compute: nothing, unless the theory is `PointByPoint`."""
         return []
 
+    def workers(self, tasks: Sequence[Task], jobs: int) -> tuple[int, str]:
+        """Return how many of `jobs` processes may hold one of the tasks each at the same time, and why not all."""
+        return jobs, ""
+
     def complete(self, case: Case, found: Findings, sweep: Callable[[], Sequence[Placed]]) -> Findings:
         """Return what is known after the sweep of `tasks`; `found` holds the columns that were known before."""
         return found
@@ -199,6 +203,10 @@ class PointByPoint(Theory):
     @abstractmethod
     def combine(self, case: Case, found: Sequence[Placed]) -> Findings:
         """Join the records of all tasks into columns. Raises UsageError where all failed for a reason of the user's."""
+
+    def workers(self, tasks: Sequence[Task], jobs: int) -> tuple[int, str]:
+        """Return how many of `jobs` processes may hold one of the tasks each at the same time, and why not all."""
+        return jobs, ""
 
     def complete(self, case: Case, found: Findings, sweep: Callable[[], Sequence[Placed]]) -> Findings:
         """Return the records of the sweep, joined."""

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from tests.cli.conftest import call
 from tests.theories.network.test_theory import case_of
+from tlcli.sweep.executors import make_executor
 from tlcli.theories.network import average_cost as cost
 from tlcli.theories.network.average_point import Readout
 from tlcli.theories.network.pools import pools_of
@@ -68,6 +70,35 @@ def test_a_piece_of_a_pool_has_its_first_points():
     part = cost._piece(data, 10)
     np.testing.assert_array_equal(part.x_target, data.x_target[:10])
     assert len(Readout(task.parameters, part).rows) == 1
+
+
+def test_workers_of_large_pools_keep_within_4_gb(monkeypatch, tmp_path):
+    """Of 4000 points one at a time, which is said before and at the work; small pools have all that are asked for."""
+    large, small = (tasks_of(gamma0="1,2,3", p2="5", pool=n) for n in (4000, 400))
+    size = cost.memory(large)
+    assert 2e9 < size < 4e9 < 2 * size
+    count, why = cost.workers_within(size, 3)
+    assert count == 1
+    assert "1 worker(s) instead of 3: each holds 2.2 GB, and averages keep within 4.0 GB together" in why
+    assert cost.workers_within(cost.memory(small), 3) == (3, "")
+    assert cost.workers_within(1.3e9, 8)[0] == 3
+    monkeypatch.chdir(tmp_path)
+    command = (
+        "finetune-loss --solver network-frozen --source linear --target linear --dim 4 --p1 10 --t1 1 --average auto"
+    )
+    command += " --pool 40 --p2 5 --gamma0 1,2 --neurons 64 --repeats 2 --accuracy 9 --jobs 2"
+    monkeypatch.setattr(cost, "_TOGETHER", 4e8)
+    done = call(command, "--dry-run")
+    assert "on 1 worker(s), 253 MB\n  1 worker(s) instead of 2: each holds 253 MB" in done.out
+    monkeypatch.setattr("tlcli.sweep.runner.make_executor", _refused_processes)
+    done = call(command, "-o out")
+    assert done.code == 0
+    assert "1 worker(s) instead of 2: each holds 253 MB" in done.err
+
+
+def _refused_processes(spec, jobs):
+    assert jobs == 1
+    return make_executor(spec, jobs)
 
 
 def test_memory_grows_with_kernels_and_repeats():

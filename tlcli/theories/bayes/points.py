@@ -17,12 +17,8 @@ from tlcli.bayes.loss_columns import needs_of
 from tlcli.bayes.observables import CERTIFICATE, NEEDS, BayesProblem
 from tlcli.errors import UsageError
 from tlcli.losses import loss_of
-<<<<<<< ours
-from tlcli.sweep.forms import check_arrays, check_notes, check_numbers, check_texts
-=======
 from tlcli.sweep.drawn import Drawn
-from tlcli.sweep.forms import check_notes, check_numbers, check_texts
->>>>>>> theirs
+from tlcli.sweep.forms import check_arrays, check_notes, check_numbers, check_texts
 from tlcli.sweep.runner import Task
 from tlcli.tasks.polynomial import is_polynomial
 from tlcli.theories.base import Case

@@ -17,7 +17,7 @@ from tlcli.theories.amounts import shown_size, shown_time
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
 from tlcli.theories.draws import by_point, refuse_if_all_failed
 from tlcli.theories.network import points
-from tlcli.theories.network.average_cost import expected_seconds, memory
+from tlcli.theories.network.average_cost import expected_seconds, memory, workers_within
 from tlcli.theories.network.average_draws import FEWEST, best_names, best_of_grid, drawn_boundaries, joined
 from tlcli.theories.network.average_point import BEST, NAMES, PARTS, RIDGES
 from tlcli.theories.network.pools import pools_of
@@ -113,14 +113,18 @@ class AveragedNetwork(PointByPoint):
         """Return the time of the networks that are left."""
         if not left:
             return []
-        workers = min(workers, len(left))
+        workers, why = self.workers(left, min(workers, len(left)))
         seconds, baseline = expected_seconds(left)
         about = shown_time(seconds / workers + baseline)
-        return [f"{about} on {workers} worker(s), {shown_size(memory(left) * workers)}"]
+        return [f"{about} on {workers} worker(s), {shown_size(memory(left) * workers)}", *([why] if why else [])]
 
     def memory(self, tasks: Sequence[Task]) -> float:
         """Return the bytes of a process, most of which are kernels between the points of all pools."""
         return memory(tasks)
+
+    def workers(self, tasks: Sequence[Task], jobs: int) -> tuple[int, str]:
+        """Return as many as hold their kernels in 4 GB together: of 4000 points one, whose repeats have threads."""
+        return workers_within(memory(tasks), jobs)
 
     def archives(self, case: Case) -> dict[str, str]:
         """Return none: kernels on pools are large, and the mean over samples has no predictions."""

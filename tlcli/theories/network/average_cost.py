@@ -17,6 +17,7 @@ from tlcli.dmft.field import thread_count
 from tlcli.dmft.pool import pool_kernels
 from tlcli.sweep.drawn import per_point
 from tlcli.sweep.runner import FAILED, Task, evaluate
+from tlcli.theories.amounts import shown_size
 from tlcli.theories.network import points
 from tlcli.theories.network.average_point import Readout
 from tlcli.theories.network.pools import PoolData, pools_of
@@ -30,6 +31,7 @@ _AGAIN = 0.6  # of a repeat: the look at the error of the integration
 # Measured with 361 to 4000 points: a process, and what it holds at its peak in units of a kernel between all points.
 _PROCESS = 2.5e8
 _PER_REPEAT, _ALONE, _LEAST, _UNTRAINED = 2, 5, 15, 8
+_TOGETHER = 4e9  # bytes of all workers
 _PER_LAYER, _DEEP = 5, 20  # of a deep network, whose layers are observed at three looks
 
 
@@ -86,6 +88,17 @@ def memory(tasks: Sequence[Task]) -> float:
         return 0.0
     count = len(pools_of(tasks[0].parameters).y_target)
     return _PROCESS + 8.0 * max(_kernels(task.parameters) for task in per_point(tasks)) * count**2
+
+
+def workers_within(size: float, jobs: int) -> tuple[int, str]:
+    """Return how many of `jobs` processes of `size` bytes there may be at once, one at the least, and why if fewer."""
+    count = max(1, min(jobs, int(_TOGETHER // size))) if size else jobs
+    if count == jobs:
+        return jobs, ""
+    return count, (
+        f"{count} worker(s) instead of {jobs}: each holds {shown_size(size)}, and averages keep within "
+        f"{shown_size(_TOGETHER)} together; every worker trains its repeats in threads."
+    )
 
 
 def _kernels(p: Mapping[str, Any]) -> int:

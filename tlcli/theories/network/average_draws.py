@@ -1,7 +1,8 @@
 """Averages over target samples joined over draws of the source: means, errors, and what is read off a whole grid.
 
 All draws share pools and neurons, so that s.e.² = s.e.²(pools) + s.e.²(neurons) + s.e.²(source), and the places of
-optima and of zeros of the gain vary with the source alone: their errors are jackknives over the draws.
+optima and of zeros of the gain vary with the source alone: their errors are jackknives over the draws. Both are widened
+by a t-factor, as draws are few.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from tlcli.arrays import Floats
+from tlcli.averages.grid import error_of_mean
+from tlcli.dmft.estimates import jackknife, small_sample
 from tlcli.status import Status
 from tlcli.theories.base import Case, Columns
 from tlcli.theories.network.average_point import NAMES, PARTS, RIDGES
@@ -41,7 +44,7 @@ def joined(records: Sequence[Mapping[str, Any]], measures: Sequence[str], accura
             out[f"{name}_{part}_se"] = np.mean([record["columns"][f"{name}_{part}_se"] for record in done], axis=0)
         out[f"{name}_se"] = np.hypot(out[f"{name}_pool_se"], out[f"{name}_neuron_se"])
         if count > 1:
-            out[f"{name}_source_se"] = alone[name].std(axis=0, ddof=1) / np.sqrt(count)
+            out[f"{name}_source_se"] = small_sample(count) * error_of_mean(alone[name])
             out[f"{name}_draw_se"] = np.hypot(out[f"{name}_source_se"], out[f"{name}_se"])
     for name in RIDGES:
         if name in done[0]["columns"]:  # the median: it may be 0 or infinite
@@ -126,9 +129,7 @@ def _jackknife(places: Floats) -> Floats:
     NaN at the ends of the axis, which no draw moves.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(places)
-        count = len(places)
-        error = np.sqrt((count - 1) / count * np.sum((logs - logs.mean(axis=0)) ** 2, axis=0))
+        error = small_sample(len(places)) * jackknife(np.log(places))
     return np.where(np.isfinite(error) & (error > 0), error, np.nan)
 
 
@@ -217,5 +218,4 @@ def _moved(place: Floats, alone: Floats, x: float) -> float:
         if not roots:
             return float("nan")
         nearest.append(min(roots, key=lambda root: abs(root - x)))
-    count = len(nearest)
-    return float(np.sqrt((count - 1) / count * np.sum((np.array(nearest) - np.mean(nearest)) ** 2)))
+    return float(small_sample(len(nearest)) * jackknife(np.array(nearest)))

@@ -27,12 +27,8 @@ from tlcli.errors import UsageError, digits
 from tlcli.options import OPTIONS
 from tlcli.options.columns import OVERFITTING, SAMPLED, TESTED
 from tlcli.status import Status
-<<<<<<< ours
-from tlcli.sweep.forms import check_arrays, check_notes, check_numbers, check_texts, with_errors
-=======
 from tlcli.sweep.drawn import Drawn
-from tlcli.sweep.forms import check_notes, check_numbers, check_texts, with_errors
->>>>>>> theirs
+from tlcli.sweep.forms import check_arrays, check_notes, check_numbers, check_texts, with_errors
 from tlcli.sweep.runner import Task
 from tlcli.tasks.arrays import ROWS
 from tlcli.tasks.cifar import cifar_location
