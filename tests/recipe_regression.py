@@ -62,6 +62,8 @@ CI_FLAGS: dict[str, dict[str, Any]] = {
     "loss-matters": {**FEW, "p1": 40, "t1": "10", "t2": "10", "times": "1,10"},
     "classification-map": {**FEW, "neurons": 512, "p1": 40, "t1": "10", "x": "p2=10,40", "y": "gamma0=0.5,2"},
     "learning-curves": {"p2": "10,30", "gamma0": "1", "neurons": 256, "t1": "10", "pool": 100},
+    "learning-curves-hard": {"p2": "10,30", "gamma0": "1", "p1": 40, "neurons": 128, "t1": "5"},
+    "nonlinear-map-digits": {"x": "p2=8,30", "y": "gamma0=0.5,2", "p1": 40, "neurons": 128, "t1": "5", "draws": 2},
     "nonlinear-map": {"x": "p2=8,30", "y": "gamma0=0.5,1,2", "neurons": 256, "t1": "10", "draws": 1},
     "richness-p2": {**FEW, "dim": 6, "p1": 20, "p2": "6,24", "draws": 2, "t1": "10", "times": "10"},
     "richness-p2-digits": {**FEW, "p1": 60, "ptest": 100, "p2": "5,20", "draws": 2, "t1": "10", "times": "10"},

@@ -388,6 +388,41 @@ def equations():
     ]
 
 
+def hard_equations():
+    off = {}
+    for task in ("cubic target, relu", "digits, tanh"):
+        exact, direct = (
+            pick("learning-curves-hard", "loss", case=f"{task}, {how}") for how in ("equations", "subsets")
+        )
+        off[task] = exact / direct - 1
+    assert np.all(off["digits, tanh"] < 0)
+    far, near = (100 * np.abs(off[task]).max() for task in ("digits, tanh", "cubic target, relu"))
+    return [f"within {math.ceil(near)} % for the cubic target", f"too low by up to {math.ceil(far)} %"]
+
+
+def frozen_maps():
+    def gain(kind, p2):
+        return cell("nonlinear-map", "gain", case=f"to a {kind}", p2=p2, gamma0=5)
+
+    assert gain("cubic", 70).startswith("-")
+    quadratic = [row for row in rows("nonlinear-map") if row["case"].startswith("to a quadratic")]
+    assert {row["phase"] for row in quadratic if float(row["p2"]) >= 12} == {"positive"}
+    mixed = [gain("linear plus cubic", p2) for p2 in (8, 70)]
+    return [
+        f"the gain is {gain('quadratic', 30)} at $\\gamma_0 = 5$",
+        f"samples by {gain('cubic', 70)[1:]}",
+        f"the gain is {mixed[0]} with 8 samples, {mixed[1]} with 70",
+    ]
+
+
+def frozen_digit_maps():
+    name = "nonlinear-map-digits"
+    column = np.unique(pick(name, "gamma0"))
+    small = cell(name, "gain", 3, p2=45, gamma0=column[1])
+    large = cell(name, "gain", 3, p2=30, gamma0=10)
+    return [f"{small} at $\\gamma_0 = {column[1]:.2f}$", f"{large} at $\\gamma_0 = 10$"]
+
+
 # What each section must say, made of its table.
 SAYS = {
     "fig1a": infinite_source,
@@ -396,6 +431,9 @@ SAYS = {
     "fig2a": best_richness,
     "fig6a": no_signal,
     "learning-curves": equations,
+    "learning-curves-hard": hard_equations,
+    "nonlinear-map": frozen_maps,
+    "nonlinear-map-digits": frozen_digit_maps,
     "fig1b-alignment": alignment,
     "fig2b": frozen_digits,
     "fig3a": low_to_high_degree,
