@@ -177,13 +177,17 @@ def test_the_best_coupling_itself_has_no_axis_of_couplings():
     assert segments[0][0, 1] == pytest.approx(ends.zero)
 
 
+def best_of(axis):
+    return [line for line in axis.lines if line.get_linestyle() == "--" or line.get_marker() == "."]
+
+
 def test_maps_show_the_best_coupling_inside_the_grid_only():
     def lines(opt):
         table = block(deltas=(0.1, 1.0, 10.0), gammas=(0.5, 1.0, 2.0), draws=False)
         table.columns["delta_opt"] = np.array([opt])
         ((_, figure),) = figures_of([table], drawing("gain", "map", {"x": "delta", "y": "gamma2"}))
         axis = figure.axes[0]
-        found = [line for line in axis.lines if line.get_linestyle() == "--"]
+        found = best_of(axis)
         return [line.get_xdata().tolist() for line in found], [text.get_text() for text in axis.texts]
 
     ((line,), texts) = lines([1.0, 0.1, 10.0])
@@ -200,8 +204,10 @@ def test_maps_show_no_best_coupling_of_a_line_whose_gains_are_noise(error):
     table.columns["gain"] = np.full((3, 3), 0.1)
     table.columns["gain_draw_se"] = np.tile([0.01, error, 0.01], (3, 1))
     ((_, figure),) = figures_of([table], drawing("gain", "map", {"x": "delta", "y": "gamma2"}))
-    (line,) = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    (line,) = best_of(figure.axes[0])
     assert np.isfinite(line.get_xdata()).tolist() == [True, error < 1, True]
+    dots, dashes = (line.get_marker() == "."), (line.get_linestyle() == "--")
+    assert (dots, dashes) == ((True, False) if error > 1 else (False, True)), "a single place is a dot"
 
 
 def test_positions_are_those_of_the_block():

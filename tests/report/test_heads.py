@@ -103,3 +103,14 @@ def test_pages_are_told():
 def test_quantities_have_symbols(name):
     assert name in OPTIONS or name in COLUMNS
     assert label_of(name).count("$") == 2
+
+
+def test_what_a_given_kernel_does_not_depend_on_is_not_said():
+    """A kernel given by its coefficients has no source; one whose formula names the richness does; a learned one, too."""
+    given = {"alpha1": 0.5, "gamma0": 1.0, "rho": 0.3, "c_signal": 2.0, "c_cross": 0.0, "c_noise": 0.0}
+    assert fixed_text([Block({}, given, {})]) == r"$\rho$ = 0.3"
+    formula = {**given, "c_signal": "gamma0**2"}
+    assert fixed_text([Block({}, formula, {})]) == r"$\gamma_0$ = 1, $\rho$ = 0.3"
+    assert r"$\alpha_1$ = 0.5" in fixed_text([Block({}, {**given, "norm2": 3.0}, {})])
+    assert fixed_text([Block({}, {"gamma0": 1.0, "init_scale": 0.0, "weight_decay": 0.0}, {})]).find("gamma") < 0
+    assert "gamma" in fixed_text([Block({}, {"gamma0": 1.0, "init_scale": 0.0, "weight_decay": 0.5}, {})])

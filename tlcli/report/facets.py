@@ -77,7 +77,9 @@ def fixed_text(blocks: Sequence[Block]) -> str:
         value = next(iter(values))
         if isinstance(value, str) and name in OPTIONS and OPTIONS[name].numeric:  # experiments are told apart by texts
             value = value if value in OPTIONS[name].words else float(value)
-        if len(values) == 1 and value is not None and not _silent(name, value, first):
+        if len(values) != 1 or value is None or _silent(name, value, first):
+            continue
+        if not all(_idle(name, block.columns) for block in blocks):
             words.append(_said(name, value))
     words += _losses(blocks)
     ends = [_single(first.get(name)) for name in ("source", "target")]
@@ -122,6 +124,19 @@ def _silent(name: str, value: Any, columns: Mapping[str, Any]) -> bool:
     # Values that switch something off are not worth a reader's time, nor is it that there is one of a thing.
     same = str(option.default) == f"{value:g}"
     return (same and (value == 0 or option.unsaid)) or (np.isinf(value) and option.lasts > 0)
+
+
+def _idle(name: str, columns: Mapping[str, Any]) -> bool:
+    """Whether no answer depends on the richness or size of a source: of a given kernel, or of one learned from zero.
+
+    A given kernel holds them in formulas alone (a learned one has a norm, which the table tells). From zero scale and
+    without weight decay one feature is left, whatever the richness.
+    """
+    given = [columns[name] for name in ("c_signal", "c_cross", "c_noise") if name in columns]
+    if name in ("gamma0", "alpha1") and given and "norm2" not in columns:
+        return not any(isinstance(formula, str) and name in formula for formula in given)
+    from_zero = _single(columns.get("init_scale")) == 0 and _single(columns.get("weight_decay")) == 0
+    return name == "gamma0" and from_zero
 
 
 def _said(name: str, value: Any) -> str:

@@ -311,10 +311,19 @@ def _draw_optimum(axis: Axes, panel: MapPanel, spec: FigureSpec, handles: dict[s
     symbol = short_symbol(panel.searched)
     inside = np.where(np.isfinite(best) & (best > 0), best, np.nan)
     order = np.argsort(other)
-    if np.isfinite(inside).any():
+    there = np.isfinite(inside[order])
+    if there.any():
         pair = (other[order], inside[order]) if along_y else (inside[order], other[order])
-        axis.plot(*pair, color=BEST, lw=1.8, ls="--", marker="." if np.isfinite(inside).sum() < 3 else "")
-        handles["best"] = Line2D([], [], color=BEST, lw=1.8, ls="--", label=f"best {symbol}")
+        beside = np.concatenate([[False], there, [False]])
+        lone = there & ~(beside[:-2] | beside[2:])  # no line joins it to another
+        style = {
+            "color": BEST,
+            "lw": 1.8,
+            "ls": "" if lone.sum() == there.sum() else "--",
+            "marker": "." if lone.any() else "",
+        }
+        axis.plot(*pair, **style, markevery=np.flatnonzero(lone).tolist())
+        handles["best"] = Line2D([], [], **style, label=f"best {symbol}")
     for beyond, at, marker in (
         (np.isposinf(best), 0.985, "^" if along_y else ">"),
         (best == 0, 0.015, "v" if along_y else "<"),
@@ -336,6 +345,8 @@ def _cell_edges(values: Floats, log: bool) -> Floats:
         return values[0] * np.array([0.9, 1.1]) if values[0] else np.array([-0.5, 0.5])
     middle = 0.5 * (v[1:] + v[:-1])
     edges = np.concatenate([[2 * v[0] - middle[0]], middle, [2 * v[-1] - middle[-1]]])
+    if not log and v[0] > 0:
+        edges[0] = max(edges[0], 0.0)  # nothing is below zero: neither samples nor richness
     return np.exp(edges) if log else edges
 
 
