@@ -106,7 +106,7 @@ def test_quantities_have_symbols(name):
 
 
 def test_what_a_given_kernel_does_not_depend_on_is_not_said():
-    """A kernel given by its coefficients has no source; one whose formula names the richness does; a learned one, too."""
+    """A kernel given by its coefficients has no source; formulas and learned ones do."""
     given = {"alpha1": 0.5, "gamma0": 1.0, "rho": 0.3, "c_signal": 2.0, "c_cross": 0.0, "c_noise": 0.0}
     assert fixed_text([Block({}, given, {})]) == r"$\rho$ = 0.3"
     formula = {**given, "c_signal": "gamma0**2"}
