@@ -22,7 +22,7 @@ from tests.recipe_regression import CI_FLAGS, RECIPES  # noqa: E402
 from tlcli.options.commands import COMMANDS  # noqa: E402
 from tlcli.run.again import any_recipe  # noqa: E402
 from tlcli.run.cost import theory_cost  # noqa: E402
-from tlcli.run.dry_run import one_trial  # noqa: E402
+from tlcli.run.dry_run import one_trial, spread  # noqa: E402
 from tlcli.run.execute import execute  # noqa: E402
 from tlcli.run.job import Job, prepare  # noqa: E402
 from tlcli.run.solve import planned  # noqa: E402
@@ -86,7 +86,8 @@ def _of_experiment(trials: int | None) -> Expected:
         if trials is not None:
             return one_trial(tasks[0]) * trials * len(tasks)
         function = importlib.import_module(tasks[0].function.partition(":")[0]).expected_cost
-        return function(tasks[0].parameters)[0] * len(tasks)
+        each = [function(task.parameters)[0] for task in spread(tasks)]
+        return sum(each) / len(each) * len(tasks)
 
     return expected
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from tlcli.options import OPTIONS
 from tlcli.options.columns import COLUMNS
+from tlcli.options.idle import idle
 from tlcli.report.style import MAX_FACETS, named, number
 from tlcli.report.tables import Block
 
@@ -79,7 +80,7 @@ def fixed_text(blocks: Sequence[Block]) -> str:
             value = value if value in OPTIONS[name].words else float(value)
         if len(values) != 1 or value is None or _silent(name, value, first):
             continue
-        if not all(_idle(name, block.columns) for block in blocks):
+        if not all(idle(name, block.columns) for block in blocks):
             words.append(_said(name, value))
     words += _losses(blocks)
     ends = [_single(first.get(name)) for name in ("source", "target")]
@@ -124,19 +125,6 @@ def _silent(name: str, value: Any, columns: Mapping[str, Any]) -> bool:
     # Values that switch something off are not worth a reader's time, nor is it that there is one of a thing.
     same = str(option.default) == f"{value:g}"
     return (same and (value == 0 or option.unsaid)) or (np.isinf(value) and option.lasts > 0)
-
-
-def _idle(name: str, columns: Mapping[str, Any]) -> bool:
-    """Whether no answer depends on the richness or size of a source: of a given kernel, or of one learned from zero.
-
-    A given kernel holds them in formulas alone (a learned one has a norm, which the table tells). From zero scale and
-    without weight decay one feature is left, whatever the richness.
-    """
-    given = [columns[name] for name in ("c_signal", "c_cross", "c_noise") if name in columns]
-    if name in ("gamma0", "alpha1") and given and "norm2" not in columns:
-        return not any(isinstance(formula, str) and name in formula for formula in given)
-    from_zero = _single(columns.get("init_scale")) == 0 and _single(columns.get("weight_decay")) == 0
-    return name == "gamma0" and from_zero
 
 
 def _said(name: str, value: Any) -> str:

@@ -4,6 +4,8 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tlcli.report.numbers import counted
 from tlcli.run.cost import peak, theory_cost
 from tlcli.run.invocation import Invocation
@@ -59,7 +61,7 @@ def _costly(tasks: Sequence[Task], store: PointStore | None, how: Invocation) ->
 
 
 def _networks(tasks: Sequence[Task], store: PointStore | None, shard: Shard | None, jobs: int) -> None:
-    """Say what networks of finite width take: a few moves or steps of one of every width are timed."""
+    """Say what networks of finite width take: a few moves or steps at points of every width are timed."""
     groups: dict[Any, list[Task]] = {}
     left = left_of(tasks, store, shard)
     alike = per_point(left)
@@ -70,11 +72,16 @@ def _networks(tasks: Sequence[Task], store: PointStore | None, shard: Shard | No
         expected_cost = getattr(importlib.import_module(function.partition(":")[0]), "expected_cost", None)
         if expected_cost is None:
             return
-        seconds, size = expected_cost(group[0].parameters)
+        seconds, size = np.mean([expected_cost(task.parameters) for task in spread(group)], axis=0)
         costs.append((seconds * len(group) * len(left) / len(alike), size))
     workers = min(jobs, len(left))
     seconds, size = sum(c[0] for c in costs) / workers, max(c[1] for c in costs) * workers
     print(f"  {shown_time(seconds)} on {workers} worker(s), {shown_size(size)}")
+
+
+def spread(group: Sequence[Task]) -> list[Task]:
+    """Return up to three tasks at equal distances: rich networks take more steps than lazy ones."""
+    return [group[at] for at in sorted({0, len(group) // 2, len(group) - 1})]
 
 
 def one_trial(task: Task) -> float:

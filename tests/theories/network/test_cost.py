@@ -1,5 +1,7 @@
 """The time of networks, from two repeats of a few points: what a machine takes is replaced by a rule."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -84,11 +86,24 @@ def test_networks_of_finite_width_take_their_number_of_trainings(monkeypatch):
     monkeypatch.setattr(experiment, "evaluate", evaluate)
     p = {"times1": [], "times2": [1.0, 8.0], "nets": 10, "width": 100, "p1": 5, "p2": 5, "dt": None, "data_seed": 0}
     seconds, size = experiment.expected_cost(p)
-    assert seconds == pytest.approx(5.0 * 12, rel=0.02)
+    assert seconds == pytest.approx(1.5 * 5.0 * 12, rel=0.02), "half-way to half the step"
     assert size > 0
     assert all(call["nets"] == 1 and call["times2"][-1] < 1 for call in seen)
     experiment.expected_cost({**p, "dt": 0.5})
-    assert [call["times2"] for call in seen[-2:]] == [[0.5], [0.5]], "whole steps"
+    assert [call["times2"] for call in seen[-3:]] == [[0.5], [0.5], [0.5, 1.5]], "whole steps, more of them"
+
+
+def test_networks_whose_records_cost_or_that_take_few_steps_are_known_to_a_factor_of_two(monkeypatch):
+    """A record of every network costs 0.2 s, and a step of 0.5 costs 0.1 s: parts of 2 and 6 % have one each."""
+
+    def spent(times):
+        return 3 * (0.2 * len(times) + 0.1 * math.ceil(times[-1] / 0.5))
+
+    monkeypatch.setattr(experiment, "evaluate", lambda function, p, seed: ({}, spent(p["times2"])))
+    p = {"times1": [], "times2": [1.0, 4.0, 6.0], "nets": 10, "width": 9, "p1": 5, "p2": 5, "dt": None, "data_seed": 0}
+    truth = spent(p["times2"]) / 3 * 12
+    assert truth / 2 < experiment.expected_cost(p)[0] < 2 * truth
+    assert not truth / 2 < 3 * 0.3 + 12 * 0.0 < 2 * truth, "what the shortest part alone would say"
 
 
 def test_a_dry_run_says_a_time(tmp_path, capsys):

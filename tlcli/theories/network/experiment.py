@@ -108,27 +108,38 @@ def measured_of(p: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 _SHARES = (0.02, 0.06)  # of the stages, whose steps are equal
+_TOLD = 0.1  # seconds between two looks, below which longer ones tell more
 _STEP_LOOKS = 3  # trainings of one network whose step is looked at: itself, and once more with half of it
+_HALVED = 1.5  # between those whose first step will do and those that all networks take twice as many steps for
 
 
 def expected_cost(p: Mapping[str, Any]) -> tuple[float, float]:
     """Return seconds and bytes that the networks of a point need, from short trainings of one of them.
 
-    The shortest comes twice: the first time it may load what it needs, and seem longer than the other one.
+    All records are kept, which cost much with many test points. The shortest comes twice: the first time it may load
+    what it needs, and seem longer than the other one.
     """
-    spent = []
-    for share in (_SHARES[0], *_SHARES):
-        times = {name: [_part(share, float(p[name][-1]), p["dt"])] if p[name] else [] for name in ("times1", "times2")}
-        spent.append(evaluate(FUNCTION, {**p, **times, "nets": 1}, int(p["data_seed"]))[1])
-    short, long = min(spent[:2]), spent[2]
-    one = max(0.0, long - short) / (_SHARES[1] - _SHARES[0]) / _STEP_LOOKS
+
+    def spent(share: float) -> float:
+        times = {name: _part(share, p[name], p["dt"]) for name in ("times1", "times2")}
+        return evaluate(FUNCTION, {**p, **times, "nets": 1}, int(p["data_seed"]))[1]
+
+    first, share = _SHARES
+    short = min(spent(first), spent(first))
+    while (more := spent(share) - short) < _TOLD and share < 0.5:
+        share *= 3
+    whole = short + max(0.0, more) * (1 - first) / (share - first)
     points = sum(int(p.get(name) or 0) for name in ("p1", "p2", "ptest"))
-    return short + one * (int(p["nets"]) + _STEP_LOOKS - 1), 8.0 * 4 * int(p["nets"]) * int(p["width"]) * points
+    each = 8.0 * 4 * int(p["width"]) * points
+    trained = (int(p["nets"]) + _STEP_LOOKS - 1) / _STEP_LOOKS * (1.0 if p["dt"] is not None else _HALVED)
+    return whole * trained, each * int(p["nets"])
 
 
-def _part(share: float, end: float, dt: float | None) -> float:
-    """Return a part of a stage: at least a step of gradient descent, of which it holds whole ones."""
-    return share * end if dt is None or math.isinf(end) else dt * max(1, round(share * end / dt))
+def _part(share: float, times: Sequence[float], dt: float | None) -> list[float]:
+    """Return the records of a part of a stage: of gradient descent at whole steps, at least one."""
+    if dt is None:
+        return [share * time for time in times]
+    return sorted({time if math.isinf(time) else dt * max(1, round(share * time / dt)) for time in times})
 
 
 def _same_steps(case: Case) -> bool:
