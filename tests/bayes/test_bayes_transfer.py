@@ -401,7 +401,7 @@ def test_the_sampled_route_agrees_with_the_quadrature(monkeypatch):
     points = dataclasses.replace(problem_b(), y_test=np.array([1.0, -1.0]))
     exact = solve_bayes(data_of(points), settings("B1", "tanh"))
     monkeypatch.setattr(bayes_transfer, "route_of", lambda act, problem: "sampling")
-    found = solve_bayes(data_of(points), settings("B1", "tanh"), BayesNumerics(seed=1, moves=100))
+    found = solve_bayes(data_of(points), settings("B1", "tanh"), BayesNumerics(seed=1, moves=60))
     assert found.status == "converged", found.message
     assert found.info["route"] == "sampling"
     assert 0 < found.gap < 0.02
@@ -422,5 +422,5 @@ def test_the_sampled_route_agrees_with_the_quadrature(monkeypatch):
         assert abs(found.values[name] - exact.values[name]) < 4 * found.errors[f"{name}_se"]
         assert found.errors[f"{name}_se"] < 0.1 * exact.values[name]
     bayes_transfer._MEMORY.clear()
-    alone = solve_bayes(data_of(points), settings("B1", "tanh"), BayesNumerics(seed=1, moves=100, threads=1))
+    alone = solve_bayes(data_of(points), settings("B1", "tanh"), BayesNumerics(seed=1, moves=60, threads=1))
     assert alone.values == found.values, "threads change no number"

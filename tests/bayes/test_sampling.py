@@ -78,7 +78,7 @@ def test_thirty_points_reproduce_the_note(case, phi, gamma, beta, inputs, v, err
     """Cases N1 and N2 of docs/references.md: 30 points in 20 dimensions, signs of a teacher; three errors of it."""
     x = det_inputs(30, 20, *inputs)
     y = np.sign(x @ np.cos(np.arange(1, 21)))
-    found = sampled_source(activation(phi), x, np.arange(30), y, gamma, beta, seed=0, threads=2, moves=200)
+    found = sampled_source(activation(phi), x, np.arange(30), y, gamma, beta, seed=0, threads=2, moves=100)
     assert found.status == CONVERGED, f"{case}: {found.message}"
     np.testing.assert_allclose(found.v[:6], v, atol=3 * error)
     assert float(found.v @ found.v) == pytest.approx(square, rel=0.01)

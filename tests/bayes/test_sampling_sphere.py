@@ -103,7 +103,7 @@ def test_points_outside_the_span_agree_with_quadrature():
     x = np.random.default_rng(5).standard_normal((6, 3))
     rows, y = np.arange(2), np.array([1.0, -1.0])
     exact = quadrature_source(RELU, x, rows, y, 1.5, 10.0)
-    found = sampled_source(RELU, x, rows, y, 1.5, 10.0, seed=3, chains=512, moves=400)
+    found = sampled_source(RELU, x, rows, y, 1.5, 10.0, seed=3, chains=256, moves=200)
     assert np.linalg.norm(found.kernel - exact.kernel) < 0.02 * np.linalg.norm(exact.kernel)
     assert np.linalg.norm(found.outputs - exact.outputs) < 0.02 * np.linalg.norm(exact.outputs)
     lazy = quadrature_source(RELU, x, rows, y, 0.0, 10.0)
@@ -153,8 +153,8 @@ def test_a_condensate_is_certified_and_seen_at_finite_width(condensed):
         gamma1=1.5,
         beta1=50.0,
         replicas=6,
-        samples=300,
-        burn=600,
+        samples=200,
+        burn=400,
         seed=3,
     ).source
     size = np.linalg.norm(found.kernel)
@@ -181,7 +181,7 @@ def test_more_noisy_points_than_dimensions_are_solved_on_the_edge(seed):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((12, 4))
     y = x @ rng.standard_normal(4) / 2 + rng.standard_normal(12)
-    found = sampled_source(RELU, x, np.arange(12), y, 1.0, 50.0, seed=1, moves=200, doublings=0, threads=2)
+    found = sampled_source(RELU, x, np.arange(12), y, 1.0, 50.0, seed=1, chains=512, moves=150, doublings=0, threads=2)
     assert np.isfinite([found.gap, found.gap_floor]).all()
     assert found.info["condensed"] > 0.1
     assert found.info["spread_v"] < 0.02

@@ -20,7 +20,7 @@ from tlcli.tasks.transfer_tasks import transfer_data
 from tlcli.training import TransferSettings
 
 TIMES = (0.0, 2.0, 5.0)
-WIDTH, NETS = 256, 24
+WIDTH, NETS = 256, 12
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_networks_of_finite_width_agree(data, name):
     more = CASES[name]
-    theory = solve_transfer(data, settings_of(**more), Numerics(neurons=1500, repeats=4, basis_tolerance=0.1))
+    theory = solve_transfer(data, settings_of(**more), Numerics(neurons=800, repeats=4, basis_tolerance=0.1))
     found = simulate_networks(data, settings_of(**more), width=WIDTH, nets=NETS, seed=5)
     for column in ("loss", "source_loss", "train_loss", "baseline"):
         value, error = theory.columns[column], theory.columns[f"{column}_se"]
@@ -62,7 +62,7 @@ def test_networks_of_finite_width_agree(data, name):
 
 
 def test_the_comparison_would_see_layers_that_are_not_frozen(data):
-    numerics = Numerics(neurons=1500, repeats=4, basis_tolerance=0.1)
+    numerics = Numerics(neurons=800, repeats=4, basis_tolerance=0.1)
     free = solve_transfer(data, settings_of(depth=3), numerics).columns
     kept = solve_transfer(data, settings_of(depth=3, freeze=3), numerics).columns
     change = np.abs(free["train_loss"] - kept["train_loss"])[-2:]

@@ -288,7 +288,7 @@ def test_sum_and_mean_loss_are_one_flow():
 def test_the_chosen_step_is_stable_and_small_enough(phi, gamma):
     data, sizes = plane(p=6), {"depth": 3, "width": 20, "nets": 3, "seed": 0}
     settings = {**SETTINGS, "activation": phi, "gamma0": gamma, "times1": [4.0], "times2": [4.0], **sizes}
-    chosen, fine = simulate(data, **settings), simulate(data, dt=4e-3, **settings)
+    chosen, fine = simulate(data, **settings), simulate(data, dt=1e-2, **settings)
     for name in ("loss", "train_loss", "source_loss", "source_train_loss"):
         # What the step may change: half of a standard error or 1% of the loss at its largest, for network 0.
         allowed = np.maximum(chosen[name].se / 2, 0.01 * np.max(chosen[name].mean))
