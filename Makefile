@@ -25,8 +25,7 @@ demo: $(READY)
 	@# A handful of samples and real images: the theory may be off by a quarter (8/D, D = 32 components).
 	$(BIN)/tlcli check results/digits-spectrum --finite-size 8
 
-# With LINTED=yes, said where `make lint` has passed just before, the tests alone.
-test: $(READY) $(if $(LINTED),,lint)
+test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 lint: $(READY)

@@ -341,3 +341,17 @@ def test_a_band_of_what_is_drawn_has_an_entry_and_is_inside_the_frame(draw):
     trace = Trace({}, np.full(3, 2), np.arange(3.0), columns, np.arange(3))
     bands = [trace.band([Style(name, name, (2,), {})]) for name in ("loss", "error")]
     assert bands == ["", "±2 SE by the neurons"]
+
+
+def test_many_bands_hide_no_curve(draw):
+    """Bands of losses on common test points lie on each other: all together they are no darker than a few."""
+    covered = []
+    for gamma0 in ("1", "0.5,1,2,3"):
+        figure = draw(gamma0=gamma0)["figure.png"]
+        axis = figure.axes[1]
+        seen = [part.get_alpha() for part in axis.collections]
+        assert len(set(seen)) == 1
+        covered.append(1 - (1 - seen[0]) ** len(seen))
+    assert covered[1] < 0.5
+    assert covered[1] < 1.3 * covered[0]
+    assert 1 - (1 - 0.18) ** 12 > 0.9, "as dark as they all were"

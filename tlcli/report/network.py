@@ -27,6 +27,7 @@ from tlcli.report.tables import Block
 
 _ROWS = 4  # facets to a file
 _MARKS = 12  # error bars to a curve
+_BAND, _BANDS = 0.18, 0.6  # opacity of one band, and of all together: many, as of common test points, hide no curve
 _INDISTINCT = 0.005  # of the largest value: less than a line's width
 WIDTH_MARKERS = ("o", "^", "s", "D", "v")
 _STOP = {"ls": "", "marker": "*", "ms": 12, "mec": "black", "mew": 0.6}  # when to stop early
@@ -316,6 +317,9 @@ def _draw_stage(
     drawing: Drawing,
 ) -> None:
     log = False
+    shown = [style for style in styles if stage in style.stages and _has(row, stage, style)]
+    bands = sum(trace.error(style.name) is not None for style in shown for trace in row.traces)
+    alpha = min(_BAND, _BANDS / max(bands, 1))
     for style in styles:
         if stage not in style.stages or not (_has(row, stage, style) or len(styles) == 1):
             continue
@@ -325,7 +329,7 @@ def _draw_stage(
             log = log or spaced_logarithmically(trace.time[here])
             alone = len(row.traces) == 1 and style.name in BASELINES.values()
             colour = "black" if common or alone else colours[tuple(trace.hue.items())]
-            _draw_line(axis, trace, style, here, colour)
+            _draw_line(axis, trace, style, here, colour, alpha)
             if style.marked:
                 for marker, measured in zip(WIDTH_MARKERS, trace.measured, strict=False):
                     _draw_marks(axis, trace.time, measured, style.name, here, colour, marker)
@@ -357,13 +361,13 @@ def _common(traces: Sequence[Trace], name: str, stage: int) -> bool:
     )
 
 
-def _draw_line(axis: Axes, trace: Trace, style: Style, here: Array, colour: Any) -> None:
+def _draw_line(axis: Axes, trace: Trace, style: Style, here: Array, colour: Any, alpha: float) -> None:
     time, values = trace.time[here], trace.columns[style.name][here]
     axis.plot(time, values, color=colour, marker="." if len(time) == 1 else "", **style.line)
     error = trace.error(style.name)
     if error is not None:
         wide = 2 * np.nan_to_num(error[here])
-        axis.fill_between(time, values - wide, values + wide, color=colour, alpha=0.18, lw=0)
+        axis.fill_between(time, values - wide, values + wide, color=colour, alpha=alpha, lw=0)
 
 
 def _draw_marks(
