@@ -51,7 +51,7 @@ CI_FLAGS: dict[str, dict[str, Any]] = {
     "fig4a": {**IMAGES, **TWO_NETS, "p1": 100, "p2": 20, "t2": "20", "draws": 1},
     "fig4b": {**IMAGES, **TWO_NETS, "p1": 100, "p2": 20, "t1": "20", "t2": "20", "draws": 1},
     "fig4c": {**IMAGES, "t1": "10"},
-    "fig4-cifar10": {**IMAGES, "nets": 2, "width": "8", "p1": 40, "p2": 20, "t2": "20", "ptest": 80},
+    "fig4-cifar10": {**IMAGES, "nets": 2, "width": "8", "p1": 40, "p2": 20, "t2": "20", "ptest": 80, "gamma0": "3"},
     "fig2b": {**FROZEN, "p1": 200, "p2": "40,120", "gamma0": "0.5,2", "pool": 250, "draws": 1, "t1": "50"},
     "fig2c": {**FROZEN, "p2": "40,120", "gamma0": "0.5,2", "pool": 250, "draws": 1, "t1": "50"},
     "fig2-cifar10": {**FROZEN, "p1": "20,60", "p2": "8,16", "gamma0": "0.5,2", "neurons": 300, "pool": 60, "t1": "10"},
