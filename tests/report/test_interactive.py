@@ -17,7 +17,7 @@ from tlcli.errors import MissingExtraError
 from tlcli.options import OPTIONS
 from tlcli.options.columns import COLUMNS, label_of
 from tlcli.options.commands import COMMANDS
-from tlcli.report.interactive import _broken
+from tlcli.report.interactive import _broken, _near
 from tlcli.report.maps import colour_scale
 from tlcli.report.markup import page_text
 from tlcli.run.again import recipe_inside
@@ -281,3 +281,11 @@ def test_in_a_browser_it_zooms_slides_tells_and_loads_nothing(tmp_path):
     assert told["cells"] >= 1
     assert told["lines"] >= 1, "the boundary"
     assert told["loaded"] == [], "nothing was asked of any network"
+
+
+def test_marks_of_best_values_beyond_an_edge_stand_inside_it():
+    edges = np.array([0.1, 0.5, 2.0, 10.0])
+    for log in (False, True):
+        low, high = (_near(edges, at, log) for at in (0, -1))
+        assert 0.1 < low < 0.3, log
+        assert 9 < high < 10

@@ -193,11 +193,18 @@ def _map_traces(panel: MapPanel, spec: FigureSpec, norm: Normalize, cmap: Any) -
         sides = (("down", "up") if along_y else ("left", "right"), (best == 0, np.isposinf(best)), (0, -1))
         for symbol, beyond, at in zip(*sides, strict=True):
             if beyond.any():
-                edge = np.full(int(beyond.sum()), cells.edges[along_y][at])
+                edge = np.full(int(beyond.sum()), _near(cells.edges[along_y], at, panel.searched in spec.log_axes))
                 pair = (other[beyond], edge) if along_y else (edge, other[beyond])
                 style = {"symbol": f"triangle-{symbol}", "color": BEST, "size": 9}
                 found.append(_line(*pair, f"{name} at or beyond the edge", mode="markers", marker=style, **_QUIET))
     return found
+
+
+def _near(edges: Floats, at: int, log: bool) -> float:
+    """Return a place just inside the first (0) or last (-1) edge, where a mark is seen whole."""
+    places = np.log(edges) if log else edges
+    place = places[at] + 0.015 * (places[-1 - at] - places[at])
+    return float(np.exp(place) if log else place)
 
 
 def _broken(text: str) -> str:
