@@ -1,6 +1,7 @@
 """`tlcli run`: recipes of any command, one after the other."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -114,6 +115,29 @@ def test_a_recipe_runs_code_only_where_it_is_allowed(tlcli, key):
         assert tlcli("dmft-solve r.yaml --allow-code --quiet -o -").code == 0
     finally:
         sys.modules.pop("stranger", None)
+
+
+def test_a_result_of_somebody_runs_no_code_before_it_is_refused(tlcli):
+    """Provenances and figures hold recipes, too: looking for words of its theory must not import what they name."""
+    Path("stranger.py").write_text(CODE)
+    try:
+        assert tlcli("dmft-solve", TRAINED, "--activation stranger:f -o out").code == 0
+    finally:
+        sys.modules.pop("stranger", None)
+    os.remove("it-ran")
+    told = "would run Python code by its activation 'stranger:f'; if you trust it, add --allow-code."
+    of_result = "from tlcli import load; load('out')"
+    fresh = [  # processes that know nothing of the module
+        ("-m", "tlcli", "run", "out/provenance.json"),
+        ("-m", "tlcli", "dmft-solve", "out/figure.png", "--dry-run"),
+        ("-m", "tlcli", "plot", "out"),
+        ("-c", of_result),
+    ]
+    for arguments in fresh:
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+        assert done.returncode == (1 if of_result in arguments else 2)
+        assert told in done.stderr
+        assert not Path("it-ran").exists(), arguments
 
 
 def test_code_that_a_flag_names_is_allowed_and_a_recipe_cannot_allow_its_own(tlcli):

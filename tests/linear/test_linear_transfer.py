@@ -260,6 +260,24 @@ def test_within_rounding_of_one_sample_per_dimension_is_the_threshold():
     np.testing.assert_allclose(beside.loss, 0.04 / 1e-9, rtol=1e-5)
 
 
+TINY = 10.0 ** -np.arange(3, 324, 8.0)
+
+
+@pytest.mark.parametrize("time", [np.inf, 3.0])
+def test_a_small_init_scale_is_its_limit_or_refused(time):
+    """Where its square falls out of the range of numbers a bulk would be lost, and with it the sign of the gain."""
+    at = {"rho": 0.8, "gamma0": 1.0, "time": time}
+    limit = transfer_exact(0.5, 0.8, init_scale=1e-6, **at)
+    for init_scale in TINY:
+        if init_scale < 1e-150:
+            with pytest.raises(DomainError, match=r"init_scale = .*: it must be zero, or between 1e-150 and 1e150"):
+                transfer_exact(0.5, 0.8, init_scale=init_scale, **at)
+            continue
+        found = transfer_exact(0.5, 0.8, init_scale=init_scale, **at)
+        assert found.status == Status.CONVERGED
+        np.testing.assert_allclose(found.gain, limit.gain, atol=1e-5)
+
+
 EXTREMES = {
     "alpha1": [1e-12, 0.01, 1, 1 + 1e-11, 2, 1e12, np.inf],
     "alpha2": [1e-12, 0.5, 1, 1 - 1e-10, 2, 1e12, np.inf],
@@ -269,7 +287,7 @@ EXTREMES = {
     "sigma2": [0, 1e-8, 0.3, 1e8, 1e160],
     "ridge": [0, 1e-300, 1e-3, 1, 1e300],
     "weight_decay": [0, 1e-300, 1e-3, 1, 1e300],
-    "init_scale": [0, 1e-160, 1e-3, 1, 1e100],
+    "init_scale": [0, 1e-150, 1e-3, 1, 1e100],
     "time": [np.inf, np.inf, np.inf, 0, 1],
 }
 

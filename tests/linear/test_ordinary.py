@@ -57,7 +57,7 @@ def test_inputs_at_the_ends_of_the_floats_do_not_warn():
     ends = [5e-324, 1e-300, 1e-160, 1e-8, 1.0, 1e8, 1e160, 1e300, 1.7e308]
     many = {
         **{name: [*ends, np.inf] for name in ("alpha1", "alpha2", "gamma0")},
-        "init_scale": ends[:6],
+        "init_scale": [0.0, 0.0, 1e-150, *ends[3:6]],
         "ridge": [0.0, *ends],
     }
     many |= {name: [0.0, 0.0, *ends] for name in ("sigma1", "sigma2", "weight_decay")}

@@ -211,6 +211,25 @@ def test_ultra_rich_is_the_small_bulk_limit_with_ridge(spectrum):
         assert float(getattr(exact, field)) == pytest.approx(float(getattr(near, field)), rel=1e-6)
 
 
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+def test_a_small_bulk_is_its_limit_or_has_no_value(spectrum, ridge):
+    limit, seen = run(spectrum, init_scale=1e-6, ridge=ridge), set()
+    for init_scale in 10.0 ** -np.arange(6, 324, 8.0):
+        if init_scale < 1e-150:
+            with pytest.raises(DomainError, match="must be zero, or between 1e-150 and 1e150"):
+                run(spectrum, init_scale=init_scale, ridge=ridge)
+            continue
+        found = run(spectrum, init_scale=init_scale, ridge=ridge)
+        seen.add(int(found.status))
+        if found.status == Status.CONVERGED:
+            np.testing.assert_allclose(found.gain, limit.gain, rtol=1e-6)
+        else:
+            assert np.isnan(found.loss)
+            assert np.isnan(found.gain)
+            assert ridge > 0
+    assert seen == {Status.CONVERGED, Status.NOT_CONVERGED} if ridge else {Status.CONVERGED}
+
+
 def test_lazy_transfers_nothing_and_scale_covariance(spectrum):
     assert float(run(spectrum, gamma0=0.0, sigma1=0.3).gain) == 0
     c = 3.0

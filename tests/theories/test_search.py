@@ -84,6 +84,15 @@ def test_grids_may_fall(case):
     np.testing.assert_allclose(one.values["alpha2"], other.values["alpha2"], rtol=1e-12)
 
 
+def test_a_gain_that_differs_at_zero_alone_jumps_there(case):
+    """However small a positive init_scale is, its square must not become a zero while a root is looked for."""
+    found_case = case("phase-diagram", x="alpha2=0.5:0.9:5", y="init_scale=0,0.001,0.1", alpha1="0.5")
+    found = edges(found_case, "init_scale")
+    np.testing.assert_array_equal(found.values["init_scale"], 0)
+    assert set(found.kind) == {"jump"}
+    np.testing.assert_allclose(found.values["alpha2"], [0.5, 0.6, 0.7, 0.8, 0.9])
+
+
 def test_interpolation_thresholds_do_not_disturb(case):
     found_case = case(
         "phase-diagram", x="alpha2=0.2:1.8:9", y="gamma0=1,5", weight_decay="0.3", sigma2="0.5", alpha1="0.5"

@@ -13,6 +13,11 @@ Test = Callable[[Floats], Flags]
 POSITIVE: tuple[Test, str] = (lambda x: x > 0, "positive (inf is allowed)")
 NON_NEGATIVE: tuple[Test, str] = (lambda x: x >= 0, "zero or positive (inf is allowed)")
 FINITE_NON_NEGATIVE: tuple[Test, str] = (lambda x: (x >= 0) & np.isfinite(x), "zero or positive, and finite")
+# Of κ, whose square is a bulk: below, rounding would make it none, which is another theory (κ = 0 is no small κ).
+INIT_SCALE: tuple[Test, str] = (
+    lambda x: (x == 0) | ((x >= 1e-150) & (x <= 1e150)),
+    "zero, or between 1e-150 and 1e150",
+)
 SQUARED: tuple[Test, str] = (lambda x: (x >= 0) & (x <= 1e150), "zero or positive, and at most 1e150")
 
 

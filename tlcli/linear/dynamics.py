@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tlcli.arrays import Flags, Floats
-from tlcli.linear.domain import FINITE_NON_NEGATIVE, NON_NEGATIVE, POSITIVE, require
+from tlcli.linear.domain import FINITE_NON_NEGATIVE, INIT_SCALE, NON_NEGATIVE, POSITIVE, require
 from tlcli.linear.integrate import march
 from tlcli.linear.modes import N_OUTPUTS, Modes
 from tlcli.linear.spectrum import nodes_needed
@@ -158,7 +158,7 @@ def integrate_pretraining(
     init_scale is κ (bulk k(0) = κ²); the other parameters as in `integrate_stage`. t1 = inf integrates until
     nothing moves; the closed forms of `tlcli.linear.pretraining` are faster. Raises `DomainError`.
     """
-    require(FINITE_NON_NEGATIVE, init_scale=init_scale)
+    require(INIT_SCALE, init_scale=init_scale)
     run = integrate_stage(
         alpha1,
         gamma0,

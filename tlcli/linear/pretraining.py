@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlcli.arrays import Flags, Floats
 from tlcli.errors import DomainError, suggest
-from tlcli.linear.domain import FINITE_NON_NEGATIVE, NON_NEGATIVE, POSITIVE, SQUARED, at_threshold, require
+from tlcli.linear.domain import FINITE_NON_NEGATIVE, INIT_SCALE, NON_NEGATIVE, POSITIVE, at_threshold, require
 from tlcli.linear.spectrum import resolvent
 from tlcli.status import Status
 
@@ -77,7 +77,7 @@ def check_domain(
     require(POSITIVE, alpha1=alpha1)
     require(NON_NEGATIVE, gamma0=gamma0, t1=t1)
     require(FINITE_NON_NEGATIVE, sigma1=sigma1, weight_decay=weight_decay)
-    require(SQUARED, init_scale=init_scale)
+    require(INIT_SCALE, init_scale=init_scale)
     if kernel not in KERNELS:
         raise DomainError(f"kernel '{kernel}' is unknown{suggest(kernel, KERNELS)}: use feature or ntk.")
 

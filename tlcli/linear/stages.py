@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlcli.arrays import Flags, Floats
 from tlcli.errors import DomainError
-from tlcli.linear.domain import SQUARED, at_threshold, require
+from tlcli.linear.domain import INIT_SCALE, at_threshold, require
 from tlcli.linear.dynamics import OUTPUTS, StageSolution, integrate_stage
 from tlcli.linear.pretraining import pretrain
 from tlcli.status import Status, worst
@@ -106,7 +106,7 @@ def run_stages(
     loss. Raises `DomainError`, also for gamma = 0 after a stage that left an output: b/gamma would be infinite.
     """
     gram = check_gram(gram)
-    require(SQUARED, init_scale=init_scale)
+    require(INIT_SCALE, init_scale=init_scale)
     n_teachers = gram.shape[-1]
     recorded = _times_per_stage(times, len(stages))
     bulk: Floats = np.square(np.asarray(init_scale, dtype=float))

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlcli.arrays import Floats, Indices
 from tlcli.errors import DomainError, digits
-from tlcli.linear.domain import at_threshold
+from tlcli.linear.domain import INIT_SCALE, at_threshold, require
 from tlcli.linear.kappa import solve_kappa
 from tlcli.status import Status
 
@@ -89,6 +89,7 @@ def structured_transfer(
         with np.errstate(all="ignore"):  # of points that are lost
             rows[:, part] = _chunk((lam, t1, t2), rho is not None, at)
     lost = np.minimum(kappa_columns[0], kappa_columns[1]) + lam.min() < _SMALLEST
+    lost |= ~(kappa_columns[1] < 1 / _SMALLEST)  # a ridge that a tiny bulk is divided into
     rows[:-1, lost] = np.nan
     columns = dict(zip(_COLUMNS, (r.reshape(shape) for r in rows), strict=True))
     norm2, loss, residual = (columns[name] for name in ("norm2", "loss", "residual"))
@@ -345,3 +346,4 @@ def _check(parameters: dict[str, Floats]) -> None:
                 name, "finite and >= 0"
             )
             raise DomainError(f"{name} = {digits(values[bad].flat[0])}: it must be {allowed}.")
+    require(INIT_SCALE, init_scale=parameters["init_scale"])

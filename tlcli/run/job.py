@@ -58,6 +58,8 @@ def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags
             hint = suggest(key, allowed)
             raise UsageError(f"{command} does not take '{key}'{hint}.")
     duration = COMMANDS[command].duration
+    if recipe is not None and not flags.get("allow_code"):
+        _refuse_code(recipe, flags)
     given, strong, roles = _axes_roles(written, flags, duration)
     cases, overrides, notes = [], [], []
     written_cases = (recipe.cases if recipe else []) or [{"label": None}]
@@ -73,9 +75,6 @@ def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags
         # Flags are stronger than a case, so that one run can change a recipe everywhere, but for what sets it apart.
         settings = _over(_over(_over(given, rest, duration), strong, duration), own, duration)
         notes += [(label, name) for name in strong if settings.get(name) != strong[name]]
-        if recipe is not None and not flags.get("allow_code"):
-            for key in settings.keys() & _CODE - (strong.keys() - own.keys()):
-                refuse_code(recipe.name, key, settings[key])
         cases.append(_case(command, label, settings, recipe))
         whole = [k for k in rest if k in _NOT_PHYSICAL - _PER_CASE and k not in cases[-1].theory.parameters]
         if whole:
@@ -85,6 +84,17 @@ def prepare(command: str, allowed: tuple[str, ...], recipe: Recipe | None, flags
     resolved = _resolved(command, allowed, recipe, given, overrides, cases)
     name = recipe.name if recipe else command
     return Job(command, name, tuple(cases), run, resolved, roles, (*renamed, *_kept(notes, strong, written_cases)))
+
+
+def _refuse_code(recipe: Recipe, flags: Mapping[str, Any]) -> None:
+    """Refuse code in a recipe before anything looks at it, but where a flag stands in for it.
+
+    Raises:
+        RecipeError: an option of the recipe, or of a case, would run Python code.
+    """
+    for part, spared in ((recipe.settings, flags.keys()), *((case, ()) for case in recipe.cases)):
+        for key in part.keys() & _CODE - set(spared):
+            refuse_code(recipe.name, key, part[key])
 
 
 def _synonyms(

@@ -66,7 +66,8 @@ class _Rows:
         """Return a function of the parameters at positions x of the axis in the given rows."""
         # Scalars stay scalars, so that factors which do not vary are computed once.
         at_rows = {n: np.asarray(self.scalars.get(n, a[rows])) for n, a in self.flat.items()}
-        values = function({**self.words, **at_rows, self.axis: np.asarray(x)})
+        seen = np.where((x > 0) & (x < _TINY), _TINY, x)
+        values = function({**self.words, **at_rows, self.axis: seen})
         return np.broadcast_to(values, np.broadcast_shapes(np.shape(x), np.shape(rows)))
 
     def sorted_gain(self, log: bool, gain: Floats) -> tuple[Floats, Floats] | None:
@@ -145,6 +146,7 @@ def grid_boundaries(case: "Case", axis: str, log: bool, gain: Floats) -> Boundar
     return rows.points(row, np.exp(x) if log else x, np.full(x.size, "interpolated"))
 
 
+_TINY = 1e-140  # nearer to 0, squares of a parameter are lost to rounding: its limit is as good
 _JUMP = 1e-6  # a gain larger than this share of the largest at a sign change: no root, the gain jumps
 
 

@@ -79,6 +79,6 @@ def _structured_columns(p: Parameters, eigenvalues: Any, teacher1: Any, teacher2
     names = ("norm2", "spike", "kappa1", "kappa2", "source_loss", "loss", "baseline", "gain")
     columns = {name: getattr(result, name) for name in names}
     with np.errstate(divide="ignore", invalid="ignore"):
-        columns["relative_gain"] = np.where(result.baseline > 0, result.gain / result.baseline, 0.0)
+        columns["relative_gain"] = np.where(result.baseline == 0, 0.0, result.gain / result.baseline)
     columns["phase"] = phase_of(result.gain, result.loss, result.baseline, relative=EXACT, power=power)
     return {**columns, "residual": result.residual, "status": result.status}
