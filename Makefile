@@ -6,8 +6,11 @@ READY := $(VENV)/.ready
 # Without those on CIFAR-10, whose data must be downloaded first: `make figures-cifar10`.
 RECIPES := $(filter-out recipes/%-cifar10.yaml,$(sort $(wildcard recipes/*.yaml)))
 WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+# Every recipe at small size, against its pinned table and figures and what the paper says of it.
+REGRESSION := tests/test_figures_regression.py tests/test_recipe_physics.py
 
-.PHONY: demo test lint lowest figures figures-cifar10 contact-sheet bench docs reference clean
+.PHONY: demo test regression lint lowest figures figures-cifar10 contact-sheet bench docs reference clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tlcli needs Python 3.11 or newer')"
@@ -26,7 +29,10 @@ demo: $(READY)
 	$(BIN)/tlcli check results/digits-spectrum --finite-size 8
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+	$(PYTEST) $(REGRESSION:%=--ignore=%)
+
+regression: $(READY)
+	$(PYTEST) $(REGRESSION)
 
 lint: $(READY)
 	$(BIN)/ruff check .
