@@ -288,6 +288,17 @@ def test_crossings_of_the_baseline_are_marked(draw):
     assert axis.get_ylabel() == r"gain $\mathcal{L}_0-\mathcal{L}$"
 
 
+def test_crossings_stand_on_the_curves_that_are_drawn(draw):
+    flags = {"alpha1": "2", "alpha2": "0.2,2,20", "gamma0": "0,5", "ridge": "0.1"}
+    (figure,) = draw("finetune-loss", solver="linear-classify", **flags).values()
+    (axis,) = panels(figure)
+    (mark,) = [line.get_xydata()[0] for line in axis.lines if line.get_marker() == "D" and len(line.get_xdata())]
+    curves = [line for line in axis.lines if len(line.get_xdata()) > 100]
+    assert len(curves) == 3
+    for curve in curves:
+        assert mark[1] == pytest.approx(np.interp(mark[0], *curve.get_data()), rel=1e-3)
+
+
 def test_the_best_richness_is_a_star(draw, tmp_path):
     flags = {"kernel": "ntk", "ridge": "3", "sigma2": "1", "rho": "0.3", "alpha1": "0.5", "alpha2": "1.5"}
     (figure,) = draw("finetune-loss", gamma0="log:0.01:100:30", optimal_gamma0=True, **flags).values()
@@ -316,6 +327,23 @@ def test_an_infinite_best_richness_has_a_mark_on_curves(draw, tmp_path):
     place = panels(figure)[0].get_xticks().max()
     assert [(kind, x) for kind, x, _ in stars(figure)] == [("*", place)] * 2
     assert r"best $\gamma_0$" in legend(figure)
+
+
+@pytest.mark.parametrize("quantity", ["gain", "relative_gain"])
+def test_the_best_richness_is_marked_on_curves_of_the_gain(draw, tmp_path, quantity):
+    flags = {"p1": "100", "p2": "60", "sigma1": "0.3", "ridge": "0.1", "gamma0": "log:0.1:100:15"}
+    flags |= {"solver": "linear-structured", "optimal_gamma0": True, "quantity": quantity}
+    (figure,) = draw("finetune-loss", **flags).values()
+    row = {name: float(table(tmp_path)[0][name]) for name in ("baseline", "loss_opt", "gamma0_opt")}
+    gain = (row["baseline"] - row["loss_opt"]) / (1 if quantity == "gain" else row["baseline"])
+    assert stars(figure) == [("*", row["gamma0_opt"], pytest.approx(gain))]
+
+
+def test_an_infinite_best_coupling_is_marked_on_curves_of_the_gain(draw):
+    flags = {"whitened": "same", "delta": "0,0.1,1,10,inf", "gamma2": "0.5,2", "optimal_delta": True}
+    (figure,) = draw("bayes-saddle", quantity="gain", **flags).values()
+    place = panels(figure)[0].get_xticks().max()
+    assert [(kind, x) for kind, x, _ in stars(figure)] == [("*", place)], "where delta hurts there is none"
 
 
 def test_where_pre_training_hurts_there_is_no_best_richness(draw, tmp_path):

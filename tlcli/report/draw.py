@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from tlcli.arrays import Array, Floats, Indices, in_quadrature
 from tlcli.options.axes import BEST, best_columns, has_ends
 from tlcli.options.columns import BASELINES, errors_of, judged
-from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves
+from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves, standing
 from tlcli.report.drawing import Drawing
 from tlcli.report.ends import Ends, ends_of, ends_of_best, ends_of_grids, mark_ends, placed, summarised
 from tlcli.report.facets import fixed_text, pages
@@ -325,16 +325,9 @@ def _curve(
 ) -> Curve:
     order = (spec.x, *lines)
     at = (slice(None), *choice)
-    baseline, own = None, BASELINES.get(spec.quantity, "baseline")
-    own = own if own in block.columns else "baseline"
-    if _has_baseline(block, spec.quantity):
-        baseline = _column(block, own, index, order)[at]
+    own = _baseline_of(block, spec.quantity)
+    baseline = None if own is None else _column(block, own, index, order)[at]
     x = np.asarray(block.axes[spec.x])
-    best = None
-    names = (f"{spec.x}_opt", f"{spec.quantity}_opt")
-    if all(name in block.columns for name in names):
-        pair = [float(_column(block, name, index, order)[at][0]) for name in names]
-        best = (pair[0], pair[1])
     points = []
     if f"sim_{spec.quantity}" in block.columns:
         names = list(block.axes)
@@ -348,9 +341,7 @@ def _curve(
         found = _error_of(block, quantity, index, order)
         return None if found is None else found[at]
 
-    gain_error = error_of(own.replace("baseline", "gain") if spec.quantity not in GAINS else spec.quantity)
-    if best is not None and not _helps(best, x, baseline, gain_error):
-        best = None
+    gain_error = error_of(spec.quantity if spec.quantity in GAINS else (own or "baseline").replace("baseline", "gain"))
     ranges = None
     best_of, *bounds = best_columns(spec.quantity.removesuffix("_opt"))
     if spec.quantity == best_of and bounds[0] in block.columns:
@@ -362,14 +353,38 @@ def _curve(
         baseline,
         hue,
         points,
-        best,
+        _best(block, spec, index, order, at, gain_error),
         error_of(spec.quantity),
         ranges,
-        None if baseline is None else error_of(own),
+        None if own is None else error_of(own),
         gain_error,
         None if fine is None else _fine(fine, spec, _without_experiment(block, index), order, at),
         _rows(block, index, order, at),
     )
+
+
+def _best(
+    block: Block, spec: FigureSpec, index: tuple[Any, ...], order: Sequence[str], at: tuple[Any, ...], error: Any
+) -> tuple[float, float] | None:
+    """Return the best value of x on a curve of a loss or of its gain, and the curve's height there.
+
+    None where none is sought, or nothing helps; `error` (n_x,) is that of the gain, None where exact.
+    """
+    of_gain = spec.quantity in ("gain", "relative_gain")
+    loss = judged(block.columns) if of_gain else spec.quantity
+    if not {f"{spec.x}_opt", f"{loss}_opt"} <= block.columns.keys():
+        return None
+    value, least = (float(_column(block, f"{name}_opt", index, order)[at][0]) for name in (spec.x, loss))
+    own, x = _baseline_of(block, loss), np.asarray(block.axes[spec.x])
+    baseline = None if own is None else _column(block, own, index, order)[at]
+    if not _helps((value, least), x, baseline, error):
+        return None
+    if not of_gain:
+        return value, least
+    if baseline is None:
+        return None
+    fresh = float(baseline[_nearest(x, value)])
+    return value, fresh - least if spec.quantity == "gain" else 1 - least / fresh
 
 
 def _helps(best: tuple[float, float], x: Floats, baseline: Array | None, error: Floats | None) -> bool:
@@ -421,16 +436,17 @@ def _fine(
     block: Block, spec: FigureSpec, index: tuple[Any, ...], order: Sequence[str], at: tuple[Any, ...]
 ) -> tuple[Floats, Floats, Floats | None]:
     """Return x, values and baseline of a curve on a finer grid of x, which alone differs from the table's."""
-    names = [spec.quantity, *(["baseline"] if _has_baseline(block, spec.quantity) else [])]
+    names = [name for name in (spec.quantity, _baseline_of(block, spec.quantity)) if name is not None]
     lines = [np.asarray(_column(block, name, index, order)[at], dtype=float) for name in names]
     return np.asarray(block.axes[spec.x]), lines[0], lines[1] if len(lines) > 1 else None
 
 
-def _has_baseline(block: Block, quantity: str) -> bool:
-    """Whether there is a column of this quantity without pre-training; theories of one loss call it baseline."""
-    if BASELINES.get(quantity, "baseline") != "baseline" and BASELINES[quantity] in block.columns:
-        return True
-    return "baseline" in block.columns and quantity == judged(block.columns)
+def _baseline_of(block: Block, quantity: str) -> str | None:
+    """Return the column of this quantity without pre-training, if any; theories of one loss call it baseline."""
+    own = BASELINES.get(quantity, "baseline")
+    if own != "baseline" and own in block.columns:
+        return own
+    return "baseline" if "baseline" in block.columns and quantity == judged(block.columns) else None
 
 
 def _crossing(
@@ -444,9 +460,10 @@ def _crossing(
     found = [np.empty((0, 2))]
     for curve in curves:
         x = _inside(points, {**fixed, **curve.hue}, (spec.x,))[:, 0]
-        if spec.quantity not in GAINS and curve.baseline is not None:
-            keep = np.isfinite(curve.x)
-            found.append(np.column_stack([x, np.interp(x, curve.x[keep], curve.baseline[keep])]))
+        along, _, baseline = curve.drawn
+        if spec.quantity not in GAINS and baseline is not None:
+            keep = standing(along, log=False)
+            found.append(np.column_stack([x, np.interp(x, along[keep], baseline[keep])]))
         elif spec.quantity in GAINS:
             found.append(np.column_stack([x, np.zeros_like(x)]))
     return np.concatenate(found)
