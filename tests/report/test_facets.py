@@ -123,7 +123,9 @@ def test_curves_with_points_enough_get_no_finer_ones(curves, points, finer):
 
 def test_whole_numbers_are_not_divided(draw):
     (figure,) = draw("finetune-loss", solver="linear-structured", dim="40", p2="4,8,16,32", x="p2").values()
-    assert max(len(line.get_xdata()) for line in panels(figure)[0].lines) == 4
+    (axis,) = panels(figure)
+    finer = [line.get_xdata().tolist() for line in axis.lines if len(line.get_xdata())]
+    assert finer == [list(range(4, 33))] * len(finer)
 
 
 def test_the_best_richness_over_target_data_shows_infinity(draw, tmp_path):

@@ -20,11 +20,15 @@ def marks(axis):
 
 
 def test_values_over_more_than_a_decade_ask_for_a_logarithm():
-    assert squashed(np.geomspace(0.01, 1, 50))
-    assert not squashed(np.geomspace(0.2, 1, 50))
-    assert not squashed(np.linspace(0.01, 1, 50)), "few of them are small"
-    assert not squashed(np.append(np.geomspace(0.01, 1, 50), -0.1))
-    assert not squashed(np.append(np.geomspace(0.01, 1, 50), np.zeros(30)))
+    decades = np.geomspace(0.01, 1, 50)
+    assert squashed([decades])
+    assert not squashed([np.geomspace(0.2, 1, 50)])
+    assert not squashed([np.linspace(0.01, 1, 50)]), "few of them are small"
+    assert not squashed([np.append(decades, -0.1)])
+    assert squashed([np.append(decades[::-1], np.zeros(90))]), "where it has vanished there is nothing to see"
+    assert not squashed([decades, np.zeros(50)]), "a line of zeros is to be seen"
+    assert not squashed([np.insert(decades, 25, np.zeros(30))])
+    assert squashed([np.append([3.0, 1.0, 0.5], np.linspace(0.15, 0.1, 50))]), "a fall to a plateau"
 
 
 def test_samples_over_decades_ask_for_a_logarithm():
@@ -77,6 +81,31 @@ def test_an_interpolation_peak_is_cut_and_marked(draw):
     assert axis.get_ylim()[1] < 30
     assert {marker for marker, _, _ in marks(axis)} == {"^"}
     assert all(0.8 < x < 1.2 for _, x, _ in marks(axis))
+
+
+def test_what_a_curve_begins_with_is_no_peak():
+    fall = np.append(np.geomspace(1, 0.01, 20), np.full(80, 0.01))
+    plain = Drawing(logs={"y": False})
+    assert value_axis(plain, [fall], []) == (False, (0.0, pytest.approx(1.05)))
+    peak = np.insert(fall[20:], 40, [0.1, 1.0, 0.1])
+    assert value_axis(plain, [peak], []) == (False, (0.0, pytest.approx(0.025)))
+
+
+def test_curves_end_where_zero_follows_on_a_logarithmic_axis(draw):
+    """Without noise and ridge, structured data are learned exactly from P2 = D on: 400."""
+    flags = {"solver": "linear-structured", "p1": "100", "gamma0": "0,10"}
+    for grid in ("5:500:7", "5:1000:7", "5,10,20,50,100,200,500"):
+        (figure,) = draw("finetune-loss", p2=grid, **flags).values()
+        (axis,) = panels(figure)
+        assert axis.get_yscale() == "log"
+        curves = [line.get_xydata() for line in axis.lines if len(line.get_xdata()) > 100]
+        assert len(curves) == 3
+        for curve in curves:
+            seen = curve[~np.isnan(curve[:, 1])]
+            assert 395 <= seen[:, 0].max() < 400, "a smooth line, over whole numbers"
+            np.testing.assert_allclose(seen[:, 0], np.round(seen[:, 0]), rtol=1e-12)
+            assert axis.get_ylim()[0] < seen[:, 1].min() < seen[:, 1].max() < axis.get_ylim()[1]
+            assert ("v", seen[:, 0].max(), 0.0) in marks(axis), "where it leaves"
 
 
 def test_a_map_on_axes_by_hand(draw):

@@ -19,13 +19,23 @@ _FALL = 10.0  # below the least value: a band that reaches further down is cut b
 _BAND = 0.2  # of the largest value: a band narrower than this need not stand on zero
 
 
-def squashed(values: Floats) -> bool:
-    """Whether values (n,), all positive but for exact zeros, span so much that a linear axis would hide the lower."""
-    values = values[np.isfinite(values)]
+def squashed(lines: Sequence[Floats]) -> bool:
+    """Whether finite values of lines (n,) span so much that a linear axis would hide the lower ones.
+
+    All are positive, but for few exact zeros and those in which a line begins or ends.
+    """
+    values = np.concatenate([np.trim_zeros(line) if np.any(line) else line for line in lines])
     positive = values[values > 0]
     if len(positive) < 4 or np.any(values < 0) or len(positive) < 0.8 * len(values):
         return False
-    return bool(np.mean(positive < 0.1 * np.quantile(positive, 0.95)) > _SQUASHED)
+    if np.mean(positive < 0.1 * np.quantile(positive, 0.95)) > _SQUASHED:
+        return True
+    return _outermost(lines) > _PEAK * float(np.quantile(positive, 0.75))
+
+
+def _outermost(lines: Sequence[Floats]) -> float:
+    """Return the largest value at which a line begins or ends: what is higher are peaks."""
+    return max((float(max(line[0], line[-1])) for line in lines if line.size), default=0.0)
 
 
 def uneven(x: Floats) -> bool:
@@ -62,10 +72,10 @@ def value_axis(
     drawing: Drawing, curves: Sequence[Floats], beside: Sequence[Floats], bands: Sequence[Floats] = ()
 ) -> tuple[bool, Limits | None]:
     """Return whether the axis of values is logarithmic, and its limits: those asked for, or None for all there is."""
-    values = np.concatenate([np.ravel(part) for part in curves])
-    values, rest = values[np.isfinite(values)], np.concatenate([_ends(part) for part in (*curves, *beside)])
+    lines = [np.ravel(part)[np.isfinite(np.ravel(part))] for part in curves]
+    values, rest = np.concatenate(lines), np.concatenate([_ends(part) for part in (*curves, *beside)])
     from_zero = drawing.limits.get("y", (1.0,))[0] <= 0
-    log = drawing.logs.get("y", squashed(values) and not from_zero) and bool((values > 0).any())
+    log = drawing.logs.get("y", squashed(lines) and not from_zero) and bool((values > 0).any())
     if log:
         low, high = float(values[values > 0].min()), float(values.max())
         edges = np.concatenate([np.ravel(part) for part in bands]) if bands else np.empty(0)
@@ -73,7 +83,7 @@ def value_axis(
         low, top = float(edges.min(initial=low)), float(edges.max(initial=rest.max()))
         limits = max(low, _DEEPEST * high) / _LOG_ROOM, _LOG_ROOM * max(high, top)
     else:
-        limits = _linear_limits(values, rest)
+        limits = _linear_limits(lines, rest)
     return log, drawing.limits.get("y", limits)
 
 
@@ -83,13 +93,15 @@ def _ends(part: Floats) -> Floats:
     return np.array([finite.min(), finite.max()]) if finite.size else np.empty(0)
 
 
-def _linear_limits(values: Floats, rest: Floats) -> tuple[float, float] | None:
+def _linear_limits(lines: Sequence[Floats], rest: Floats) -> tuple[float, float] | None:
     """Keep an interpolation peak from flattening everything else: cut far above the upper quartile."""
+    values = np.concatenate(lines)
     if not values.size or values.min() < 0:
         return None
     quartile = float(np.quantile(values, 0.75))
-    if values.max() > _PEAK * quartile > 0:
-        return 0.0, _CUT * quartile
+    top = max(_CUT * quartile, 1.05 * _outermost(lines))
+    if values.max() > max(_PEAK * quartile, top):
+        return 0.0, top
     if rest.max() <= 0:  # exact zeros: matplotlib's own limits
         return None
     # Zero is on the axis, unless everything lies in a narrow band far from it.
@@ -100,7 +112,10 @@ def _linear_limits(values: Floats, rest: Floats) -> tuple[float, float] | None:
 
 
 def mark_outside(axis: Axes) -> bool:
-    """Put a mark at the edge over every stretch of a curve that lies above or below the frame; return whether any."""
+    """Put a mark at the edge over every stretch of a curve that lies above or below the frame; return whether any.
+
+    On a logarithmic axis a curve ends where zero follows.
+    """
     low, high = axis.get_ylim()
     left, right = axis.get_xlim()
     log = axis.get_yscale() == "log"
@@ -119,6 +134,8 @@ def mark_outside(axis: Axes) -> bool:
                 place = _leaving(x, y, run, high if at else low, seen, log)
                 axis.plot(place, at, marker=marker, color=line.get_color(), mec="white", mew=0.5, **style)
                 found = True
+        if log:
+            line.set_ydata(np.where(y <= 0, np.nan, y))
     return found
 
 
@@ -135,7 +152,9 @@ def _leaving(x: Floats, y: Floats, run: Indices, edge: float, seen: Flags, log: 
         return float(x[middle if level or not sides else run[np.argmax(np.abs(y[run] - edge))]])
     inside, outside = sides[0]
     ends = np.array([y[inside], y[outside], edge])
-    if log and np.all(ends > 0):
+    if log and y[outside] <= 0:
+        return float(x[inside])
+    if log:
         ends = np.log(ends)
     part = (ends[2] - ends[0]) / (ends[1] - ends[0]) if np.isfinite(ends).all() else 1.0
     return float(x[inside] + np.clip(part, 0.0, 1.0) * (x[outside] - x[inside]))

@@ -108,7 +108,9 @@ _MOST = 300_000  # numbers in all curves of a figure, of the table and as many i
 def fine_block(case: Case, axis: str) -> Block | None:
     """Return a closed form on a finer grid of one axis, None where it is costly, or not known in between."""
     theory, grid = case.theory, case.grid
-    if not theory.searchable or not theory.cheap or theory.inner or theory.own or axis not in grid.axes:
+    if not theory.searchable or not (theory.cheap or theory.smooth) or theory.inner or theory.own:
+        return None
+    if axis not in grid.axes:
         return None
     values = grid.values[axis].array
     inside = values[np.isfinite(values)]
@@ -120,7 +122,8 @@ def fine_block(case: Case, axis: str) -> Block | None:
     geometric = scale == "log" or (scale == "list" and positive.max(initial=0.0) > 10 * positive.min(initial=np.inf))
     ends = (positive.min(), positive.max()) if geometric else (inside.min(), inside.max())
     line = np.geomspace(*ends, _FINE) if geometric else np.linspace(*ends, _FINE)
-    fine = np.union1d(line, values)
+    domain = OPTIONS[axis].domain if axis in OPTIONS else None
+    fine = np.union1d(np.round(line) if domain is not None and domain.whole else line, values)
     finer = replace(case, grid=Grid({**grid.values, axis: replace(grid.values[axis], array=fine)}))
     try:
         return block_of(finer, theory.columns(finer))

@@ -16,7 +16,6 @@ from tlcli.errors import TlcliError, UsageError, suggest
 from tlcli.options import DRAWN, OPTIONS
 from tlcli.options.axes import summarised_axis, time_unit
 from tlcli.options.columns import COLUMNS, DIFFERENCES
-from tlcli.options.option import Option
 from tlcli.paths import expanded
 from tlcli.report.drawing import FORMATS, HTML, Drawing, read_drawing
 from tlcli.report.files import atomic
@@ -337,14 +336,10 @@ def _smoothed(outcomes: "Sequence[CaseResult]", blocks: Sequence[Block], drawing
     if drawn_by_time(blocks, drawing) or len(outcomes) != len(blocks):
         return drawing
     spec = plan_figure([final(block) for block in blocks], drawing)
-    if spec is None or spec.kind == "map" or spec.x in (o.name for o in OPTIONS.values() if _whole(o)):
+    if spec is None or spec.kind == "map":
         return drawing
     smooth = [fine_block(one.case, spec.x) for one in outcomes]
     return replace(drawing, smooth=smooth, smooth_axis=spec.x) if any(smooth) else drawing
-
-
-def _whole(option: Option) -> bool:
-    return option.domain is not None and option.domain.whole
 
 
 def _shown(one: "CaseResult") -> "list[Shown]":

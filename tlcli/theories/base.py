@@ -88,6 +88,7 @@ class Theory(ABC):
     store: ClassVar[str | None] = None
     version: ClassVar[str] = "1"
     searchable: ClassVar[bool] = False  # its answer is known at any parameters, not only on the grid
+    smooth: ClassVar[bool] = False  # its curves are drawn on a fine grid even where it is not cheap
     chosen: ClassVar[frozenset[str]] = frozenset()  # parameters of which it tells the best of the grid's itself
 
     # Options of experiments and searches that provenance names even where they have no part in the result.

@@ -255,6 +255,7 @@ class Structured(_Linear):
     )
     experiments: tuple[Experiment, ...] = (Regression(),)
     cheap: bool = False
+    smooth: ClassVar[bool] = True
 
     def refuse(self, given: Mapping[str, Any]) -> None:
         """Refuse a dimension of inputs that have their own."""
