@@ -1,12 +1,14 @@
 """What the figures show: panels, words, scales, lines, hatching, error bars. Not pixels."""
 
 import csv
+from itertools import product
 
 import numpy as np
 import pytest
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm, SymLogNorm, TwoSlopeNorm, to_hex
 from matplotlib.contour import QuadContourSet
+from matplotlib.path import Path
 from matplotlib.text import Text
 
 import tlcli
@@ -14,11 +16,14 @@ from tlcli.errors import UsageError
 from tlcli.options.columns import errors_of
 from tlcli.options.commands import COMMANDS
 from tlcli.report.draw import _error_of, _experiments
+from tlcli.report.drawing import Drawing
 from tlcli.report.ends import ends_of_grids
-from tlcli.report.maps import colour_scale
+from tlcli.report.maps import MapPanel, cells_of, colour_scale, draw_maps
+from tlcli.report.plan import FigureSpec
 from tlcli.report.style import COLOURS, MAX_FACETS, number
 from tlcli.report.tables import Block
 from tlcli.run.execute import execute
+from tlcli.status import Phase
 
 BOUNDARY, OPTIMUM = "black", "#E69F00"
 NEGATIVE, COLLAPSED = "//", "...."
@@ -154,6 +159,27 @@ def test_hatching_covers_the_negative_region_and_no_other(draw):
     assert hatches(panels(figure)[0]) == set(), "it never hurts there"
     assert "negative transfer" not in legend(figure)
     assert "gain = 0 (exact)" not in legend(figure)
+
+
+def test_whole_cells_are_hatched_and_those_alone_that_are_judged_negative():
+    x, y = np.array([5.0, 10, 20, 40]), np.array([0.3, 1.0, 3.0])
+    gain = np.array([[0.1, -0.1, -0.1], [-0.1, -0.9, -0.9], [-0.9, 0.1, 0.9], [0.1, -0.9, 0.1]])
+    error = np.full(gain.shape, 0.1)
+    hurts = gain < -2 * error
+    phase = np.where(gain < 0, Phase.NEGATIVE, Phase.POSITIVE).astype(np.int8)  # as that of another, exact gain
+    none = np.empty((0, 2))
+    panel = MapPanel(x, y, gain, phase, none, none, None, None, {}, exact=False, error=error)
+    for logs in (frozenset(), frozenset({"p2", "gamma0"})):
+        spec = FigureSpec("map", "p2", "gain", "gamma0", log_axes=logs)
+        (axis,) = panels(draw_maps([panel], spec, Drawing()))
+        (path,) = next(c for c in axis.collections if isinstance(c, QuadContourSet)).get_paths()
+        sides = [
+            np.stack([e[:-1] * (1 - t) + e[1:] * t for t in (0.01, 0.5, 0.99)]) for e in cells_of(panel, spec).edges
+        ]
+        for i, j in np.ndindex(gain.shape):
+            places = list(product(sides[0][:, i], sides[1][:, j]))
+            inside = sum(Path(part).contains_points(places).astype(int) for part in path.to_polygons())
+            assert (inside % 2 == hurts[i, j]).all(), "to its corners, and no further"
 
 
 def test_collapsed_features_are_dotted(draw):

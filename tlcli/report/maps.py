@@ -124,8 +124,9 @@ def _judged(cells: Cells, panel: MapPanel, spec: FigureSpec) -> Cells:
     sign = signs(cells.values, error)
     if error is not None:
         neutral = (sign == 0) & np.isfinite(cells.values) & (phase != Phase.COLLAPSED)
-        if phase is not None:
-            phase = np.where((phase == Phase.NEGATIVE) & (sign == 0), Phase.NEUTRAL, phase)
+        if phase is not None:  # that of the table may be of another gain
+            signed = np.isin(phase, (Phase.NEGATIVE, Phase.NEUTRAL, Phase.POSITIVE)) & (error > 0)
+            phase = np.where(signed, sign, phase)
     lines: list[tuple[Floats, str, str]] = []
     grid = (cells.x, cells.y)
     steps = stepped(spec.x) or stepped(spec.y)
@@ -159,7 +160,7 @@ def _draw_panel(
     shown = on_scale(cells.values, norm, spec.quantity)
     mesh = axis.pcolormesh(*edges, shown.T, norm=norm, cmap=cmap, shading="flat", rasterized=True)
     if spec.quantity in GAINS:
-        _draw_zero(axis, cells, logs, handles)
+        _draw_zero(axis, cells, handles)
     if panel.optimum is not None:
         _draw_optimum(axis, panel, spec, handles)
     for line, log, numbers in ((axis.xaxis, logs[0], x), (axis.yaxis, logs[1], y)):
@@ -175,13 +176,13 @@ def _draw_panel(
 _LINES = {"zero": {"lw": 1.6}, "jumps": {"lw": 1.4, "ls": ":"}}
 
 
-def _draw_zero(axis: Axes, cells: Cells, logs: tuple[bool, bool], handles: dict[str, Any]) -> None:
+def _draw_zero(axis: Axes, cells: Cells, handles: dict[str, Any]) -> None:
     """Draw where the gain is zero, negative or unknown."""
     if cells.neutral is not None:
         _shade(axis, cells.edges, cells.neutral, handles)
     if cells.phase is not None:
         _cover(axis, cells.edges, cells.phase == Phase.COLLAPSED, "white")  # no colour beneath the dots
-        _shade_phases(axis, cells.x, cells.y, cells.phase, logs, handles)
+        _hatch(axis, cells.edges, cells.phase, handles)
     for line, key, words in cells.lines:
         axis.plot(*line.T, color="black", marker="." if len(line) == 1 else "", **_LINES[key])
         handles[key] = Line2D([], [], color="black", label=words, **_LINES[key])
@@ -282,22 +283,13 @@ def _without_peak(values: Floats) -> float:
     return most if top > 2 * most > 0 else top
 
 
-def _shade_phases(
-    axis: Axes,
-    x: Floats,
-    y: Floats,
-    phase: NDArray[np.int8],
-    logs: tuple[bool, bool],
-    handles: dict[str, Any],
-) -> None:
-    # Repeat the outermost cells at the panel's edges, so that the hatching reaches them.
-    phase = np.pad(phase, 1, mode="edge")
-    (left, *_, right), (bottom, *_, top) = _cell_edges(x, logs[0]), _cell_edges(y, logs[1])
-    x, y = np.concatenate(([left], x, [right])), np.concatenate(([bottom], y, [top]))
+def _hatch(axis: Axes, edges: Any, phase: NDArray[np.int8], handles: dict[str, Any]) -> None:
+    """Hatch whole cells: with every edge given twice, contours have no room but the edges themselves."""
+    x, y = (np.repeat(line, 2)[1:-1] for line in edges)
     for code, hatch, words in _HATCHES:
-        mask = phase == code
-        if mask.any() and min(mask.shape) > 1:
-            filled = axis.contourf(x, y, mask.T.astype(float), levels=[0.5, 1.5], colors="none", hatches=[hatch])
+        where = (phase == code).repeat(2, axis=0).repeat(2, axis=1)
+        if where.any():
+            filled = axis.contourf(x, y, where.T.astype(float), levels=[0.5, 1.5], colors="none", hatches=[hatch])
             filled.set_edgecolor("0.25")
             filled.set_linewidth(0)
             handles[words] = Patch(facecolor="white", edgecolor="0.25", hatch=hatch, label=words)
