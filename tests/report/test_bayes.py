@@ -250,6 +250,11 @@ def test_kernels_over_a_grid_sorted_by_label():
     assert len(borders) == 1, "between the two labels"
 
 
+def test_diagonals_beyond_the_colours_of_bayesian_kernels_are_marked_on_the_bar():
+    figure = draw_kernel_grid([shown(0.1, 1.0)])
+    assert figure.axes[-1]._colorbar.extend == "max", "1 on the diagonal, 0.1 beside it"
+
+
 def test_what_is_not_certified_is_not_drawn():
     assert draw_kernel_grid([shown(1.0, 0.0, solved=False)]) is not None, "the source is"
     none = shown(1.0, 0.0, solved=False)

@@ -267,6 +267,19 @@ def test_colour_scales():
             assert norm.vmin < norm.vmax
 
 
+@pytest.mark.parametrize(("sign", "quantity"), [(1, "forgetting"), (-1, "gain"), (1, "gain"), (0, "gain")])
+@pytest.mark.parametrize("decades", [0.5, 4.0])
+def test_the_bar_of_values_of_one_sign_is_one_half(sign, quantity, decades):
+    x, none = np.arange(1.0, 5.0), np.empty((0, 2))
+    values = np.geomspace(10.0**-decades, 1.0, 16).reshape(4, 4) ** 2 * (sign or (-1.0) ** np.arange(4))
+    panel = MapPanel(x, x, values, None, none, none, None, None, {})
+    axis = bar(draw_maps([panel], FigureSpec("map", "p2", quantity, "gamma0"), Drawing()))
+    assert axis.get_ylim() == (0.0 if sign > 0 else -1.0, 0.0 if sign < 0 else 1.0)
+    words = {True: "up to the dotted line", False: "between the dotted lines"}
+    assert (words[sign != 0] in axis.get_ylabel()) == (decades > 1)
+    assert words[sign == 0] not in axis.get_ylabel()
+
+
 # Curves
 
 

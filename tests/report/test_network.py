@@ -132,6 +132,17 @@ def test_kernels_are_those_of_the_target_sorted_by_label():
     assert set(found) == {"start", "stage1"}
 
 
+@pytest.mark.parametrize(
+    ("entries", "extend"), [([1.0, 1.0, 9.0], "max"), ([1.0, 0.99, 0.5], "neither"), ([-9.0, 1.0, 9.0], "both")]
+)
+def test_clipped_colours_of_kernels_are_marked_on_the_bar(entries, extend):
+    kernel = np.full((40, 40), 1.0)
+    kernel[0, :3] = entries
+    found = arrays(range(40), {"start": np.ones((40, 40)), "stage1": kernel})
+    figure = draw_kernels([Shown(None, {}, found)])
+    assert figure.axes[-1]._colorbar.extend == extend
+
+
 @pytest.mark.parametrize(("sign", "kind"), [(1, Normalize), (-1, TwoSlopeNorm)])
 def test_kernels_share_one_scale_and_show_the_classes(sign, kind):
     kernel = np.array([[1.0, 0.2 * sign], [0.2 * sign, 1.0]])

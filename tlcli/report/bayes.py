@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from tlcli.arrays import Floats
 from tlcli.report.kernels import Planned, Shown, draw_densities, kernel_scale, part_of
-from tlcli.report.style import facet_title, new_figure, number, scaled_letters
+from tlcli.report.style import clipped, facet_title, new_figure, number, scaled_letters
 
 _ROWS, _COLUMNS = 4, 6  # kernels in one figure
 _CLASSES = 20  # labels with at most so many different whole values are classes
@@ -67,7 +67,8 @@ def draw_kernel_grid(shown: Sequence[Shown]) -> Figure | None:
         axes[0].set_ylabel(facet_title(key[0], dict(key[1])) or "sorted by label")
     assert image is not None
     # One colour bar for kernels of very different size: each is shown in units of its largest diagonal entry.
-    figure.colorbar(image, ax=grid, label="kernel / mean of its diagonal", shrink=0.85, aspect=28)
+    bar: dict[str, Any] = {"label": "kernel / mean of its diagonal", "shrink": 0.85, "aspect": 28}
+    figure.colorbar(image, ax=grid, extend=clipped(tables, norm), **bar)
     words = r"points of the source ($\bar\Phi$) and of the target ($\Phi$), sorted by label"
     drawn = sum(len(line) for _, line in picked)
     figure.supxlabel(

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from tlcli.arrays import Array
 from tlcli.losses.labels import class_numbers
-from tlcli.report.style import COLOURS, facet_title, legend_below, new_figure, scaled_letters
+from tlcli.report.style import COLOURS, clipped, facet_title, legend_below, new_figure, scaled_letters
 
 Planned = tuple[str, Callable[[], Figure | None]]  # name of the file, and what draws it if there is something
 
@@ -103,7 +103,8 @@ def draw_kernels(shown: Sequence[Shown], note: str = "") -> Figure | None:
     moments = [m for m in _MOMENTS if any(m in found for found, _ in pairs)]
     if len(moments) < 2:
         return None
-    norm, cmap = kernel_scale([kernel for found, _ in pairs for kernel in found.values()])
+    kernels = [kernel for found, _ in pairs for kernel in found.values()]
+    norm, cmap = kernel_scale(kernels)
     size = (2.9 * len(moments) + 1.0, 3.0 * len(shown) + 0.3)
     figure, grid = new_figure(len(shown), len(moments), size)
     image = None
@@ -126,7 +127,8 @@ def draw_kernels(shown: Sequence[Shown], note: str = "") -> Figure | None:
         if "classes_target" in one.arrays:
             _name_blocks(axes[0], labels, borders, one.arrays)
     if image is not None:
-        figure.colorbar(image, ax=grid, label=r"feature kernel $\Phi(x,x')$", shrink=0.85, aspect=28)
+        bar: dict[str, Any] = {"label": r"feature kernel $\Phi(x,x')$", "shrink": 0.85, "aspect": 28}
+        figure.colorbar(image, ax=grid, extend=clipped(kernels, norm), **bar)
     figure.supxlabel(note, fontsize=scaled_letters(9.5))
     return figure
 

@@ -22,7 +22,17 @@ from tlcli.report.boundary import between, sides, signs, told, traced
 from tlcli.report.drawing import Drawing
 from tlcli.report.facets import shape
 from tlcli.report.plan import FigureSpec
-from tlcli.report.style import facet_grid, facet_title, finite_axis, head, legend_below, log_axis, number, outer_labels
+from tlcli.report.style import (
+    clipped,
+    facet_grid,
+    facet_title,
+    finite_axis,
+    head,
+    legend_below,
+    log_axis,
+    number,
+    outer_labels,
+)
 from tlcli.report.tables import Block
 from tlcli.status import Phase
 
@@ -211,26 +221,26 @@ def _cover(axis: Axes, edges: Any, where: Flags, colour: str) -> None:
 
 def _colour_bar(figure: Figure, axes: Sequence[Axes], mesh: Any, values: Sequence[Floats], spec: FigureSpec) -> None:
     norm = mesh.norm
-    label, extend = spec.value_label, _extension(values, norm)
+    label, extend = spec.value_label, clipped(values, norm)
     if _infinite(values, spec.quantity):
         label, extend = rf"{label} (arrow: $\infty$)", "both" if extend == "min" else "max"
     ticks: dict[str, Any] = {}
     if isinstance(norm, LogNorm) and norm.vmin and norm.vmax and norm.vmax <= 1000 * norm.vmin:
         ticks = {"ticks": LogLocator(subs=(1.0, 2.0, 5.0)), "format": FuncFormatter(lambda value, _: number(value))}
     bar = figure.colorbar(mesh, ax=axes, label=label, extend=extend, shrink=0.9, aspect=28, **ticks)
-    if isinstance(norm, SymLogNorm) and norm.vmax is not None:
+    if not isinstance(norm, (SymLogNorm, TwoSlopeNorm)) or norm.vmin is None or norm.vmax is None:
+        return
+    flat, slight = np.concatenate([v[np.isfinite(v)] for v in values]), _SLIGHT * norm.vmax
+    low = 0.0 if flat.size and flat.min() >= -slight and extend in ("neither", "max") else norm.vmin
+    high = 0.0 if low and flat.size and flat.max() <= slight and extend in ("neither", "min") else norm.vmax
+    if isinstance(norm, SymLogNorm):
         # Decades near the linear part would be written over each other; where it ends, the bar has a line.
         decades = 10.0 ** np.arange(math.ceil(math.log10(5 * norm.linthresh)), math.floor(math.log10(norm.vmax)) + 1)
         bar.set_ticks([*-decades[::-1], 0.0, *decades])
         for at in (-norm.linthresh, norm.linthresh):
             bar.ax.axhline(at, color="black", lw=0.8, ls=":")
-        bar.set_label(f"{label}\n(linear between the dotted lines)")
-    elif isinstance(norm, TwoSlopeNorm) and norm.vmin is not None and norm.vmax is not None:
-        flat = np.concatenate([v[np.isfinite(v)] for v in values])
-        if flat.size and flat.min() >= -_SLIGHT * norm.vmax and extend in ("neither", "max"):
-            bar.ax.set_ylim(0.0, norm.vmax)  # half of the bar is enough for gains of one sign
-        elif flat.size and flat.max() <= _SLIGHT * norm.vmax and extend in ("neither", "min"):
-            bar.ax.set_ylim(norm.vmin, 0.0)
+        bar.set_label(f"{label}\n(linear {'between the dotted lines' if low and high else 'up to the dotted line'})")
+    bar.ax.set_ylim(low, high)  # half of the bar is enough for values of one sign
 
 
 def colour_scale(values: Sequence[Floats], signed: bool, reverse: bool = False) -> tuple[Normalize, Any]:
@@ -340,12 +350,3 @@ def _cell_edges(values: Floats, log: bool) -> Floats:
     if not log and v[0] > 0:
         edges[0] = max(edges[0], 0.0)  # nothing is below zero: neither samples nor richness
     return np.exp(edges) if log else edges
-
-
-def _extension(values: Sequence[Floats], norm: Normalize) -> str:
-    flat = np.concatenate([v.ravel() for v in values])
-    flat = flat[np.isfinite(flat)]
-    assert norm.vmin is not None
-    assert norm.vmax is not None
-    below, above = bool((flat < norm.vmin).any()), bool((flat > norm.vmax).any())
-    return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import ListedColormap, LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -162,6 +162,17 @@ def hue_bar(figure: Figure, axes: Sequence[Axes], name: str, values: Sequence[An
     ticks = np.unique(np.linspace(0, len(values) - 1, min(6, len(values))).round().astype(int))
     bar.set_ticks(ticks.tolist(), labels=[number(values[i]) for i in ticks])
     bar.minorticks_off()
+
+
+def clipped(values: Sequence[Array], norm: Normalize) -> str:
+    """Return at which ends of its scale a colour bar needs an arrow: there are values beyond by a colour or more."""
+    flat = np.concatenate([v.ravel() for v in values])
+    flat = flat[np.isfinite(flat)]
+    assert norm.vmin is not None
+    assert norm.vmax is not None
+    room = 0.0 if isinstance(norm, (LogNorm, SymLogNorm)) else (norm.vmax - norm.vmin) / 256
+    below, above = bool((flat < norm.vmin - room).any()), bool((flat > norm.vmax + room).any())
+    return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
 
 
 def head(figure: Figure, title: str | None, subtitle: str = "") -> None:
