@@ -9,9 +9,10 @@ from PIL import Image
 
 from tlcli.errors import UsageError
 from tlcli.options.commands import COMMANDS
-from tlcli.report.drawing import read_drawing
+from tlcli.report.drawing import Drawing, read_drawing
 from tlcli.report.plotting import check_style
 from tlcli.report.style import read_style
+from tlcli.report.writer import save
 from tlcli.run.execute import execute
 
 
@@ -55,6 +56,15 @@ def test_a_layout_that_is_found_once_is_that_of_matplotlib(tmp_path, monkeypatch
     assert len(drawn) - once == 2 * once
     one, two = ((tmp_path / name / f"figure.{ending}").read_bytes() for name in ("once", "twice"))
     assert one == two
+
+
+def test_tick_labels_of_neighbouring_panels_do_not_touch(draw, tmp_path):
+    """The axis ends on a tick that it has only in its final width."""
+    flags = {"x": "alpha2=0.05:1.2:12", "y": "gamma0=log:0.1:10:3", "rho": "0.3,0.6", "sigma1": "0,0.3"}
+    (figure,) = dict.values(draw("phase-diagram", **flags))
+    save(figure, tmp_path / "figure.png", {}, Drawing())
+    boxes = [axes.xaxis.get_tightbbox(for_layout_only=True) for axes in figure.axes[2:4]]
+    assert boxes[0].x1 + 2 < boxes[1].x0
 
 
 def test_size_and_dpi(tmp_path):

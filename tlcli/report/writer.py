@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tlcli.report.drawing import HTML, Drawing
 from tlcli.report.files import atomic
 from tlcli.report.provenance import png_chunks
 from tlcli.report.style import fit_legends, look
+
+_APART = 0.02  # inches around a tick label that no other one may touch
 
 
 def write_figures(
@@ -91,6 +94,8 @@ def _laid_out_once(figure: Figure) -> Iterator[None]:
         if engine is not None and figure.axes:
             with suppress(ValueError):  # as `Figure.draw` does
                 engine.execute(figure)
+                if _overprinted(figure, renderer):  # wider panels have more ticks than those that were given room
+                    engine.execute(figure)
 
     if figure.get_layout_engine() is not None:
         figure.draw = lay_out  # type: ignore[method-assign]
@@ -98,3 +103,13 @@ def _laid_out_once(figure: Figure) -> Iterator[None]:
         yield
     finally:
         vars(figure).pop("draw", None)
+
+
+def _overprinted(figure: Figure, renderer: RendererBase) -> bool:
+    """Whether the tick labels of one panel touch those of another."""
+    for name in ("xaxis", "yaxis"):
+        boxes = [getattr(axes, name).get_tightbbox(renderer, for_layout_only=True) for axes in figure.axes]
+        padded = [box.padded(_APART * figure.dpi) for box in boxes if box is not None]
+        if any(one.overlaps(other) for one, other in combinations(padded, 2)):
+            return True
+    return False
