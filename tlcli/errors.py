@@ -74,6 +74,16 @@ def digits(value: float) -> str:
     return short if float(short) == value else repr(float(value))
 
 
+def counted(count: int, word: str) -> str:
+    """Return `1 WORD` or `N WORDs`."""
+    return f"1 {word}" if count == 1 else f"{count} {word}s"
+
+
+def part_of(part: int, count: int, word: str) -> str:
+    """Return `N of M WORDs are`, or `is`."""
+    return f"{part} of {counted(count, word)} {'is' if part == 1 else 'are'}"
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the nearest known word, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.55)

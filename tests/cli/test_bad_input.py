@@ -51,7 +51,7 @@ CASES = [
     ("finetune-loss --alpha2 0.1:1:10000000 --rho 0:1:100", "10000000 x 100 = 1000000000 points"),
     ("finetune-loss --gamma0 0.5 1", "'1' stands by itself; write several values of one option with commas"),
     ("finetune-loss --gamma0 0.5, 1e-3", "'1e-3' stands by itself"),
-    ("finetune-loss --gamma0 0.5 1 2", "extra argument(s) (2); write several values of one option with commas"),
+    ("finetune-loss --gamma0 0.5 1 2", "'2' stands by itself; write several values of one option with commas"),
     # Options
     ("finetune-loss --alfa1 3", "No such option: --alfa1"),
     ("pretrain-kernel --alpha3 3", "No such option: --alpha3"),

@@ -240,10 +240,10 @@ def test_a_dry_run_says_how_long_and_how_large(tlcli):
     done = tlcli(TASK, grid, "--dry-run -o out")
     lines = [line.strip() for line in done.out.splitlines()]
     assert lines[1] == "theory: 4 points and draws of the data, 0 already stored, 4 to compute"
-    assert lines[2] == "less than 1 s on 1 worker(s), 135 MB: 2 sources, 2 targets alone, 2 tied targets by linear"
+    assert lines[2] == "less than 1 s on 1 worker, 135 MB: 2 sources, 2 targets alone, 2 tied targets by linear"
     assert lines[3] == "experiments: 4 points, 0 already stored, 4 to compute"
     assert lines[4].endswith("MB")
-    assert "on 1 worker(s)" in lines[4]
+    assert "on 1 worker" in lines[4]
     assert tlcli(TASK, "--gamma0 1 --delta 0,1 -o out").code == 0
     done = tlcli(TASK, "--gamma0 1,2 --delta 0,1 -o out --dry-run")
     assert "1 source, 1 target alone, 1 tied target by linear" in done.out, "the rest is stored"

@@ -118,7 +118,7 @@ def test_the_worst_verdict_of_several_tables_counts(tlcli, result):
     assert tlcli("finetune-loss --rho 0:1:3 -o plain --quiet").code == 0
     done = tlcli("check plain out --finite-size 3")
     assert done.code == 4
-    assert "plain: 3 rows\n  no experiment in the table\n" in done.out
+    assert "plain: 3 rows\n  complete and converged; no experiment in the table\n" in done.out
     assert tlcli("check plain").code == 0
 
 

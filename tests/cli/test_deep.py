@@ -79,7 +79,7 @@ def test_networks_of_finite_width_stand_beside_the_theory(tlcli, tmp_path):
 def test_a_dry_run_tells_the_memory(tlcli, tmp_path):
     done = tlcli("dmft-solve", *TINY, "--depth", "3", "--dry-run", "-o", str(tmp_path))
     assert done.code == 0
-    found = re.search(r"worker\(s\), 1\d\d MB: 128 neurons or axes and (\d+) directions per hidden matrix", done.out)
+    found = re.search(r"workers?, 1\d\d MB: 128 neurons or axes and (\d+) directions per hidden matrix", done.out)
     assert found, done.out
     assert 30 < int(found[1]) < 150
     assert "seen in a look" in done.out

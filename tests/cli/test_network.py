@@ -275,7 +275,7 @@ def test_a_missed_accuracy_is_told_and_ends_with_3_where_it_is_strict(tlcli):
     hasty = CURVE.replace("--accuracy 1", "")
     done = tlcli(f"{hasty} --accuracy 1e-6 -o out")
     assert done.code == 0
-    assert "1 of 1 solution(s) are inaccurate: asked 1e-06, reached 0.0" in done.err
+    assert "1 of 1 solution is inaccurate: asked 1e-06, reached 0.0" in done.err
     assert {row["status"] for row in read("out/table.csv")} == {"inaccurate"}
     assert tlcli(f"{hasty} --accuracy 1e-6 --strict -o out").code == 3
     assert tlcli("check out").code == 0

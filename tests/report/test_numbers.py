@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from tlcli.errors import counted
 from tlcli.report.ends import ends_of, ends_of_grids
-from tlcli.report.numbers import counted, number, rows, span, with_error
+from tlcli.report.numbers import number, rows, span, with_error
 from tlcli.report.records import early_stop
 from tlcli.report.style import MAX_FACETS, facet_title, finite_axis, marker_of, palette
 from tlcli.report.style import number as drawn

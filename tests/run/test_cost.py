@@ -68,7 +68,7 @@ def test_the_announced_memory_of_an_experiment_is_what_it_uses(words, tmp_path, 
     monkeypatch.chdir(tmp_path)
     command = f"finetune-loss --alpha2 0.5 --simulate {words}"
     used = used_by(command, "-")
-    number, unit = re.search(r"worker\(s\), ([0-9.]+) (MB|GB)", call(command, "-o out --dry-run").out).groups()
+    number, unit = re.search(r"workers?, ([0-9.]+) (MB|GB)", call(command, "-o out --dry-run").out).groups()
     assert used / 1.5 < float(number) * {"MB": 1e6, "GB": 1e9}[unit] < used * 1.5
 
 
@@ -78,7 +78,7 @@ def test_the_announced_memory_of_a_bayesian_network_is_what_it_uses(sizes, tmp_p
     monkeypatch.chdir(tmp_path)
     command = f"bayes-saddle --source linear --target linear --dim 30 --delta 1 {sizes}"
     used = used_by(command, "-")
-    number, unit = re.search(r"worker\(s\), ([0-9.]+) (MB|GB)", call(command, "-o out --dry-run").out).groups()
+    number, unit = re.search(r"workers?, ([0-9.]+) (MB|GB)", call(command, "-o out --dry-run").out).groups()
     assert used / 1.5 < float(number) * {"MB": 1e6, "GB": 1e9}[unit] < used * 1.5
 
 
@@ -91,7 +91,7 @@ def test_the_announced_memory_of_a_deep_network_is_what_it_uses(words, tmp_path,
     tail = "--dim 3 --depth 2 --t1 0.3 --t2 0.3 --times 0.3"
     command = f"dmft-solve --source linear --target hermite:3 {words} {tail}"
     used = used_by(command, "-")
-    number, unit = re.search(r"worker\(s\), ([0-9.]+) (MB|GB)", call(command, "-o out --dry-run").out).groups()
+    number, unit = re.search(r"workers?, ([0-9.]+) (MB|GB)", call(command, "-o out --dry-run").out).groups()
     assert used / 1.25 < float(number) * {"MB": 1e6, "GB": 1e9}[unit] < used * 1.25
 
 

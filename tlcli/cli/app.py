@@ -1,6 +1,7 @@
 """The `tlcli` program: its subcommands, and how an error becomes one sentence and an exit code."""
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -255,10 +256,10 @@ def _usage_or_unexpected(error: Exception) -> int:
             print(format_message(), file=sys.stderr)
         else:
             text = " ".join(format_message().split())
-            if "unexpected extra argument" in text:
+            if found := re.search(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", text):
                 from tlcli.cli.commands import WITH_COMMAS
 
-                text = f"{text.rstrip('.')}; {WITH_COMMAS}."
+                text = f"'{found[1]}' stands by itself; {WITH_COMMAS}."
             _say(text)
         return EXIT_USAGE
     if os.environ.get("TLCLI_DEBUG"):

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlcli.errors import EXIT_CHECK_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, UsageError, digits
+from tlcli.errors import EXIT_CHECK_FAILED, EXIT_NOT_CONVERGED, EXIT_OK, UsageError, counted, digits
 from tlcli.report.agreement import Agreement, assess
 from tlcli.report.folder import strangers
-from tlcli.report.numbers import counted, rows
+from tlcli.report.numbers import rows
 
 _SHOWN = 10
 
@@ -77,6 +77,13 @@ def _tell_rows(found: Agreement, tell: Callable[[str], None]) -> bool:
     return incomplete or found.twice > 0
 
 
+def _sound(found: Agreement, incomplete: bool) -> str:
+    """Return what the rows are that nothing was told about."""
+    words = ["complete"] if found.expected is not None and not incomplete else []
+    words += [] if found.beside or found.unjudged or found.unsolved or found.inaccurate else ["converged"]
+    return f"{' and '.join(words)}; " if words else ""
+
+
 def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: Callable[[str], None]) -> int:
     tell(f"{path}: {rows(found.rows)}")
     for fault in found.faults[:_SHOWN]:
@@ -108,7 +115,7 @@ def _check_one(path: Path, found: Agreement, sigmas: float, strict: bool, tell: 
         tell("  NOTHING COMPARED")
         return EXIT_CHECK_FAILED
     if worst is None:
-        tell("  no experiment in the table")
+        tell(f"  {_sound(found, incomplete)}no experiment in the table")
     else:
         limit = found.threshold(sigmas)
         verdict = "DISAGREES" if beyond or columns else "agrees"

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from tlcli.errors import counted
+
 _DIGITS = 3
 
 
@@ -40,11 +42,13 @@ def span(values: Any) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def points(count: int, none: bool = False) -> str:
+    """Return `all N points` or `both points`; `none`: what stands after a negation, `any of N points`."""
+    if none:
+        return "either of 2 points" if count == 2 else f"any of {count} points"
+    return "both points" if count == 2 else f"all {count} points"
+
+
 def rows(count: int) -> str:
     """Return `1 row` or `N rows`."""
     return counted(count, "row")
-
-
-def counted(count: int, word: str) -> str:
-    """Return `1 WORD` or `N WORDs`."""
-    return f"1 {word}" if count == 1 else f"{count} {word}s"

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tlcli.report.numbers import counted
+from tlcli.errors import counted
+from tlcli.report.markup import plain_text
 from tlcli.run.cost import peak, theory_cost
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
@@ -23,7 +24,7 @@ def report(job: Job, how: Invocation, store: Stores) -> None:
     """Print the plan; estimates come from a small part of the grid and from one trial of the first experiment."""
     for case in job.cases:
         axes = " x ".join(f"{name} ({case.grid.values[name].size})" for name in case.grid.axes) or "one point"
-        title = f"{job.name} [{case.label}]" if case.label else job.name
+        title = f"{job.name} [{plain_text(case.label)}]" if case.label else job.name
         print(f"{title}: {case.theory.name} on {axes}: {counted(case.grid.size, 'point')}")
         if (tasks := case.theory.tasks(case, job.settings["seed"])) and isinstance(case.theory, PointByPoint):
             _costly(tasks, store.of(case), how)
@@ -46,7 +47,8 @@ def report(job: Job, how: Invocation, store: Stores) -> None:
         seconds = one_trial(tasks[0]) * int(job.settings["trials"]) * left / how.jobs
         sizes = [(one.memory(task.parameters), task.parameters["dim"]) for _, one, part in parts for task in part]
         size, dim = max(sizes, key=lambda pair: pair[0])
-        print(f"  {shown_time(seconds)} on {how.jobs} worker(s), {shown_size(size * min(how.jobs, left))} (D = {dim})")
+        memory = shown_size(size * min(how.jobs, left))
+        print(f"  {shown_time(seconds)} on {counted(how.jobs, 'worker')}, {memory} (D = {dim})")
 
 
 def _of_shard(how: Invocation) -> str:
@@ -76,7 +78,7 @@ def _networks(tasks: Sequence[Task], store: PointStore | None, shard: Shard | No
         costs.append((seconds * len(group) * len(left) / len(alike), size))
     workers = min(jobs, len(left))
     seconds, size = sum(c[0] for c in costs) / workers, max(c[1] for c in costs) * workers
-    print(f"  {shown_time(seconds)} on {workers} worker(s), {shown_size(size)}")
+    print(f"  {shown_time(seconds)} on {counted(workers, 'worker')}, {shown_size(size)}")
 
 
 def spread(group: Sequence[Task]) -> list[Task]:

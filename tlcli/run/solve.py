@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tlcli.errors import counted
+from tlcli.report.markup import plain_text
 from tlcli.run.invocation import Invocation
 from tlcli.run.job import Job
 from tlcli.run.messages import Messages
@@ -43,7 +45,7 @@ def solve(
     for text in found.messages[:_SHOWN]:
         messages.warn(text)
     if len(found.messages) > _SHOWN:
-        messages.warn(f"{len(found.messages) - _SHOWN} more message(s) of points that broke off.")
+        messages.warn(f"{counted(len(found.messages) - _SHOWN, 'more message')} of points that broke off.")
     for text in found.notes:
         messages.note(text)
     if math.isfinite(found.reached):
@@ -101,7 +103,7 @@ def measure(job: Job, case: Case, how: Invocation, store: PointStore | None, mes
     result = how.sweep(_label(job, case), [task for *_, tasks in parts for task in tasks], store, messages)
     if result.n_failed:
         first = next(r for r in result.records if r is not None and r.get("status") == "failed")
-        messages.warn(f"{result.n_failed} experiment(s) failed, the first with {first.get('message')}")
+        messages.warn(f"{counted(result.n_failed, 'experiment')} failed, the first with {first.get('message')}")
     records, start = [], 0
     for _, experiment, tasks in parts:
         groups: dict[int, list[Placed]] = {}
@@ -112,10 +114,11 @@ def measure(job: Job, case: Case, how: Invocation, store: PointStore | None, mes
     restless = sum(r is not None and r.get("status") == "not_converged" for line in records for r in line)
     if restless:
         messages.warn(
-            f"{restless} experiment(s) have chains that still drift (sim_drift) and so no numbers: lower beta or gamma."
+            f"chains of {counted(restless, 'experiment')} still drift (sim_drift), so that there are no numbers: "
+            "lower beta or gamma."
         )
     return Measured([variant for variant, *_ in parts], records, result.n_failed + restless)
 
 
 def _label(job: Job, case: Case) -> str:
-    return f"{job.name} {case.label}" if case.label else job.name
+    return f"{job.name} {plain_text(case.label)}" if case.label else job.name

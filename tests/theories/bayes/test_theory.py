@@ -201,7 +201,7 @@ def test_starts_that_differ_more_than_others_do_are_told(case, v, kernel, status
     assert len(told) == (v == 0.041)
     if told:
         assert told[0].startswith(
-            "1 of 2 point(s) are certified by a small gap though their two starts differ by up to 4.1% in v"
+            "1 of 2 points is certified by a small gap though the two starts differ by up to 4.1% in v"
         )
 
 

@@ -107,7 +107,7 @@ def test_what_missed_the_accuracy_or_never_rested_is_told(tlcli):
     assert float(row["residual"]) == pytest.approx(worst / unit, rel=0.2)  # the labels' power is near 1
     done = tlcli(*command, "--strict -o strict")
     assert done.code == 3
-    assert "1 of 1 average(s) are inaccurate: asked 0.01, reached" in done.err
+    assert "1 of 1 average is inaccurate: asked 0.01, reached" in done.err
     assert "in units of the labels' mean square, or of the loss where that is larger" in done.err
     assert tlcli(*command, "--accuracy 1 -o loose").code == 0
     assert rows("loose")[0]["status"] == "converged"

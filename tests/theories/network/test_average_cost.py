@@ -79,7 +79,7 @@ def test_workers_of_large_pools_keep_within_4_gb(monkeypatch, tmp_path):
     assert 2e9 < size < 4e9 < 2 * size
     count, why = cost.workers_within(size, 3)
     assert count == 1
-    assert "1 worker(s) instead of 3: each holds 2.2 GB, and averages keep within 4.0 GB together" in why
+    assert "1 worker instead of 3: each holds 2.2 GB, and averages keep within 4.0 GB together" in why
     assert cost.workers_within(cost.memory(small), 3) == (3, "")
     assert cost.workers_within(1.3e9, 8)[0] == 3
     monkeypatch.chdir(tmp_path)
@@ -89,11 +89,11 @@ def test_workers_of_large_pools_keep_within_4_gb(monkeypatch, tmp_path):
     command += " --pool 40 --p2 5 --gamma0 1,2 --neurons 64 --repeats 2 --accuracy 9 --jobs 2"
     monkeypatch.setattr(cost, "_TOGETHER", 4e8)
     done = call(command, "--dry-run")
-    assert "on 1 worker(s), 253 MB\n  1 worker(s) instead of 2: each holds 253 MB" in done.out
+    assert "on 1 worker, 253 MB\n  1 worker instead of 2: each holds 253 MB" in done.out
     monkeypatch.setattr("tlcli.sweep.runner.make_executor", _refused_processes)
     done = call(command, "-o out")
     assert done.code == 0
-    assert "1 worker(s) instead of 2: each holds 253 MB" in done.err
+    assert "1 worker instead of 2: each holds 253 MB" in done.err
 
 
 def _refused_processes(spec, jobs):

@@ -114,9 +114,9 @@ def test_a_dry_run_says_a_time(tmp_path, capsys):
     assert execute("dmft-solve", COMMANDS["dmft-solve"].options, None, flags) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "1 point and draw of the data, 0 already stored" in lines[1]
-    assert "on 1 worker(s)" in lines[2]
+    assert "on 1 worker" in lines[2]
     assert lines[3].startswith("  experiments: 1 point, ")
-    assert "on 1 worker(s)" in lines[4]
+    assert "on 1 worker" in lines[4]
     assert not (tmp_path / "r").exists()
 
 
@@ -164,4 +164,4 @@ def test_a_look_at_a_deep_network_ends(monkeypatch):
     monkeypatch.setattr(cost, "LIMIT", 0.01)
     assert cost.expected_seconds(tasks) == np.inf
     (case,) = prepare("dmft-solve", COMMANDS["dmft-solve"].options, None, {**FLAGS, "depth": 2}).cases
-    assert case.theory.estimate(case, tasks, tasks, 1)[0].startswith("more than 60 s on 1 worker(s), ")
+    assert case.theory.estimate(case, tasks, tasks, 1)[0].startswith("more than 60 s on 1 worker, ")

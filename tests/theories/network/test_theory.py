@@ -399,7 +399,7 @@ def test_inaccurate_rows_are_told_once_with_the_worst_of_them():
     found = combined(case, [made(case, 1.0, 0.1), *late])
     assert found.columns["status"].tolist() == [Status.CONVERGED, Status.INACCURATE, Status.INACCURATE]
     (message,) = found.messages
-    assert message.startswith("2 of 3 solution(s) are inaccurate: asked 0.01, reached 0.04 (errors of losses")
+    assert message.startswith("2 of 3 solutions are inaccurate: asked 0.01, reached 0.04 (errors of losses")
     assert combined(case, [made(case, 1.0, 0.1)] * 3).messages == []
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tlcli.bayes.loss_columns import needs_of
 from tlcli.bayes.observables import CERTIFICATE, NEEDS
 from tlcli.bayes.saddle import LARGEST_SPREAD_KERNEL, LARGEST_SPREAD_V
+from tlcli.errors import part_of
 from tlcli.options.columns import SPREAD, SPREAD_CLASSIFIED
 from tlcli.status import SIGNIFICANT, SOLVED, Status, phase_of
 from tlcli.sweep.runner import Placed
@@ -209,8 +210,8 @@ def _wide_spreads(columns: Columns) -> list[str]:
     if not wide.any():
         return []
     return [
-        f"{wide.sum()} of {wide.size} point(s) are certified by a small gap though their two starts differ by up to "
-        f"{v[wide].max():.1%} in v and {kernel[wide].max():.1%} in the kernel; their standard errors hold it, and more "
+        f"{part_of(wide.sum(), wide.size, 'point')} certified by a small gap though the two starts differ by up to "
+        f"{v[wide].max():.1%} in v and {kernel[wide].max():.1%} in the kernel; the standard errors hold it, and more "
         "--moves lower it."
     ]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tlcli.dmft.activations import activation
-from tlcli.errors import DomainError, UsageError
+from tlcli.errors import DomainError, UsageError, counted
 from tlcli.sweep.runner import Placed, Task
 from tlcli.theories.amounts import shown_size, shown_time
 from tlcli.theories.base import Case, Columns, Findings, PointByPoint
@@ -53,7 +53,7 @@ class BayesTheory(PointByPoint):
         names = ("source", "target alone", "tied target")
         counts = ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in zip(cost.stages, names, strict=True) if n)
         low, high = (
-            f"{shown_time(seconds / workers)} on {workers} worker(s), {shown_size(size * workers)}"
+            f"{shown_time(seconds / workers)} on {counted(workers, 'worker')}, {shown_size(size * workers)}"
             for seconds, size in ((cost.seconds, cost.size), (cost.most, cost.size_most))
         )
         need = low if low == high else f"{low} if all is certified at once, at most {high}"

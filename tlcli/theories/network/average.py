@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tlcli.arrays import Floats
-from tlcli.errors import UsageError
+from tlcli.errors import UsageError, counted, part_of
 from tlcli.options.columns import DIFFERENCES
 from tlcli.status import SOLVED, Status, phase_of
 from tlcli.sweep.drawn import Drawn
@@ -103,6 +103,7 @@ class AveragedNetwork(PointByPoint):
         done = [record for group in groups for record in group if record.get("status") != "failed"]
         if done:
             out.info, out.data = dict(done[0]["info"]), dict(done[0]["data"])
+        out.asked = _accuracy(case)
         out.notes = _direct(kernels, groups)
         out.notes += dict.fromkeys(note for record in done for note in record["notes"])
         out.messages = list(dict.fromkeys(r["message"] for group in groups for r in group if r.get("message")))
@@ -116,7 +117,10 @@ class AveragedNetwork(PointByPoint):
         workers, why = self.workers(left, min(workers, len(left)))
         seconds, baseline = expected_seconds(left)
         about = shown_time(seconds / workers + baseline)
-        return [f"{about} on {workers} worker(s), {shown_size(memory(left) * workers)}", *([why] if why else [])]
+        return [
+            f"{about} on {counted(workers, 'worker')}, {shown_size(memory(left) * workers)}",
+            *([why] if why else []),
+        ]
 
     def memory(self, tasks: Sequence[Task]) -> float:
         """Return the bytes of a process, most of which are kernels between the points of all pools."""
@@ -154,7 +158,7 @@ def _inaccurate(columns: Columns, wanted: float) -> list[str]:
     if not late.any():
         return []
     return [
-        f"{late.sum()} of {late.size} average(s) are inaccurate: asked {wanted:g}, reached "
+        f"{part_of(late.sum(), late.size, 'average')} inaccurate: asked {wanted:g}, reached "
         f"{np.max(columns['residual'][late]):.2g} (errors of losses, in units of the labels' mean square, or of the "
         "loss where that is larger); use a larger --pool where the pool's error leads (of files and images all points "
         "are in it), more --neurons where theirs does, or accept it with a larger --accuracy."

@@ -15,6 +15,7 @@ import numpy as np
 from tlcli.averages.grid import FEW
 from tlcli.dmft.field import thread_count
 from tlcli.dmft.pool import pool_kernels
+from tlcli.errors import counted
 from tlcli.sweep.drawn import per_point
 from tlcli.sweep.runner import FAILED, Task, evaluate
 from tlcli.theories.amounts import shown_size
@@ -96,7 +97,7 @@ def workers_within(size: float, jobs: int) -> tuple[int, str]:
     if count == jobs:
         return jobs, ""
     return count, (
-        f"{count} worker(s) instead of {jobs}: each holds {shown_size(size)}, and averages keep within "
+        f"{counted(count, 'worker')} instead of {jobs}: each holds {shown_size(size)}, and averages keep within "
         f"{shown_size(_TOGETHER)} together; every worker trains its repeats in threads."
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tlcli.arrays import Floats, Indices
-from tlcli.errors import UsageError
+from tlcli.errors import UsageError, counted
 from tlcli.tasks.gaussian import is_gaussian, is_plain
 from tlcli.tasks.polynomial import parse_polynomial
 from tlcli.theories.memory import refuse_large
@@ -104,7 +104,7 @@ def _given(p: Mapping[str, Any]) -> PoolData:
     count = max(1, min(POOLS, len(keep) // size))
     keep = np.random.default_rng([_SHUFFLE, int(p["seed"])]).permutation(keep)[: size * count]
     rows = [np.arange(i * size, (i + 1) * size) for i in range(count)]
-    notes = [f"{lost} target point(s) are copies or source points and are left out of the pool."] if lost else []
+    notes = [f"left out of the pool: {counted(lost, 'target point')} that copy others or the source's."] if lost else []
     return PoolData(
         *(data.x_source, data.y_source, x[keep], y[keep], data.description),
         *(data.classes_source, data.classes_target, rows, notes),

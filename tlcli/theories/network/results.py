@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tlcli.arrays import Floats, in_quadrature
 from tlcli.dmft.activations import ACTIVATIONS, activation
+from tlcli.errors import part_of
 from tlcli.options.columns import (
     BEST_LOSS,
     CLASSIFIED,
@@ -124,6 +125,7 @@ def combine(case: Case, found: Sequence[Placed]) -> Findings:
     out.notes = [*([mixed] if mixed else []), *_parity(case.words), *_lazy_target(case, points), *_notes(done)]
     reached = [(r["info"]["reached"], r["info"]["accuracy"]) for r in done]
     out.reached = max((worst for worst, _ in reached if math.isfinite(worst)), default=math.nan)
+    out.asked = max((float(asked) for _, asked in reached), default=math.nan)
     out.messages = _inaccurate(done, len(records))
     if done:
         out.messages += [
@@ -133,7 +135,7 @@ def combine(case: Case, found: Sequence[Placed]) -> Findings:
             if record.get("message")
         ]
     else:
-        out.messages = [f"all {len(records)} point(s) failed, the first with {records[0]['message']}"]
+        out.messages = [f"{_all(len(records))} failed, the first with {records[0]['message']}"]
     out.layers = [
         layers_of(case, point, group, chosen_records(case, point)) for point, group in zip(points, groups, strict=True)
     ]
@@ -158,10 +160,14 @@ def _inaccurate(records: Sequence[Mapping[str, Any]], count: int) -> list[str]:
         return []
     worst = max(late, key=lambda info: info["reached"])
     return [
-        f"{len(late)} of {count} solution(s) are inaccurate: asked {worst['accuracy']:g}, reached "
+        f"{part_of(len(late), count, 'solution')} inaccurate: asked {worst['accuracy']:g}, reached "
         f"{worst['reached']:.2g} (errors of losses, in units of the labels' mean square, or of the loss where "
         "that is larger); use more --neurons or --repeats, or accept it with a larger --accuracy."
     ]
+
+
+def _all(count: int) -> str:
+    return "the only point" if count == 1 else f"all {count} points"
 
 
 def _parity(words: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tlcli.dmft.activations import activation
-from tlcli.errors import UsageError
+from tlcli.errors import UsageError, counted
 from tlcli.sweep.drawn import per_point
 from tlcli.sweep.runner import Placed, Record, Task
 from tlcli.tasks.data import DEFAULT_P1, DEFAULT_P2
@@ -85,12 +85,12 @@ class NetworkTheory(PointByPoint):
             about = f"more than {about.removeprefix('about ')}"
         sizes = [points.expected_size_of(p, max(ratios, default=1.0)) for p in _deep(left)]
         if not sizes:
-            return [f"{about} on {workers} worker(s)"]
+            return [f"{about} on {counted(workers, 'worker')}"]
         largest = max(sizes, key=lambda size: size.bytes)
         word = "seen in a look" if ratios else "expected"
         return [
-            f"{about} on {workers} worker(s), {shown_size(largest.bytes * workers)}: {largest.neurons} neurons or axes "
-            f"and {largest.rank} directions per hidden matrix ({word})"
+            f"{about} on {counted(workers, 'worker')}, {shown_size(largest.bytes * workers)}: {largest.neurons} "
+            f"neurons or axes and {largest.rank} directions per hidden matrix ({word})"
         ]
 
 
