@@ -70,15 +70,16 @@ def check_columns(asked: Sequence[str], known: Sequence[str]) -> None:
 def trimmed(blocks: Sequence[Block], asked: Sequence[str], tidy: bool) -> Trim:
     """Return what is written of a table: without `asked` all, `tidy` without the columns that are constant in it.
 
-    What tells its rows apart is always written, and so is the status where it varies.
+    What tells its rows apart is always written, and so is the status where it varies. A single row, of which nothing
+    varies, is whole without `asked`.
     """
     header = column_names(blocks)
     axes = {name for block in blocks for name in block.axes}
     kept = {*asked, *_ALWAYS, *_WHICH, *axes, *(_VARIANTS if "experiment" in axes else ())}
     wanted = [name for name in header if name in kept] if asked else header
-    several = sum(block.size for block in blocks) > 1
+    cut = bool(asked) or sum(block.size for block in blocks) > 1
     constant = {}
-    for name in header if several else ():
+    for name in header if cut else ():
         dropped = name not in wanted or (name not in asked and name != "case" and (tidy or name in _WHICH))
         cell = _constant(blocks, name) if dropped else None
         if cell is not None:
