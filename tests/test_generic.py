@@ -27,14 +27,14 @@ ALLOWED = {
     "how finite an experiment is, beside trials, nets and width": {
         ("report/agreement.py", "dim"),
         ("report/agreement.py", "draws"),
-        ("report/verdict.py", "draws"),
+        ("report/told.py", "draws"),
         ("run/dry_run.py", "dim"),
         ("run/job.py", "dim"),
         ("run/outputs.py", "dim"),
         ("run/result.py", "dim"),
         ("run/unused.py", "dim"),
     },
-    "what errors are by, in words": {("report/verdict.py", "neurons")},
+    "what errors are by, in words": {("report/told.py", "neurons")},
     "names of experiments": {
         ("report/curves.py", "regression"),
         ("report/interactive.py", "regression"),

@@ -38,7 +38,7 @@ def test_output_that_is_lost_is_an_error(command, reason):
 
 
 def test_a_reader_that_has_seen_enough_is_none():
-    code, out, said = shell("tlcli finetune-loss --alpha2 0.1:2:100000 -o - | head -1; exit ${PIPESTATUS[0]}")
+    code, out, said = shell("tlcli finetune-loss --alpha2 0.1:2:100000 --quiet -o - | head -1; exit ${PIPESTATUS[0]}")
     assert (code, said) == (0, "")
     assert out.startswith("alpha1,")
     assert shell("tlcli --help | head -1; exit ${PIPESTATUS[0]}")[::2] == (0, "")

@@ -9,7 +9,7 @@ import pytest
 
 from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
-from tlcli.theories.search import best_value, boundaries, sought
+from tlcli.theories.search import best_value, boundaries, effect_ends, sought
 
 
 def gain_of(case):
@@ -193,3 +193,20 @@ def test_the_behaviour_of_an_axis_belongs_to_its_option(case, monkeypatch):
         sought(False, found, {**unasked, "optimal_gamma0": True})
     with pytest.raises(UsageError, match="--optimal-delta: linear-exact has no delta"):
         sought(False, found, {**unasked, "optimal_delta": True})
+
+
+def test_the_effect_ends_where_the_gain_becomes_zero(case):
+    """With as much data as directions a ridgeless readout is fixed by them, and so is a lazy one with any."""
+    one = case("finetune-loss", alpha1="0.5", alpha2="0.2:1.7:4", gamma0="0,5", rho="0.5,0.9")
+    assert list(one.grid.axes) == ["alpha2", "rho", "gamma0"]
+    found = effect_ends(one, "alpha2", 0.7, 1.2)
+    assert found is not None
+    assert found.shape == (2, 2)
+    np.testing.assert_allclose(found[:, 1], 1.0, atol=1e-3)
+    assert np.isnan(found[:, 0]).all(), "a lazy one has no effect that could end"
+    lazy = effect_ends(one, "gamma0", 5.0, 0.0)
+    assert lazy is not None
+    assert lazy[:2].ravel().tolist() == [0.0] * 4, "at 0 itself, not where rounding hides it"
+    assert effect_ends(one, "gamma0", 5.0, math.inf) is None
+    joint = case("phase-diagram", solver="linear-joint", x="gamma0=1,2", y="rho=0.5,0.9", t1="2", t2="2")
+    assert effect_ends(joint, "rho", 0.9, 0.5) is None, "too costly"

@@ -77,10 +77,12 @@ def plot(folders: Sequence[Path], output: str | None, allow_code: bool, settings
         try:
             if output == "-":
                 raise UsageError("-o - takes no figure; give a folder.")
-            paths = save_figures(load(folder, allow_code=allow_code).redrawn(settings), where)
+            result = load(folder, allow_code=allow_code)
+            paths = save_figures(result.redrawn(settings), where)
             console.note(f"{where}/ holds {', '.join(path.name for path in paths)}")
             if (told := pages_told([path.name for path in paths])) is not None:
                 console.note(told)
+            console.note(result.verdict)
         except TlcliError as error:
             if len(folders) == 1:
                 raise

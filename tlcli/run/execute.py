@@ -96,8 +96,7 @@ def _compute_and_write(
     if failure is not None:
         raise failure
     code = _exit_code(result.blocks, [one.measured for one in result.outcomes], how.strict, console)
-    if output is not None:  # a table on standard output is an answer for the next program
-        console.note(result.verdict)
+    console.note(result.verdict)
     return code
 
 

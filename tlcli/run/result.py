@@ -1,9 +1,10 @@
 """What a run has found: arrays of the grid's shape, kernels, figures; and its files, when it is asked to save them."""
 
 import importlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from tlcli.theories.base import Case, Findings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from tlcli.report.verdict import Beside
 
 _WORDS = {"status": Status, "phase": Phase}
 _UNSOLVED = (Status.NOT_CONVERGED, Status.FAILED)
@@ -195,13 +198,27 @@ class Result:
     @cached_property
     def verdict(self) -> str:
         """The answer in words, a line per case: what pre-training does, by how much, and where."""
+        from tlcli.report.markup import plain_text
         from tlcli.report.verdict import verdict
 
         if self.stored is not None and "verdict" in self.stored:
             lines = str(self.stored["verdict"]).splitlines()
-            own = [line for line in lines if line.startswith(tuple(f"{label}: " for label in self.labels))]
+            own = [line for line in lines if line.startswith(tuple(f"{plain_text(n)}: " for n in self.labels))]
             return "\n".join(own or lines)
-        return verdict(self.blocks, self.boundaries, self.job.cases[0].theory.quantity)
+        return verdict(
+            self.blocks, [self._beside(i) for i in range(len(self.blocks))], self.job.cases[0].theory.quantity
+        )
+
+    def _beside(self, index: int) -> "Beside":
+        """Return what the answer of a case takes that its table does not hold."""
+        from tlcli.report.verdict import Beside
+        from tlcli.theories.search import effect_ends
+
+        case, block = self.job.cases[index], self.blocks[index]
+        asked = self.outcomes[index].found.asked if index < len(self.outcomes) else math.nan
+        axes = [name for name in block.axes if name != "experiment"]
+        ends = partial(effect_ends, case) if axes == list(case.grid.axes) else None
+        return Beside(self.boundaries[index], ends, asked, case.theory.searchable or bool(case.theory.chosen))
 
     @cached_property
     def about(self) -> dict[str, Any]:

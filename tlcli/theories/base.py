@@ -42,7 +42,8 @@ class Findings:
 
     `columns` broadcast to the grid's shape and the theory's inner axes. `arrays` of the first draw per point (None:
     not kept). `info` and `data` describe the first point and draw; `messages` say what broke off and where, `notes`
-    what there is to tell besides, `reached` the largest standard error of a loss, relative to losses above 1. `layers`
+    what there is to tell besides, `reached` the largest standard error of a loss, relative to losses above 1, and
+    `asked` the one that was wanted. `layers`
     per point what every layer of a deep network did. `draws` holds columns of every draw alone (n_draws, ...), and the
     errors that these share, where boundaries have errors.
     """
@@ -54,6 +55,7 @@ class Findings:
     messages: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     reached: float = np.nan
+    asked: float = np.nan
     layers: list[dict[str, Floats] | None] = field(default_factory=list)
     draws: Columns = field(default_factory=dict)
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcli.arrays import Floats, Indices
+from tlcli.arrays import Flags, Floats, Indices
 from tlcli.errors import UsageError
 from tlcli.linear.search import boundary_roots, optimal_gamma0
 from tlcli.options import OPTIONS
+from tlcli.status import EXACT
 
 if TYPE_CHECKING:
     from tlcli.theories.base import Case, Parameters
@@ -146,6 +147,33 @@ def grid_boundaries(case: "Case", axis: str, log: bool, gain: Floats) -> Boundar
     return rows.points(row, np.exp(x) if log else x, np.full(x.size, "interpolated"))
 
 
+def effect_ends(case: "Case", axis: str, inside: float, outside: float) -> Floats | None:
+    """Return where the gain becomes zero along an axis between a value where it is not and one where it is.
+
+    One number for each point of the other axes, NaN where both values have a gain or none. None of costly theories, and
+    between values of which one is infinite.
+    """
+    if not (case.theory.searchable and case.theory.cheap) or not np.isfinite([inside, outside]).all():
+        return None
+    rows = _Rows(case, axis)
+    every = np.arange(rows.size)
+
+    def has(x: Floats) -> Flags:
+        return np.abs(rows.column("gain", x, every)) > EXACT
+
+    near, far = (np.full(rows.size, float(x)) for x in (inside, outside))
+    known = has(near) & ~has(far)
+    for _ in range(_HALVINGS):
+        middle = (near + far) / 2
+        kept = has(middle)
+        near, far = np.where(kept, middle, near), np.where(kept, far, middle)
+    # A gain that fades is lost to rounding a little before it ends.
+    far = np.where(np.abs(far - outside) <= _FADED * abs(outside - inside), outside, far)
+    return np.where(known, far, np.nan).reshape(rows.shape)
+
+
+_HALVINGS = 30
+_FADED = 0.02  # of the step of the grid
 _TINY = 1e-140  # nearer to 0, squares of a parameter are lost to rounding: its limit is as good
 _JUMP = 1e-6  # a gain larger than this share of the largest at a sign change: no root, the gain jumps
 
