@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from tlcli.report.kernels import Shown, kernel_figures
 from tlcli.report.layers import Layers, draw_layers, write_layers
 from tlcli.theories.network.layers import LAYER_COLUMNS
 
@@ -53,3 +54,17 @@ def test_a_quantity_that_nobody_has_gets_no_column(missing):
     figure = draw_layers([one], "mean-loss")
     assert len(figure.axes) == 2
     plt.close(figure)
+
+
+def test_kernels_and_densities_of_the_last_layer_say_so():
+    kernel, edges = np.eye(4), np.linspace(-3, 3, 31)
+    flat = {"bin_edges": edges, "n_source": np.array(2), "n_target": np.array(2), "y_target": np.array([-1.0, 1.0])}
+    flat |= {f"phi_{m}": kernel for m in ("start", "stage1")}
+    flat |= {"density_stage1": 0 * edges[1:], "variance_stage1": np.array(1.0), "excess_kurtosis_stage1": 0.0}
+    deep = flat | {f"phi_layer{layer}_start": kernel for layer in (1, 2, 3)}
+    points = [Shown(None, {"depth": 1.0}, flat), Shown("case", {"depth": 3.0}, deep)]
+    for name, build in kernel_figures(points):
+        titles = [axis.get_title() for axis in build().axes if axis.get_title()]
+        assert sum("layer" in title for title in titles) == len(titles) // 2, name
+        assert titles[-1].startswith("case, layer 3\n"), name
+    plt.close("all")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -41,7 +41,11 @@ class Shown:
 
 
 def kernel_figures(shown: Sequence[Shown]) -> list[Planned]:
-    """Return the figures of kernels and densities of a few points spread over the grid, not yet drawn."""
+    """Return the figures of kernels and densities of a few points spread over the grid, not yet drawn.
+
+    Of networks of several layers they are those of the last one, and say so.
+    """
+    shown = [of_layer(one, depth_of(one)) if depth_of(one) > 1 else one for one in shown]
     return [
         ("figure-kernels", lambda: draw_kernels(*spread(shown, _ROWS))),
         ("figure-densities", lambda: draw_densities(*spread(shown, _PANELS))),
@@ -54,6 +58,11 @@ def depth_of(one: Shown) -> int:
     while f"phi_layer{layer + 1}_start" in one.arrays:
         layer += 1
     return layer
+
+
+def of_layer(one: Shown, layer: int) -> Shown:
+    """Return a point of the grid with the name of the layer that its panels show."""
+    return replace(one, label=f"{one.label}, layer {layer}" if one.label else f"layer {layer}")
 
 
 def initial_variance(one: Shown, layer: int) -> float:

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from tlcli.arrays import Array, Floats
 from tlcli.report.files import atomic
-from tlcli.report.kernels import Planned, Shown, depth_of, draw_densities, draw_kernels, initial_variance
+from tlcli.report.kernels import Planned, Shown, depth_of, draw_densities, draw_kernels, initial_variance, of_layer
 from tlcli.report.predictions import text_of
 from tlcli.report.style import facet_title, legend_below, new_figure
 
@@ -113,6 +113,4 @@ def _one_layer(shown: Shown, layer: int) -> Shown:
             if found is not None:
                 arrays[f"{name}_{moment}"] = found
     arrays["variance_start"] = np.array(initial_variance(shown, layer))
-    return Shown(
-        f"{shown.label}, layer {layer}" if shown.label else f"layer {layer}", shown.fixed, arrays, shown.points
-    )
+    return of_layer(replace(shown, arrays=arrays), layer)
