@@ -37,6 +37,20 @@ def test_samples_over_decades_ask_for_a_logarithm():
     assert not uneven(np.linspace(0.05, 1.5, 30))
     assert not uneven(np.array([0, 1, 10, 100.0]))
     assert not uneven(np.array([0.5, 1, 2, 4.0]))
+    for few in ([5, 50, 500], [0.01, 1, 100], [0.3, 1, 3], [1, 3, 10], [1, 2, 50]):
+        assert uneven(np.array(few, dtype=float)), f"three of a geometric grid, or far apart: {few}"
+    for few in ([5, 50, 100], [1, 2, 3], [1, 2, 4], [1, 2, 10], [0.1, 0.5, 1], [1, 100], [0, 1, 100], [1, 10, np.inf]):
+        assert not uneven(np.array(few, dtype=float)), f"{few}"
+
+
+def test_few_values_over_decades_stand_on_logarithmic_axes(draw):
+    flags = {"x": "gamma0=0.01,1,100", "alpha2": "0.3,0.5", "alpha1": "0.5"}
+    (figure,) = draw("finetune-loss", **flags).values()
+    assert panels(figure)[0].get_xscale() == "log"
+    (figure,) = draw("phase-diagram", x="alpha2=0.1:0.9:4", y="gamma0=0.3,1,3").values()
+    assert (panels(figure)[0].get_xscale(), panels(figure)[0].get_yscale()) == ("linear", "log")
+    (figure,) = draw("finetune-loss", **flags, log_x=False).values()
+    assert panels(figure)[0].get_xscale() == "linear"
 
 
 def test_limits_by_hand_and_what_leaves_them(draw):

@@ -16,6 +16,9 @@ _PEAK, _CUT = 6.0, 2.5  # in upper quartiles: what is an interpolation peak, and
 _DEEPEST = 1e-6  # of the largest value: rounding errors below it are no part of a logarithmic axis
 _LOG_ROOM = 1.3  # beyond the ends of a logarithmic axis
 _FALL = 10.0  # below the least value: a band that reaches further down is cut by a logarithmic axis
+_EVEN = 1.5  # ratio of logarithmic steps up to which they are nearly equal
+_UNEVEN = 4.0  # ratio of steps from which on they are very unequal
+_FAR = 30.0  # ratio of the ends of three values between which a linear axis would hide the lower one
 _BAND = 0.2  # of the largest value: a band narrower than this need not stand on zero
 
 
@@ -39,12 +42,16 @@ def _outermost(lines: Sequence[Floats]) -> float:
 
 
 def uneven(x: Floats) -> bool:
-    """Whether positive values (n,) grow by steps so unequal, over a decade or more, that they ask for a logarithm."""
+    """Whether positive values (n,), over a decade or more, are spread so that they ask for a logarithm.
+
+    They are where their ratios are nearly equal, or their steps very unequal; of three the ends are far apart, too.
+    """
     x = np.unique(x)
-    if len(x) < 4 or not np.all(np.isfinite(x)) or x[0] <= 0 or x[-1] < 10 * x[0]:
+    if len(x) < 3 or not np.all(np.isfinite(x)) or x[0] <= 0 or x[-1] < 10 * x[0]:
         return False
-    steps = np.diff(x)
-    return bool(steps.max() > 4 * steps.min())
+    steps, ratios = np.diff(x), np.diff(np.log(x))
+    far = len(x) > 3 or x[-1] >= _FAR * x[0]
+    return bool(ratios.max() < _EVEN * ratios.min() or (far and steps.max() > _UNEVEN * steps.min()))
 
 
 def frame_curves(
