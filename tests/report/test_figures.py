@@ -240,10 +240,48 @@ def test_one_figure_for_every_quantity(draw):
     assert lines(panels(loss)[0], BOUNDARY) == []
 
 
-def test_infinite_values_of_an_axis_are_in_the_table_only(draw, tmp_path):
+def test_infinity_beside_any_grid_has_a_place_of_its_own(draw, tmp_path):
     (figure,) = draw("phase-diagram", x="alpha1=0.5,1.5,inf", y="gamma0=0,1,5,inf", alpha2="0.4").values()
-    assert mesh(panels(figure)[0]).get_array().shape == (3, 2)
+    (axis,) = panels(figure)
+    assert mesh(axis).get_array().shape == (4, 3)
+    assert (axis.get_xscale(), axis.get_yscale()) == ("linear", "linear")
+    assert [text.get_text() for text in axis.get_xticklabels()][-1] == r"$\infty$"
+    assert [text.get_text() for text in axis.get_yticklabels()][-1] == r"$\infty$"
+    rows = [row for row in table(tmp_path) if row["alpha1"] == row["gamma0"] == "inf"]
+    assert mesh(axis).get_array()[-1, -1] == float(rows[0]["gain"])
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 13
+
+
+@pytest.mark.parametrize(
+    ("grid", "scale", "finite"),
+    [
+        ("0,1,2,3,inf", "linear", [0, 1, 2, 3]),
+        ("1,2,3,inf", "linear", [1, 2, 3]),
+        ("0,1,inf", "linear", [0, 1]),
+        ("0,0.1,0.2,0.5,1,2,5,inf", "log", [0.1, 0.2, 0.5, 1, 2, 5]),
+        ("0.01,1,100,inf", "log", [0.01, 1, 100]),
+    ],
+)
+def test_curves_reach_infinity_beside_any_grid(draw, tmp_path, grid, scale, finite):
+    (figure,) = draw("finetune-loss", alpha1="0.5", alpha2="0.4", x=f"gamma0={grid}").values()
+    (axis,) = panels(figure)
+    curve = max((line for line in axis.lines if line.get_linestyle() == "-"), key=lambda line: len(line.get_xdata()))
+    ends = float(table(tmp_path)[-1]["loss"])
+    assert axis.get_xscale() == scale
+    assert curve.get_ydata()[-1] == ends, "of gamma0 = inf"
+    assert curve.get_xdata()[-1] > finite[-1]
+    assert all(np.isclose(curve.get_xdata(), value).any() for value in finite), "finite values stand where they are"
+    (infinity,) = (at.get_position()[0] for at in axis.get_xticklabels() if at.get_text() == r"$\infty$")
+    assert curve.get_xdata()[-1] == pytest.approx(infinity)
+    assert any(len(line.get_xdata()) == 2 and line.get_color() == "white" for line in axis.lines), "behind a break"
+
+
+def test_a_scale_by_hand_is_that_of_an_axis_with_infinity(draw):
+    for asked, grid in ((False, "0,0.1,1,10,inf"), (True, "0,1,2,3,inf")):
+        (figure,) = draw("finetune-loss", alpha2="0.4", x=f"gamma0={grid}", log_x=asked).values()
+        (axis,) = panels(figure)
+        assert axis.get_xscale() == ("log" if asked else "linear")
+        assert [text.get_text() for text in axis.get_xticklabels()][-1] == r"$\infty$"
 
 
 def test_colour_scales():

@@ -133,6 +133,16 @@ def test_curves_have_the_points_of_the_table_on_smooth_lines_and_the_experiments
     assert layout["title"]["text"].startswith("mine &lt;/script&gt; &lt;b&gt;")
 
 
+def test_infinity_has_its_place_on_a_linear_axis(tmp_path):
+    run("finetune-loss", tmp_path, format="html", x="gamma0=0,1,2,3,inf")
+    data, layout = parts(tmp_path / "figure.html")
+    axis = layout["xaxis"]
+    assert "type" not in axis
+    assert (axis["tickvals"][0], axis["ticktext"][-1]) == (0, "∞")
+    (points,) = of_kind(data, "scatter", mode="markers")
+    np.testing.assert_array_equal(array(points["x"]), [0, 1, 2, 3, axis["tickvals"][-1]])
+
+
 def test_zero_and_infinity_have_places_and_whole_numbers_nothing_between(tmp_path):
     flags = {"whitened": "labels", "label_overlap": "0.9", "gamma0": "3", "delta": "0,log:0.1:10:5,inf"}
     run("bayes-saddle", tmp_path / "a", format="html", **flags)

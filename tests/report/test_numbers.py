@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tlcli.errors import counted
-from tlcli.report.ends import ends_of, ends_of_grids
+from tlcli.report.ends import ends_of, ends_of_grids, ticks_of
 from tlcli.report.numbers import number, rows, span, with_error
 from tlcli.report.records import early_stop
 from tlcli.report.style import MAX_FACETS, facet_title, finite_axis, marker_of, palette
@@ -95,13 +95,18 @@ def test_zero_and_infinity_stand_beyond_a_gap():
     assert bare.bare
 
 
-def test_only_geometric_grids_have_ends_unasked():
+def test_zero_has_a_place_beside_geometric_grids_and_infinity_beside_all():
     grid = np.geomspace(0.1, 10, 5)
     assert ends_of_grids([grid]) is None
     found = ends_of_grids([np.append(grid, np.inf)])
     assert found is not None
     assert (found.zero, found.infinity is not None) == (None, True)
-    assert ends_of_grids([np.append(np.linspace(0.1, 10, 5), np.inf)]) is None
+    linear = ends_of_grids([np.append(np.linspace(0, 4, 5), np.inf)])
+    assert linear is not None
+    assert not linear.log
+    np.testing.assert_allclose(linear.place([0, 4, 4.9, np.inf]), [0, 4, 4.5, 5])
+    assert ticks_of(linear) == {0: "0", 1: "1", 2: "2", 3: "3", 4: "4", 5: r"$\infty$"}
+    assert ends_of_grids([np.linspace(0, 4, 5)]) is None
 
 
 @pytest.mark.parametrize(

@@ -65,11 +65,11 @@ def _of_quantity(blocks: Sequence[Block], drawing: Drawing, quantity: str | None
     kinds = {judged(block.columns) for block in blocks if block.columns.keys() & {"loss", "error", "train_loss"}}
     kind = kinds.pop() if len(kinds) == 1 else "loss"
     spec = replace(_drawable(shown, spec, quantity), subtitle=fixed_text(shown), judged=kind)
-    places = _places(shown, spec)
+    places = _places(shown, spec, drawing)
     shown_places = places.keys() - {spec.x, spec.y}
     spec = replace(
         spec,
-        log_axes=_log_axes(shown, spec, drawing) | places.keys(),
+        log_axes=_log_axes(shown, spec, drawing) | {name for name, ends in places.items() if ends.log},
         placed=bool(shown_places),
         held=_breaks(places.get(spec.x)),
         breaks=() if spec.kind == "map" else tuple(cut for name in shown_places for cut in places[name].cuts),
@@ -80,7 +80,7 @@ def _of_quantity(blocks: Sequence[Block], drawing: Drawing, quantity: str | None
         shown = [placed(block, ends, name) for block in shown]
     panels: list[Any] = []
     for index, block in enumerate(shown):
-        points = drawing.boundaries[index] if drawing.boundaries else []
+        points = [_moved(one, spec, places) for one in drawing.boundaries[index]] if drawing.boundaries else []
         if spec.kind == "map":
             found: list[Any] = _map_panels(block, spec, points, places)
         else:
@@ -124,12 +124,15 @@ def _log_axes(blocks: Sequence[Block], spec: FigureSpec, drawing: Drawing) -> fr
     return frozenset(found)
 
 
-def _places(blocks: Sequence[Block], spec: FigureSpec) -> dict[str, Ends]:
-    """Return how axes of the figure stand that hold 0 or infinity beside a logarithmic grid."""
+def _places(blocks: Sequence[Block], spec: FigureSpec, drawing: Drawing) -> dict[str, Ends]:
+    """Return how axes of the figure stand that hold infinity, or 0 beside a logarithmic grid."""
     places: dict[str, Ends | None] = {}
-    for name in (spec.x, spec.y) if spec.y is not None else (spec.x,):
+    for role, name in (("x", spec.x), ("y", spec.y)):
+        if name is None:
+            continue
         grids = [np.asarray(block.axes[name], dtype=float) for block in blocks]
-        places[name] = ends_of(np.concatenate(grids)) if has_ends(name) else ends_of_grids(grids)
+        asked = drawing.logs.get(role)
+        places[name] = ends_of(np.concatenate(grids)) if has_ends(name) else ends_of_grids(grids, asked)
     searched = spec.quantity.removesuffix("_opt")
     if searched in BEST and spec.quantity.endswith("_opt") and spec.kind == "curves" and spec.x != searched:
         places[searched] = ends_of_best(blocks, searched)
@@ -212,8 +215,8 @@ def _map_panels(
         signed = spec.quantity in GAINS
         error = _error_of(block, spec.quantity, index, order) if signed else None
         known = [points for points in boundary if error is None or any(name.endswith("_se") for name in points)]
-        found = [_placeable(_inside(points, fixed, order), spec, places) for points in known]
-        jumps = [_placeable(_inside(points, fixed, order, roots=False), spec, places) for points in boundary]
+        found = [_placeable(_inside(points, fixed, order), spec) for points in known]
+        jumps = [_placeable(_inside(points, fixed, order, roots=False), spec) for points in boundary]
         optimum, searched = _optimum(block, spec, index, places)
         panels.append(
             MapPanel(
@@ -286,11 +289,14 @@ def _optimum(
     return best, searched
 
 
-def _placeable(points: Floats, spec: FigureSpec, places: Mapping[str, Ends]) -> Floats:
-    """Return the boundary points, (n, 2), that stand on the axes of a map, with 0 and infinity at their places."""
-    for name, ends in places.items():
-        at = (spec.x, spec.y).index(name)
-        points[:, at] = ends.place(points[:, at])
+def _moved(points: Mapping[str, Any], spec: FigureSpec, places: Mapping[str, Ends]) -> Mapping[str, Any]:
+    """Return boundary points with 0 and infinity at their places on the axes of the figure."""
+    here = [name for name in places if name in points and name in (spec.x, spec.y)]
+    return {**points, **{name: places[name].place(points[name]) for name in here}}
+
+
+def _placeable(points: Floats, spec: FigureSpec) -> Floats:
+    """Return the boundary points, (n, 2), that stand on the axes of a map."""
     keep = np.isfinite(points).all(axis=1)
     for column, name in enumerate((spec.x, spec.y)):
         if name in spec.log_axes:
