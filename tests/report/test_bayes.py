@@ -8,6 +8,7 @@ import pytest
 from matplotlib.colors import LogNorm, Normalize
 
 from tlcli.report.bayes import draw_kernel_grid
+from tlcli.report.draw import pictures
 from tlcli.report.drawing import Drawing
 from tlcli.report.ends import ends_of, mark_ends, placed, summarised
 from tlcli.report.figures import figures_of
@@ -419,6 +420,13 @@ def test_maps_place_zero_and_infinity_upwards_too_and_boundaries_at_infinity():
     assert {"0", r"$\infty$"} <= {label.get_text() for label in axis.get_yticklabels()}
     drawn = np.concatenate([line.get_xydata() for line in axis.lines if line.get_color() == "black"])
     assert sorted(map(tuple, drawn)) == sorted(zip(edge["gamma2"], ends.place(edge["delta"]), strict=True))
+
+
+def test_a_zero_beyond_the_last_coupling_of_a_curve_stands_before_infinity():
+    edge = {"delta": np.array([0.5, 1e6]), "gamma2": np.array([0.5, 2.0]), "kind": np.full(2, "root")}
+    (picture,) = pictures([block(draws=False)], drawing("gain", boundaries=[[edge]]))
+    (panel,) = picture.panels
+    np.testing.assert_allclose(panel.crossings[:, 0], [0.5, picture.places["delta"].cuts[1]])
 
 
 def test_couplings_at_the_edge_of_a_map_are_arrows_in_their_rows():

@@ -183,7 +183,7 @@ def mark_ends(axis: Axes, ends: Ends, which: str = "x", *, cells: bool = False) 
     # A gap is at most a twenty-fifth of the axis, however short that is.
     for (at, neighbour), cut in zip(ends.breaks, ends.cuts, strict=True):
         half = min(0.12 * abs(ends.line(neighbour) - ends.line(at)), 0.02 * (high - low))
-        steps = half * np.array([-1.25, -1.0, -0.75, 0.75, 1.0, 1.25])
+        steps = half * np.array([-1.5, -1.0, -0.5, 0.5, 1.0, 1.5])
         _break(axis, ends.unline(ends.line(cut) + steps), which)
 
 
