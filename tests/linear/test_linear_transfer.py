@@ -278,6 +278,16 @@ def test_a_small_init_scale_is_its_limit_or_refused(time):
         np.testing.assert_allclose(found.gain, limit.gain, atol=1e-5)
 
 
+def test_a_bulk_without_digits_is_refused():
+    """A subnormal number has few digits or one: halved it is no bulk at all, and the sign of the gain another."""
+    at = {"rho": 0.8, "gamma0": 1.0, "c_signal": 1.0, "c_cross": 0.0, "c_noise": 0.0}
+    least, small = (transfer_ansatz(1.0, 0.8, bulk=bulk, **at) for bulk in (1e-300, 1e-12))
+    np.testing.assert_allclose(least.gain, small.gain, rtol=1e-9)
+    for bulk in (1e-310, 5e-324):
+        with pytest.raises(DomainError, match="must be zero, or finite and at least 1e-300"):
+            transfer_ansatz(1.0, 0.8, bulk=bulk, **at)
+
+
 EXTREMES = {
     "alpha1": [1e-12, 0.01, 1, 1 + 1e-11, 2, 1e12, np.inf],
     "alpha2": [1e-12, 0.5, 1, 1 - 1e-10, 2, 1e12, np.inf],

@@ -26,6 +26,8 @@ from tlcli.dmft.two_time_kernels import check_size
 from tlcli.errors import UsageError, digits
 from tlcli.training import Surgery, TransferSettings
 
+_LEAST = 0.4  # of the accuracy that was asked for, of which a second solution may be
+
 
 def solve_transfer(
     data: Data,
@@ -51,12 +53,12 @@ def solve_transfer(
         check_steps(settings, numerics.dt)
     result = _solve_transfer(data, settings, numerics, predictions, kernel_times, wanted)
     reached, accuracy = result.info["reached"], numerics.accuracy
-    if numerics.neurons is None and math.isfinite(reached) and _missed(result, accuracy) and not result.message:
-        finer = replace(numerics, accuracy=accuracy * max(0.4, accuracy / reached))
+    second = finer(numerics, reached)
+    if second is not None and not result.message:
         with contextlib.suppress(UsageError):  # more neurons than allowed: what is known is reported as it is
-            result = _solve_transfer(data, settings, finer, predictions, kernel_times, wanted)
+            result = _solve_transfer(data, settings, second, predictions, kernel_times, wanted)
     result.info["accuracy"] = accuracy
-    if result.status == "converged" and _missed(result, accuracy):
+    if result.status == "converged" and _missed(result.info["reached"], accuracy):
         result.status = "inaccurate"
     return result
 
@@ -68,9 +70,16 @@ def planned(data: Data, settings: TransferSettings, numerics: Numerics) -> Plan 
     return _parts(data, settings, act, x, PLAIN)(numerics, [frozenset(), frozenset()]).plan()
 
 
-def _missed(result: TransferResult, wanted: float) -> bool:
-    """Whether the error is beyond the accuracy by more than what errors themselves are uncertain by."""
-    return bool(result.info["reached"] > 1.25 * wanted)
+def finer(numerics: Numerics, reached: float) -> Numerics | None:
+    """Return the settings with which all is solved once more where an error missed the accuracy, else None."""
+    if numerics.neurons is not None or not math.isfinite(reached) or not _missed(reached, numerics.accuracy):
+        return None
+    return replace(numerics, accuracy=numerics.accuracy * max(_LEAST, numerics.accuracy / reached))
+
+
+def _missed(reached: float, wanted: float) -> bool:
+    """Whether an error is beyond the accuracy by more than what errors themselves are uncertain by."""
+    return bool(reached > 1.25 * wanted)
 
 
 def _solve_transfer(

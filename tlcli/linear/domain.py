@@ -18,6 +18,7 @@ INIT_SCALE: tuple[Test, str] = (
     lambda x: (x == 0) | ((x >= 1e-150) & (x <= 1e150)),
     "zero, or between 1e-150 and 1e150",
 )
+BULK: tuple[Test, str] = (lambda x: (x == 0) | ((x >= 1e-300) & np.isfinite(x)), "zero, or finite and at least 1e-300")
 SQUARED: tuple[Test, str] = (lambda x: (x >= 0) & (x <= 1e150), "zero or positive, and at most 1e150")
 
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlcli.arrays import Flags, Floats
 from tlcli.linear.ansatz import check_alignment, check_psd, diagonalise
+from tlcli.linear.domain import BULK, require
 from tlcli.linear.finetuning import Finetuned, finetune
 from tlcli.linear.pretraining import Kernel, Pretrained, pretrain
 from tlcli.status import EXACT, Status, phase_of, worst
@@ -111,6 +112,7 @@ def transfer_ansatz(
     Source: docs/theory.md, Section 3; [13], [156], [162]-[165].
     """
     check_alignment(rho, rho_xi)
+    require(BULK, bulk=bulk)
     check_psd(bulk, c_signal, c_cross, c_noise, where={"gamma0": gamma0, "alpha1": alpha1})
     spikes, overlaps2 = diagonalise(c_signal, c_cross, c_noise, rho, rho_xi)
     k = np.asarray(bulk, dtype=float)

@@ -1,16 +1,20 @@
 """The time of networks, from two repeats of a few points: what a machine takes is replaced by a rule."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tlcli.dmft.deep import solve
 from tlcli.dmft.deep.field import DeepField
+from tlcli.dmft.estimates import small_sample
+from tlcli.dmft.network_transfer import planned
 from tlcli.options.commands import COMMANDS
 from tlcli.run.job import prepare
 from tlcli.sweep.runner import evaluate
 from tlcli.theories.network import cost, experiment
+from tlcli.theories.network.points import data_of, numerics_of, settings_of
 
 FLAGS = {"source": "linear", "target": "hermite:2", "dim": 4, "p1": 8, "p2": 6, "ptest": 20, "t1": 2, "t2": 2}
 
@@ -25,7 +29,7 @@ def looks(monkeypatch):
         seen.append((p["gamma2"], repeats, neurons))
         return (repeats + 0.6) * (1 + neurons / 100) * p["gamma2"]
 
-    monkeypatch.setattr(cost, "_seconds", seconds)
+    monkeypatch.setattr(cost, "_look", lambda task, p: ({}, seconds(task, p)))
     monkeypatch.setattr(cost, "_limited", lambda task, p, tell: seconds(task, p))
     monkeypatch.setattr(cost, "thread_count", lambda: 1)
     return seen
@@ -56,6 +60,29 @@ def test_what_takes_long_is_looked_at_with_few_neurons(looks):
     found, _ = expected(gamma2="9", activation="relu", neurons=4096, repeats=8)
     assert [n for *_, n in looks] == [64], "too long for another look: all is taken to grow with the neurons"
     assert 1 < found / ((8 + 0.6) * (1 + 4096 / 100) * 9) < 64
+
+
+@pytest.mark.parametrize("missed", [0.5, 1.2, 2.0, 100.0])
+def test_an_accuracy_that_will_be_missed_costs_a_second_solution(looks, monkeypatch, missed):
+    """All neurons would miss the accuracy by a factor; a look of two repeats with fewer neurons foresees it."""
+    flags = {"gamma2": "1", "activation": "relu", "accuracy": "0.003"}
+    (case,) = prepare("dmft-solve", COMMANDS["dmft-solve"].options, None, {**FLAGS, **flags}).cases
+    p = next(iter(case.theory.tasks(case, 0))).parameters
+    problem, numerics = (data_of(p), settings_of(p)), numerics_of(p)
+    chosen = planned(*problem, numerics)
+    second = planned(*problem, replace(numerics, accuracy=0.003 * max(0.4, 1 / missed)))
+    assert second.neurons > chosen.neurons or missed < 1.25
+
+    def look(task, p):
+        repeats, neurons = p["repeats"], p["neurons"]
+        less = math.sqrt(chosen.repeats * chosen.neurons / (repeats * neurons))
+        reached = 0.003 * missed * less * small_sample(repeats) / small_sample(chosen.repeats)
+        return {"info": {"reached": reached}}, (repeats + 0.6) * neurons / 1000 * p["gamma2"]
+
+    monkeypatch.setattr(cost, "_look", look)
+    found, _ = expected(**flags)
+    neurons = chosen.neurons + (second.neurons if missed > 1.25 else 0)
+    assert found == pytest.approx((chosen.repeats + 0.6) * neurons / 1000)
 
 
 def test_threads_share_the_repeats(looks, monkeypatch):

@@ -8,12 +8,15 @@ many neurons as the directions that its first one finds ask for: one repeat of f
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tlcli.dmft.deep.size import neurons_for
+from tlcli.dmft.estimates import small_sample
 from tlcli.dmft.field import thread_count
-from tlcli.dmft.network_transfer import planned
+from tlcli.dmft.network_transfer import finer, planned
 from tlcli.dmft.plan import Plan
+from tlcli.errors import UsageError
 from tlcli.sweep.executors import make_executor
 from tlcli.sweep.runner import Record, Task, evaluate
 from tlcli.theories.network.points import data_of, numerics_of, settings_of
@@ -54,21 +57,38 @@ def _of_point(task: Task, tell: Heard) -> float:
     chosen = planned(data_of(p), settings_of(p), numerics_of(p))
     deep = settings_of(p).depth > 1
     if chosen is None or chosen.kind in ("exact", "quadrature"):  # no sample, no repeats: as it is
-        return _limited(task, p, tell) if deep else _seconds(task, p)
+        return _limited(task, p, tell) if deep else _look(task, p)[1]
     pair = {"repeats": min(_PAIR, chosen.repeats)}
     if deep:
         return _of_deep(task, p, chosen, tell)
     neurons = min(_FEW, chosen.neurons)
-    seconds = _seconds(task, {**p, **pair, "neurons": neurons})
+    record, seconds = _look(task, {**p, **pair, "neurons": neurons})
     fitting = int(neurons * max(1.0, _LONG / max(seconds, 1e-9)))
     more, slope = min(chosen.neurons, fitting), seconds / neurons
     if more > neurons:
-        longer = _seconds(task, {**p, **pair, "neurons": more})
+        record, longer = _look(task, {**p, **pair, "neurons": more})
         # The part that grows with the neurons, where the two looks are far enough apart to tell it from noise.
         slope = max(0.0, longer - seconds) / (more - neurons) if more >= 2 * neurons else longer / more
         seconds, neurons = longer, more
-    whole = seconds + slope * max(0.0, _work(chosen) - neurons)
+    again = _again(p, record, neurons * pair["repeats"], chosen)
+    whole = sum(seconds + slope * max(0.0, work - neurons) for work in (_work(chosen), again) if work)
     return whole * _rounds(chosen, chosen.repeats) / _rounds(chosen, _PAIR)
+
+
+def _again(p: Mapping[str, Any], record: Record, looked: int, chosen: Plan) -> int:
+    """Return the neurons with which a point will be solved once more, 0 if not, by the error of a look.
+
+    `looked` are the neurons of all repeats of it; errors fall with the root of their number.
+    """
+    reached = float(record.get("info", {}).get("reached", math.nan))
+    if chosen.repeats < _PAIR or not reached > 0:
+        return 0
+    reached *= small_sample(chosen.repeats) / small_sample(_PAIR)
+    second = finer(numerics_of(p), reached * math.sqrt(looked / (_work(chosen) * chosen.repeats)))
+    with suppress(UsageError):  # more neurons than allowed
+        plan = planned(data_of(p), settings_of(p), second) if second is not None else None
+        return _work(plan) if plan is not None else 0
+    return 0
 
 
 def _of_deep(task: Task, p: Mapping[str, Any], chosen: Plan, tell: Heard) -> float:
@@ -108,7 +128,7 @@ def _of_deep(task: Task, p: Mapping[str, Any], chosen: Plan, tell: Heard) -> flo
     return again + of(whole) * _rounds(chosen, chosen.repeats)
 
 
-def _work(chosen: Plan) -> float:
+def _work(chosen: Plan) -> int:
     """Return the neurons of a repeat; those that stream through a frozen field cost as much as others."""
     return chosen.neurons + chosen.iterations * chosen.streamed
 
@@ -118,8 +138,8 @@ def _rounds(chosen: Plan, repeats: int) -> float:
     return math.ceil(min(repeats, chosen.repeats) / thread_count()) + _AGAIN
 
 
-def _seconds(task: Task, parameters: Mapping[str, Any]) -> float:
-    return evaluate(task.function, parameters, task.seed)[1]
+def _look(task: Task, parameters: Mapping[str, Any]) -> tuple[Record, float]:
+    return evaluate(task.function, parameters, task.seed)
 
 
 def _limited(task: Task, parameters: Mapping[str, Any], tell: Heard) -> float:
