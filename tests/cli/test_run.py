@@ -54,6 +54,19 @@ def test_the_first_failure_gives_the_code(tlcli, recipes):
     assert tlcli("run sim.yaml --quiet --force").code == 0
 
 
+def test_labels_have_letters_for_their_formulas(tlcli):
+    text = "command: finetune-loss\nsolver: linear-exact\ncases:\n- {label: '$\\rho_1 = 0.5$', rho: 0.5}\n"
+    Path("letters.yaml").write_text(text)
+    assert "letters [ρ_1 = 0.5]: linear-exact on one point" in tlcli("run letters.yaml --dry-run").out
+    assert tlcli("run letters.yaml -o out").err.splitlines()[-1].startswith("ρ_1 = 0.5: loss ")
+
+
+def test_plot_ends_with_the_answer(tlcli):
+    told = tlcli("finetune-loss --rho 0:1:3 -o out").err.splitlines()[-1]
+    assert told.startswith("pre-training helps at 2, makes no difference at 1 of 3 points; it helps where rho > 0; ")
+    assert tlcli("plot out").err.splitlines()[-1] == told
+
+
 def test_a_recipe_is_the_same_whether_run_or_given_to_its_command(tlcli, recipes):
     one = tlcli("run loss.yaml -o -")
     assert one.code == 0

@@ -60,6 +60,9 @@ def test_a_named_column_stays_in_a_tidy_table_and_a_single_row_is_whole(tmp_path
     assert tlcli.check(tidy)
     alone = run(tmp_path / "b", tidy=True)
     assert len(rows(alone)[0]) > 20
+    assert list(rows(run(tmp_path / "c", columns="gain"))[0]) == ["gain", "status"], (
+        "as of several rows: no constant time"
+    )
 
 
 def test_check_says_which_columns_it_could_not_see(tmp_path):

@@ -216,7 +216,7 @@ def test_what_was_never_pre_trained_compares_nothing():
     said = verdict([block(axes, "no pre-training", **columns, gain_se=0.01, t1=0.0)])
     assert said == (
         "no pre-training: loss in the end 0.200 ± 0.010 (gamma2 = 2) to 0.400 ± 0.010 (gamma2 = 1); loss is less "
-        "before the end at 1 of 2 points: 0.200 ± 0.010 at t = 1 (gamma2 = 1)"
+        "before the end at 1 of 2 points: 0.200 ± 0.010 at t = 1 (gamma2 = 1); nothing was pre-trained"
     )
 
 

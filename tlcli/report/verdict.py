@@ -78,7 +78,7 @@ def _of_case(block: Block, beside: Beside, default: str) -> str:
     theory = _theory(block)
     end = final(theory)
     if "gain" not in end.columns or _untrained(end):
-        parts = _quantities(theory, default)
+        parts = [*_quantities(theory, default), *(["nothing was pre-trained"] if "gain" in end.columns else [])]
     else:
         parts = [_point(end) if end.size == 1 else _grid(end, beside)]
         if RECORD in theory.axes:
@@ -95,14 +95,16 @@ def _theory(block: Block) -> Block:
 def _cut(block: Block, axis: str, index: int) -> Block:
     """Return the block at one value of an axis."""
     position = list(block.axes).index(axis)
+
+    def cut(column: Any) -> Any:
+        array = np.asarray(column)
+        if not array.ndim:
+            return column
+        whole = array.reshape((1,) * (len(block.axes) - array.ndim) + array.shape)
+        return np.take(whole, index if whole.shape[position] > 1 else 0, axis=position)
+
     axes = {name: values for name, values in block.axes.items() if name != axis}
-    columns = {
-        name: np.take(np.asarray(c), index if np.shape(c)[position] > 1 else 0, axis=position)
-        if np.ndim(c) == len(block.axes)
-        else c
-        for name, c in block.columns.items()
-    }
-    return Block(axes, columns, block.scales, block.label)
+    return Block(axes, {name: cut(c) for name, c in block.columns.items()}, block.scales, block.label)
 
 
 def _untrained(block: Block) -> bool:
