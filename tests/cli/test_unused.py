@@ -98,7 +98,7 @@ def test_what_concerns_a_figure_is_told_where_there_is_none(tlcli, flag, named):
 
 
 def test_grids_of_axes_have_an_effect_without_a_figure(anywhere):
-    done = anywhere("finetune-loss --x rho=0.1,0.2 --y alpha2=0.1,0.2 -o -")
+    done = anywhere("finetune-loss --x rho=0.1,0.2 --y alpha2=0.1,0.2 --quiet -o -")
     assert (done.code, done.out.count("\n"), done.err) == (0, 5, "")
 
 

@@ -150,23 +150,23 @@ def grid_boundaries(case: "Case", axis: str, log: bool, gain: Floats) -> Boundar
 def effect_ends(case: "Case", axis: str, inside: float, outside: float) -> Floats | None:
     """Return where the gain becomes zero along an axis between a value where it is not and one where it is.
 
-    One number for each point of the other axes, NaN where both values have a gain or none. None of costly theories, and
-    between values of which one is infinite.
+    One number for each point of the other axes, NaN where both values have a gain or none, or one is not known. None of
+    costly theories, and between values of which one is infinite.
     """
     if not (case.theory.searchable and case.theory.cheap) or not np.isfinite([inside, outside]).all():
         return None
     rows = _Rows(case, axis)
     every = np.arange(rows.size)
 
-    def has(x: Floats) -> Flags:
-        return np.abs(rows.column("gain", x, every)) > EXACT
+    def none(x: Floats) -> Flags:
+        return np.abs(rows.column("gain", x, every)) <= EXACT
 
     near, far = (np.full(rows.size, float(x)) for x in (inside, outside))
-    known = has(near) & ~has(far)
+    known = ~none(near) & none(far)
     for _ in range(_HALVINGS):
         middle = (near + far) / 2
-        kept = has(middle)
-        near, far = np.where(kept, middle, near), np.where(kept, far, middle)
+        ended = none(middle)
+        near, far = np.where(ended, near, middle), np.where(ended, middle, far)
     # A gain that fades is lost to rounding a little before it ends.
     far = np.where(np.abs(far - outside) <= _FADED * abs(outside - inside), outside, far)
     return np.where(known, far, np.nan).reshape(rows.shape)

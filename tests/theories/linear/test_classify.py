@@ -19,7 +19,8 @@ def table(text):
 
 def run(arguments, err=""):
     done = call(f"finetune-loss --solver linear-classify {arguments} -o -")
-    assert (done.code, done.err) == (0, err), done.err
+    *told, answer = done.err.splitlines(keepends=True)
+    assert (done.code, "".join(told), "pre-training" in answer) == (0, err, True), done.err
     return table(done.out)
 
 
