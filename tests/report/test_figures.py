@@ -282,6 +282,8 @@ def test_a_scale_by_hand_is_that_of_an_axis_with_infinity(draw):
         (axis,) = panels(figure)
         assert axis.get_xscale() == ("log" if asked else "linear")
         assert [text.get_text() for text in axis.get_xticklabels()][-1] == r"$\infty$"
+        (figure,) = draw("finetune-loss", alpha2="0.4", x=f"gamma0={grid}", log_x=asked, xlim="0.5,2").values()
+        assert panels(figure)[0].get_xlim() == (0.5, 2)
 
 
 def test_colour_scales():

@@ -106,7 +106,8 @@ def _page(panels: Sequence[Any], spec: FigureSpec, drawing: Drawing, places: Map
     figure = (draw_maps if spec.kind == "map" else draw_curves)(panels, spec, drawing)
     for axis, (name, ends) in product(figure.axes, places.items()):
         if axis.get_label() != "<colorbar>":
-            mark_ends(axis, ends, "x" if name == spec.x else "y", cells=spec.kind == "map")
+            which = "x" if name == spec.x else "y"
+            mark_ends(axis, ends, which, cells=spec.kind == "map", limits=drawing.limits.get(which))
     return figure
 
 

@@ -159,10 +159,13 @@ def ticks_of(ends: Ends) -> dict[float, str]:
     return {x: f"{x:g}".replace("-", "\N{MINUS SIGN}") for x in inside} | marks
 
 
-def mark_ends(axis: Axes, ends: Ends, which: str = "x", *, cells: bool = False) -> None:
+def mark_ends(
+    axis: Axes, ends: Ends, which: str = "x", *, cells: bool = False, limits: tuple[float, float] | None = None
+) -> None:
     """Write 0 and ∞ where they stand, and break the axis and all lines between them and their neighbours.
 
-    With `cells` (a map, whose limits stay) a white line parts their cells from the others.
+    With `cells` (a map, whose limits stay) a white line parts their cells from the others. `limits` are those asked
+    for, None for all there is.
     """
     line: Axis = axis.xaxis if which == "x" else axis.yaxis
     marks = ticks_of(ends)
@@ -179,12 +182,15 @@ def mark_ends(axis: Axes, ends: Ends, which: str = "x", *, cells: bool = False) 
         return
     low, high = ends.line(ends.zero or ends.first), ends.line(ends.infinity or ends.last)
     room = 0.04 * (high - low)
-    (axis.set_xlim if which == "x" else axis.set_ylim)(*ends.unline([low - room, high + room]))
+    first, last = limits or ends.unline([low - room, high + room])
+    (axis.set_xlim if which == "x" else axis.set_ylim)(first, last)
     # A gap is at most a twenty-fifth of the axis, however short that is.
     for (at, neighbour), cut in zip(ends.breaks, ends.cuts, strict=True):
         half = min(0.12 * abs(ends.line(neighbour) - ends.line(at)), 0.02 * (high - low))
         steps = half * np.array([-1.5, -1.0, -0.5, 0.5, 1.0, 1.5])
-        _break(axis, ends.unline(ends.line(cut) + steps), which)
+        places = ends.unline(ends.line(cut) + steps)
+        if first < places[0] and places[-1] < last:
+            _break(axis, places, which)
 
 
 def _break(axis: Axes, places: Floats, which: str) -> None:
