@@ -4,7 +4,7 @@ import pytest
 from tests.simulate.nets import Data, simulate, two_layer_experiment
 from tlcli.dmft.activations import Activation, activation
 from tlcli.errors import ConvergenceError, DomainError, UsageError
-from tlcli.simulate import two_layer
+from tlcli.simulate import steps, two_layer
 from tlcli.simulate.two_layer import (
     Network,
     descend,
@@ -308,7 +308,7 @@ def test_losses_and_the_error_of_the_gain():
     out = simulate(data, **{**SETTINGS, "times2": [1.0, 3.0]}, **SIZES)
     assert set(out) == {*two_layer.LOSSES, "gain", "step_error"}
     e = experiment(times2=[1.0, 3.0])
-    for halvings in range(two_layer.HALVINGS + 1):
+    for halvings in range(steps.HALVINGS + 1):
         f, scratch = train_networks(e, data, range(3), 5, halvings)
         if np.allclose(np.mean((f[:, :, :20] - data.y_source) ** 2, axis=(0, 2)), out["source_train_loss"].mean):
             break
@@ -342,7 +342,7 @@ def test_step_is_halved_until_its_error_hides_in_the_spread(monkeypatch):
     settings = {**SETTINGS, "gamma0": 2.0, "times1": [5.0], "times2": [5.0]}
     out = simulate(data, **settings, width=200, nets=6, seed=0)
     chosen = max(h for n, h in used if n > 1)
-    assert 0 < chosen <= two_layer.HALVINGS
+    assert 0 < chosen <= steps.HALVINGS
     assert used[-1] == (5, chosen)
     # the error that is left is about twice the change: compare network 0 with a much smaller step
     fine = transfer_losses(*train_networks(experiment(**settings, width=200), data, [0], 0, chosen + 5), data)

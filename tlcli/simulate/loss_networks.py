@@ -24,8 +24,9 @@ from tlcli.errors import DomainError
 from tlcli.losses.objective import Objective
 from tlcli.losses.scores import point_losses
 from tlcli.simulate.deep_network import DeepNetwork
+from tlcli.simulate.steps import Trainer, checked
 from tlcli.simulate.trials import Estimate, trial_rng
-from tlcli.simulate.two_layer import SAFETY, Network, NetworkExperiment, Pull, checked, descend
+from tlcli.simulate.two_layer import SAFETY, Network, NetworkExperiment, Pull, descend
 from tlcli.simulate.vector_network import VectorDeepNetwork, VectorNetwork
 
 _AGAIN = 200  # times that networks are drawn again
@@ -176,13 +177,18 @@ def simulate_losses(
     Raises:
         UsageError, DomainError, ConvergenceError: as `tlcli.simulate.deep.simulate_networks`.
     """
+    networks = networks_of(experiment, data, seed)
+    found, step_error = checked(Trainer(networks.train, networks.losses), nets, experiment.dt)
+    return {**columns_of(networks.setup, found, measured), "step_error": Estimate(step_error, 0.0)}
+
+
+def networks_of(experiment: NetworkExperiment, data: Any, seed: int) -> LossNetworks:
+    """Return networks of any loss for some data; raises as `simulate_losses`."""
     training = experiment.training
     x = np.concatenate([data.x_source, data.x_target, data.x_test])
     setup = LossSetup(data, training, activation(training.activation), x)
     setup.check()
-    networks = LossNetworks(experiment, setup, seed)
-    found, step_error = checked(networks.train, networks.losses, nets, experiment.dt)
-    return {**columns_of(setup, found, measured), "step_error": Estimate(step_error, 0.0)}
+    return LossNetworks(experiment, setup, seed)
 
 
 def columns_of(setup: LossSetup, found: dict[str, Floats], measured: Sequence[str]) -> dict[str, Estimate]:

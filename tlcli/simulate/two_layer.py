@@ -16,7 +16,7 @@ and Delta = y - f on the training points of the active stage, one step of gradie
 the mean and 1/sqrt(N) in one network.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,9 @@ from threadpoolctl import threadpool_limits
 from tlcli.arrays import Floats, Indices
 from tlcli.batches import Batches
 from tlcli.dmft.activations import Activation, activation
-from tlcli.errors import ConvergenceError, DomainError, UsageError
+from tlcli.errors import ConvergenceError, DomainError
 from tlcli.losses.objective import Objective
+from tlcli.simulate.steps import Trainer, checked
 from tlcli.simulate.trials import Estimate, summarise, trial_rng
 from tlcli.training import TransferSettings
 
@@ -43,8 +44,6 @@ REFRESH = 20  # steps between two measurements of the curvature ...
 DRIFT = 0.1  # ... or less: the relative growth of the readout after which it is measured again
 MAX_STEPS = 400_000
 BLOCK = 1 << 16  # preactivations held at once: what fits the processor's cache
-PILOTS = 4  # networks from which the spread is foreseen when the step is chosen
-HALVINGS = 3
 
 
 @dataclass(frozen=True)
@@ -444,52 +443,14 @@ def transfer_losses(f: Floats, scratch: Floats, data: "TransferData") -> dict[st
 
 def estimate(experiment: NetworkExperiment, data: "TransferData", nets: int, seed: int) -> dict[str, Estimate]:
     """Train `nets` networks with a step that is checked; see `tlcli.simulate.deep.simulate_networks`."""
+    done, step_error = checked(trainer(experiment, data, seed), nets, experiment.dt)
+    return {**{name: summarise(values) for name, values in done.items()}, "step_error": Estimate(step_error, 0.0)}
+
+
+def trainer(experiment: NetworkExperiment, data: "TransferData", seed: int) -> Trainer:
+    """Return what trains networks; their losses judge the step."""
 
     def train(numbers: Sequence[int], halvings: int) -> dict[str, Floats]:
         return transfer_losses(*train_networks(experiment, data, numbers, seed, halvings), data)
 
-    done, step_error = checked(train, lambda found: {name: found[name] for name in LOSSES}, nets, experiment.dt)
-    return {**{name: summarise(values) for name, values in done.items()}, "step_error": Estimate(step_error, 0.0)}
-
-
-def checked(
-    train: Callable[[Sequence[int], int], dict[str, Floats]],
-    judged: Callable[[dict[str, Floats]], dict[str, Floats]],
-    nets: int,
-    dt: float | None,
-) -> tuple[dict[str, Floats], float]:
-    """Train `nets` networks with a step that is halved while this changes what is judged too much.
-
-    `train(numbers, halvings)` returns arrays (len(numbers), ...), `judged` what is judged of them. Returns the arrays
-    of all networks, and the largest change that another halving would make.
-
-    Raises:
-        UsageError: nets < 1.
-    """
-    if nets < 1:
-        raise UsageError(f"nets = {nets}: an experiment needs at least one network.")
-    pilots = train(range(min(nets, PILOTS)), 0)
-    allowed = {name: _allowed_change(values, nets) for name, values in judged(pilots).items()}
-    coarse, halvings = {name: values[:1] for name, values in pilots.items()}, 0
-    while True:
-        fine, old = train([0], halvings + 1), judged(coarse)
-        change = {name: np.nan_to_num(abs(values - old[name])[0]) for name, values in judged(fine).items()}
-        if dt is not None or halvings == HALVINGS or all(np.all(change[n] <= allowed[n]) for n in allowed):
-            break
-        coarse, halvings = fine, halvings + 1
-    done = coarse if halvings else pilots
-    have = len(next(iter(done.values())))
-    if have < nets:
-        more = train(range(have, nets), halvings)
-        done = {name: np.concatenate([done[name], more[name]]) for name in done}
-    return done, max((float(c.max()) for c in change.values() if c.size), default=0.0)
-
-
-def _allowed_change(samples: Floats, nets: int) -> Floats:
-    """Change (n_records,) of a loss on halving the step that its spread over `nets` networks hides."""
-    mean = np.nan_to_num(samples.mean(axis=0))
-    scale = float(mean.max(initial=0.0))
-    if len(samples) < 2:
-        return np.full(len(mean), 1e-2 * scale)
-    se = np.nan_to_num(samples.std(axis=0, ddof=1)) / np.sqrt(nets)
-    return np.clip(se / 2, 1e-3 * scale, 1e-2 * scale)
+    return Trainer(train, lambda found: {name: found[name] for name in LOSSES})

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from tlcli.dmft.estimates import small_sample
 from tlcli.dmft.network_transfer import planned
 from tlcli.options.commands import COMMANDS
 from tlcli.run.job import prepare
+from tlcli.run.solve import planned as planned_experiments
+from tlcli.simulate.steps import Trainer, checked
 from tlcli.sweep.runner import evaluate
 from tlcli.theories.network import cost, experiment
 from tlcli.theories.network.points import data_of, numerics_of, settings_of
@@ -131,6 +134,33 @@ def test_networks_whose_records_cost_or_that_take_few_steps_are_known_to_a_facto
     truth = spent(p["times2"]) / 3 * 12
     assert truth / 2 < experiment.expected_cost(p)[0] < 2 * truth
     assert not truth / 2 < 3 * 0.3 + 12 * 0.0 < 2 * truth, "what the shortest part alone would say"
+
+
+@pytest.mark.parametrize("needed", [0, 1, 2])
+@pytest.mark.parametrize("loss", [{}, {"loss": "logistic"}])
+def test_networks_that_train_fast_choose_their_step_for_the_dry_run(monkeypatch, needed, loss):
+    """Work is networks times steps: of the whole training it is what the rehearsal says, however often steps halve."""
+    work, found = [0.0], {}
+
+    def train(numbers, halvings):
+        work[0] += 0.05 * len(numbers) * 2**halvings
+        value = np.array([[1.0 + 0.5 ** min(halvings, needed + 0.0)] for _ in numbers])
+        return {"loss": value + 1e-9 * np.arange(len(numbers))[:, None]}
+
+    monkeypatch.setattr("tlcli.simulate.two_layer.trainer", lambda *_: Trainer(train, lambda found: found))
+    networks = SimpleNamespace(train=train, losses=lambda found: found)
+    monkeypatch.setattr("tlcli.simulate.loss_networks.networks_of", lambda *_: networks)
+    monkeypatch.setattr(experiment.time, "perf_counter", lambda: work[0])
+    monkeypatch.setattr(experiment, "evaluate", lambda *_: ({}, 0.15))
+    flags = {**FLAGS, "gamma2": "1", "simulate": True, "width": "16", "nets": "12", **loss}
+    flags |= {"source": "sign:linear", "target": "sign:linear"} if loss else {}
+    job = prepare("dmft-solve", COMMANDS["dmft-solve"].options, None, flags)
+    ((_, _, (task, *_)),) = planned_experiments(job.cases[0], job.settings)
+    seconds, _ = experiment.expected_cost(task.parameters)
+    work[0] = 0.0
+    found, _ = checked(Trainer(train, lambda found: found), 12, None)
+    assert len(found["loss"]) == 12
+    assert seconds == pytest.approx(work[0])
 
 
 def test_a_dry_run_says_a_time(tmp_path, capsys):

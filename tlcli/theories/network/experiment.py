@@ -1,13 +1,16 @@
 """The experiment beside the theory of networks: finite-width networks trained on the very data of each draw."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tlcli.arrays import Floats
 from tlcli.errors import UsageError
 from tlcli.options.columns import BEST_LOSS, BEST_TIME
+from tlcli.simulate.steps import PILOTS, Trainer, chosen
 from tlcli.sweep.drawn import Drawn
 from tlcli.sweep.forms import check_numbers, with_errors
 from tlcli.sweep.runner import Placed, Task, evaluate
@@ -91,26 +94,39 @@ def check_record(p: Mapping[str, Any], record: Mapping[str, Any]) -> None:
 
 def run(p: Mapping[str, Any], seed: int) -> Any:
     """Train the networks of one width on one draw of the data; `seed` is that of the networks alone."""
-    from tlcli.simulate.deep import experiment_of, simulate_networks
+    from tlcli.simulate.deep import simulate_networks
     from tlcli.simulate.loss_networks import simulate_losses
 
-    data, settings, nets = data_of({**p, "seed": p["data_seed"]}), settings_of(p), int(p["nets"])
-    width, sampled = int(p["width"]), (int(p["data_seed"]), int(p["draw"]))
-    if settings.loss1 is None and settings.loss2 is None:
-        return simulate_networks(data, settings, width=width, nets=nets, seed=seed, dt=p["dt"], sampled=sampled)
-    experiment = experiment_of(settings, width, p["dt"], sampled)
-    return simulate_losses(data, experiment, nets=nets, seed=seed, measured=measured_of(p))
+    data, nets = data_of({**p, "seed": p["data_seed"]}), int(p["nets"])
+    if _squared(p):
+        return simulate_networks(data, settings_of(p), nets=nets, seed=seed, **_way(p))
+    return simulate_losses(data, _experiment(p), nets=nets, seed=seed, measured=measured_of(p))
+
+
+def _way(p: Mapping[str, Any]) -> dict[str, Any]:
+    return {"width": int(p["width"]), "dt": p["dt"], "sampled": (int(p["data_seed"]), int(p["draw"]))}
+
+
+def _squared(p: Mapping[str, Any]) -> bool:
+    return p.get("loss1") is None and p.get("loss2") is None
+
+
+def _experiment(p: Mapping[str, Any]) -> Any:
+    from tlcli.simulate.deep import experiment_of
+
+    return experiment_of(settings_of(p), **_way(p))
 
 
 def measured_of(p: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the columns that the networks of a point measure."""
-    return MEASURED if p.get("loss1") is None and p.get("loss2") is None else (*MEASURED, *ERRORS)
+    return MEASURED if _squared(p) else (*MEASURED, *ERRORS)
 
 
 _SHARES = (0.02, 0.06)  # of the stages, whose steps are equal
 _TOLD = 0.1  # seconds between two looks, below which longer ones tell more
 _STEP_LOOKS = 3  # trainings of one network whose step is looked at: itself, and once more with half of it
 _HALVED = 1.5  # between those whose first step will do and those that all networks take twice as many steps for
+_REHEARSED = 10.0  # seconds, up to which the step is chosen to be known
 
 
 def expected_cost(p: Mapping[str, Any]) -> tuple[float, float]:
@@ -131,8 +147,35 @@ def expected_cost(p: Mapping[str, Any]) -> tuple[float, float]:
     whole = short + max(0.0, more) * (1 - first) / (share - first)
     points = sum(int(p.get(name) or 0) for name in ("p1", "p2", "ptest"))
     each = 8.0 * 4 * int(p["width"]) * points
+    size = each * int(p["nets"])
+    if p["dt"] is None and whole / _STEP_LOOKS * (PILOTS + _STEP_LOOKS - 1) < _REHEARSED:
+        return _rehearsed(p), size
     trained = (int(p["nets"]) + _STEP_LOOKS - 1) / _STEP_LOOKS * (1.0 if p["dt"] is not None else _HALVED)
-    return whole * trained, each * int(p["nets"])
+    return whole * trained, size
+
+
+def _rehearsed(p: Mapping[str, Any]) -> float:
+    """Return the seconds of all networks after their step is chosen in earnest: what is left is more of the same."""
+    from tlcli.simulate.loss_networks import networks_of
+    from tlcli.simulate.two_layer import trainer
+
+    data, experiment, nets = data_of({**p, "seed": p["data_seed"]}), _experiment(p), int(p["nets"])
+    seed, each = int(p["data_seed"]), dict[int, float]()
+    if _squared(p):
+        plain = trainer(experiment, data, seed)
+    else:
+        networks = networks_of(experiment, data, seed)
+        plain = Trainer(networks.train, networks.losses)
+
+    def timed(numbers: Sequence[int], halvings: int) -> dict[str, Floats]:
+        start = time.perf_counter()
+        found = plain.train(numbers, halvings)
+        each[halvings] = (time.perf_counter() - start) / len(numbers)
+        return found
+
+    start = time.perf_counter()
+    done, halvings, _ = chosen(Trainer(timed, plain.judged), nets, None)
+    return time.perf_counter() - start + (nets - len(next(iter(done.values())))) * each[halvings]
 
 
 def _part(share: float, times: Sequence[float], dt: float | None) -> list[float]:
