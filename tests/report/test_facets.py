@@ -157,6 +157,21 @@ def test_no_line_joins_the_places_of_zero_and_infinity(draw, tmp_path):
     assert np.ptp(values[:gap]) == np.ptp(values[gap + 1 :]) == 0
 
 
+def test_a_curve_of_a_case_without_lines_has_the_colour_and_name_of_its_value(draw):
+    grid = {"alpha2": "0.1:0.9:5", "alpha1": 0.5}
+    cases = [{"label": "several", "gamma0": [1, 3]}, {"label": "one", "gamma0": 3}]
+    (figure,) = draw("finetune-loss", {"x": "alpha2", **grid, "cases": cases}).values()
+    several, one = ([line for line in axis.lines if line.get_linestyle() == "-"][:2] for axis in panels(figure))
+    assert several[1].get_color() == one[0].get_color()
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == [r"$\gamma_0$ = 1", r"$\gamma_0$ = 3", "no pre-training"]
+    given = {"label": "no such parameter", "solver": "linear-ansatz", "c_signal": "0.5"}
+    cases = [{"label": "several", "weight_decay": [0.1, 0.2]}, given]
+    (figure,) = draw("finetune-loss", {"x": "alpha2", "quantity": "gain", "cases": cases, **grid}).values()
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[:3] == [r"$\lambda_1$ = 0.1", r"$\lambda_1$ = 0.2", r"gain $\mathcal{L}_0-\mathcal{L}$"]
+
+
 def test_panels_do_not_repeat_what_the_subtitle_says_and_a_loss_is_named(draw):
     tiny = {"source": "digits:3v8", "target": "digits:4v9", "p1": "6", "ptest": 20, "neurons": 32, "repeats": 2}
     flags = {

@@ -297,8 +297,6 @@ def _legend(
     axis = axes[0]
     handles: list[Any] = []
     for key, colour in colours.items() if len(colours) <= MANY else ():
-        if not key and len(colours) > 1:  # of a case in which the line axis has one value
-            continue
         text = ", ".join(named(n, v) for n, v in key) or _ALONE.get(spec.quantity, spec.value_label)
         handles += axis.plot([], [], label=text, color=colour)
     curves = [curve for panel in panels for curve in panel.curves]

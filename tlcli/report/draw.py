@@ -15,7 +15,7 @@ from tlcli.options.columns import BASELINES, errors_of, judged
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves, standing
 from tlcli.report.drawing import Drawing
 from tlcli.report.ends import Ends, ends_of, ends_of_best, ends_of_grids, mark_ends, placed, summarised
-from tlcli.report.facets import fixed_text, pages
+from tlcli.report.facets import fixed_text, hue_of, pages
 from tlcli.report.frame import uneven
 from tlcli.report.kernels import Planned
 from tlcli.report.maps import GAINS, MapPanel, draw_maps
@@ -313,7 +313,8 @@ def _curve_panels(
     for index, fixed in _facets(block, (spec.x, *lines)):
         curves = []
         for choice in product(*(range(len(block.axes[name])) for name in lines)):
-            hue = {name: block.axes[name][i] for name, i in zip(lines, choice, strict=True)}
+            values = {name: block.axes[name][i] for name, i in zip(lines, choice, strict=True)}
+            hue = hue_of(block, spec.lines, values)
             curves.append(_curve(block, spec, index, lines, choice, hue, fine))
         crossings = [_crossing(block, spec, points, fixed, curves) for points in boundary]
         merged = np.concatenate(crossings) if crossings else np.empty((0, 2))

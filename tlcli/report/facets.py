@@ -74,7 +74,7 @@ def fixed_text(blocks: Sequence[Block]) -> str:
     for name in first:
         if name != "time" and (name not in OPTIONS or name in COLUMNS):
             continue
-        values = {_single(block.columns.get(name)) for block in blocks}
+        values = {only_value(block.columns.get(name)) for block in blocks}
         value = next(iter(values))
         if isinstance(value, str) and name in OPTIONS and OPTIONS[name].numeric:  # experiments are told apart by texts
             value = value if value in OPTIONS[name].words else float(value)
@@ -83,9 +83,9 @@ def fixed_text(blocks: Sequence[Block]) -> str:
         if not all(idle(name, block.columns) for block in blocks):
             words.append(_said(name, value))
     words += _losses(blocks)
-    ends = [_single(first.get(name)) for name in ("source", "target")]
+    ends = [only_value(first.get(name)) for name in ("source", "target")]
     if all(isinstance(end, str) for end in ends) and all(
-        [_single(block.columns.get(name)) for name in ("source", "target")] == ends for block in blocks
+        [only_value(block.columns.get(name)) for name in ("source", "target")] == ends for block in blocks
     ):
         words.insert(0, f"{ends[0]} to {ends[1]}")
     return ", ".join(words)
@@ -94,7 +94,7 @@ def fixed_text(blocks: Sequence[Block]) -> str:
 def _losses(blocks: Sequence[Block]) -> list[str]:
     """Return the loss of both stages, or of either, where the whole table has one that is not the squared error."""
     stages = ("loss_function1", "loss_function2")
-    single = {name: {_single(block.columns.get(name)) for block in blocks} for name in ("loss_function", *stages)}
+    single = {name: {only_value(block.columns.get(name)) for block in blocks} for name in ("loss_function", *stages)}
     one, first, second = (found.pop() if len(found) == 1 else None for found in single.values())
     if one is None and first == second:
         one = first
@@ -103,7 +103,7 @@ def _losses(blocks: Sequence[Block]) -> list[str]:
     return [] if first is None or second is None else [f"{first} loss, then {second}"]
 
 
-def _single(column: Any) -> Any:
+def only_value(column: Any) -> Any:
     """Return the one value of a column, None where it has several or none."""
     if column is None:
         return None
@@ -114,6 +114,12 @@ def _single(column: Any) -> Any:
     return str(value) if array.dtype.kind in "UO" else float(value)
 
 
+def hue_of(block: Block, lines: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the colour of a curve stands for: its values on the axes of lines, or the only one of its case."""
+    known = {name: values[name] if name in values else only_value(block.columns.get(name)) for name in lines}
+    return {name: value for name, value in known.items() if value is not None}
+
+
 def _silent(name: str, value: Any, columns: Mapping[str, Any]) -> bool:
     if isinstance(value, str):
         return name in ("source", "target") or value == OPTIONS[name].default or len(value) > 24
@@ -121,7 +127,7 @@ def _silent(name: str, value: Any, columns: Mapping[str, Any]) -> bool:
         return bool(np.isnan(value) or np.isinf(value))
     option = OPTIONS[name]
     if option.follows:
-        return option.unsaid and value == _single(columns.get(option.follows))
+        return option.unsaid and value == only_value(columns.get(option.follows))
     # Values that switch something off are not worth a reader's time, nor is it that there is one of a thing.
     same = str(option.default) == f"{value:g}"
     return (same and (value == 0 or option.unsaid)) or (np.isinf(value) and option.lasts > 0)

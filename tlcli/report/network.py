@@ -18,7 +18,7 @@ from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
 from tlcli.options.columns import BASELINES, BEST_LOSS, DIFFERENCES, OVERFITTING, errors_of, label_of
 from tlcli.report.drawing import Drawing
-from tlcli.report.facets import fixed_text
+from tlcli.report.facets import fixed_text, hue_of
 from tlcli.report.frame import frame_curves, mark_outside, outside_handle
 from tlcli.report.kernels import Planned
 from tlcli.report.records import RECORD, early_stop, plan_records
@@ -172,7 +172,8 @@ def _rows(block: Block, line: str | None) -> list[Row]:
         key = tuple(i for name, i in at.items() if name != line)
         if key not in rows:
             rows[key] = Row(block.label, {n: block.axes[n][i] for n, i in at.items() if n != line}, block)
-        hue = {line: block.axes[line][at[line]]} if line in at and line is not None else {}
+        values = {name: block.axes[name][i] for name, i in at.items()}
+        hue = {} if line is None else hue_of(block, [line], values)
         rows[key].traces.append(_trace(block, at, hue))
     return list(rows.values())
 
