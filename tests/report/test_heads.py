@@ -8,10 +8,11 @@ from matplotlib.figure import Figure
 from tests.report.conftest import TINY
 from tlcli.options import OPTIONS
 from tlcli.options.columns import COLUMNS, label_of
-from tlcli.report.facets import fixed_text
-from tlcli.report.style import head
+from tlcli.report.facets import fixed_text, heads_of
+from tlcli.report.style import facet_title, head
 from tlcli.report.tables import Block
 from tlcli.run.outputs import pages_told
+from tlcli.theories.linear.curriculum import curriculum
 
 SPACE = "\N{NO-BREAK SPACE}"
 NETWORK = {**TINY, "neurons": "32", "activation": "tanh", "depth": "2"}
@@ -63,6 +64,70 @@ def test_the_richness_of_the_target_is_said_where_it_is_not_that_of_the_source()
     same, other = (fixed_text([Block({}, {"gamma0": 2.0, "gamma2": value}, {})]) for value in (2.0, 3.0))
     assert (same, other) == (r"$\gamma_0$ = 2", r"$\gamma_0$ = 2, $\gamma_2$ = 3")
     assert fixed_text([Block({}, {"beta": 5.0, "beta2": 5.0}, {})]) == r"$\beta_1$ = 5, $\beta_2$ = 5"
+
+
+def test_a_parameter_that_goes_with_another_is_said_once_for_all_its_values():
+    gamma0 = np.array([1.0, 2.0])
+    assert fixed_text([Block({}, {"gamma0": gamma0, "gamma2": gamma0}, {})]) == r"$\gamma_2$ = $\gamma_0$"
+    assert fixed_text([Block({}, {"gamma0": gamma0, "gamma2": 2 * gamma0}, {})]) == ""
+    assert fixed_text([Block({}, {"gamma0": 1.0, "gamma2": gamma0}, {})]) == r"$\gamma_0$ = 1"
+
+
+def test_what_a_case_alone_fixes_heads_its_panels():
+    """Unless its label says it; nothing that is switched off, nor words, which labels are for."""
+    columns = {"p2": np.array([5.0, 6.0]), "dim": 20.0, "activation": "relu"}
+    cases = {
+        "rich": {"p1": 400.0, "rho": 0.5, "sigma1": 0.0},
+        r"poor, $\rho = 0.8$": {"p1": 20.0, "rho": 0.8, "sigma1": 1.0, "activation": "tanh"},
+        r"$\rho_\xi = 0.1$": {"p1": 20.0, "rho": 0.8, "rho_xi": 0.1, "gamma0": 2.0, "t1": 5.0, "p2": 8.0},
+    }
+    blocks = [Block({}, {**columns, **more}, {}, label) for label, more in cases.items()]
+    assert heads_of(blocks) == [
+        "rich\n$P_1$ = 400, $\\rho$ = 0.5",
+        "poor, $\\rho = 0.8$\n$P_1$ = 20, $\\sigma_1$ = 1",
+        "$\\rho_\\xi = 0.1$\n$P_2$ = 8, $P_1$ = 20, $\\rho$ = 0.8\n$\\gamma_0$ = 2, $t_1$ = 5",
+    ]
+    assert fixed_text(blocks) == "$D$ = 20"
+    assert heads_of(blocks[:1]) == ["rich"], "the subtitle says it"
+    assert facet_title(heads_of(blocks)[0], {"p2": 5.0}).endswith("= 0.5, $P_2$ = 5"), "in the same line"
+
+
+def test_cases_say_what_they_fix_over_curves_maps_and_in_time(draw):
+    cases = [{"label": "few", "alpha1": 0.5}, {"label": "many", "alpha1": 2}]
+    heads = ["few\n$\\alpha_1$ = 0.5", "many\n$\\alpha_1$ = 2"]
+    grid = {"x": "alpha2=0.1:0.9:5", "gamma0": "log:0.1:10:5", "cases": cases}
+    for more in ({}, {"y": "gamma0"}):
+        (figure,) = draw("finetune-loss", {**grid, **more}).values()
+        assert [axis.get_title() for axis in figure.axes if axis.get_title()] == heads
+    tiny = {**TINY, "neurons": 32, "cases": [{"label": "short", "t1": 1}, {"label": "long", "t1": 2}]}
+    del tiny["repeats"]
+    for figure in draw("dmft-solve", tiny, repeats="2").values():
+        titles = {line for axis in figure.axes for line in axis.get_title().split("\n")}
+        assert {"short", "$t_1$ = 1", "long", "$t_1$ = 2"} <= titles
+
+
+def test_a_curriculum_says_its_stages_and_teachers(draw):
+    stages = [
+        {"teacher": 1, "alpha": 2, "gamma": 1, "duration": 4},
+        {"teacher": 2, "alpha": 0.8, "gamma": [0.5, 2], "duration": 4, "sigma": 0.1},
+        {"teacher": 1, "alpha": 0.3, "gamma": 1, "weight_decay": 0},
+    ]
+    recipe = {"solver": "linear-joint", "stages": stages, "gram": [[1, -0.6], [-0.6, 1]], "x": "stage"}
+    (figure,) = draw("finetune-loss", recipe).values()
+    assert figure.get_suptitle().replace(SPACE, " ").split(", ") == [
+        *(r"$\alpha_{1}$ = 2", r"$\alpha_{2}$ = 0.8", r"$\alpha_{3}$ = 0.3", r"$\gamma_{1}$ = $\gamma_{3}$ = 1"),
+        *(r"$t_{1}$ = $t_{2}$ = 4", r"$\sigma_{2}$ = 0.1", "teachers 1 → 2 → 1", r"$\rho_{12}$ = −0.6"),
+    ]
+
+
+def test_many_teachers_are_told_by_the_range_of_their_overlaps():
+    stages = [{"teacher": i, "alpha": 1, "gamma": 1, "duration": 1, "sigma": 0, "weight_decay": 0} for i in range(1, 6)]
+    gram = np.eye(5)
+    gram[np.triu_indices(5, 1)] = 0.01 * np.arange(1, 11)
+    theory = curriculum(stages, (gram + gram.T - np.eye(5)).tolist())
+    assert theory.told() == "overlaps of teachers 0.01 to 0.1"
+    gram[np.triu_indices(5, 1)] = 0.5
+    assert curriculum(stages[:2], (gram + gram.T - np.eye(5))[:2, :2].tolist()).told() == r"$\rho_{12}$ = 0.5"
 
 
 def test_every_figure_of_a_network_says_what_is_fixed(draw):

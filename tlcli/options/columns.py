@@ -1,6 +1,5 @@
 """The computed columns of tables, and the words that stand on axes, legends and colour bars."""
 
-import re
 from collections.abc import Container
 from dataclasses import dataclass
 
@@ -327,13 +326,19 @@ def judged(columns: Container[str]) -> str:
     return next((name for name in ("loss", "error") if name in columns), "train_loss")
 
 
+def stage_of(name: str) -> tuple[str, int] | None:
+    """Return field and number of the stage of a curriculum that a parameter belongs to, None where it is no such."""
+    field, _, number = name.rpartition("_")
+    return (field, int(number)) if field in _STAGED and number.isdigit() else None
+
+
 def label_of(name: str) -> str:
     """Return the text that names a column or parameter on an axis."""
     if name == "time":
         return OPTIONS["times"].symbol
-    staged = re.fullmatch(r"(alpha|gamma|duration|sigma|weight_decay)_(\d+)", name)
-    if staged:  # a parameter of one stage of a curriculum
-        return f"${_STAGED[staged[1]]}_{{{staged[2]}}}$"
+    staged = stage_of(name)
+    if staged:
+        return f"${_STAGED[staged[0]]}_{{{staged[1]}}}$"
     if name in OPTIONS and OPTIONS[name].symbol:
         return OPTIONS[name].symbol
     return COLUMNS[name].label if name in COLUMNS else name

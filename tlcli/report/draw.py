@@ -15,7 +15,7 @@ from tlcli.options.columns import BASELINES, errors_of, judged
 from tlcli.report.curves import Curve, CurvePanel, Points, draw_curves, standing
 from tlcli.report.drawing import Drawing
 from tlcli.report.ends import Ends, ends_of, ends_of_best, ends_of_grids, mark_ends, placed, summarised
-from tlcli.report.facets import fixed_text, hue_of, pages
+from tlcli.report.facets import fixed_text, heads_of, hue_of, pages
 from tlcli.report.frame import uneven
 from tlcli.report.kernels import Planned
 from tlcli.report.maps import GAINS, MapPanel, draw_maps
@@ -64,7 +64,8 @@ def _of_quantity(blocks: Sequence[Block], drawing: Drawing, quantity: str | None
         return None
     kinds = {judged(block.columns) for block in blocks if block.columns.keys() & {"loss", "error", "train_loss"}}
     kind = kinds.pop() if len(kinds) == 1 else "loss"
-    spec = replace(_drawable(shown, spec, quantity), subtitle=fixed_text(shown), judged=kind)
+    subtitle = fixed_text(shown, drawing.told)
+    spec = replace(_drawable(shown, spec, quantity), subtitle=subtitle, judged=kind)
     places = _places(shown, spec, drawing)
     shown_places = places.keys() - {spec.x, spec.y}
     spec = replace(
@@ -79,13 +80,14 @@ def _of_quantity(blocks: Sequence[Block], drawing: Drawing, quantity: str | None
         smooth = [None if block is None else placed(block, ends, name) for block in smooth]
         shown = [placed(block, ends, name) for block in shown]
     panels: list[Any] = []
+    heads = heads_of(shown)
     for index, block in enumerate(shown):
         points = [_moved(one, spec, places) for one in drawing.boundaries[index]] if drawing.boundaries else []
         if spec.kind == "map":
             found: list[Any] = _map_panels(block, spec, points, places)
         else:
             found = _curve_panels(block, spec, points, smooth[index])
-        panels += [replace(panel, table=tables[index]) for panel in found]
+        panels += [replace(panel, table=tables[index], label=heads[index]) for panel in found]
     return Picture(stem, _told_apart(panels), spec, places)
 
 

@@ -31,8 +31,9 @@ class Drawing:
     `kind` is auto, map or curves; `roles` maps x and y to names of axes; `quantity` names columns joined by commas,
     None for `default_quantity`. `size` is (width, height) in inches, None for that of the panels; `style` an mplstyle
     file; `limits` and `logs` are of the axes x and y where they are asked for. `unit` says which loss times belong to,
-    `boundaries` are per block the exact boundary points, `smooth` per block the same theory on a finer grid of
-    `smooth_axis` (None: there is none), for lines without corners.
+    `told` what the theory says of its case besides parameters, `boundaries` are per block the exact boundary points,
+    `smooth` per block the same theory on a finer grid of `smooth_axis` (None: there is none), for lines without
+    corners.
     """
 
     kind: str = "auto"
@@ -47,6 +48,7 @@ class Drawing:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     logs: Mapping[str, bool] = field(default_factory=dict)
     unit: str = "mean-loss"
+    told: str = ""
     boundaries: Sequence[Sequence[Mapping[str, Array]]] = field(default_factory=list)
     smooth: Sequence[Block | None] = ()
     smooth_axis: str | None = None

@@ -1,17 +1,21 @@
 """How the panels of a figure stand: two parameters make a grid, more of them pages."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from tlcli.options import OPTIONS
-from tlcli.options.columns import COLUMNS
+from tlcli.options.columns import COLUMNS, short_symbol, stage_of
+from tlcli.options.commands import STAGE_OPTIONS
 from tlcli.options.idle import idle
+from tlcli.options.option import Option
 from tlcli.report.style import MAX_FACETS, named, number
 from tlcli.report.tables import Block
 
 _SIDE = 6  # panels in a row or column
+_NUMBERS = 3  # in a line over a panel
 
 
 class Panel(Protocol):
@@ -67,28 +71,95 @@ def shape(panels: Sequence[Panel]) -> tuple[int, int] | None:
     return rows, columns
 
 
-def fixed_text(blocks: Sequence[Block]) -> str:
-    """Return the parameters that have one value in the whole table, as a subtitle says them."""
-    words = []
+def fixed_text(blocks: Sequence[Block], told: str = "") -> str:
+    """Return the parameters that have one value in the whole table, as a subtitle says them.
+
+    `told` is what the theory says besides.
+    """
     first = blocks[0].columns
-    for name in first:
-        if name != "time" and (name not in OPTIONS or name in COLUMNS):
-            continue
-        values = {only_value(block.columns.get(name)) for block in blocks}
-        value = next(iter(values))
-        if isinstance(value, str) and name in OPTIONS and OPTIONS[name].numeric:  # experiments are told apart by texts
-            value = value if value in OPTIONS[name].words else float(value)
-        if len(values) != 1 or value is None or _silent(name, value, first):
-            continue
-        if not all(idle(name, block.columns) for block in blocks):
-            words.append(_said(name, value))
+    shared = {name: value for name in first if (value := _of_all(name, blocks)) is not None}
+    told_of = {name: v for name, v in shared.items() if not _silent(name, v, first)}
+    words = _words({n: v for n, v in told_of.items() if not all(idle(n, block.columns) for block in blocks)})
+    words += _following(blocks)
     words += _losses(blocks)
     ends = [only_value(first.get(name)) for name in ("source", "target")]
     if all(isinstance(end, str) for end in ends) and all(
         [only_value(block.columns.get(name)) for name in ("source", "target")] == ends for block in blocks
     ):
         words.insert(0, f"{ends[0]} to {ends[1]}")
-    return ", ".join(words)
+    return ", ".join([*words, *([told] if told else [])])
+
+
+def heads_of(blocks: Sequence[Block]) -> list[str | None]:
+    """Return what heads the panels of each case: its label, and below it the numbers that set the case apart.
+
+    A label that names the symbol of one has said it.
+    """
+    return [_head(block, blocks) if len(blocks) > 1 else block.label for block in blocks]
+
+
+def _head(block: Block, blocks: Sequence[Block]) -> str | None:
+    label, columns = block.label or "", block.columns
+    own = {name: value for name in columns if isinstance(value := _value(name, block), float)}
+    own = {name: value for name, value in own.items() if _of_all(name, blocks) is None and not _names(label, name)}
+    words = _words({n: v for n, v in own.items() if not _silent(n, v, columns) and not idle(n, columns)})
+    lines = [", ".join(words[i : i + _NUMBERS]) for i in range(0, len(words), _NUMBERS)]
+    return "\n".join([*([label] if label else []), *lines]) or None
+
+
+def _names(label: str, name: str) -> bool:
+    """Whether a label holds the symbol of a parameter."""
+    symbol = short_symbol(name).strip("$")
+    return re.search(rf"{re.escape(symbol)}(?![_A-Za-z])", label) is not None
+
+
+def _option(name: str) -> Option | None:
+    """Return the option that a parameter is, or whose meaning it has in one stage of a curriculum; None of others."""
+    staged = stage_of(name)
+    return OPTIONS.get(str(STAGE_OPTIONS[staged[0]]) if staged else name)
+
+
+def _value(name: str, block: Block) -> Any:
+    """Return the one value of a parameter in a block, None where it has several or is none."""
+    option = _option(name)
+    if name != "time" and (option is None or name in COLUMNS):
+        return None
+    value = only_value(block.columns.get(name))
+    if isinstance(value, str) and option is not None and option.numeric:  # experiments are told apart by texts
+        return value if value in option.words or not value else float(value)
+    return value
+
+
+def _of_all(name: str, blocks: Sequence[Block]) -> Any:
+    """Return the one value of a parameter in all blocks, None where it has several."""
+    values = {_value(name, block) for block in blocks}
+    return values.pop() if len(values) == 1 else None
+
+
+def _words(values: Mapping[str, Any]) -> list[str]:
+    """Return how parameters are said; those of a curriculum field by field, stages that share a value together."""
+    words = [_said(name, value) for name, value in values.items() if stage_of(name) is None]
+    staged: dict[tuple[int, Any], list[str]] = {}
+    for name, value in values.items():
+        if (stage := stage_of(name)) is not None:
+            staged.setdefault((list(STAGE_OPTIONS).index(stage[0]), value), []).append(short_symbol(name))
+    ordered = sorted(staged.items(), key=lambda item: item[0][0])
+    return [*(" = ".join([*symbols, number(value)]) for (_, value), symbols in ordered), *words]
+
+
+def _following(blocks: Sequence[Block]) -> list[str]:
+    """Return the parameters that go with another one where that has several values, as the richness of both stages."""
+    found = []
+    for name in blocks[0].columns:
+        other = OPTIONS[name].follows if name in OPTIONS else ""
+        if other and all(_alike(name, other, block.columns) for block in blocks):
+            found.append(f"{short_symbol(name)} = {short_symbol(other)}")
+    return found
+
+
+def _alike(name: str, other: str, columns: Mapping[str, Any]) -> bool:
+    one, another = (np.asarray(columns.get(key)) for key in (name, other))
+    return one.size > 1 and np.array_equal(one, another)
 
 
 def _losses(blocks: Sequence[Block]) -> list[str]:
@@ -121,12 +192,12 @@ def hue_of(block: Block, lines: Sequence[str], values: Mapping[str, Any]) -> dic
 
 
 def _silent(name: str, value: Any, columns: Mapping[str, Any]) -> bool:
+    option = _option(name)
     if isinstance(value, str):
-        return name in ("source", "target") or value == OPTIONS[name].default or len(value) > 24
-    if np.isnan(value) or name not in OPTIONS:  # a time
+        return name in ("source", "target") or option is None or value == option.default or len(value) > 24
+    if np.isnan(value) or option is None:  # a time
         return bool(np.isnan(value) or np.isinf(value))
-    option = OPTIONS[name]
-    if option.follows:
+    if option.follows and name in OPTIONS:
         return option.unsaid and value == only_value(columns.get(option.follows))
     # Values that switch something off are not worth a reader's time, nor is it that there is one of a thing.
     same = str(option.default) == f"{value:g}"

@@ -1,6 +1,7 @@
 """All figures of a result, one after the other, as pairs of a file's name (without ending) and a figure."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
@@ -9,7 +10,7 @@ from tlcli.report.bayes import bayes_figures
 from tlcli.report.classes import class_figures
 from tlcli.report.draw import plan_panels
 from tlcli.report.drawing import Drawing
-from tlcli.report.facets import fixed_text
+from tlcli.report.facets import fixed_text, heads_of
 from tlcli.report.kernels import Planned, Shown, kernel_figures
 from tlcli.report.layers import Layers, layer_figures
 from tlcli.report.network import network_figures
@@ -37,13 +38,16 @@ def figures_of(
         plans = network_figures(blocks, drawing)
     else:
         plans = plan_panels([final(block) for block in blocks], drawing)
+    heads = dict(zip((block.label for block in blocks), heads_of(blocks), strict=True))
+    shown = [replace(one, label=heads.get(one.label, one.label)) for one in shown]
+    layers = [replace(one, label=heads.get(one.label, one.label)) for one in layers]
     of_arrays: list[Planned] = []
     if shown:
         of_arrays += (bayes_figures if "kernel_source" in shown[0].arrays else kernel_figures)(shown)
         of_arrays += class_figures(shown)
     if layers:
         of_arrays += layer_figures(layers, shown, drawing.unit)
-    subtitle = fixed_text(blocks) if blocks else ""
+    subtitle = fixed_text(blocks, drawing.told) if blocks else ""
     for name, build in (*plans, *of_arrays):
         with look(drawing.style):  # not while the figure is with its reader
             figure = build()

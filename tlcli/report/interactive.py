@@ -55,8 +55,9 @@ def interactive_figures(blocks: Sequence[Block], drawing: Drawing) -> list[tuple
     if not blocks:
         return []
     if drawn_by_time(blocks, drawing):
+        subtitle = fixed_text(blocks, drawing.told)
         return [
-            (stem, lambda rows=rows, styles=styles: _time_course(rows, styles, drawing, fixed_text(blocks)))
+            (stem, lambda rows=rows, styles=styles: _time_course(rows, styles, drawing, subtitle))
             for stem, rows, styles in time_courses(blocks, drawing)
         ]
     found = pictures([final(block) for block in blocks], drawing)

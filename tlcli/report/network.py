@@ -18,7 +18,7 @@ from tlcli.errors import UsageError
 from tlcli.options import OPTIONS
 from tlcli.options.columns import BASELINES, BEST_LOSS, DIFFERENCES, OVERFITTING, errors_of, label_of
 from tlcli.report.drawing import Drawing
-from tlcli.report.facets import fixed_text, hue_of
+from tlcli.report.facets import fixed_text, heads_of, hue_of
 from tlcli.report.frame import frame_curves, mark_outside, outside_handle
 from tlcli.report.kernels import Planned
 from tlcli.report.records import RECORD, early_stop, plan_records
@@ -136,14 +136,15 @@ def network_figures(blocks: Sequence[Block], drawing: Drawing) -> list[Planned]:
         pages = [rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)]
         for index, page in enumerate(pages, start=1):
             name = stem if len(pages) == 1 else f"{stem}-{index}"
-            plans.append((name, functools.partial(draw_rows, page, styles, drawing, fixed_text(blocks))))
+            plans.append((name, functools.partial(draw_rows, page, styles, drawing, fixed_text(blocks, drawing.told))))
     return plans
 
 
 def time_courses(blocks: Sequence[Block], drawing: Drawing) -> list[tuple[str, Sequence[Row], Sequence[Style]]]:
     """Return the figures of losses in time: the name of the file, the facets and the columns that it shows."""
     quantities, line = plan_records(blocks, drawing)
-    rows = [row for block in blocks for row in _rows(block, line)]
+    heads = heads_of(blocks)
+    rows = [row for block, head in zip(blocks, heads, strict=True) for row in _rows(block, line, head)]
     found: list[tuple[str, Sequence[Row], Sequence[Style]]] = []
     for quantity in quantities or [None]:
         styles = tuple(style for style in STYLES if all(style.name in block.columns for block in blocks))
@@ -163,15 +164,15 @@ def _asked(quantity: str, blocks: Sequence[Block]) -> tuple[Style, ...]:
     return tuple(replace(style, axis=label) for style in (shared if len(shared) > 1 else alone))
 
 
-def _rows(block: Block, line: str | None) -> list[Row]:
-    """Return the facets of one block: the axes besides records and `line` are fixed in each."""
+def _rows(block: Block, line: str | None, label: str | None) -> list[Row]:
+    """Return the facets of one block, headed by `label`: the axes besides records and `line` are fixed in each."""
     names = [name for name in block.axes if name not in (RECORD, "experiment")]
     rows: dict[tuple[int, ...], Row] = {}
     for index in product(*(range(len(block.axes[name])) for name in names)):
         at = dict(zip(names, index, strict=True))
         key = tuple(i for name, i in at.items() if name != line)
         if key not in rows:
-            rows[key] = Row(block.label, {n: block.axes[n][i] for n, i in at.items() if n != line}, block)
+            rows[key] = Row(label, {n: block.axes[n][i] for n, i in at.items() if n != line}, block)
         values = {name: block.axes[name][i] for name, i in at.items()}
         hue = {} if line is None else hue_of(block, [line], values)
         rows[key].traces.append(_trace(block, at, hue))

@@ -109,7 +109,8 @@ def new_figure(rows: int, columns: int, size: tuple[float, float], **more: Any) 
 def facet_title(label: str | None, fixed: Mapping[str, Any]) -> str:
     """Return the heading of one facet: its case and the values of the axes that are fixed in it."""
     values = ", ".join(named(name, value) for name, value in fixed.items())
-    return f"{label}\n{values}" if label and values else label or values
+    between = ", " if label and "\n" in label else "\n"  # what sets a case apart is in its second line
+    return f"{label}{between}{values}" if label and values else label or values
 
 
 def marker_of(experiment: str, turn: int = 0) -> str:

@@ -57,7 +57,9 @@ def drawing_of(job: Job, edges: Sequence[Any]) -> Drawing:
             roles = {"x": name, **roles}
     unit = max((time_unit(case.words) for case in job.cases), key="summed-loss".__eq__)
     quantity = job.cases[0].theory.quantity
-    drawing = read_drawing(s, roles=roles, default_quantity=quantity, unit=unit, boundaries=edges)
+    told = dict.fromkeys(case.theory.told() for case in job.cases)
+    more = {"unit": unit, "boundaries": edges, "told": next(iter(told)) if len(told) == 1 else ""}
+    drawing = read_drawing(s, roles=roles, default_quantity=quantity, **more)
     if drawing.kind == "auto" and job.command != "phase-diagram" and "y" not in job.roles:
         drawing = replace(drawing, kind="curves")
     return drawing

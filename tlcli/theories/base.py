@@ -108,6 +108,10 @@ class Theory(ABC):
         """Return what an option without default is, where it was not given. Raises UsageError where it must be."""
         return None
 
+    def told(self) -> str:
+        """Return what figures say is fixed besides parameters: nothing, unless a recipe gives more than these."""
+        return ""
+
     def judge(self, case: Case, columns: Columns) -> None:  # noqa: B027
         """Refuse an answer that only a mistake can have asked for, as a single infinite one. Raises DomainError."""
 

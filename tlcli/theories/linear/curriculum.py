@@ -14,6 +14,8 @@ from tlcli.sweep.grids import parse_values
 from tlcli.theories.base import ClosedForm, Columns, Experiment, Parameters
 from tlcli.theories.linear.experiment import UnreducedDynamics
 
+_OVERLAPS = 6  # different ones that a figure says one by one
+
 FIELDS = ("alpha", "gamma", "duration", "sigma", "weight_decay")
 
 
@@ -27,6 +29,23 @@ class Curriculum(ClosedForm):
     def evaluate(self, p: Parameters) -> Columns:
         """Return `tlcli.linear.stages.run_stages`, with the axes stage and task last."""
         return _evaluate(p, self.words["teachers"], np.asarray(self.words["gram"]))
+
+    def told(self) -> str:
+        """Return the teachers in the order of the stages, where that is not their own, and their overlaps."""
+        teachers, gram = self.words["teachers"], self.words["gram"]
+        words = [] if teachers == list(range(1, len(gram) + 1)) else [f"teachers {' → '.join(map(str, teachers))}"]
+        pairs = [(i, j) for j in range(len(gram)) for i in range(j)]
+        values = dict.fromkeys(gram[i][j] for i, j in pairs)
+        if len(values) > _OVERLAPS:
+            return ", ".join([*words, f"overlaps of teachers {_number(min(values))} to {_number(max(values))}"])
+        for value in values:
+            symbols = [rf"$\rho_{{{i + 1}{j + 1}}}$" for i, j in pairs if gram[i][j] == value]
+            words.append(" = ".join([*symbols, _number(value)]))
+        return ", ".join(words)
+
+
+def _number(value: float) -> str:
+    return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def curriculum(stages: Sequence[Mapping[str, Any]], gram: Sequence[Sequence[float]] | None) -> Curriculum:
