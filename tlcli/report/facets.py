@@ -79,9 +79,9 @@ def fixed_text(blocks: Sequence[Block], told: str = "") -> str:
     first = blocks[0].columns
     shared = {name: value for name in first if (value := _of_all(name, blocks)) is not None}
     told_of = {name: v for name, v in shared.items() if not _silent(name, v, first)}
-    words = _words({n: v for n, v in told_of.items() if not all(idle(n, block.columns) for block in blocks)})
-    words += _following(blocks)
-    words += _losses(blocks)
+    told_of = {n: v for n, v in told_of.items() if not all(idle(n, block.columns) for block in blocks)}
+    said = _plain(told_of) | _following(blocks)
+    words = [*_staged(told_of), *(said[name] for name in first if name in said), *_losses(blocks)]
     ends = [only_value(first.get(name)) for name in ("source", "target")]
     if all(isinstance(end, str) for end in ends) and all(
         [only_value(block.columns.get(name)) for name in ("source", "target")] == ends for block in blocks
@@ -102,7 +102,8 @@ def _head(block: Block, blocks: Sequence[Block]) -> str | None:
     label, columns = block.label or "", block.columns
     own = {name: value for name in columns if isinstance(value := _value(name, block), float)}
     own = {name: value for name, value in own.items() if _of_all(name, blocks) is None and not _names(label, name)}
-    words = _words({n: v for n, v in own.items() if not _silent(n, v, columns) and not idle(n, columns)})
+    own = {name: v for name, v in own.items() if not _silent(name, v, columns) and not idle(name, columns)}
+    words = [*_staged(own), *_plain(own).values()]
     lines = [", ".join(words[i : i + _NUMBERS]) for i in range(0, len(words), _NUMBERS)]
     return "\n".join([*([label] if label else []), *lines]) or None
 
@@ -136,24 +137,28 @@ def _of_all(name: str, blocks: Sequence[Block]) -> Any:
     return values.pop() if len(values) == 1 else None
 
 
-def _words(values: Mapping[str, Any]) -> list[str]:
-    """Return how parameters are said; those of a curriculum field by field, stages that share a value together."""
-    words = [_said(name, value) for name, value in values.items() if stage_of(name) is None]
-    staged: dict[tuple[int, Any], list[str]] = {}
+def _plain(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return how parameters are said that are not of one stage of a curriculum."""
+    return {name: _said(name, value) for name, value in values.items() if stage_of(name) is None}
+
+
+def _staged(values: Mapping[str, Any]) -> list[str]:
+    """Return how those of a curriculum are said: field by field, stages that share a value together."""
+    found: dict[tuple[int, Any], list[str]] = {}
     for name, value in values.items():
         if (stage := stage_of(name)) is not None:
-            staged.setdefault((list(STAGE_OPTIONS).index(stage[0]), value), []).append(short_symbol(name))
-    ordered = sorted(staged.items(), key=lambda item: item[0][0])
-    return [*(" = ".join([*symbols, number(value)]) for (_, value), symbols in ordered), *words]
+            found.setdefault((list(STAGE_OPTIONS).index(stage[0]), value), []).append(short_symbol(name))
+    ordered = sorted(found.items(), key=lambda item: item[0][0])
+    return [" = ".join([*symbols, number(value)]) for (_, value), symbols in ordered]
 
 
-def _following(blocks: Sequence[Block]) -> list[str]:
+def _following(blocks: Sequence[Block]) -> dict[str, str]:
     """Return the parameters that go with another one where that has several values, as the richness of both stages."""
-    found = []
+    found = {}
     for name in blocks[0].columns:
         other = OPTIONS[name].follows if name in OPTIONS else ""
         if other and all(_alike(name, other, block.columns) for block in blocks):
-            found.append(f"{short_symbol(name)} = {short_symbol(other)}")
+            found[name] = f"{short_symbol(name)} = {short_symbol(other)}"
     return found
 
 
