@@ -165,6 +165,7 @@ def test_a_curve_of_a_case_without_lines_has_the_colour_and_name_of_its_value(dr
     assert several[1].get_color() == one[0].get_color()
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == [r"$\gamma_0$ = 1", r"$\gamma_0$ = 3", "no pre-training"]
+    assert [axis.get_title() for axis in panels(figure)] == ["several", "one"], "the legend says it"
     given = {"label": "no such parameter", "solver": "linear-ansatz", "c_signal": "0.5"}
     cases = [{"label": "several", "weight_decay": [0.1, 0.2]}, given]
     (figure,) = draw("finetune-loss", {"x": "alpha2", "quantity": "gain", "cases": cases, **grid}).values()

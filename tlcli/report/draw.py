@@ -80,7 +80,7 @@ def _of_quantity(blocks: Sequence[Block], drawing: Drawing, quantity: str | None
         smooth = [None if block is None else placed(block, ends, name) for block in smooth]
         shown = [placed(block, ends, name) for block in shown]
     panels: list[Any] = []
-    heads = heads_of(shown)
+    heads = heads_of(shown, spec.lines)
     for index, block in enumerate(shown):
         points = [_moved(one, spec, places) for one in drawing.boundaries[index]] if drawing.boundaries else []
         if spec.kind == "map":

@@ -90,19 +90,19 @@ def fixed_text(blocks: Sequence[Block], told: str = "") -> str:
     return ", ".join([*words, *([told] if told else [])])
 
 
-def heads_of(blocks: Sequence[Block]) -> list[str | None]:
+def heads_of(blocks: Sequence[Block], lines: Sequence[str | None] = ()) -> list[str | None]:
     """Return what heads the panels of each case: its label, and below it the numbers that set the case apart.
 
-    A label that names the symbol of one has said it.
+    A label that names the symbol of one has said it, and the legend what `lines` stand for.
     """
-    return [_head(block, blocks) if len(blocks) > 1 else block.label for block in blocks]
+    return [_head(block, blocks, lines) if len(blocks) > 1 else block.label for block in blocks]
 
 
-def _head(block: Block, blocks: Sequence[Block]) -> str | None:
-    label, columns = block.label or "", block.columns
+def _head(block: Block, blocks: Sequence[Block], lines: Sequence[str | None]) -> str | None:
+    label, columns = block.label or "", {name: c for name, c in block.columns.items() if name not in lines}
     own = {name: value for name in columns if isinstance(value := _value(name, block), float)}
     own = {name: value for name, value in own.items() if _of_all(name, blocks) is None and not _names(label, name)}
-    own = {name: v for name, v in own.items() if not _silent(name, v, columns) and not idle(name, columns)}
+    own = {n: v for n, v in own.items() if not _silent(n, v, block.columns) and not idle(n, block.columns)}
     words = [*_staged(own), *_plain(own).values()]
     lines = [", ".join(words[i : i + _NUMBERS]) for i in range(0, len(words), _NUMBERS)]
     return "\n".join([*([label] if label else []), *lines]) or None

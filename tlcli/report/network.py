@@ -143,7 +143,7 @@ def network_figures(blocks: Sequence[Block], drawing: Drawing) -> list[Planned]:
 def time_courses(blocks: Sequence[Block], drawing: Drawing) -> list[tuple[str, Sequence[Row], Sequence[Style]]]:
     """Return the figures of losses in time: the name of the file, the facets and the columns that it shows."""
     quantities, line = plan_records(blocks, drawing)
-    heads = heads_of(blocks)
+    heads = heads_of(blocks, [line])
     rows = [row for block, head in zip(blocks, heads, strict=True) for row in _rows(block, line, head)]
     found: list[tuple[str, Sequence[Row], Sequence[Style]]] = []
     for quantity in quantities or [None]:
