@@ -489,7 +489,7 @@ def test_cases_are_facets_with_their_labels(draw):
     }
     (figure,) = draw("finetune-loss", recipe).values()
     assert [axis.get_title() for axis in panels(figure)] == ["exact kernel", "ansatz"]
-    assert legend(figure)[:2] == [r"$\rho$ = 0.2", r"$\rho$ = 0.6"]
+    assert legend(figure)[:3] == [r"$\rho$ = 0.2", r"$\rho$ = 0.6", r"$\rho$ = 0.8"]
 
 
 def test_kernels_against_source_data(draw):

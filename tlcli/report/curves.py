@@ -215,8 +215,11 @@ def key_of(hue: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
 
 
 def colours_of(panels: Sequence[CurvePanel], spec: FigureSpec) -> dict[Any, Any]:
-    """Return a colour for every value of the line axis, the same in all panels."""
-    hues = list(dict.fromkeys(key_of(curve.hue, spec.lines) for panel in panels for curve in panel.curves))
+    """Return a colour for every value of the line axis, the same in all panels; in growing order if these differ."""
+    of_panels = [[key_of(curve.hue, spec.lines) for curve in panel.curves] for panel in panels]
+    hues = list(dict.fromkeys(key for keys in of_panels for key in keys))
+    if any(set(keys) != set(hues) for keys in of_panels):
+        hues.sort(key=lambda key: (not key, [(isinstance(value, str), value) for _, value in key]))
     return dict(zip(hues, palette(len(hues)), strict=True))
 
 
