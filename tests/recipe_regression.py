@@ -48,6 +48,7 @@ CI_FLAGS: dict[str, dict[str, Any]] = {
     "fig3a": SMALL,
     "fig3a-forgetting": {**FEW, "dim": 10, "p1": 100, "p2": 40, "gamma0": "0.5,2", "t2": "60"},
     "fig3b": {**SMALL, "p1": 200, "p2": 20, "dim": 10, "t1": "200"},
+    "fig3b-noise": {**SMALL, "p1": 80, "p2": 20, "dim": 10, "t1": "10", "t2": "30"},
     "fig4a": {**IMAGES, **TWO_NETS, "p1": 100, "p2": 20, "t2": "20", "draws": 1},
     "fig4b": {**IMAGES, **TWO_NETS, "p1": 100, "p2": 20, "t1": "20", "t2": "20", "draws": 1},
     "fig4c": {**IMAGES, "t1": "10"},

@@ -219,13 +219,33 @@ def frozen_polynomials():
     return [*said, f"$\\gamma_0$ = {best[cases[1]]} without noise and 0.42 for all with it"]
 
 
+def noisy_labels():
+    """Every curve has a least loss and rises from there to the end; in the end pre-training helps."""
+    said, name = [], "fig3b-noise"
+    for case in ("no pre-training", "pre-trained"):
+        least, last, places = [], [], []
+        for gamma2 in (0.5, 1, 2):
+            at = {"case": case, "stage": 2, "gamma2": gamma2}
+            time, loss = pick(name, "time", **at), pick(name, "loss", **at)
+            assert np.all(np.diff(loss[loss.argmin() :]) > -5e-4)  # errors by neurons are larger
+            least.append(f"{loss.min():.2f}")
+            last.append(f"{loss[-1]:.2f}")
+            places.append(f"{time[loss.argmin()]:g}")
+        said += [", ".join(least), f"ends at {', '.join(last)}"]
+        said += [f"$t = {', '.join(places)}$" if len(set(places)) > 1 else f"$t = {places[0]}$"]
+    gains = pick(name, "gain", case="pre-trained", stage=2, time=300)
+    assert (gains > 2 * error(name, "gain", case="pre-trained", stage=2, time=300)).tolist() == [True, True, False]
+    gains = [cell(name, "gain", case="pre-trained", stage=2, time=300, gamma2=gamma2) for gamma2 in (0.5, 1, 2)]
+    return [*said, ", ".join(gains)]
+
+
 def target_data():
     """Richness of the target helps where data are plenty; transfer helps a rich target where they are few."""
     name, said = "richness-p2", []
     lazy, rich = (pick(name, "baseline", gamma2=gamma) for gamma in (0.3, 3))
     assert np.all(rich[:2] > lazy[:2])
     assert np.all(rich[2:] < lazy[2:] / 2)
-    pairs = [f"{a:.2f} and {b:.2f}" for a, b in zip(lazy, rich, strict=True)]
+    pairs = [without(name, p2) for p2 in (10, 40, 160, 400)]
     said += [f"losses of {pairs[0]} at $P_2 = 10$, {pairs[1]} at 40, {pairs[2]} at 160, {pairs[3]} at 400"]
     gains = {gamma: [cell(name, "gain", p2=p2, gamma2=gamma) for p2 in (10, 40, 160, 400)] for gamma in (0.3, 3)}
     said += [f"gains {gains[3][1]} at $P_2 = 40$, {gains[3][2]} at 160 and {gains[3][3]} at 400"]
@@ -234,17 +254,36 @@ def target_data():
     return [*said, f"{gains[0.3][0]} at 10 and {gains[0.3][3]} at 400"]
 
 
+def without(name, p2, digits=2):
+    """Losses of the lazy and the rich target alone, each with its error."""
+    found = []
+    for gamma in (0.3, 3):
+        (loss,), (wrong,) = pick(name, "baseline", p2=p2, gamma2=gamma), error(name, "baseline", p2=p2, gamma2=gamma)
+        found.append(f"{loss:.{digits}f} ± {wrong:.{digits}f}")
+    return " and ".join(found)
+
+
 def target_data_of_digits():
-    """No gain is told from zero at few samples, and the lazy target's is at many."""
+    """A lazy target is hurt at few samples and helped at many; a rich one never beyond errors."""
     name = "richness-p2-digits"
-    assert {row["phase"] for row in rows(name) if float(row["p2"]) <= 20} == {"neutral"}
-    few, many = ([pick(name, "baseline", p2=p2, gamma2=gamma)[0] for gamma in (0.3, 3)] for p2 in (5, 160))
-    lazy, rich = (cell(name, "gain", 3, p2=160, gamma2=gamma) for gamma in (0.3, 3))
+    lazy = [row["phase"] for row in rows(name) if row["gamma2"] == "0.3"]
+    assert lazy == ["neutral", "negative", "positive", "positive"]
+    assert {row["phase"] for row in rows(name) if row["gamma2"] == "3"} == {"neutral"}
+    gains = [cell(name, "gain", 3, p2=p2, gamma2=0.3) for p2 in (5, 20, 80, 160)]
     return [
-        f"it is {few[0]:.2f} and {few[1]:.2f} at $P_2 = 5$",
-        f"{many[0]:.3f} and {many[1]:.3f} at 160",
-        f"at 160 a lazy target gains {lazy}, a rich one {rich}",
+        f"{without(name, 5)} at $P_2 = 5$, and {without(name, 160, 3)} at 160",
+        f"it gains {', '.join(gains[:3])} and {gains[3]} with 5, 20, 80 and 160 samples",
     ]
+
+
+def depths():
+    """Gains of one to four hidden layers at the end, of which neurons leave little open and test points much."""
+    last = {"stage": 2, "time": 20}
+    gains, points = (pick("deep-transfer", key, **last) for key in ("gain", "gain_test_se"))
+    assert np.all(np.diff(gains) < 0)
+    assert pick("deep-transfer", "gain_se", **last).max() < 0.003
+    assert np.all(np.round(points, 2) == 0.03)
+    return [f"{', '.join(f'{gain:.3f}' for gain in gains)} for one to four hidden layers"]
 
 
 def small_target_richness():
@@ -258,6 +297,7 @@ def small_target_richness():
         pick("fig11", "gain", case="rich source, $\\rho = 1$", gamma2=gamma, delta=np.inf)[0] for gamma in (0.05, 3)
     ]
     assert abs(ends[0] - ends[1]) < 0.01
+    assert "delta_high" not in rows("fig11")[0], "infinite everywhere: a constant column is not kept"
     return said
 
 
@@ -276,6 +316,7 @@ def valley():
     assert np.all(np.diff(deltas) >= 0)
     assert deltas[-3] < 100 == deltas[-2] == deltas[-1]
     assert np.all(pick("fig12", "delta_opt", case="lazy") == 100)
+    assert "delta_high" not in rows("fig12")[0], "the strongest coupling everywhere: a constant column is not kept"
     return [
         f"from {deltas[0]:.2g} at $\\gamma_2 = 0.1$ to {deltas[-3]:.2g} at 3.2",
         f"{losses.min():.3f} to {losses.max():.3f}",
@@ -289,6 +330,13 @@ def best_coupling():
         line[0] == 0 and np.all(line[1:] >= line[:-1]) and np.all(line[4:] == np.inf) for line in (best[10], best[20])
     )
     assert np.all(best[40] == np.inf)
+    inside = {
+        p2: (pick("fig13", "delta_low", p2=p2, delta=0.0) > 0)
+        & np.isfinite(pick("fig13", "delta_high", p2=p2, delta=0.0))
+        for p2 in (10, 20, 40)
+    }
+    assert np.flatnonzero(inside[10]).tolist() == [1]
+    assert not inside[20].any()
     few, more = ([f"{value:.2g}" for value in best[p2]] for p2 in (10, 20))
     return [
         f"{few[1]} at $\\rho = 0.2$ and {few[2]} at 0.4",
@@ -438,9 +486,11 @@ SAYS = {
     "fig2b": frozen_digits,
     "fig3a": low_to_high_degree,
     "fig3b": high_to_low_degree,
+    "fig3b-noise": noisy_labels,
     "fig3a-forgetting": forgetting,
     "fig4a": stopping_early,
     "fig4c": preactivations,
+    "deep-transfer": depths,
     "fig9": frozen_polynomials,
     "richness-p2": target_data,
     "richness-p2-digits": target_data_of_digits,
