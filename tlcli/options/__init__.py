@@ -479,7 +479,7 @@ _TABLE = [
         panel="Outputs",
         metavar="NAMES",
     ),
-    Option("tidy", "flag", None, "Write no column that is constant in several rows.", panel="Outputs"),
+    Option("tidy", "flag", None, "Write no column that is constant in a whole table of several rows.", panel="Outputs"),
 ]
 
 _LINEAR = (*_MODEL, *CLASSIFY, *_STRUCTURED, *_TWO_TIME)
