@@ -71,6 +71,9 @@ def test_a_parameter_that_goes_with_another_is_said_once_for_all_its_values():
     assert fixed_text([Block({}, {"gamma0": gamma0, "gamma2": gamma0}, {})]) == r"$\gamma_2$ = $\gamma_0$"
     assert fixed_text([Block({}, {"gamma0": gamma0, "gamma2": 2 * gamma0}, {})]) == ""
     assert fixed_text([Block({}, {"gamma0": 1.0, "gamma2": gamma0}, {})]) == r"$\gamma_0$ = 1"
+    assert fixed_text([Block({}, {"gamma0": gamma0, "gamma2": gamma0}, {}), Block({}, {"gamma0": gamma0}, {})]) == ""
+    read = np.ones(3)  # of a table that was read every column is full
+    assert fixed_text([Block({}, {"gamma0": read, "gamma2": read}, {})]) == r"$\gamma_0$ = 1"
 
 
 def test_what_a_case_alone_fixes_heads_its_panels():

@@ -163,8 +163,9 @@ def _following(blocks: Sequence[Block]) -> dict[str, str]:
 
 
 def _alike(name: str, other: str, columns: Mapping[str, Any]) -> bool:
-    one, another = (np.asarray(columns.get(key)) for key in (name, other))
-    return one.size > 1 and np.array_equal(one, another)
+    if not {name, other} <= columns.keys() or only_value(columns[name]) is not None:
+        return False
+    return np.array_equal(np.asarray(columns[name]), np.asarray(columns[other]))
 
 
 def _losses(blocks: Sequence[Block]) -> list[str]:
