@@ -138,3 +138,23 @@ def test_a_logarithmic_axis_holds_bands_that_are_not_much_lower():
     assert alone == pytest.approx((0.2 / 1.3, 1.3))
     assert banded == pytest.approx((0.08 / 1.3, 2.0 * 1.3)), "an edge below a tenth of the least value is cut"
     assert value_axis(Drawing(), [values], [], [edges]) == value_axis(Drawing(), [values], [])
+
+
+def test_bars_at_one_place_stand_side_by_side(draw):
+    """Moved on paper alone: the data that they show stay where they are, and so does the frame."""
+    flags = {"source": "linear", "target": "linear", "dim": 6, "p1": 8, "p2": "4,8,16", "gamma0": "1,3", "draws": 3}
+    figure = draw("bayes-saddle", **flags, delta="1", x="p2", quantity="loss")["figure.png"]
+    (axis,) = panels(figure)
+    bars = [bar for bar in axis.collections if len(bar.get_segments()) == 3]
+    assert len(bars) >= 3, "two curves, and one or two baselines"
+    figure.canvas.draw()
+    for point, place in enumerate((4.0, 8.0, 16.0)):
+        ends = [bar.get_segments()[point][0] for bar in bars]
+        assert {end[0] for end in ends} == {place}
+        seen = np.sort([bar.get_transform().transform(end)[0] for bar, end in zip(bars, ends, strict=True)])
+        apart = np.diff(seen) * 72 / figure.dpi
+        assert np.all((apart > 2) & (apart < 4)), "points of paper"
+        assert abs(seen.mean() - axis.transData.transform((place, 1.0))[0]) < 1e-6
+    lines = [line for line in axis.lines if len(line.get_xdata()) == 3 and line.get_linestyle() != "None"]
+    moved = {round(line.get_transform().transform((8.0, 0.5))[0], 6) for line in lines}
+    assert len(moved) == len(lines), "lines go with their bars"

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from tlcli.arrays import Floats, Indices
 from tlcli.options.axes import has_ends, stepped
@@ -33,6 +35,7 @@ from tlcli.report.style import (
 )
 from tlcli.report.tables import Block
 
+_ASIDE, _ASIDES = 3.0, 12.0  # points of paper between the bars of two lines, and of all lines together
 _ALONE = {"loss": "after pre-training", "train_loss": "after pre-training"}  # the name of the only curve
 
 
@@ -117,11 +120,12 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec, drawing: Drawing
 
 
 def _draw_panel(axis: Axes, panel: CurvePanel, spec: FigureSpec, colours: Mapping[Any, Any], log: bool) -> None:
-    shared = shared_baseline(panel)
+    shared, asides = shared_baseline(panel), _asides(panel.curves)
     for index, curve in enumerate(panel.curves):
         # Ranges stand side by side: they often end at the same value.
         steps = 0.0 if curve.ranges is None else index - (len(panel.curves) - 1) / 2
-        _draw_curve(axis, curve, spec, colours[key_of(curve.hue, spec.lines)], log, steps, own=shared is None)
+        aside = asides[index]
+        _draw_curve(axis, curve, spec, colours[key_of(curve.hue, spec.lines)], log, steps, aside, own=shared is None)
     if shared is not None:
         _draw_baseline(axis, panel.curves[0], "black", log, {"lw": 1.4})
     points = panel.crossings if panel.exact else on_the_lines(panel, spec, log)
@@ -135,24 +139,53 @@ def _draw_panel(axis: Axes, panel: CurvePanel, spec: FigureSpec, colours: Mappin
     axis.set_title(facet_title(panel.label, panel.fixed))
 
 
-def _draw_curve(axis: Axes, curve: Curve, spec: FigureSpec, colour: Any, log: bool, steps: float, own: bool) -> None:
+def _asides(curves: Sequence[Curve]) -> list[tuple[float, float]]:
+    """Return by how many points each curve and its own baseline are moved: bars do not hide bars."""
+    errors = [error for curve in curves for error in (curve.error, curve.baseline_error)]
+    count = sum(error is not None for error in errors)
+    step = min(_ASIDE, _ASIDES / count) if count > 1 else 0.0
+    places = np.cumsum([0.0, *(step * (error is not None) for error in errors)])[:-1] - step * (count - 1) / 2
+    moved = [float(place) if error is not None else 0.0 for place, error in zip(places, errors, strict=True)]
+    return list(zip(moved[::2], moved[1::2], strict=True))
+
+
+def _move(axis: Axes, artists: Sequence[Artist], aside: float) -> None:
+    """Move artists to the right by some points of paper; the data that they show, and the frame, stay."""
+    if aside:
+        moved = ScaledTranslation(aside / 72, 0, axis.figure.dpi_scale_trans)
+        for artist in artists:
+            artist.set_transform(axis.transData + moved)
+
+
+def _draw_curve(
+    axis: Axes,
+    curve: Curve,
+    spec: FigureSpec,
+    colour: Any,
+    log: bool,
+    steps: float,
+    aside: tuple[float, float],
+    own: bool,
+) -> None:
     """Draw one line with its errors, its own baseline, its experiments and its best value."""
     x, values, _ = curve.drawn
     line = standing(x, log)
     few = len(line) < 6 and not curve.points
     drawn = parted(_aside(x[line], steps, log), values[line], spec.breaks)
-    axis.plot(*drawn, color=colour, marker="." if few or spec.breaks else "")
+    artists: list[Artist] = [*axis.plot(*drawn, color=colour, marker="." if few or spec.breaks else "")]
     keep = standing(curve.x, log)
     at = _aside(curve.x[keep], steps, log)
     bars: dict[str, Any] = {"color": colour, "elinewidth": 1.0, "capsize": 2, "ls": ""}
     if curve.error is not None:
-        axis.errorbar(curve.x[keep], curve.values[keep], yerr=np.nan_to_num(curve.error[keep]), **bars)
+        error = np.nan_to_num(curve.error[keep])
+        artists += axis.errorbar(curve.x[keep], curve.values[keep], yerr=error, **bars).get_children()
+    _move(axis, artists, aside[0])
     if curve.ranges is not None:
         low, high = np.abs(curve.ranges[:, keep] - curve.values[keep])
         axis.errorbar(at, curve.values[keep], yerr=(low, high), alpha=0.6, **bars)
         axis.plot(at, curve.values[keep], color=colour, ls="", marker="o", ms=4)
     if own and curve.baseline is not None:
-        _draw_baseline(axis, curve, colour, log, {"lw": 1.0, "alpha": 0.8})
+        _draw_baseline(axis, curve, colour, log, {"lw": 1.0, "alpha": 0.8}, aside[1])
     for measured in curve.points:
         _draw_points(axis, measured, colour, log)
     mark = best_mark(curve, log, spec)
@@ -163,15 +196,19 @@ def _draw_curve(axis: Axes, curve: Curve, spec: FigureSpec, colour: Any, log: bo
         axis.plot(0.0 if mark == "<" else 1.0, curve.best[1], marker=mark, ms=8, color=colour, **style)
 
 
-def _draw_baseline(axis: Axes, curve: Curve, colour: Any, log: bool, style: Mapping[str, Any]) -> None:
+def _draw_baseline(
+    axis: Axes, curve: Curve, colour: Any, log: bool, style: Mapping[str, Any], aside: float = 0.0
+) -> None:
     x, _, baseline = curve.drawn
     assert baseline is not None
     line = standing(x, log)
-    axis.plot(x[line], baseline[line], color=colour, ls="--", **style)
+    artists: list[Artist] = [*axis.plot(x[line], baseline[line], color=colour, ls="--", **style)]
     if curve.baseline_error is not None and curve.baseline is not None:
         keep = standing(curve.x, log)
         error = np.nan_to_num(curve.baseline_error[keep])
-        axis.errorbar(curve.x[keep], curve.baseline[keep], yerr=error, color=colour, ls="", elinewidth=0.8, capsize=1.5)
+        bars: dict[str, Any] = {"color": colour, "ls": "", "elinewidth": 0.8, "capsize": 1.5}
+        artists += axis.errorbar(curve.x[keep], curve.baseline[keep], yerr=error, **bars).get_children()
+    _move(axis, artists, aside)
 
 
 def best_mark(curve: Curve, log: bool, spec: FigureSpec) -> str | None:
