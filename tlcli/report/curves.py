@@ -35,6 +35,7 @@ from tlcli.report.style import (
 )
 from tlcli.report.tables import Block
 
+Moved = tuple[list[Artist], float]  # artists, and by how many points
 _ASIDE, _ASIDES = 3.0, 12.0  # points of paper between the bars of two lines, and of all lines together
 _ALONE = {"loss": "after pre-training", "train_loss": "after pre-training"}  # the name of the only curve
 
@@ -101,13 +102,15 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec, drawing: Drawing
     figure, axes = facet_grid(len(panels), 3.9, 3.1, shape(panels))
     log = spec.x in spec.log_axes
     colours = colours_of(panels, spec)
-    for panel, axis in zip(panels, axes, strict=True):
-        _draw_panel(axis, panel, spec, colours, log)
+    moves = [_draw_panel(axis, panel, spec, colours, log) for panel, axis in zip(panels, axes, strict=True)]
     curves = [curve for panel in panels for curve in panel.curves]
     if not spec.placed:
         values = [curve.drawn[1] for curve in curves]
         frame_curves(axes, drawing, values, [part for one in curves for part in beside(one)])
     outside = [mark_outside(axis) for axis in axes]
+    for axis, moved in zip(axes, moves, strict=True):  # on paper alone: frames and marks are where the data are
+        for artists, aside in moved:
+            _move(axis, artists, aside)
     if spec.quantity.endswith("gain"):
         for axis in axes:
             axis.axhline(0.0, color="0.5", lw=0.8)
@@ -119,13 +122,16 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec, drawing: Drawing
     return figure
 
 
-def _draw_panel(axis: Axes, panel: CurvePanel, spec: FigureSpec, colours: Mapping[Any, Any], log: bool) -> None:
-    shared, asides = shared_baseline(panel), _asides(panel.curves)
+def _draw_panel(axis: Axes, panel: CurvePanel, spec: FigureSpec, colours: Mapping[Any, Any], log: bool) -> list[Moved]:
+    shared, asides, moves = shared_baseline(panel), _asides(panel.curves), list[Moved]()
     for index, curve in enumerate(panel.curves):
         # Ranges stand side by side: they often end at the same value.
         steps = 0.0 if curve.ranges is None else index - (len(panel.curves) - 1) / 2
-        aside = asides[index]
-        _draw_curve(axis, curve, spec, colours[key_of(curve.hue, spec.lines)], log, steps, aside, own=shared is None)
+        colour = colours[key_of(curve.hue, spec.lines)]
+        artists = _draw_curve(axis, curve, spec, colour, log, steps)
+        moves.append((artists, asides[index][0]))
+        if shared is None and curve.baseline is not None:
+            moves.append((_draw_baseline(axis, curve, colour, log, {"lw": 1.0, "alpha": 0.8}), asides[index][1]))
     if shared is not None:
         _draw_baseline(axis, panel.curves[0], "black", log, {"lw": 1.4})
     points = panel.crossings if panel.exact else on_the_lines(panel, spec, log)
@@ -137,6 +143,7 @@ def _draw_panel(axis: Axes, panel: CurvePanel, spec: FigureSpec, colours: Mappin
     elif stepped(spec.x):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_title(facet_title(panel.label, panel.fixed))
+    return moves
 
 
 def _asides(curves: Sequence[Curve]) -> list[tuple[float, float]]:
@@ -157,17 +164,8 @@ def _move(axis: Axes, artists: Sequence[Artist], aside: float) -> None:
             artist.set_transform(axis.transData + moved)
 
 
-def _draw_curve(
-    axis: Axes,
-    curve: Curve,
-    spec: FigureSpec,
-    colour: Any,
-    log: bool,
-    steps: float,
-    aside: tuple[float, float],
-    own: bool,
-) -> None:
-    """Draw one line with its errors, its own baseline, its experiments and its best value."""
+def _draw_curve(axis: Axes, curve: Curve, spec: FigureSpec, colour: Any, log: bool, steps: float) -> list[Artist]:
+    """Draw one line with its errors, its experiments and its best value; return line and errors."""
     x, values, _ = curve.drawn
     line = standing(x, log)
     few = len(line) < 6 and not curve.points
@@ -179,13 +177,10 @@ def _draw_curve(
     if curve.error is not None:
         error = np.nan_to_num(curve.error[keep])
         artists += axis.errorbar(curve.x[keep], curve.values[keep], yerr=error, **bars).get_children()
-    _move(axis, artists, aside[0])
     if curve.ranges is not None:
         low, high = np.abs(curve.ranges[:, keep] - curve.values[keep])
         axis.errorbar(at, curve.values[keep], yerr=(low, high), alpha=0.6, **bars)
         axis.plot(at, curve.values[keep], color=colour, ls="", marker="o", ms=4)
-    if own and curve.baseline is not None:
-        _draw_baseline(axis, curve, colour, log, {"lw": 1.0, "alpha": 0.8}, aside[1])
     for measured in curve.points:
         _draw_points(axis, measured, colour, log)
     mark = best_mark(curve, log, spec)
@@ -194,11 +189,10 @@ def _draw_curve(
     elif mark and curve.best is not None:
         style = {"transform": axis.get_yaxis_transform(), "clip_on": False, "zorder": 6, "mec": "white"}
         axis.plot(0.0 if mark == "<" else 1.0, curve.best[1], marker=mark, ms=8, color=colour, **style)
+    return artists
 
 
-def _draw_baseline(
-    axis: Axes, curve: Curve, colour: Any, log: bool, style: Mapping[str, Any], aside: float = 0.0
-) -> None:
+def _draw_baseline(axis: Axes, curve: Curve, colour: Any, log: bool, style: Mapping[str, Any]) -> list[Artist]:
     x, _, baseline = curve.drawn
     assert baseline is not None
     line = standing(x, log)
@@ -208,7 +202,7 @@ def _draw_baseline(
         error = np.nan_to_num(curve.baseline_error[keep])
         bars: dict[str, Any] = {"color": colour, "ls": "", "elinewidth": 0.8, "capsize": 1.5}
         artists += axis.errorbar(curve.x[keep], curve.baseline[keep], yerr=error, **bars).get_children()
-    _move(axis, artists, aside)
+    return artists
 
 
 def best_mark(curve: Curve, log: bool, spec: FigureSpec) -> str | None:

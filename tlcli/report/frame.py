@@ -159,8 +159,8 @@ def _leaving(x: Floats, y: Floats, run: Indices, edge: float, seen: Flags, log: 
         return float(x[middle if level or not sides else run[np.argmax(np.abs(y[run] - edge))]])
     inside, outside = sides[0]
     ends = np.array([y[inside], y[outside], edge])
-    if log and y[outside] <= 0:
-        return float(x[inside])
+    if log and min(y[inside], y[outside]) <= 0:  # a jump out of a zero, or into it
+        return float(x[inside if y[outside] <= 0 else outside])
     if log:
         ends = np.log(ends)
     part = (ends[2] - ends[0]) / (ends[1] - ends[0]) if np.isfinite(ends).all() else 1.0

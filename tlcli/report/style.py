@@ -218,7 +218,8 @@ def fit_legends(figure: Figure) -> None:
 def log_axis(axis: Axis, values: Floats) -> None:
     """Make an axis logarithmic, with plain numbers at 1, 2, 5 of each decade where there is room for them."""
     set_scale = axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale
-    set_scale("log")
+    with np.errstate(over="ignore"):  # margins beyond the largest number; limits follow
+        set_scale("log")
     decades = math.log10(values.max() / values.min())
     axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2.5 else (1.0, 2.0, 5.0)))
     if decades <= 4:
