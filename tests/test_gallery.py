@@ -276,6 +276,20 @@ def target_data_of_digits():
     ]
 
 
+def kept_layers():
+    """With many target points one or two kept layers gain, none or all do not; with few two do."""
+    sure = {p2: [row["phase"] for row in rows("deep-freeze") if float(row["p2"]) == p2] for p2 in (6, 24)}
+    assert sure == {
+        6: ["neutral", "neutral", "positive", "neutral"],
+        24: ["neutral", "positive", "positive", "neutral"],
+    }
+    few, many = ([cell("deep-freeze", "gain", p2=p2, freeze=kept) for kept in range(4)] for p2 in (6, 24))
+    return [
+        f"gains {many[1]} and {many[2]}; keeping none or all, {many[0]} and {many[3]}, is not",
+        f"keeping two gains {few[2]}, and the other gains, {few[0]}, {few[1]} and {few[3]} for",
+    ]
+
+
 def depths():
     """Gains of one to four hidden layers at the end, of which neurons leave little open and test points much."""
     last = {"stage": 2, "time": 20}
@@ -491,6 +505,7 @@ SAYS = {
     "fig4a": stopping_early,
     "fig4c": preactivations,
     "deep-transfer": depths,
+    "deep-freeze": kept_layers,
     "fig9": frozen_polynomials,
     "richness-p2": target_data,
     "richness-p2-digits": target_data_of_digits,
