@@ -195,6 +195,16 @@ def test_the_behaviour_of_an_axis_belongs_to_its_option(case, monkeypatch):
         sought(False, found, {**unasked, "optimal_delta": True})
 
 
+def test_maps_of_closed_forms_have_the_best_richness_unasked(case):
+    unasked: dict[str, Any] = dict.fromkeys(("optimal_gamma0", "optimal_delta"))
+    structured = {"solver": "linear-structured", "dim": 40, "x": "p2=5,20", "y": "gamma0=1,10"}
+    for settings in (structured, {"x": "alpha2=0.2,0.5", "y": "gamma0=1,10"}):
+        found = case("phase-diagram", **settings)
+        assert sought(True, found, unasked) == ["gamma0"]
+        assert sought(False, found, unasked) == []
+        assert sought(True, found, {**unasked, "optimal_gamma0": False}) == []
+
+
 def test_the_effect_ends_where_the_gain_becomes_zero(case):
     """With as much data as directions a ridgeless readout is fixed by them, and so is a lazy one with any."""
     one = case("finetune-loss", alpha1="0.5", alpha2="0.2:1.7:4", gamma0="0,5", rho="0.5,0.9")

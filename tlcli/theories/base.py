@@ -90,7 +90,8 @@ class Theory(ABC):
     store: ClassVar[str | None] = None
     version: ClassVar[str] = "1"
     searchable: ClassVar[bool] = False  # its answer is known at any parameters, not only on the grid
-    smooth: ClassVar[bool] = False  # its curves are drawn on a fine grid even where it is not cheap
+    # It is drawn as if it were cheap: curves on a fine grid, maps with the best richness.
+    smooth: ClassVar[bool] = False
     chosen: ClassVar[frozenset[str]] = frozenset()  # parameters of which it tells the best of the grid's itself
 
     # Options of experiments and searches that provenance names even where they have no part in the result.

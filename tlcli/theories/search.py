@@ -204,7 +204,7 @@ def sought(on_map: bool, case: "Case", settings: Mapping[str, Any]) -> list[str]
             )
         if not theory.searchable or (first or name) != name:
             continue
-        unasked = own or (on_map and theory.cheap and not theory.own)
+        unasked = own or (on_map and (theory.cheap or theory.smooth) and not theory.own)
         if (unasked and name in case.grid.axes) if wanted is None else wanted:
             found.append(name)
     return found
