@@ -84,7 +84,8 @@ def execute(page: Path, check: bool) -> int:
 def keep_figure(page: Path, figure: re.Match[str], folder: Path) -> None:
     target = (page.parent / figure["target"]).resolve()
     size = shrink(folder / figure["source"], target)
-    keep_table(folder / figure["source"], ROOT / "docs" / "tables")
+    if page.stem == "gallery":
+        keep_table(folder / figure["source"], ROOT / "docs" / "tables")
     if target.stem in CI_FLAGS and Path(figure["source"]).stem == "figure-densities":
         keep_kurtosis((folder / figure["source"]).with_name("kernels.npz"), ROOT / "docs" / "tables")
     print(f"{figure['source']} -> {target.relative_to(ROOT)}: {size} bytes")
