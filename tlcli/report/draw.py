@@ -273,10 +273,9 @@ def _optimum(
     best = line(f"{searched}_opt").copy()
     low, high = block.axes[searched].min(), block.axes[searched].max()
     at = places.get(searched)
-    bound = has_ends(searched)  # an end of such a grid is a bound, not a place, unless it is 0 or infinity
-    with np.errstate(invalid="ignore"):
-        best[(best <= low) & (bound and (at is None or at.zero is None)) | (best < low)] = 0.0
-        best[(best >= high) & (bound and (at is None or at.infinity is None)) | (best > high)] = np.inf
+    with np.errstate(invalid="ignore"):  # an end of a grid is a bound, not a place, unless it is 0 or infinity
+        best[(best <= low) & (at is None or at.zero is None) | (best < low)] = 0.0
+        best[(best >= high) & (at is None or at.infinity is None) | (best > high)] = np.inf
         least = next((name for name in ("loss_opt", "train_loss_opt") if name in block.columns), None)
         if least is not None and "baseline" in block.columns:
             baseline = line("baseline", least=True)
