@@ -123,6 +123,12 @@ def test_a_grid_counts_phases_and_gives_the_ends_of_the_gain_where_it_has_a_sign
     )
 
 
+def test_places_are_told_by_what_varies():
+    grid = block({"alpha2": [0.5, 2], "time": [60]}, **gains([[0.4], [0.7]], 0.5, phase=[[1], [-1]], status=0))
+    assert "gain -0.2 (alpha2 = 2) to 0.1 (alpha2 = 0.5)" in verdict([grid])
+    assert "time" not in verdict([grid])
+
+
 def test_searched_optima_count_only_where_pre_training_helps():
     loss = np.array([[0.4, 0.3], [0.6, 0.7]])
     grid = block(

@@ -118,8 +118,7 @@ def there(block: Block, name: str, where: Sequence[Any]) -> str:
 
 
 def placed(axes: Mapping[str, Floats], where: Sequence[Any]) -> str:
-    """Return a place of a grid in brackets; nothing where there is one place only."""
-    words = ", ".join(
-        f"{name} = {number(values[int(i)])}" for (name, values), i in zip(axes.items(), where, strict=True)
-    )
+    """Return a place of a grid in brackets, by what varies; nothing where there is one place only."""
+    places = zip(axes.items(), where, strict=True)
+    words = ", ".join(f"{name} = {number(values[int(i)])}" for (name, values), i in places if len(values) > 1)
     return f" ({words})" if words else ""
