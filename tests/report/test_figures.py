@@ -730,3 +730,10 @@ def test_a_stored_result_with_formulas_is_read_and_drawn_anew(tmp_path):
     stored = tlcli.load(tmp_path / "r")
     assert set(np.unique(stored["c_signal"])) == {"alpha1*gamma0"}
     np.testing.assert_array_equal(stored["alpha2"], [0.2, 0.5, 0.8])
+
+
+def test_maps_that_begin_at_zero_show_nothing_below_it(draw):
+    (figure,) = draw("phase-diagram", x="gamma0=0,0.5,1", y="rho=0,0.5,1", alpha1="0.3").values()
+    assert (panels(figure)[0].get_xlim()[0], panels(figure)[0].get_ylim()[0]) == (0.0, 0.0)
+    (figure,) = draw("phase-diagram", x="alpha2=0.2,0.6,1", y="rho=-0.5,0,0.5", alpha1="0.3").values()
+    assert (panels(figure)[0].get_xlim()[0], panels(figure)[0].get_ylim()[0]) == (0.0, -0.75)

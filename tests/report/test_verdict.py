@@ -129,6 +129,13 @@ def test_places_are_told_by_what_varies():
     assert "time" not in verdict([grid])
 
 
+def test_infinite_ends_are_of_the_points_that_are_told():
+    loss = np.array([[0.5, np.inf, np.inf]])
+    grid = block({"alpha1": [2], "alpha2": [0.5, 1, 2]}, **gains(loss, 0.5, phase=[[0, -1, -1]], status=0))
+    assert "; gain -inf" in verdict([grid])
+    assert " to " not in verdict([grid]).partition("gain")[2]
+
+
 def test_searched_optima_count_only_where_pre_training_helps():
     loss = np.array([[0.4, 0.3], [0.6, 0.7]])
     grid = block(

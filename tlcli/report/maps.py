@@ -347,6 +347,6 @@ def _cell_edges(values: Floats, log: bool) -> Floats:
         return values[0] * np.array([0.9, 1.1]) if values[0] else np.array([-0.5, 0.5])
     middle = 0.5 * (v[1:] + v[:-1])
     edges = np.concatenate([[2 * v[0] - middle[0]], middle, [2 * v[-1] - middle[-1]]])
-    if not log and v[0] > 0:
+    if not log and v[0] >= 0:
         edges[0] = max(edges[0], 0.0)  # nothing is below zero: neither samples nor richness
     return np.exp(edges) if log else edges

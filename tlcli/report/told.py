@@ -105,7 +105,8 @@ def ends(block: Block, name: str, chosen: Any = None) -> str:
     chosen = ~np.isnan(values) if chosen is None else chosen
     if not np.any(chosen):
         return "not known"
-    found = (np.argmin(np.where(chosen, values, np.inf)), np.argmax(np.where(chosen, values, -np.inf)))
+    among = np.flatnonzero(chosen)
+    found = (among[np.argmin(values.flat[among])], among[np.argmax(values.flat[among])])
     if values[np.unravel_index(found[0], block.shape)] == values[np.unravel_index(found[1], block.shape)]:
         first = np.unravel_index(int(found[0]), block.shape)
         return at(block, name, first) if np.sum(chosen) > 1 else there(block, name, first)

@@ -127,7 +127,10 @@ def _run(name: str, values: Floats, at: Indices, rows: Any, ends: Ends | None) -
     if last - first + 1 > len(places):
         if len(places) <= _MOST_LISTED:
             return f"{name} = {', '.join(number(line[i]) for i in places)}"
-        return f"{len(places)} values of {name} from {number(line[first])} to {number(line[last])}"
+        without = [number(value) for value in line[first:last][~taken[first:last]]]
+        if len(without) <= _MOST_LISTED:
+            return f"{name} = {number(line[first])} to {number(line[last])} but {', '.join(without)}"
+        return f"{name} has one of {len(places)} values from {number(line[first])} to {number(line[last])}"
     bounds = [
         None if ends is None or rows is None else _bound(ends, name, line[inside], line[outside], rows)
         for inside, outside in ((first, first - 1), (last, last + 1))
