@@ -140,6 +140,18 @@ def test_a_logarithmic_axis_holds_bands_that_are_not_much_lower():
     assert value_axis(Drawing(), [values], [], [edges]) == value_axis(Drawing(), [values], [])
 
 
+def test_infinite_values_at_the_place_of_infinity_are_marked(draw):
+    flags = {"alpha1": "0.5", "weight_decay": "0", "x": "gamma0"}
+    for grid in ("0.1,1,10,inf", "0,1,inf"):
+        figure = draw("pretrain-kernel", **flags, gamma0=grid, quantity="spike")["figure.png"]
+        (axis,) = panels(figure)
+        ((shape, place, height),) = marks(axis)
+        assert (shape, height) == ("^", 1.0)
+        assert axis.get_xticks()[-1] == pytest.approx(place)
+        assert axis.get_xticklabels()[-1].get_text() == r"$\infty$"
+        assert axis.get_xlim()[0] < place < axis.get_xlim()[1]
+
+
 def test_bars_at_one_place_stand_side_by_side(draw):
     """Moved on paper alone: the data that they show stay where they are, and so does the frame."""
     flags = {"source": "linear", "target": "linear", "dim": 6, "p1": 8, "p2": "4,8,16", "gamma0": "1,3", "draws": 3}

@@ -203,6 +203,7 @@ def test_maps_of_closed_forms_have_the_best_richness_unasked(case):
         assert sought(True, found, unasked) == ["gamma0"]
         assert sought(False, found, unasked) == []
         assert sought(True, found, {**unasked, "optimal_gamma0": False}) == []
+    assert sought(True, case("phase-diagram", **structured), {**unasked, "style": "curves"}) == []
 
 
 def test_the_effect_ends_where_the_gain_becomes_zero(case):

@@ -107,7 +107,7 @@ def draw_curves(panels: Sequence[CurvePanel], spec: FigureSpec, drawing: Drawing
     if not spec.placed:
         values = [curve.drawn[1] for curve in curves]
         frame_curves(axes, drawing, values, [part for one in curves for part in beside(one)])
-    outside = [mark_outside(axis) for axis in axes]
+    outside = [mark_outside(axis, drawing.limits.get("x")) for axis in axes]
     for axis, moved in zip(axes, moves, strict=True):  # on paper alone: frames and marks are where the data are
         for artists, aside in moved:
             _move(axis, artists, aside)
@@ -128,10 +128,8 @@ def _draw_panel(axis: Axes, panel: CurvePanel, spec: FigureSpec, colours: Mappin
         # Ranges stand side by side: they often end at the same value.
         steps = 0.0 if curve.ranges is None else index - (len(panel.curves) - 1) / 2
         colour = colours[key_of(curve.hue, spec.lines)]
-        artists = _draw_curve(axis, curve, spec, colour, log, steps)
-        moves.append((artists, asides[index][0]))
-        if shared is None and curve.baseline is not None:
-            moves.append((_draw_baseline(axis, curve, colour, log, {"lw": 1.0, "alpha": 0.8}), asides[index][1]))
+        artists = _draw_curve(axis, curve, spec, colour, log, steps, own=shared is None)
+        moves += zip(artists, asides[index], strict=True)
     if shared is not None:
         _draw_baseline(axis, panel.curves[0], "black", log, {"lw": 1.4})
     points = panel.crossings if panel.exact else on_the_lines(panel, spec, log)
@@ -164,8 +162,13 @@ def _move(axis: Axes, artists: Sequence[Artist], aside: float) -> None:
             artist.set_transform(axis.transData + moved)
 
 
-def _draw_curve(axis: Axes, curve: Curve, spec: FigureSpec, colour: Any, log: bool, steps: float) -> list[Artist]:
-    """Draw one line with its errors, its experiments and its best value; return line and errors."""
+def _draw_curve(
+    axis: Axes, curve: Curve, spec: FigureSpec, colour: Any, log: bool, steps: float, own: bool
+) -> tuple[list[Artist], list[Artist]]:
+    """Draw one line with its errors, its own baseline, its experiments and its best value.
+
+    Returns line and errors of the curve, and of its baseline.
+    """
     x, values, _ = curve.drawn
     line = standing(x, log)
     few = len(line) < 6 and not curve.points
@@ -181,6 +184,9 @@ def _draw_curve(axis: Axes, curve: Curve, spec: FigureSpec, colour: Any, log: bo
         low, high = np.abs(curve.ranges[:, keep] - curve.values[keep])
         axis.errorbar(at, curve.values[keep], yerr=(low, high), alpha=0.6, **bars)
         axis.plot(at, curve.values[keep], color=colour, ls="", marker="o", ms=4)
+    baseline = list[Artist]()
+    if own and curve.baseline is not None:
+        baseline = _draw_baseline(axis, curve, colour, log, {"lw": 1.0, "alpha": 0.8})
     for measured in curve.points:
         _draw_points(axis, measured, colour, log)
     mark = best_mark(curve, log, spec)
@@ -189,7 +195,7 @@ def _draw_curve(axis: Axes, curve: Curve, spec: FigureSpec, colour: Any, log: bo
     elif mark and curve.best is not None:
         style = {"transform": axis.get_yaxis_transform(), "clip_on": False, "zorder": 6, "mec": "white"}
         axis.plot(0.0 if mark == "<" else 1.0, curve.best[1], marker=mark, ms=8, color=colour, **style)
-    return artists
+    return artists, baseline
 
 
 def _draw_baseline(axis: Axes, curve: Curve, colour: Any, log: bool, style: Mapping[str, Any]) -> list[Artist]:

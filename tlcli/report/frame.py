@@ -118,13 +118,14 @@ def _linear_limits(lines: Sequence[Floats], rest: Floats) -> tuple[float, float]
     return 0.0, 1.05 * float(rest.max())
 
 
-def mark_outside(axis: Axes) -> bool:
+def mark_outside(axis: Axes, asked: Limits | None = None) -> bool:
     """Put a mark at the edge over every stretch of a curve that lies above or below the frame; return whether any.
 
-    On a logarithmic axis a curve ends where zero follows.
+    On a logarithmic axis a curve ends where zero follows. `asked` are the limits of x by hand: without them all is
+    seen, also a place whose values are all infinite and which the axis does not hold yet.
     """
     low, high = axis.get_ylim()
-    left, right = axis.get_xlim()
+    left, right = asked or (-np.inf, np.inf)
     log = axis.get_yscale() == "log"
     found = False
     style: dict[str, Any] = {"transform": axis.get_xaxis_transform(), "clip_on": False, "ls": "", "ms": 5, "zorder": 6}

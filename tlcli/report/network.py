@@ -234,7 +234,7 @@ def draw_rows(rows: Sequence[Row], styles: Sequence[Style], drawing: Drawing, su
         edges = [edge for style in judged or styles for trace in shared for edge in trace.edges(style)]
         beside = [*edges, *_networks(shared, styles)] if styles[0].axis else _values(shared, styles)
         frame_curves(axes, drawing, values, beside, edges)
-        outside |= sum(mark_outside(axis) for axis in axes) > 0
+        outside |= sum(mark_outside(axis, drawing.limits.get("x")) for axis in axes) > 0
     widths = list(dict.fromkeys(m.width for trace in traces for m in trace.measured))
     drawn = [
         style

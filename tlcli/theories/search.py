@@ -188,6 +188,8 @@ def sought(on_map: bool, case: "Case", settings: Mapping[str, Any]) -> list[str]
         UsageError: a best value is asked for that the theory does not have.
     """
     theory, found = case.theory, []
+    curves = "curves" in str(settings.get("style")).split(",")
+    quick = theory.cheap or (theory.smooth and not curves)
     first = next((name for name in theory.parameters if name in OPTIONS and OPTIONS[name].ends), None)
     for name in (name for name, option in OPTIONS.items() if option.best and name not in theory.chosen):
         wanted, flag, own = settings[f"optimal_{name}"], f"--optimal-{name}", OPTIONS[name].ends
@@ -204,7 +206,7 @@ def sought(on_map: bool, case: "Case", settings: Mapping[str, Any]) -> list[str]
             )
         if not theory.searchable or (first or name) != name:
             continue
-        unasked = own or (on_map and (theory.cheap or theory.smooth) and not theory.own)
+        unasked = own or (on_map and quick and not theory.own)
         if (unasked and name in case.grid.axes) if wanted is None else wanted:
             found.append(name)
     return found
