@@ -95,6 +95,13 @@ def test_zero_and_infinity_stand_beyond_a_gap():
     assert bare.bare
 
 
+def test_a_narrow_grid_beside_infinity_is_not_squeezed_into_one_place():
+    ends = ends_of_grids([np.array([0.99, 1.0, 1.01, np.inf])])
+    assert not ends.log
+    places = ends.place(np.array([0.99, 1.01, np.inf]))
+    assert (places[1] - places[0]) / (places[2] - places[0]) > 0.5
+
+
 def test_zero_has_a_place_beside_geometric_grids_and_infinity_beside_all():
     grid = np.geomspace(0.1, 10, 5)
     assert ends_of_grids([grid]) is None

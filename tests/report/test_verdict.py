@@ -216,10 +216,19 @@ def test_where_it_helps_is_told_by_the_ends_of_the_effect_or_by_the_values_of_th
         (([0, 1, 0], [0, 0, 0]), "it helps where p1 = 1 and p2 = 20"),
         (([1, 1, 1], [-1, -1, -1]), "it helps where p1 = 1, and hurts where p1 = 2"),
         (([1, 1, 1], [1, 1, 1]), "helps at all 6 points; gain"),
+        (([1, 1, 1], [1, 0, 0]), "it helps up to p2 = 10 (p1 = 2) to 40 (p1 = 1)"),
+        (([0, 1, 1], [-1, -1, 0]), "it helps where p1 = 1 and p2 = 20 to 40, and hurts where p1 = 2 and p2 = 10 to 20"),
     ],
 )
 def test_ranges_that_differ_from_line_to_line(rows, words):
     assert words in verdict([block({"p1": [1, 2], "p2": [10, 20, 40]}, **phases(*rows))])
+
+
+def test_ranges_are_true_of_every_point():
+    """A line without any point, or one that is whole, has its say: at most the box around the points is told."""
+    inside = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 0]])
+    said = verdict([block({"p1": [1, 2, 3], "p2": [10, 20, 40]}, **phases(*inside))])
+    assert "it helps within p1 = 1, 3, p2 = 10 to 20" in said
 
 
 def test_what_was_never_pre_trained_compares_nothing():

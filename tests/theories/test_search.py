@@ -195,6 +195,19 @@ def test_the_behaviour_of_an_axis_belongs_to_its_option(case, monkeypatch):
         sought(False, found, {**unasked, "optimal_delta": True})
 
 
+def test_a_loss_that_falls_for_ever_is_best_at_infinity_although_its_constants_are_infinite_there(case):
+    found = case(
+        "finetune-loss", solver="linear-ansatz", c_signal="5*gamma0", c_noise="2", alpha2="0.1,0.5", gamma0="1,3"
+    )
+    best = best_value(found, "gamma0", "loss")
+    assert np.isinf(best["gamma0_opt"]).all()
+    near = case(
+        "finetune-loss", solver="linear-ansatz", c_signal="5*gamma0", c_noise="2", alpha2="0.1,0.5", gamma0="1e9"
+    )
+    loss = np.broadcast_to(near.theory.evaluate(near.parameters())["loss"], near.grid.shape)
+    np.testing.assert_allclose(best["loss_opt"].ravel(), loss.ravel(), rtol=1e-7)
+
+
 def test_maps_of_closed_forms_have_the_best_richness_unasked(case):
     unasked: dict[str, Any] = dict.fromkeys(("optimal_gamma0", "optimal_delta"))
     structured = {"solver": "linear-structured", "dim": 40, "x": "p2=5,20", "y": "gamma0=1,10"}

@@ -191,7 +191,7 @@ def _draw_curve(
         _draw_points(axis, measured, colour, log)
     mark = best_mark(curve, log, spec)
     if mark == "*" and curve.best is not None:
-        axis.plot(*curve.best, marker=mark, ms=10, color=colour, mec="white", zorder=6)
+        artists += axis.plot(*curve.best, marker=mark, ms=10, color=colour, mec="white", zorder=6)
     elif mark and curve.best is not None:
         style = {"transform": axis.get_yaxis_transform(), "clip_on": False, "zorder": 6, "mec": "white"}
         axis.plot(0.0 if mark == "<" else 1.0, curve.best[1], marker=mark, ms=8, color=colour, **style)

@@ -134,7 +134,8 @@ def _places(blocks: Sequence[Block], spec: FigureSpec, drawing: Drawing) -> dict
         if name is None:
             continue
         grids = [np.asarray(block.axes[name], dtype=float) for block in blocks]
-        asked = drawing.logs.get(role)
+        log = True if any(block.scales.get(name) == "log" for block in blocks) else None
+        asked = drawing.logs.get(role, log)  # one scale for all cases
         places[name] = ends_of(np.concatenate(grids)) if has_ends(name) else ends_of_grids(grids, asked)
     searched = spec.quantity.removesuffix("_opt")
     if searched in BEST and spec.quantity.endswith("_opt") and spec.kind == "curves" and spec.x != searched:

@@ -17,6 +17,7 @@ from tlcli.report.tables import Block
 _UNEVEN = 0.06  # steps of a geometric grid of rounded numbers may differ by this part
 _LEAST, _MOST = 0.12, 0.25  # of a linear axis: between the last value and infinity
 _NEAR = 0.06  # of the axis: ticks nearer to the place of 0 or infinity are left out
+_LEAST_RATIO = 3.0  # of a geometric grid beside a gap
 _SPAN = 8.0  # couplings that span more than this factor stand on a logarithmic axis
 
 
@@ -92,7 +93,7 @@ def ends_of_grids(grids: Sequence[Floats], asked: bool | None = None) -> Ends | 
     values = np.concatenate(grids)
     inside = [np.unique(part[np.isfinite(part) & (part != 0)]) for part in grids]
     endless = bool(np.isinf(values).any())
-    log = all(_geometric(part) or (endless and uneven(part)) for part in inside) if asked is None else asked
+    log = all(_wide(part) or (endless and uneven(part)) for part in inside) if asked is None else asked
     if log and all(part.size and part[0] > 0 for part in inside):
         found = ends_of(np.append(values, np.inf))  # as an axis of couplings, whatever it spans
         assert found is not None
@@ -106,9 +107,9 @@ def ends_of_grids(grids: Sequence[Floats], asked: bool | None = None) -> Ends | 
     return Ends(float(finite[0]), float(finite[-1]), None, float(finite[-1]) + gap, log=False)
 
 
-def _geometric(values: Floats) -> bool:
-    """Whether growing values (n,) are a geometric grid of three or more."""
-    if len(values) < 3 or values[0] <= 0:
+def _wide(values: Floats) -> bool:
+    """Whether growing values (n,) are a geometric grid of three or more, wide enough to be seen beside a gap."""
+    if len(values) < 3 or values[0] <= 0 or values[-1] < _LEAST_RATIO * values[0]:
         return False
     return float(np.ptp(np.diff(np.log(values)))) <= _UNEVEN * float(np.log(values[1] / values[0]))
 

@@ -160,17 +160,14 @@ def _one_sided(axes: Mapping[str, Floats], axis: int, inside: Flags) -> str:
     rows = np.moveaxis(inside, axis, -1)[..., order]
     others = {n: values for n, values in axes.items() if n != name}
     count = rows.sum(axis=-1)
-    cut = (count > 0) & (count < len(line))
     steps = np.diff(rows.astype(int), axis=-1)
+    if not count.all():  # a line without any of the points: no bound of this axis is true of it
+        return ""
     for step, words in ((-1, "up to"), (1, "from")):
-        if not cut.any() or (steps == -step).any():
+        if (steps == -step).any():
             continue
-        last = np.where(cut, count - 1 if step < 0 else len(line) - count, -1)
-        low, high = (
-            np.unravel_index(i, cut.shape) for i in (np.argmin(np.where(cut, last, len(line))), np.argmax(last))
-        )
+        last = count - 1 if step < 0 else len(line) - count
+        low, high = (np.unravel_index(i, count.shape) for i in (np.argmin(last), np.argmax(last)))
         told = [f"{number(line[last[at]])}{placed(others, at)}" for at in (low, high)]
-        if last[low] == last[high]:
-            told = [number(line[last[low]])]
         return f"{words} {name} = {' to '.join(told)}{' on' if step > 0 else ''}"
     return ""

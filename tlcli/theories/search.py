@@ -239,7 +239,18 @@ def _best(rows: _Rows, column: str) -> dict[str, Any]:
     name, axes = rows.axis, rows.case.grid
     low, high = _admissible(rows, column)
     # Outside the admissible values the loss is that of their end, so that an optimum near it has a bracket.
-    best, loss = optimal_gamma0(lambda x, at: rows.column(column, np.clip(x, low[at], high[at]), at), rows.size)
+
+    def value(x: Floats, at: Indices) -> Floats:
+        seen = np.clip(x, low[at], high[at])
+        found = rows.column(column, seen, at)
+        lost = np.isnan(found) & np.isinf(seen)  # constants that are infinite themselves: the limit
+        return (
+            np.where(lost, rows.column(column, np.where(np.isinf(seen), _HUGE, seen), at), found)
+            if lost.any()
+            else found
+        )
+
+    best, loss = optimal_gamma0(value, rows.size)
     best, loss = _never_worse(rows, column, np.clip(best, low, high), loss)
     shape = tuple(1 if axis == name else axes.values[axis].size for axis in axes.axes)
     return {f"{name}_opt": best.reshape(shape), f"{column}_opt": loss.reshape(shape)}
@@ -262,6 +273,7 @@ def _never_worse(rows: _Rows, column: str, best: Floats, loss: Floats) -> tuple[
     return np.where(better, line[at], best), np.fmin(loss, least)
 
 
+_HUGE = 1e12  # stands for infinity where that has no value
 _ROUNDING = 1e-12  # relative: two ways to the same optimum
 
 
