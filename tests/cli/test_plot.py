@@ -50,6 +50,17 @@ def test_size_formats_axes_and_the_recipe_that_makes_it_again(stored, tmp_path, 
     assert {p.name for p in plots.iterdir()} == {"figure.svg", "provenance.json"}, "its own earlier ones are replaced"
 
 
+def test_an_axis_that_is_asked_for_where_the_other_stands_changes_places_with_it(tmp_path):
+    assert call("phase-diagram --x alpha2=0.2,0.6 --y rho=0.5,0.9 --quiet -o", tmp_path / "m").code == 0
+    for words in ("--x rho", "--y alpha2", "--x rho --style curves", "--x rho --y alpha2"):
+        done = call("plot", tmp_path / "m", words, "-o", tmp_path / "new")
+        assert done.code == 0, done.err
+        facts = json.loads((tmp_path / "new" / "provenance.json").read_text())
+        assert (facts["recipe"]["x"], facts["recipe"]["y"]) == ("rho", "alpha2"), words
+    done = call("plot", tmp_path / "m", "--x rho --y rho -o", tmp_path / "new")
+    assert (done.code, done.err) == (2, "error: --x and --y are both 'rho'; name two different parameters.\n")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

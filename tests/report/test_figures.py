@@ -737,3 +737,13 @@ def test_maps_that_begin_at_zero_show_nothing_below_it(draw):
     assert (panels(figure)[0].get_xlim()[0], panels(figure)[0].get_ylim()[0]) == (0.0, 0.0)
     (figure,) = draw("phase-diagram", x="alpha2=0.2,0.6,1", y="rho=-0.5,0,0.5", alpha1="0.3").values()
     assert (panels(figure)[0].get_xlim()[0], panels(figure)[0].get_ylim()[0]) == (0.0, -0.75)
+
+
+def test_maps_of_cases_with_different_grids_hold_every_cell(draw):
+    cases = [{"label": "a", "gamma0": "log:0.01:10:6"}, {"label": "b", "gamma0": "0.5,1,2,4"}]
+    recipe = {"x": "gamma0", "y": "alpha2", "alpha2": "0.2:0.8:3", "alpha1": "0.5", "cases": cases}
+    figure = draw("phase-diagram", recipe)["figure.png"]
+    for axis in panels(figure):
+        left, right = axis.get_xlim()
+        assert left < 0.01
+        assert right > 10

@@ -82,11 +82,14 @@ def draw_maps(panels: Sequence[MapPanel], spec: FigureSpec, drawing: Drawing) ->
     assert spec.y is not None
     figure, axes = facet_grid(len(panels), 3.5, 3.1, shape(panels))
     norm, cmap = colour_scale([panel.values for panel in panels], spec.quantity in SIGNED, spec.quantity not in GAINS)
-    mesh, handles = None, {}
+    mesh, handles, frames = None, {}, list[tuple[float, ...]]()
     for panel, axis in zip(panels, axes, strict=True):
         mesh = _draw_panel(axis, panel, spec, norm, cmap, handles)
-        axis.set_xlim(*drawing.limits.get("x", axis.get_xlim()))
-        axis.set_ylim(*drawing.limits.get("y", axis.get_ylim()))
+        frames.append((*axis.get_xlim(), *axis.get_ylim()))
+    low, high = np.min(frames, axis=0), np.max(frames, axis=0)  # of cases whose grids differ: all share their axes
+    for panel, axis in zip(panels, axes, strict=True):
+        axis.set_xlim(*drawing.limits.get("x", (low[0], high[1])))
+        axis.set_ylim(*drawing.limits.get("y", (low[2], high[3])))
         axis.set_title(facet_title(panel.label, panel.fixed))
     outer_labels(axes, spec.x, label_of(spec.y))
     if mesh is not None:

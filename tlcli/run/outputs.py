@@ -327,6 +327,11 @@ def redraw(job: Job, settings: Mapping[str, Any], blocks: Sequence[Block]) -> Jo
             roles.pop(name, None)
             if raw is not None:
                 roles[name] = given[name] = given[name].strip().replace("-", "_")
+    if roles.get("x") is not None and roles.get("x") == roles.get("y"):
+        one, other = ("x", "y") if given.get("x") is not None else ("y", "x")
+        if given.get(other) is not None or job.roles.get(one) in (None, roles[other]):
+            raise UsageError(f"--x and --y are both '{roles['x']}'; name two different parameters.")
+        roles[other] = given[other] = job.roles[one]  # the axis that was stored there changes places with it
     resolved = {name: value for name, value in {**job.resolved, **given}.items() if value is not None}
     out = replace(job, settings={**job.settings, **given}, resolved=resolved, roles=roles)
     check_drawing(out, blocks, Silent())
