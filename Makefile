@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Without those on CIFAR-10, whose data must be downloaded first: `make figures-cifar10`.
 RECIPES := $(filter-out recipes/%-cifar10.yaml,$(sort $(wildcard recipes/*.yaml)))
-WORKERS ?= 2
+# One more than the cores of a small machine: some tests wait for processes of their own.
+WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 # Every recipe at small size, against its pinned table and figures and what the paper says of it.
 REGRESSION := tests/test_figures_regression.py tests/test_recipe_physics.py
