@@ -1,12 +1,14 @@
 """One name for one thing: types of arrays are named in one module, and no two classes share a name."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "tlcli"
 NAMED = {"float64", "float32", "complex128", "intp", "int_", "bool_", "Any"}
 
 
+@cache
 def trees():
     """Module → its syntax tree."""
     return {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}

@@ -40,7 +40,7 @@ def distances(number):
     data, settings = random_problem(number)
     kind = ("sobol", "mc")[number % 2]
     found = solve_transfer(data, settings, Numerics(kind, 32, 4, seed=number, accuracy=1)).columns
-    true = solve_transfer(data, settings, Numerics("quadrature", tolerance=1e-6, accuracy=1)).columns
+    true = solve_transfer(data, settings, Numerics("quadrature", tolerance=1e-5, accuracy=1)).columns
     out = []
     for name in NAMES:
         for value, error, exact in zip(found[name], found[f"{name}_se"], true[name], strict=True):
